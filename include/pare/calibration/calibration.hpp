@@ -1,0 +1,203 @@
+// Calibration: what the solver needs to know of a linear's inputs, gathered from activations.
+#pragma once
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "pare/core/backend.hpp"
+
+namespace pare {
+
+namespace detail {
+
+/// diagonal(0, j) = scale * matrix(j, j).
+template <class T>
+struct TakeDiagonal {
+  MatrixView<const T> matrix;   // (n, n)
+  MatrixView<double> diagonal;  // (1, n)
+  double scale = 1;
+  PARE_HOST_DEVICE void operator()(index_t j) const {
+    diagonal(0, j) = scale * double(matrix(j, j));
+  }
+};
+
+}  // namespace detail
+
+/// Per-input moments over all calibration tokens, each vector (in).
+struct InputMoments {
+  std::vector<double> mean_abs;
+  std::vector<double> mean;
+  std::vector<double> variance;  ///< population variance
+};
+
+/// Streams activations of one linear: H = (2/n) sum x x^T and per-input moments, in one pass.
+///
+/// Moments of batches are merged pairwise (Chan, Golub & LeVeque 1979), so neither the number nor
+/// the size of batches matters.
+template <class B, class T>
+  requires Backend<B, T>
+class Calibration {
+ public:
+  using backend_type = B;
+  using scalar_type = T;
+
+  /// @param in_features  inputs of the linear, >= 1
+  explicit Calibration(index_t in_features) {
+    if (in_features < 1)
+      throw argument_error("in_features: expected at least 1, got " + std::to_string(in_features));
+    gram_ = B::from_host(Matrix<T>(in_features, in_features).view());
+    moments_ = B::from_host(Matrix<double>(3, in_features).view());
+    batch_moments_ = B::from_host(Matrix<double>(3, in_features).view());
+  }
+
+  /// A calibration of which only H is known: means are taken as zero, E|x| as the normal's.
+  /// @param hessian  H (in, in), symmetric, finite, diagonal >= 0, in the backend's memory
+  static Calibration from_hessian(MatrixView<const T> hessian) {
+    if (hessian.rows != hessian.cols)
+      throw shape_error("H: expected a square matrix, got shape " +
+                        shape_text(hessian.rows, hessian.cols));
+    Calibration result(hessian.rows);
+    require_finite<B, T>("H", hessian);
+    B::copy(hessian, result.gram_.view());
+    result.hessian_only_ = true;
+    result.require_symmetric();
+    return result;
+  }
+
+  /// Adds a batch of activations.
+  /// @param X          (tokens, in), in the backend's memory; any number of tokens
+  /// @param sequences  how many sequences the batch holds, >= 1
+  /// @throws shape_error, argument_error, non_finite_error with the index; then nothing is added
+  void add(MatrixView<const T> X, index_t sequences = 1) {
+    if (hessian_only_)
+      throw argument_error("calibration: built from H alone, activations cannot be added");
+    require_shape("X (tokens, in)", {X.rows, in_features()}, {X.rows, X.cols});
+    if (X.rows < 1)
+      throw shape_error("X (tokens, in): expected at least one token, got shape " +
+                        shape_text(X.rows, X.cols));
+    if (sequences < 1)
+      throw argument_error("sequences: expected at least 1, got " + std::to_string(sequences));
+    require_finite<B, T>("X (tokens, in)", X);
+    B::gram_accumulate(gram_.view(), X);
+    B::column_moments(X, batch_moments_.view());
+    merge_moments(batch_moments_.view(), X.rows);
+    sequences_ += sequences;
+  }
+
+  /// Adds all that another calibration of the same inputs has seen.
+  void merge(const Calibration& other) {
+    if (hessian_only_ || other.hessian_only_)
+      throw argument_error("calibration: built from H alone, cannot be merged");
+    require_shape("calibration to merge (in, in)", {in_features(), in_features()},
+                  {other.in_features(), other.in_features()});
+    if (other.tokens_ == 0) return;
+    const MatrixView<T> into = gram_.view();
+    const MatrixView<const T> from = other.gram_.view();
+    B::for_each_element(into.rows, into.cols, AddElement{into, from});
+    merge_moments(other.moments_.view(), other.tokens_);
+    sequences_ += other.sequences_;
+  }
+
+  index_t in_features() const { return gram_.rows(); }
+  index_t tokens() const { return tokens_; }
+  index_t sequences() const { return sequences_; }
+  bool hessian_only() const { return hessian_only_; }
+
+  /// sum x x^T (in, in), or H itself when only H is known; H = hessian_scale() * gram().
+  MatrixView<const T> gram() const { return gram_.view(); }
+  /// 2 / sequences. @throws argument_error when nothing was added
+  double hessian_scale() const {
+    require_data();
+    return hessian_only_ ? 1.0 : 2.0 / double(sequences_);
+  }
+  /// H (in, in), in host memory.
+  Matrix<T> hessian() const {
+    Matrix<T> H = B::to_host(gram());
+    const T scale = T(hessian_scale());
+    for (index_t i = 0; i < H.size(); ++i) H.data()[i] *= scale;
+    return H;
+  }
+  /// diag(H), each (in).
+  std::vector<double> hessian_diagonal() const {
+    const double scale = hessian_scale();
+    auto diagonal = B::from_host(Matrix<double>(1, in_features()).view());
+    B::for_each_row(in_features(), detail::TakeDiagonal<T>{gram(), diagonal.view(), scale});
+    const Matrix<double> host = B::to_host(MatrixView<const double>(diagonal.view()));
+    return {host.data(), host.data() + host.size()};
+  }
+
+  /// Moments of the inputs. Where only H is known the mean is 0, the variance H_jj (in the unknown
+  /// unit of H) and E|x_j| = sqrt(2 H_jj / pi).
+  InputMoments moments() const {
+    require_data();
+    const std::size_t n = std::size_t(in_features());
+    if (hessian_only_) {
+      InputMoments m{std::vector<double>(n), std::vector<double>(n), hessian_diagonal()};
+      for (std::size_t j = 0; j < n; ++j)
+        m.mean_abs[j] = std::sqrt(2.0 / 3.14159265358979323846 * m.variance[j]);
+      return m;
+    }
+    const Matrix<double> m = B::to_host(MatrixView<const double>(moments_.view()));
+    InputMoments result{{m.view().row(0), m.view().row(0) + n},
+                        {m.view().row(1), m.view().row(1) + n},
+                        {m.view().row(2), m.view().row(2) + n}};
+    for (double& v : result.variance) v /= double(tokens_);
+    return result;
+  }
+
+ private:
+  struct AddElement {
+    MatrixView<T> into;
+    MatrixView<const T> from;
+    PARE_HOST_DEVICE void operator()(index_t r, index_t c) const { into(r, c) += from(r, c); }
+  };
+  /// Chan's update of (mean |x|, mean x, M2) of n tokens by those of m tokens.
+  struct MergeColumn {
+    MatrixView<double> into;        // (3, in)
+    MatrixView<const double> from;  // (3, in)
+    double n, m;
+    PARE_HOST_DEVICE void operator()(index_t j) const {
+      const double share = m / (n + m);
+      const double delta = from(1, j) - into(1, j);
+      into(0, j) += (from(0, j) - into(0, j)) * share;
+      into(1, j) += delta * share;
+      into(2, j) += from(2, j) + delta * delta * n * share;
+    }
+  };
+
+  void merge_moments(MatrixView<const double> from, index_t tokens) {
+    B::for_each_row(in_features(),
+                    MergeColumn{moments_.view(), from, double(tokens_), double(tokens)});
+    tokens_ += tokens;
+  }
+
+  void require_data() const {
+    if (!hessian_only_ && tokens_ == 0)
+      throw argument_error("calibration: expected at least one batch of activations, got none");
+  }
+
+  /// Checks H as given by a caller: symmetric to rounding, no negative diagonal.
+  void require_symmetric() const {
+    const Matrix<T> H = B::to_host(gram());
+    for (index_t r = 0; r < H.rows(); ++r) {
+      if (H(r, r) < 0)
+        throw argument_error("H: expected a diagonal >= 0, got " + std::to_string(H(r, r)) +
+                             " at " + shape_text(r, r));
+      for (index_t c = 0; c < r; ++c) {
+        const double limit = 1e-3 * std::sqrt(double(H(r, r)) * double(H(c, c))) + 1e-30;
+        if (std::abs(double(H(r, c)) - double(H(c, r))) > limit)
+          throw argument_error("H: expected a symmetric matrix, got " + std::to_string(H(r, c)) +
+                               " at " + shape_text(r, c) + " and " + std::to_string(H(c, r)) +
+                               " at " + shape_text(c, r));
+      }
+    }
+  }
+
+  typename B::template matrix<T> gram_;                             // (in, in)
+  typename B::template matrix<double> moments_, batch_moments_;     // (3, in)
+  index_t tokens_ = 0, sequences_ = 0;
+  bool hessian_only_ = false;
+};
+
+}  // namespace pare

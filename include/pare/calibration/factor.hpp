@@ -1,0 +1,123 @@
+// The factor U of the inverse Hessian.
+#pragma once
+
+#include <numeric>
+#include <vector>
+
+#include "pare/calibration/calibration.hpp"
+
+namespace pare {
+
+struct FactorOptions {
+  double damping = 0.01;       ///< share of mean(diag H) added to the diagonal, >= 0
+  std::vector<index_t> order = {};  ///< column visited at each position; empty: as they come
+};
+
+/// Upper triangular U with inv(H + damping) = U^T U, and what became of H on the way.
+template <class B, class T>
+struct Factor {
+  typename B::template matrix<T> upper;  // (in, in), in visit order
+  std::vector<double> upper_diagonal;    ///< U_jj by position in the visit order
+  std::vector<double> hessian_diagonal;  ///< H_jj by input, dead inputs set to 1, no damping
+  std::vector<std::uint8_t> dead;        ///< 1 where H_jj = 0, by input
+  std::vector<index_t> order;            ///< input visited at each position
+  double damping = 0;                    ///< share of mean(diag H) in force
+  double added = 0;                      ///< what was added to the diagonal: damping * mean(diag H)
+  int retries = 0;                       ///< how often the damping was raised
+
+  index_t in_features() const { return index_t(order.size()); }
+};
+
+namespace detail {
+
+/// Writes H + damping, rows and columns permuted, dead inputs set to 1.
+template <class T>
+struct DampedHessian {
+  MatrixView<const T> gram;         // (in, in)
+  MatrixView<T> out;                // (in, in)
+  const index_t* order;             ///< (in)
+  const double* diagonal;           ///< (in), by input
+  double scale, added;
+  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const {
+    const index_t i = order[r], j = order[c];
+    out(r, c) = i == j ? T(diagonal[i] + added) : T(scale * double(gram(i, j)));
+  }
+};
+
+/// The positions 0 .. n - 1.
+inline std::vector<index_t> natural_order(index_t n) {
+  std::vector<index_t> order(static_cast<std::size_t>(n));
+  std::iota(order.begin(), order.end(), index_t{0});
+  return order;
+}
+
+inline void require_permutation(const std::vector<index_t>& order, index_t n) {
+  std::vector<std::uint8_t> seen(std::size_t(n), 0);
+  bool good = index_t(order.size()) == n;
+  for (std::size_t p = 0; good && p < order.size(); ++p)
+    good = order[p] >= 0 && order[p] < n && seen[std::size_t(order[p])]++ == 0;
+  if (!good)
+    throw argument_error("order: expected a permutation of 0.." + std::to_string(n - 1));
+}
+
+/// A vector of plain numbers where the backend can reach it, (1, n).
+template <class B, class U>
+typename B::template matrix<U> to_backend(const std::vector<U>& values) {
+  return B::from_host(MatrixView<const U>(values.data(), 1, index_t(values.size())));
+}
+
+}  // namespace detail
+
+/// Factors the damped Hessian: with H = R R^T, R upper triangular, U = inv(R).
+///
+/// One Cholesky factorisation (from the last column to the first) and one triangular inverse;
+/// inv(H) is never formed. Dead inputs get H_jj = 1. When the factorisation fails it is retried
+/// with ten times the damping (0.001 after 0), up to 1; every retry is in the result.
+/// @throws factorization_error when the ladder ends, argument_error for a bad damping or order
+/// Source: Frantar & Alistarh 2023 (SparseGPT) for the role of U.
+template <class B, class T>
+Factor<B, T> factorize(const Calibration<B, T>& calibration, const FactorOptions& options = {}) {
+  if (!(options.damping >= 0 && options.damping <= 1))
+    throw argument_error("damping: expected a number within 0..1, got " +
+                         std::to_string(options.damping));
+  const index_t n = calibration.in_features();
+  Factor<B, T> factor;
+  factor.order = options.order.empty() ? detail::natural_order(n) : options.order;
+  detail::require_permutation(factor.order, n);
+  factor.hessian_diagonal = calibration.hessian_diagonal();
+  factor.dead.assign(std::size_t(n), 0);
+  double mean = 0;
+  for (std::size_t j = 0; j < std::size_t(n); ++j) {
+    if (factor.hessian_diagonal[j] == 0) {
+      factor.hessian_diagonal[j] = 1;
+      factor.dead[j] = 1;
+    }
+    mean += factor.hessian_diagonal[j] / double(n);
+  }
+  factor.upper.resize(n, n);
+  const auto order = detail::to_backend<B>(factor.order);
+  const auto diagonal = detail::to_backend<B>(factor.hessian_diagonal);
+  factor.damping = options.damping;
+  while (true) {
+    factor.added = factor.damping * mean;
+    B::for_each_element(n, n,
+                        detail::DampedHessian<T>{calibration.gram(), factor.upper.view(),
+                                                 order.view().data, diagonal.view().data,
+                                                 calibration.hessian_scale(), factor.added});
+    if (B::inverse_factor(factor.upper.view())) break;
+    if (factor.damping >= 1)
+      throw factorization_error("Hessian " + shape_text(n, n) +
+                                ": not positive definite even with damping 1, after " +
+                                std::to_string(factor.retries) + " retries from damping " +
+                                std::to_string(options.damping));
+    factor.damping = factor.damping == 0 ? 0.001 : std::min(1.0, 10 * factor.damping);
+    ++factor.retries;
+  }
+  auto u = B::from_host(Matrix<double>(1, n).view());
+  B::for_each_row(n, detail::TakeDiagonal<T>{factor.upper.view(), u.view()});
+  const Matrix<double> host = B::to_host(MatrixView<const double>(u.view()));
+  factor.upper_diagonal.assign(host.data(), host.data() + n);
+  return factor;
+}
+
+}  // namespace pare

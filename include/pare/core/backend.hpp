@@ -1,0 +1,77 @@
+// What an algorithm may ask of the place where it computes.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <string_view>
+
+#include "pare/core/matrix.hpp"
+
+namespace pare {
+
+/// A channel is an output channel (row of W) or an input channel (column of W).
+enum class ChannelAxis : std::uint8_t { output, input };
+
+constexpr std::string_view to_string(ChannelAxis axis) {
+  return axis == ChannelAxis::output ? "output" : "input";
+}
+
+namespace detail {
+struct NoOpRow {
+  PARE_HOST_DEVICE void operator()(index_t) const {}
+};
+struct NoOpElement {
+  PARE_HOST_DEVICE void operator()(index_t, index_t) const {}
+};
+}  // namespace detail
+
+/// A set of static functions on views of memory that the backend can reach.
+///
+/// - `matrix<U>`: owning, with `view()` and `resize(rows, cols)`.
+/// - `from_host(view)`, `to_host(view)`, `copy(from, to)`: move elements between memories.
+/// - `for_each_row(n, f)`, `for_each_element(rows, cols, f)`: f(row), f(row, col), any order.
+/// - `find_non_finite(A)`: flat row-major index of the first NaN or infinity, -1 when none.
+/// - `column_moments(X, M)`: M (3, in) = mean |x|, mean x, sum of squared deviations per column.
+/// - `gram_accumulate(G, X)`: G (in, in) += X^T X for X (tokens, in).
+/// - `inverse_factor(A)`: overwrites the symmetric A (n, n) with the upper triangular U of
+///   inv(A) = U^T U, zeros below; false when A is not positive definite.
+/// - `multiply(C, A, B)`: C = A B.
+/// - `trailing_update(W, E, U)`: W -= E U.
+/// - `select_smallest(W, d, k, mask)`: marks the k smallest |w_ij| / d_j of W; ties go to the
+///   lower row-major index.
+/// - `row_sweep(sweep)`: runs a RowSweep over all its rows.
+template <class B, class T>
+concept Backend =
+    std::floating_point<T> &&
+    requires(MatrixView<T> a, MatrixView<const T> c, MatrixView<double> moments,
+             MatrixView<std::uint8_t> mask, typename B::template matrix<T> owner) {
+      { B::name } -> std::convertible_to<std::string_view>;
+      requires B::template supports<T>;
+      { owner.view() } -> std::convertible_to<MatrixView<T>>;
+      { B::from_host(c) } -> std::same_as<typename B::template matrix<T>>;
+      { B::to_host(c) } -> std::same_as<Matrix<T>>;
+      B::copy(c, a);
+      B::for_each_row(index_t{}, detail::NoOpRow{});
+      B::for_each_element(index_t{}, index_t{}, detail::NoOpElement{});
+      { B::find_non_finite(c) } -> std::same_as<index_t>;
+      B::column_moments(c, moments);
+      B::gram_accumulate(a, c);
+      { B::inverse_factor(a) } -> std::same_as<bool>;
+      B::multiply(a, c, c);
+      B::trailing_update(a, c, c);
+      B::select_smallest(c, c, index_t{}, mask);
+    };
+
+/// Throws non_finite_error naming `what`, the row and the column of the first element of A that
+/// is NaN or infinite.
+template <class B, class T>
+void require_finite(std::string_view what, MatrixView<const T> A) {
+  const index_t at = B::find_non_finite(A);
+  if (at < 0) return;
+  const index_t row = at / A.cols, column = at % A.cols;
+  throw non_finite_error(std::string(what) + ": expected finite numbers, got NaN or infinity at " +
+                             shape_text(row, column) + " of shape " + shape_text(A.rows, A.cols),
+                         row, column);
+}
+
+}  // namespace pare

@@ -1,0 +1,45 @@
+// Compiler differences. The only header of pare with preprocessor logic.
+#pragma once
+
+#if defined(__CUDACC__)
+#define PARE_HOST_DEVICE __host__ __device__
+#else
+#define PARE_HOST_DEVICE
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define PARE_RESTRICT __restrict__
+#define PARE_INLINE inline __attribute__((always_inline))
+#else
+#define PARE_RESTRICT
+#define PARE_INLINE inline
+#endif
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+namespace pare::detail {
+
+/// Number of threads a host backend may use. 1 when the program is built without OpenMP.
+inline int max_threads() {
+#if defined(_OPENMP)
+  return omp_get_max_threads();
+#else
+  return 1;
+#endif
+}
+
+/// Calls f(i) once for every i in [0, n), on all threads when there is more than one i.
+/// An exception thrown by f must not leave it.
+template <class Index, class F>
+void host_parallel_for(Index n, const F& f) {
+#if defined(_OPENMP)
+#pragma omp parallel for schedule(dynamic, 1) if (n > 1)
+  for (Index i = 0; i < n; ++i) f(i);
+#else
+  for (Index i = 0; i < n; ++i) f(i);
+#endif
+}
+
+}  // namespace pare::detail

@@ -1,0 +1,98 @@
+// The error types of pare. Every one carries a message that names the argument, what was
+// expected and what was given; they are thrown in release builds too.
+#pragma once
+
+#include <cstddef>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace pare {
+
+/// Base of everything pare throws on purpose.
+class error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// An argument or an option that cannot be used: wrong value, wrong combination.
+class argument_error : public error {
+ public:
+  using error::error;
+};
+
+/// A matrix or vector whose shape does not fit the others.
+class shape_error : public argument_error {
+ public:
+  using argument_error::argument_error;
+};
+
+/// NaN or infinity where a finite number is needed. `row()` and `column()` say where.
+class non_finite_error : public argument_error {
+ public:
+  non_finite_error(const std::string& message, std::ptrdiff_t row, std::ptrdiff_t column)
+      : argument_error(message), row_(row), column_(column) {}
+  std::ptrdiff_t row() const { return row_; }
+  std::ptrdiff_t column() const { return column_; }
+
+ private:
+  std::ptrdiff_t row_, column_;
+};
+
+/// A bit target that no choice of tiers can meet. The message states the attainable range.
+class unattainable_error : public argument_error {
+ public:
+  using argument_error::argument_error;
+};
+
+/// A Hessian that could not be factored with any damping of the ladder.
+class factorization_error : public error {
+ public:
+  using error::error;
+};
+
+/// A violated post-condition of DESIGN section "Post-conditions"; `condition()` is its number.
+class invariant_error : public error {
+ public:
+  invariant_error(int condition, const std::string& message)
+      : error("post-condition " + std::to_string(condition) + " violated: " + message),
+        condition_(condition) {}
+  int condition() const { return condition_; }
+
+ private:
+  int condition_;
+};
+
+/// A file whose content is not what its format asks for. The message begins with the file's name.
+class format_error : public error {
+ public:
+  using error::error;
+};
+
+/// A file or folder that cannot be read or written. The message begins with its name.
+class io_error : public error {
+ public:
+  using error::error;
+};
+
+/// Text "(rows, cols)" for messages.
+inline std::string shape_text(std::ptrdiff_t rows, std::ptrdiff_t cols) {
+  std::string text = "(";
+  text += std::to_string(rows);
+  text += ", ";
+  text += std::to_string(cols);
+  text += ")";
+  return text;
+}
+
+/// Throws shape_error "<what>: expected <expected>, got <given>" unless the two shapes agree.
+inline void require_shape(std::string_view what, std::pair<std::ptrdiff_t, std::ptrdiff_t> expected,
+                          std::pair<std::ptrdiff_t, std::ptrdiff_t> given) {
+  if (expected != given)
+    throw shape_error(std::string(what) + ": expected shape " +
+                      shape_text(expected.first, expected.second) + ", got " +
+                      shape_text(given.first, given.second));
+}
+
+}  // namespace pare

@@ -1,0 +1,127 @@
+// Row-major matrices: a view that does not own and a matrix that does.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <type_traits>
+#include <vector>
+
+#include "pare/core/config.hpp"
+#include "pare/core/error.hpp"
+
+namespace pare {
+
+/// Signed type of every row, column and count.
+using index_t = std::ptrdiff_t;
+
+/// A row-major window on memory owned elsewhere: element (r, c) is data[r * stride + c].
+/// Plain data, so it can be handed to a device function.
+template <class T>
+struct MatrixView {
+  T* data = nullptr;
+  index_t rows = 0;
+  index_t cols = 0;
+  index_t stride = 0;  ///< elements from one row to the next, >= cols
+
+  PARE_HOST_DEVICE constexpr MatrixView() = default;
+  PARE_HOST_DEVICE constexpr MatrixView(T* d, index_t r, index_t c, index_t s)
+      : data(d), rows(r), cols(c), stride(s) {}
+  PARE_HOST_DEVICE constexpr MatrixView(T* d, index_t r, index_t c) : MatrixView(d, r, c, c) {}
+
+  /// A view of non-const elements is a view of const ones.
+  template <class U>
+    requires(std::is_const_v<T> && std::is_same_v<std::remove_const_t<T>, U>)
+  PARE_HOST_DEVICE constexpr MatrixView(MatrixView<U> o)
+      : data(o.data), rows(o.rows), cols(o.cols), stride(o.stride) {}
+
+  PARE_HOST_DEVICE constexpr T& operator()(index_t r, index_t c) const {
+    return data[r * stride + c];
+  }
+  PARE_HOST_DEVICE constexpr T* row(index_t r) const { return data + r * stride; }
+  PARE_HOST_DEVICE constexpr index_t size() const { return rows * cols; }
+
+  /// The window of `height` x `width` elements whose first is (r, c). Not checked.
+  PARE_HOST_DEVICE constexpr MatrixView block(index_t r, index_t c, index_t height,
+                                              index_t width) const {
+    return {data + r * stride + c, height, width, stride};
+  }
+  /// Columns [c, c + width).
+  PARE_HOST_DEVICE constexpr MatrixView columns(index_t c, index_t width) const {
+    return block(0, c, rows, width);
+  }
+};
+
+namespace detail {
+
+/// Allocates on cache-line boundaries and leaves trivial elements uninitialised.
+template <class T>
+struct AlignedAllocator {
+  using value_type = T;
+  static constexpr std::align_val_t alignment{64};
+  AlignedAllocator() = default;
+  template <class U>
+  AlignedAllocator(const AlignedAllocator<U>&) {}
+  T* allocate(std::size_t n) {
+    return static_cast<T*>(::operator new(n * sizeof(T), alignment));
+  }
+  void deallocate(T* p, std::size_t) { ::operator delete(p, alignment); }
+  template <class U, class... Args>
+  void construct(U* p, Args&&... args) {
+    if constexpr (sizeof...(Args) == 0)
+      ::new (static_cast<void*>(p)) U;
+    else
+      ::new (static_cast<void*>(p)) U(std::forward<Args>(args)...);
+  }
+  template <class U>
+  bool operator==(const AlignedAllocator<U>&) const { return true; }
+};
+
+}  // namespace detail
+
+/// A row-major matrix in host memory. New elements are zero.
+template <class T>
+class Matrix {
+ public:
+  using value_type = T;
+
+  Matrix() = default;
+  /// A matrix of shape (rows, cols). Throws shape_error for a negative side.
+  Matrix(index_t rows, index_t cols) { resize(rows, cols); fill(T{}); }
+  /// A copy of what a view shows.
+  explicit Matrix(MatrixView<const T> v) {
+    resize(v.rows, v.cols);
+    for (index_t r = 0; r < rows_; ++r) std::copy_n(v.row(r), cols_, view().row(r));
+  }
+
+  index_t rows() const { return rows_; }
+  index_t cols() const { return cols_; }
+  index_t size() const { return rows_ * cols_; }
+  T* data() { return storage_.data(); }
+  const T* data() const { return storage_.data(); }
+  T& operator()(index_t r, index_t c) { return storage_[std::size_t(r * cols_ + c)]; }
+  const T& operator()(index_t r, index_t c) const { return storage_[std::size_t(r * cols_ + c)]; }
+
+  MatrixView<T> view() { return {data(), rows_, cols_, cols_}; }
+  MatrixView<const T> view() const { return {data(), rows_, cols_, cols_}; }
+  operator MatrixView<T>() { return view(); }
+  operator MatrixView<const T>() const { return view(); }
+
+  void fill(const T& value) { std::fill(storage_.begin(), storage_.end(), value); }
+
+  /// Changes the shape. Memory is kept when it is large enough; the content is unspecified.
+  void resize(index_t rows, index_t cols) {
+    if (rows < 0 || cols < 0)
+      throw shape_error("Matrix: both sides must be >= 0, got " + shape_text(rows, cols));
+    rows_ = rows;
+    cols_ = cols;
+    storage_.resize(std::size_t(rows * cols));
+  }
+
+ private:
+  index_t rows_ = 0, cols_ = 0;
+  std::vector<T, detail::AlignedAllocator<T>> storage_;
+};
+
+}  // namespace pare

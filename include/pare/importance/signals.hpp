@@ -1,0 +1,247 @@
+// The signals that say how much a channel matters.
+#pragma once
+
+#include <cmath>
+#include <vector>
+
+#include "pare/calibration/factor.hpp"
+#include "pare/quantization/fit.hpp"
+
+namespace pare {
+
+/// What a signal may look at. Matrices are in the backend's memory.
+template <class B, class T>
+struct ScoringInput {
+  MatrixView<const T> weights;            // (out, in)
+  const Calibration<B, T>& calibration;   ///< H and moments of the inputs
+  const Factor<B, T>& factor;             ///< U
+  int bits = 4;                           ///< width at which a rounding distortion is measured
+  GridOptions grid = {};                  ///< and how its grid is fitted
+};
+
+/// A signal of the channels of one axis: callable on ScoringInput, one number >= 0 per channel.
+template <class S, class B, class T, ChannelAxis Axis>
+concept Signal = S::axis == Axis && requires(const S signal, const ScoringInput<B, T>& input) {
+  { signal(input) } -> std::same_as<std::vector<double>>;
+};
+
+namespace detail {
+
+/// Moments over rows of each column of A, (3, cols): mean |a|, mean a, sum of squared deviations.
+template <class B, class T>
+Matrix<double> column_moments(MatrixView<const T> A) {
+  auto moments = B::from_host(Matrix<double>(3, A.cols).view());
+  B::column_moments(A, moments.view());
+  return B::to_host(MatrixView<const double>(moments.view()));
+}
+
+/// The visited position of every input.
+inline std::vector<index_t> inverse_order(const std::vector<index_t>& order) {
+  std::vector<index_t> position(order.size());
+  for (std::size_t p = 0; p < order.size(); ++p)
+    position[std::size_t(order[p])] = index_t(p);
+  return position;
+}
+
+/// Sums over the columns of each row of W, (out, 4): w . mean, w G w^T, |w|, rounding distortion.
+template <class T>
+struct RowSums {
+  MatrixView<const T> weights, product;  // (out, in): W and W G
+  const double* mean;                    ///< (in)
+  const double* diagonal;                ///< (in): diag(H)
+  MatrixView<double> out;                // (out, 4)
+  int bits;
+  GridOptions options;
+
+  PARE_HOST_DEVICE void operator()(index_t i) const {
+    const T* w = weights.row(i);
+    const T* p = product.row(i);
+    const Grid<T> grid = fit_grid(w, weights.cols, bits, options);
+    double projected = 0, quadratic = 0, magnitude = 0, distortion = 0;
+    for (index_t j = 0; j < weights.cols; ++j) {
+      const double d = double(w[j]) - double(round_to_grid(w[j], grid.scale, grid.zero, grid.top));
+      projected += double(w[j]) * mean[j];
+      quadratic += double(w[j]) * double(p[j]);
+      magnitude += std::abs(double(w[j]));
+      distortion += d * d * diagonal[j];
+    }
+    out(i, 0) = projected;
+    out(i, 1) = quadratic;
+    out(i, 2) = magnitude;
+    out(i, 3) = distortion;
+  }
+};
+
+}  // namespace detail
+
+/// Signals of input channels (columns of W), each (in).
+namespace input_signal {
+
+/// mean |x_j|.
+struct Activation {
+  static constexpr ChannelAxis axis = ChannelAxis::input;
+  template <class B, class T>
+  std::vector<double> operator()(const ScoringInput<B, T>& in) const {
+    return in.calibration.moments().mean_abs;
+  }
+};
+
+/// U_jj, the published direction: it is large where the column is cheap to change.
+struct Hessian {
+  static constexpr ChannelAxis axis = ChannelAxis::input;
+  template <class B, class T>
+  std::vector<double> operator()(const ScoringInput<B, T>& in) const {
+    std::vector<double> signal(in.factor.order.size());
+    for (std::size_t p = 0; p < signal.size(); ++p)
+      signal[std::size_t(in.factor.order[p])] = in.factor.upper_diagonal[p];
+    return signal;
+  }
+};
+
+/// 1 / U_jj: large where changing the column costs much. The corrected direction of Hessian.
+struct InverseHessian {
+  static constexpr ChannelAxis axis = ChannelAxis::input;
+  template <class B, class T>
+  std::vector<double> operator()(const ScoringInput<B, T>& in) const {
+    std::vector<double> signal = Hessian{}(in);
+    for (double& s : signal) s = 1 / s;
+    return signal;
+  }
+};
+
+/// mean_i |w_ij|.
+struct Weight {
+  static constexpr ChannelAxis axis = ChannelAxis::input;
+  template <class B, class T>
+  std::vector<double> operator()(const ScoringInput<B, T>& in) const {
+    const Matrix<double> m = detail::column_moments<B>(in.weights);
+    return {m.view().row(0), m.view().row(0) + m.cols()};
+  }
+};
+
+/// sqrt(mean_i w_ij^2 (mean |x_j|)^2).
+struct OutputSensitivity {
+  static constexpr ChannelAxis axis = ChannelAxis::input;
+  template <class B, class T>
+  std::vector<double> operator()(const ScoringInput<B, T>& in) const {
+    const Matrix<double> m = detail::column_moments<B>(in.weights);
+    std::vector<double> signal = in.calibration.moments().mean_abs;
+    for (index_t j = 0; j < m.cols(); ++j) {
+      const double mean_square = m(2, j) / double(in.weights.rows) + m(1, j) * m(1, j);
+      signal[std::size_t(j)] *= std::sqrt(mean_square);
+    }
+    return signal;
+  }
+};
+
+/// var(x_j).
+struct Stability {
+  static constexpr ChannelAxis axis = ChannelAxis::input;
+  template <class B, class T>
+  std::vector<double> operator()(const ScoringInput<B, T>& in) const {
+    return in.calibration.moments().variance;
+  }
+};
+
+}  // namespace input_signal
+
+/// What the five signals of output channels share, per output y_i = w_i x (without bias).
+struct OutputMoments {
+  std::vector<double> mean_abs;    ///< E|y_i|, folded normal
+  std::vector<double> energy;      ///< sqrt(w_i H w_i^T)
+  std::vector<double> weight;      ///< mean_j |w_ij|
+  std::vector<double> distortion;  ///< sqrt(sum_j (w_ij - round(w_ij))^2 H_jj)
+  std::vector<double> variance;    ///< var(y_i) = w_i Cov(x) w_i^T
+};
+
+/// Computes OutputMoments with one product W H and no second pass over activations.
+template <class B, class T>
+OutputMoments output_moments(const ScoringInput<B, T>& in) {
+  const index_t rows = in.weights.rows, cols = in.weights.cols;
+  typename B::template matrix<T> product;
+  product.resize(rows, cols);
+  B::multiply(product.view(), in.weights, in.calibration.gram());
+  const InputMoments moments = in.calibration.moments();
+  const auto mean = detail::to_backend<B>(moments.mean);
+  const auto diagonal = detail::to_backend<B>(in.calibration.hessian_diagonal());
+  auto sums = B::from_host(Matrix<double>(rows, 4).view());
+  B::for_each_row(rows, detail::RowSums<T>{in.weights, product.view(), mean.view().data,
+                                           diagonal.view().data, sums.view(), in.bits, in.grid});
+  const Matrix<double> s = B::to_host(MatrixView<const double>(sums.view()));
+
+  const double scale = in.calibration.hessian_scale();
+  // gram() is a sum over tokens, or H in an unknown unit that every signal's mean divides out.
+  const double tokens =
+      in.calibration.hessian_only() ? 1.0 : double(in.calibration.tokens());
+  OutputMoments out;
+  for (auto* v : {&out.mean_abs, &out.energy, &out.weight, &out.distortion, &out.variance})
+    v->resize(std::size_t(rows));
+  for (index_t i = 0; i < rows; ++i) {
+    const std::size_t at = std::size_t(i);
+    const double mu = s(i, 0), quadratic = std::max(0.0, s(i, 1));
+    const double variance = std::max(0.0, quadratic / tokens - mu * mu);
+    const double sigma = std::sqrt(variance);
+    constexpr double pi = 3.14159265358979323846;
+    out.mean_abs[at] =
+        sigma > 0 ? sigma * std::sqrt(2 / pi) * std::exp(-0.5 * mu * mu / variance) +
+                        mu * std::erf(mu / (sigma * std::sqrt(2.0)))
+                  : std::abs(mu);
+    out.energy[at] = std::sqrt(scale * quadratic);
+    out.weight[at] = s(i, 2) / double(cols);
+    out.distortion[at] = std::sqrt(s(i, 3));
+    out.variance[at] = variance;
+  }
+  return out;
+}
+
+/// Signals of output channels (rows of W), each (out).
+namespace output_signal {
+
+/// E|y_i| of the folded normal with the mean and variance of y_i.
+struct Activation {
+  static constexpr ChannelAxis axis = ChannelAxis::output;
+  template <class B, class T>
+  std::vector<double> operator()(const ScoringInput<B, T>& in) const {
+    return output_moments(in).mean_abs;
+  }
+};
+
+/// sqrt(w_i H w_i^T).
+struct Hessian {
+  static constexpr ChannelAxis axis = ChannelAxis::output;
+  template <class B, class T>
+  std::vector<double> operator()(const ScoringInput<B, T>& in) const {
+    return output_moments(in).energy;
+  }
+};
+
+/// mean_j |w_ij|.
+struct Weight {
+  static constexpr ChannelAxis axis = ChannelAxis::output;
+  template <class B, class T>
+  std::vector<double> operator()(const ScoringInput<B, T>& in) const {
+    return output_moments(in).weight;
+  }
+};
+
+/// The row's distortion when rounded at `bits`: sqrt(sum_j (w_ij - q_ij)^2 H_jj).
+struct OutputSensitivity {
+  static constexpr ChannelAxis axis = ChannelAxis::output;
+  template <class B, class T>
+  std::vector<double> operator()(const ScoringInput<B, T>& in) const {
+    return output_moments(in).distortion;
+  }
+};
+
+/// var(y_i).
+struct Stability {
+  static constexpr ChannelAxis axis = ChannelAxis::output;
+  template <class B, class T>
+  std::vector<double> operator()(const ScoringInput<B, T>& in) const {
+    return output_moments(in).variance;
+  }
+};
+
+}  // namespace output_signal
+
+}  // namespace pare

@@ -1,0 +1,141 @@
+// Fits a grid to a run of weights: min-max, symmetric, clip search.
+#pragma once
+
+#include <bit>
+#include <cfloat>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#include "pare/quantization/grid.hpp"
+
+namespace pare {
+
+namespace detail {
+
+/// Independent partial sums per reduction, so that compilers vectorise it without reassociating.
+inline constexpr int fit_lanes = 16;
+
+/// t^2.4 for t in [0, 1], relative error below 1e-6 (float) and 1e-13 (double).
+///
+/// t^2.4 = (t r)^3 with r = t^(-1/5), which Newton's iteration finds from a guess taken from the
+/// exponent bits. Branch-free, because the clip search calls it 80 times per weight.
+PARE_HOST_DEVICE PARE_INLINE float pow_2_4(float t) {
+  t = t > 1e-30f ? t : 1e-30f;  // keeps r^5 finite; the result underflows to zero anyway
+  const float exponent = float(std::bit_cast<std::int32_t>(t));
+  float r = std::bit_cast<float>(std::int32_t(1.2780005e9f - 0.2f * exponent));
+  for (int i = 0; i < 3; ++i) {
+    const float r2 = r * r;
+    r *= 1.2f - 0.2f * t * r2 * r2 * r;
+  }
+  const float s = t * r;
+  return s * s * s;
+}
+PARE_HOST_DEVICE PARE_INLINE double pow_2_4(double t) {
+  t = t > 1e-60 ? t : 1e-60;
+  const double exponent = double(std::bit_cast<std::int64_t>(t));
+  double r = std::bit_cast<double>(std::int64_t(5.5284e18 - 0.2 * exponent));
+  for (int i = 0; i < 4; ++i) {
+    const double r2 = r * r;
+    r *= 1.2 - 0.2 * t * r2 * r2 * r;
+  }
+  const double s = t * r;
+  return s * s * s;
+}
+
+/// sum |round(w) - w|^2.4 over n contiguous weights, in units of (1 / unit)^2.4.
+template <class T>
+PARE_HOST_DEVICE T clip_error(const T* PARE_RESTRICT w, index_t n, Grid<T> grid, T unit) {
+  T sums[fit_lanes] = {};
+  index_t j = 0;
+  for (; j + fit_lanes <= n; j += fit_lanes)
+    for (int l = 0; l < fit_lanes; ++l) {
+      const T q = round_to_grid(w[j + l], grid.scale, grid.zero, grid.top);
+      sums[l] += pow_2_4(std::abs(q - w[j + l]) * unit);
+    }
+  for (; j < n; ++j) {
+    const T q = round_to_grid(w[j], grid.scale, grid.zero, grid.top);
+    sums[0] += pow_2_4(std::abs(q - w[j]) * unit);
+  }
+  T sum = 0;
+  for (int l = 0; l < fit_lanes; ++l) sum += sums[l];
+  return sum;
+}
+
+/// The grid of the range [low, high], low <= 0 <= high.
+template <class T>
+PARE_HOST_DEVICE Grid<T> grid_of_range(T low, T high, int bits, bool symmetric) {
+  const T top = T((1 << bits) - 1);
+  // A range of denormals would make the scale zero and the codes NaN.
+  const T smallest = std::numeric_limits<T>::min();
+  T scale = (high - low) / top;
+  scale = scale > smallest ? scale : smallest;
+  const T zero = symmetric ? T(1 << (bits - 1)) : round_even(-low / scale);
+  return {scale, zero, top};
+}
+
+}  // namespace detail
+
+/// Fits one grid to n contiguous weights.
+///
+/// Min-max: scale = (max(w,0) - min(w,0)) / (2^b - 1), zero = round(-min/scale); all-zero weights
+/// get the range [-1, 1]. Clip search: ranges shrunk by p = 1 - i/100, i = 0..79, error |.|^2.4,
+/// the first best wins. Zero is always on the grid.
+/// @param w       n weights, finite
+/// @param bits    width in bits, 2..8
+/// @return        the grid. Source: Frantar & Alistarh 2023 (SparseGPT), published quantizer.
+template <class T>
+PARE_HOST_DEVICE Grid<T> fit_grid(const T* PARE_RESTRICT w, index_t n, int bits,
+                                  GridOptions options) {
+  T low = 0, high = 0;
+  for (index_t j = 0; j < n; ++j) {
+    low = w[j] < low ? w[j] : low;
+    high = w[j] > high ? w[j] : high;
+  }
+  if (options.symmetric) {
+    high = high > -low ? high : -low;
+    low = -high;
+  }
+  if (low == T(0) && high == T(0)) {
+    low = T(-1);
+    high = T(1);
+  }
+  Grid<T> best = detail::grid_of_range(low, high, bits, options.symmetric);
+  if (!options.clip_search) return best;
+
+  constexpr int steps = 80;
+  const T smallest = std::numeric_limits<T>::min();
+  const T range = high - low;
+  const T unit = T(1) / (range > smallest ? range : smallest);
+  T least = std::numeric_limits<T>::infinity();
+  for (int i = 0; i < steps; ++i) {
+    const T p = T(1) - T(i) / T(100);
+    const Grid<T> grid = detail::grid_of_range(p * low, p * high, bits, options.symmetric);
+    const T error = detail::clip_error(w, n, grid, unit);
+    if (error < least) {
+      least = error;
+      best = grid;
+    }
+  }
+  return best;
+}
+
+/// Fits the grid of row i to W(i, :), for every row. One function of one row.
+template <class T>
+struct FitRow {
+  MatrixView<const T> weights;  // (out, columns of the tier)
+  const std::uint8_t* bits;     ///< width of row i at bits[i * bits_step]
+  index_t bits_step;            ///< 1: one width per row; 0: the same for all
+  GridOptions options;
+  MatrixView<T> scale, zero, top;  // (1, out)
+
+  PARE_HOST_DEVICE void operator()(index_t i) const {
+    const Grid<T> grid =
+        fit_grid(weights.row(i), weights.cols, int(bits[i * bits_step]), options);
+    scale(0, i) = grid.scale;
+    zero(0, i) = grid.zero;
+    top(0, i) = grid.top;
+  }
+};
+
+}  // namespace pare

@@ -1,0 +1,50 @@
+// A uniform quantization grid: plain data and rounding.
+#pragma once
+
+#include <cmath>
+
+#include "pare/core/matrix.hpp"
+
+namespace pare {
+
+/// Widths a grid may have, in bits.
+inline constexpr int min_bits = 2;
+inline constexpr int max_bits = 8;
+
+/// The values scale * (code - zero) for code = 0 .. top, top = 2^bits - 1.
+template <class T>
+struct Grid {
+  T scale;
+  T zero;
+  T top;
+};
+
+/// Round half to even, as a single instruction where the target has one.
+PARE_HOST_DEVICE PARE_INLINE float round_even(float x) { return rintf(x); }
+PARE_HOST_DEVICE PARE_INLINE double round_even(double x) { return rint(x); }
+
+/// The value of the grid nearest to w.
+template <class T>
+PARE_HOST_DEVICE PARE_INLINE T round_to_grid(T w, T scale, T zero, T top) {
+  T code = round_even(w / scale) + zero;
+  code = code < T(0) ? T(0) : code;
+  code = code > top ? top : code;
+  return scale * (code - zero);
+}
+
+/// Grids of a linear: entry (g, i) belongs to row i and the columns of tier g. With output
+/// channels there is one grid per row (g = 0), with input channels one per row and tier.
+template <class T>
+struct GridView {
+  MatrixView<T> scale;  // (grids, out)
+  MatrixView<T> zero;   // (grids, out)
+  MatrixView<T> top;    // (grids, out)
+};
+
+/// How a grid is fitted to weights.
+struct GridOptions {
+  bool symmetric = false;    ///< scale = 2 max|w| / (2^b - 1), zero = 2^(b-1)
+  bool clip_search = false;  ///< try 80 narrower ranges, keep the one with the least |error|^2.4
+};
+
+}  // namespace pare

@@ -1,0 +1,40 @@
+// What solving one linear gives.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "pare/core/backend.hpp"
+
+namespace pare {
+
+/// A compressed linear. Matrices lie in the backend's memory, vectors in the host's.
+template <class B, class T>
+struct CompressedLayer {
+  typename B::template matrix<T> weights;          // (out, in), dense values
+  typename B::template matrix<std::uint8_t> mask;  // (out, in), 1 = pruned by the mask
+  struct {
+    typename B::template matrix<T> scale;  // (grids, out)
+    typename B::template matrix<T> zero;   // (grids, out)
+    typename B::template matrix<T> top;    // (grids, out), 2^bits - 1
+    std::vector<std::int32_t> of_column;   ///< grid of each input, (in)
+  } grids;                                 ///< empty without a quantizer
+  ChannelAxis axis = ChannelAxis::output;
+  std::vector<std::uint8_t> bits;  ///< width per channel of `axis`; empty without a quantizer
+  std::vector<double> scores;      ///< importance per channel; empty without MixedPrecision
+  std::vector<index_t> order;      ///< input visited at each position
+  index_t block_size = 0;          ///< columns per block in force
+  int zeros = 0, group = 0;        ///< n:m in force, 0 without
+  double sparsity = 0;             ///< share asked of the unstructured mask
+  double loss = 0;                 ///< half the sum of squared compensated errors
+  std::vector<double> row_loss;    ///< the same per row, (out)
+  double damping = 0;              ///< share of mean(diag H) in force
+  int damping_retries = 0;         ///< how often it was raised
+  double seconds = 0;              ///< wall time of the solve
+
+  bool quantized() const { return !bits.empty(); }
+  bool pruned() const { return group > 0 || sparsity > 0; }
+};
+
+}  // namespace pare

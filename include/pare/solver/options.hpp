@@ -1,0 +1,96 @@
+// Run-time options of the solver, checked against what its configuration can use.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "pare/allocation/tiers.hpp"
+#include "pare/solver/compression.hpp"
+
+namespace pare {
+
+/// Options of one SparseGPTSolver. Those its configuration has no use for must stay unset.
+struct SolverOptions {
+  std::optional<double> sparsity = {};             ///< Unstructured: share of weights zeroed, [0, 1)
+  std::optional<int> zeros = {};                   ///< NofM<>: weights zeroed per group
+  std::optional<int> group = {};                   ///< NofM<>: consecutive inputs per group
+  std::optional<int> bits = {};                    ///< BaseQuantizer: width, 2..8
+  std::optional<double> target_average_bits = {};  ///< MixedPrecision: mean bits per channel
+  std::optional<std::vector<int>> tiers = {};      ///< MixedPrecision: widths; {2,3,4,6,8} when unset
+  ChannelAxis axis = ChannelAxis::output;     ///< MixedPrecision: what a channel is
+  GridOptions grid = {};                      ///< quantizers: symmetric, clip_search
+  double damping = 0.01;                      ///< share of mean(diag H) added to the diagonal
+  index_t block_size = 128;                   ///< columns per block; the mask's region
+  bool act_order = false;                     ///< visit inputs by falling H_jj
+};
+
+namespace detail {
+
+inline void require_unset(bool set, const char* option, const char* needs) {
+  if (set)
+    throw argument_error(std::string(option) + ": the configuration has no " + needs +
+                         ", the option would be ignored; leave it unset or add the " + needs);
+}
+
+/// Throws argument_error unless the options fit the configuration; fills in static values.
+template <class Config>
+SolverOptions validated(SolverOptions options) {
+  using Pattern = typename Config::pattern;
+  if constexpr (is_unstructured<Pattern>) {
+    if (!options.sparsity) throw argument_error("sparsity: Unstructured needs a share, got none");
+    if (!(*options.sparsity >= 0 && *options.sparsity < 1))
+      throw argument_error("sparsity: expected a share within [0, 1), got " +
+                           number_text(*options.sparsity));
+  } else {
+    require_unset(options.sparsity.has_value(), "sparsity", "Unstructured pattern");
+  }
+  if constexpr (is_n_of_m<Pattern>) {
+    if constexpr (Pattern::zeros != dynamic) {
+      if ((options.zeros && *options.zeros != Pattern::zeros) ||
+          (options.group && *options.group != Pattern::group))
+        throw argument_error("zeros, group: the pattern is static, leave both unset");
+      options.zeros = Pattern::zeros;
+      options.group = Pattern::group;
+    }
+    if (!options.zeros || !options.group)
+      throw argument_error("zeros, group: NofM<> needs both, for instance 2 and 4");
+    if (!(*options.zeros > 0 && *options.zeros < *options.group))
+      throw argument_error("zeros, group: expected 0 < zeros < group, got " +
+                           std::to_string(*options.zeros) + " and " +
+                           std::to_string(*options.group));
+  } else {
+    require_unset(options.zeros || options.group, "zeros, group", "NofM pattern");
+  }
+  if constexpr (Config::quantizes) {
+    if constexpr (Config::quantizer::bits != dynamic) {
+      if (options.bits && *options.bits != Config::quantizer::bits)
+        throw argument_error("bits: the quantizer's width is static, leave it unset");
+      options.bits = Config::quantizer::bits;
+    }
+    if (!options.bits) throw argument_error("bits: BaseQuantizer needs a width, got none");
+    if (*options.bits < min_bits || *options.bits > max_bits)
+      throw argument_error("bits: expected a width within 2..8, got " +
+                           std::to_string(*options.bits));
+  } else {
+    require_unset(options.bits.has_value(), "bits", "BaseQuantizer");
+    require_unset(options.grid.symmetric, "grid.symmetric", "BaseQuantizer");
+    require_unset(options.grid.clip_search, "grid.clip_search", "BaseQuantizer");
+  }
+  if constexpr (!Config::mixed) {
+    require_unset(options.target_average_bits.has_value(), "target_average_bits",
+                  "MixedPrecision");
+    require_unset(options.tiers.has_value(), "tiers", "MixedPrecision");
+    require_unset(options.axis != ChannelAxis::output, "axis", "MixedPrecision");
+  }
+  if (options.block_size < 1)
+    throw argument_error("block_size: expected at least 1, got " +
+                         std::to_string(options.block_size));
+  if (!(options.damping >= 0 && options.damping <= 1))
+    throw argument_error("damping: expected a number within 0..1, got " +
+                         number_text(options.damping));
+  return options;
+}
+
+}  // namespace detail
+}  // namespace pare

@@ -1,0 +1,297 @@
+// SparseGPTSolver: prunes and quantizes one linear together, with error feedback.
+#pragma once
+
+#include <chrono>
+#include <utility>
+
+#include "pare/allocation/allocator.hpp"
+#include "pare/importance/scorer.hpp"
+#include "pare/quantization/fit.hpp"
+#include "pare/solver/layer.hpp"
+#include "pare/solver/options.hpp"
+#include "pare/solver/order.hpp"
+#include "pare/solver/sweep.hpp"
+#include "pare/solver/verify.hpp"
+
+namespace pare {
+
+namespace detail {
+
+/// out(r, p) = W(r, order[p]), zero where that input is dead (`dead` may be null).
+template <class T>
+struct GatherColumns {
+  MatrixView<const T> from;   // (out, in)
+  MatrixView<T> to;           // (out, in)
+  const index_t* order;       ///< (in)
+  const std::uint8_t* dead;   ///< (in) by input, or null
+  PARE_HOST_DEVICE void operator()(index_t r, index_t p) const {
+    const index_t j = order[p];
+    to(r, p) = dead != nullptr && dead[j] != 0 ? T(0) : from(r, j);
+  }
+};
+
+/// to(r, order[p]) = from(r, p).
+template <class T>
+struct ScatterColumns {
+  MatrixView<const T> from;  // (out, in)
+  MatrixView<T> to;          // (out, in)
+  const index_t* order;      ///< (in)
+  PARE_HOST_DEVICE void operator()(index_t r, index_t p) const { to(r, order[p]) = from(r, p); }
+};
+
+}  // namespace detail
+
+/// Solves linears: prune, quantize, feed every error forward to the columns not yet visited.
+///
+/// Source: Frantar & Alistarh 2023 (SparseGPT), Algorithm 1; Frantar et al. 2023 (GPTQ) for the
+/// rounding and act-order. One solver serves linears of any shape; its workspace grows to the
+/// largest and is reused. Deterministic: same input, same backend, same bytes out.
+/// @tparam Config  Compression<...>
+template <class Config, class B, class T>
+  requires Backend<B, T>
+class SparseGPTSolver {
+ public:
+  using Layer = CompressedLayer<B, T>;
+
+  /// @throws argument_error or unattainable_error naming the option that does not fit
+  explicit SparseGPTSolver(SolverOptions options)
+      : options_(detail::validated<Config>(std::move(options))) {
+    if constexpr (Config::mixed) allocator();  // an unattainable target ends here, before any work
+  }
+
+  /// Factors the Hessian for linears that share their inputs (q, k and v, for instance).
+  /// @throws factorization_error when the damping ladder ends
+  Factor<B, T> prepare(const Calibration<B, T>& calibration) const {
+    FactorOptions options{.damping = options_.damping, .order = {}};
+    if (options_.act_order && !input_channels()) {
+      std::vector<double> diagonal = calibration.hessian_diagonal();
+      for (double& h : diagonal) h = h == 0 ? 1 : h;
+      options.order = visit_order(diagonal, {}, true, group_of(calibration.in_features()));
+    }
+    return factorize(calibration, options);
+  }
+
+  /// Compresses one linear.
+  /// @param W            (out, in), finite, in the backend's memory; not changed
+  /// @param calibration  of its inputs (in)
+  /// @throws shape_error, non_finite_error, argument_error (inputs not divisible by the group),
+  ///         factorization_error, invariant_error
+  Layer solve(MatrixView<const T> W, const Calibration<B, T>& calibration) {
+    require_inputs(W, calibration.in_features());
+    return solve(W, calibration, prepare(calibration));
+  }
+
+  /// The same with a factor from prepare(), which may serve several linears.
+  Layer solve(MatrixView<const T> W, const Calibration<B, T>& calibration,
+              const Factor<B, T>& prepared) {
+    const auto start = std::chrono::steady_clock::now();
+    require_inputs(W, calibration.in_features());
+    require_shape("factor (in, in)", {W.cols, W.cols},
+                  {prepared.upper.rows(), prepared.upper.cols()});
+    Layer layer = blank(W);
+    if constexpr (Config::quantizes) choose_bits(layer, W, calibration, prepared);
+
+    Factor<B, T> reordered;
+    const Factor<B, T>* factor = &prepared;
+    if (input_channels()) {
+      reordered = factorize(
+          calibration, {.damping = options_.damping,
+                        .order = visit_order(prepared.hessian_diagonal, layer.bits,
+                                             options_.act_order, group_of(W.cols))});
+      factor = &reordered;
+    }
+    layer.order = factor->order;
+    layer.damping = factor->damping;
+    layer.damping_retries = factor->retries;
+
+    const auto order = detail::to_backend<B>(factor->order);
+    const auto dead = detail::to_backend<B>(factor->dead);
+    if constexpr (Config::quantizes) fit_grids(layer, W);
+    current_.resize(W.rows, W.cols);
+    B::for_each_element(W.rows, W.cols,
+                        detail::GatherColumns<T>{W, current_.view(), order.view().data,
+                                                 dead.view().data});
+    run_blocks(layer, *factor);
+
+    layer.weights.resize(W.rows, W.cols);
+    layer.mask.resize(W.rows, W.cols);
+    B::for_each_element(W.rows, W.cols,
+                        detail::ScatterColumns<T>{current_.view(), layer.weights.view(),
+                                                  order.view().data});
+    B::for_each_element(W.rows, W.cols,
+                        detail::ScatterColumns<std::uint8_t>{mask_.view(), layer.mask.view(),
+                                                             order.view().data});
+    verify_layer<B, T>(W, calibration, *factor, layer);
+    layer.seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return layer;
+  }
+
+  const SolverOptions& options() const { return options_; }
+
+ private:
+  using Pattern = typename Config::pattern;
+  static constexpr MaskSource mask_source = is_n_of_m<Pattern> ? MaskSource::groups
+                                            : is_unstructured<Pattern> ? MaskSource::given
+                                                                       : MaskSource::none;
+
+  bool input_channels() const { return Config::mixed && options_.axis == ChannelAxis::input; }
+
+  /// Inputs that must stay neighbours: the n:m group, otherwise 1.
+  index_t group_of(index_t in_features) const {
+    if constexpr (is_n_of_m<Pattern>) {
+      if (in_features % *options_.group != 0)
+        throw argument_error("weights (out, in): expected inputs divisible by the group of " +
+                             std::to_string(*options_.group) + ", got " +
+                             std::to_string(in_features));
+      return *options_.group;
+    } else {
+      return 1;
+    }
+  }
+
+  void require_inputs(MatrixView<const T> W, index_t in_features) const {
+    if (W.rows < 1 || W.cols < 1)
+      throw shape_error("weights (out, in): expected at least one row and column, got shape " +
+                        shape_text(W.rows, W.cols));
+    require_shape("weights (out, in) against calibration (in)", {W.rows, in_features},
+                  {W.rows, W.cols});
+    group_of(W.cols);
+    require_finite<B, T>("weights (out, in)", W);
+  }
+
+  Layer blank(MatrixView<const T> W) const {
+    Layer layer;
+    layer.axis = options_.axis;
+    const index_t group = group_of(W.cols);
+    // A group must not straddle two blocks; for n:m the block size changes no result.
+    layer.block_size = std::max(group, options_.block_size - options_.block_size % group);
+    if constexpr (is_unstructured<Pattern>) layer.sparsity = *options_.sparsity;
+    if constexpr (is_n_of_m<Pattern>) {
+      layer.zeros = *options_.zeros;
+      layer.group = *options_.group;
+    }
+    return layer;
+  }
+
+  auto allocator() const {
+    return BitAllocator<typename Config::policy>(
+        {.target_average_bits = options_.target_average_bits,
+         .tiers = options_.tiers.value_or(default_tiers())});
+  }
+
+  void choose_bits(Layer& layer, MatrixView<const T> W, const Calibration<B, T>& calibration,
+                   const Factor<B, T>& factor) const {
+    if constexpr (Config::mixed) {
+      const ScoringInput<B, T> input{W, calibration, factor, *options_.bits, options_.grid};
+      if (input_channels())
+        layer.scores = ImportanceScorer<5, B, T, ChannelAxis::input>().score(input).score;
+      else
+        layer.scores = ImportanceScorer<5, B, T, ChannelAxis::output>().score(input).score;
+      layer.bits = allocator().allocate(layer.scores).bits;
+    } else {
+      layer.bits.assign(std::size_t(W.rows), std::uint8_t(*options_.bits));
+    }
+  }
+
+  /// Fits the grids to the dense weights as given, dead inputs included: one per row, or one per
+  /// row and tier, over the columns of that tier.
+  void fit_grids(Layer& layer, MatrixView<const T> W) {
+    const bool by_tier = input_channels();
+    std::vector<std::uint8_t> tiers;  // present, widest first, as they are visited
+    if (by_tier) {
+      tiers = layer.bits;
+      std::sort(tiers.begin(), tiers.end(), std::greater<>());
+      tiers.erase(std::unique(tiers.begin(), tiers.end()), tiers.end());
+    }
+    const index_t grids = by_tier ? index_t(tiers.size()) : 1;
+    for (auto* m : {&layer.grids.scale, &layer.grids.zero, &layer.grids.top})
+      m->resize(grids, W.rows);
+    layer.grids.of_column.assign(std::size_t(W.cols), 0);
+    const auto fit = [&](MatrixView<const T> columns, index_t g, const std::uint8_t* bits,
+                         index_t bits_step) {
+      B::for_each_row(W.rows, FitRow<T>{columns, bits, bits_step, options_.grid,
+                                        layer.grids.scale.view().block(g, 0, 1, W.rows),
+                                        layer.grids.zero.view().block(g, 0, 1, W.rows),
+                                        layer.grids.top.view().block(g, 0, 1, W.rows)});
+    };
+    if (!by_tier) {
+      const auto bits = detail::to_backend<B>(layer.bits);
+      fit(W, 0, bits.view().data, 1);
+      return;
+    }
+    // Columns of a tier side by side; with n:m groups the visit order alone does not do that.
+    std::vector<index_t> by_width(std::size_t(W.cols));
+    std::iota(by_width.begin(), by_width.end(), index_t{0});
+    std::stable_sort(by_width.begin(), by_width.end(), [&](index_t a, index_t b) {
+      return layer.bits[std::size_t(a)] > layer.bits[std::size_t(b)];
+    });
+    const auto gather = detail::to_backend<B>(by_width);
+    current_.resize(W.rows, W.cols);
+    B::for_each_element(W.rows, W.cols,
+                        detail::GatherColumns<T>{W, current_.view(), gather.view().data, nullptr});
+    const auto widths = detail::to_backend<B>(tiers);
+    index_t begin = 0;
+    for (index_t g = 0; g < grids; ++g) {
+      index_t end = begin;
+      for (; end < W.cols; ++end) {
+        const std::size_t column = std::size_t(by_width[std::size_t(end)]);
+        if (layer.bits[column] != tiers[std::size_t(g)]) break;
+        layer.grids.of_column[column] = std::int32_t(g);
+      }
+      fit(current_.view().columns(begin, end - begin), g, widths.view().data + g, 0);
+      begin = end;
+    }
+  }
+
+  /// The block loop over current_, which holds W in visit order and ends as Q.
+  void run_blocks(Layer& layer, const Factor<B, T>& factor) {
+    const index_t rows = current_.rows(), cols = current_.cols();
+    const index_t width = std::min(layer.block_size, cols);
+    errors_.resize(rows, width);
+    mask_.resize(rows, cols);
+    B::for_each_element(rows, cols, ClearMask{mask_.view()});
+    auto row_loss = B::from_host(Matrix<double>(1, rows).view());
+    std::vector<std::int32_t> visited_grid(layer.grids.of_column.size());
+    for (std::size_t p = 0; p < visited_grid.size(); ++p)
+      visited_grid[p] = layer.grids.of_column[std::size_t(factor.order[p])];
+    const auto column_grid = detail::to_backend<B>(visited_grid);
+    std::vector<T> diagonal(factor.upper_diagonal.begin(), factor.upper_diagonal.end());
+    const auto u = detail::to_backend<B>(diagonal);
+
+    for (index_t begin = 0; begin < cols; begin += width) {
+      const index_t count = std::min(width, cols - begin);
+      const MatrixView<T> block = current_.view().columns(begin, count);
+      const MatrixView<std::uint8_t> block_mask = mask_.view().columns(begin, count);
+      const MatrixView<T> errors = errors_.view().columns(0, count);
+      if constexpr (mask_source == MaskSource::given)
+        B::select_smallest(detail::as_const(block),
+                           detail::as_const(u.view()).columns(begin, count),
+                           pruned_count(layer.sparsity, rows * count), block_mask);
+      const MatrixView<const T> upper = factor.upper.view();
+      B::row_sweep(RowSweep<T, mask_source, Config::quantizes>{
+          block, errors, block_mask, upper.block(begin, begin, count, count),
+          {layer.grids.scale.view(), layer.grids.zero.view(), layer.grids.top.view()},
+          column_grid.view().data + begin, row_loss.view().data, layer.zeros, layer.group});
+      const index_t rest = cols - begin - count;
+      if (rest > 0)
+        B::trailing_update(current_.view().columns(begin + count, rest),
+                           detail::as_const(errors),
+                           upper.block(begin, begin + count, count, rest));
+    }
+    const auto host = B::to_host(detail::as_const(row_loss.view()));
+    layer.row_loss.assign(host.data(), host.data() + rows);
+    layer.loss = std::accumulate(layer.row_loss.begin(), layer.row_loss.end(), 0.0);
+  }
+
+  struct ClearMask {
+    MatrixView<std::uint8_t> mask;
+    PARE_HOST_DEVICE void operator()(index_t r, index_t c) const { mask(r, c) = 0; }
+  };
+
+  SolverOptions options_;
+  typename B::template matrix<T> current_, errors_;    // (out, in), (out, block)
+  typename B::template matrix<std::uint8_t> mask_;     // (out, in), in visit order
+};
+
+}  // namespace pare

@@ -1,0 +1,100 @@
+// The column loop inside one block of columns: prune, round, feed the error forward.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "pare/quantization/grid.hpp"
+#include "pare/sparsity/select.hpp"
+
+namespace pare {
+
+/// Where the mask of a block comes from.
+enum class MaskSource : std::uint8_t {
+  none,    ///< nothing is pruned
+  given,   ///< chosen for the whole block before the sweep
+  groups,  ///< chosen in the sweep, at the first column of every n:m group
+};
+
+/// One function of one row, or of `Lanes` neighbouring rows at once; rows never talk to each other.
+///
+/// For column j in order: q = quantize(mask ? 0 : w_j), e = (w_j - q) / U_jj and
+/// w_k -= e U_jk for k > j (Frantar & Alistarh 2023, Algorithm 1). Plain data: it runs on every
+/// host backend and on devices. Deterministic: the result of a row depends on that row only.
+template <class T, MaskSource Mask, bool Quantize>
+struct RowSweep {
+  using scalar_type = T;
+
+  MatrixView<T> weights;            // (out, block): current weights in, result out
+  MatrixView<T> errors;             // (out, block): e, for the columns behind the block
+  MatrixView<std::uint8_t> mask;    // (out, block): read when given, written when groups
+  MatrixView<const T> factor;       // (block, block): U of the block
+  GridView<const T> grids;          // (grids, out)
+  const std::int32_t* column_grid;  ///< (block): grid of each column
+  double* row_loss;                 ///< (out): += half the sum of e^2
+  int zeros, group;                 ///< n:m
+
+  /// Sweeps one row in place.
+  PARE_HOST_DEVICE void operator()(index_t row) const {
+    sweep<1>(row, weights.row(row), errors.row(row), mask.row(row));
+  }
+
+  /// Sweeps rows row .. row + Lanes - 1. The panels are column-major, a lane per row.
+  /// @param w  (block, Lanes) current weights in, result out
+  /// @param e  (block, Lanes) errors out
+  /// @param m  (block, Lanes) mask
+  template <int Lanes>
+  PARE_HOST_DEVICE PARE_INLINE void sweep(index_t row, T* PARE_RESTRICT w, T* PARE_RESTRICT e,
+                                          std::uint8_t* PARE_RESTRICT m) const {
+    const index_t count = weights.cols;
+    double loss[Lanes] = {};
+    for (index_t j = 0; j < count; ++j) {
+      const T* PARE_RESTRICT u = factor.row(j);
+      T* PARE_RESTRICT wj = w + j * Lanes;
+      T* PARE_RESTRICT ej = e + j * Lanes;
+      std::uint8_t* PARE_RESTRICT mj = m + j * Lanes;
+      if constexpr (Mask == MaskSource::groups)
+        if (j % group == 0) choose_group<Lanes>(wj, mj, j);
+      T kept[Lanes];
+      for (int l = 0; l < Lanes; ++l) kept[l] = wj[l];
+      if constexpr (Mask != MaskSource::none)
+        for (int l = 0; l < Lanes; ++l) kept[l] = mj[l] != 0 ? T(0) : kept[l];
+      if constexpr (Quantize) {
+        const index_t g = column_grid[j];
+        const T* PARE_RESTRICT scale = grids.scale.row(g) + row;
+        const T* PARE_RESTRICT zero = grids.zero.row(g) + row;
+        const T* PARE_RESTRICT top = grids.top.row(g) + row;
+        for (int l = 0; l < Lanes; ++l) kept[l] = round_to_grid(kept[l], scale[l], zero[l], top[l]);
+      }
+      const T diagonal = u[j];
+      T error[Lanes];
+      for (int l = 0; l < Lanes; ++l) {
+        error[l] = (wj[l] - kept[l]) / diagonal;
+        loss[l] += 0.5 * double(error[l]) * double(error[l]);
+        wj[l] = kept[l];
+        ej[l] = error[l];
+      }
+      for (index_t k = j + 1; k < count; ++k) {
+        T* PARE_RESTRICT wk = w + k * Lanes;
+        const T u_jk = u[k];
+        for (int l = 0; l < Lanes; ++l) wk[l] -= error[l] * u_jk;
+      }
+    }
+    for (int l = 0; l < Lanes; ++l) row_loss[row + l] += loss[l];
+  }
+
+ private:
+  /// Marks the `zeros` smallest |w| / U_jj of each row's group that begins at column j.
+  template <int Lanes>
+  PARE_HOST_DEVICE void choose_group(const T* w, std::uint8_t* m, index_t j) const {
+    for (int at = 0; at < group; ++at)
+      for (int l = 0; l < Lanes; ++l) {
+        const auto score = [&](int i) {
+          return std::abs(w[i * Lanes + l]) / factor(j + i, j + i);
+        };
+        m[at * Lanes + l] = among_smallest(score, at, group, zeros) ? 1 : 0;
+      }
+  }
+};
+
+}  // namespace pare

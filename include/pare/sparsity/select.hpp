@@ -1,0 +1,30 @@
+// Exact counts for pruning masks.
+#pragma once
+
+#include <cmath>
+
+#include "pare/core/matrix.hpp"
+
+namespace pare {
+
+/// floor(share * count): how many weights of a block the unstructured mask zeroes.
+/// The tiny addend undoes the binary rounding of shares such as 0.29.
+inline index_t pruned_count(double share, index_t count) {
+  return index_t(std::floor(share * double(count) + 1e-6));
+}
+
+/// Whether entry `at` of a group is among the `zeros` smallest; ties go to the lower position.
+/// @param score  callable, score(i) for i in [0, group)
+template <class Score>
+PARE_HOST_DEVICE PARE_INLINE bool among_smallest(const Score& score, int at, int group,
+                                                 int zeros) {
+  const auto mine = score(at);
+  int rank = 0;
+  for (int i = 0; i < group; ++i) {
+    const auto other = score(i);
+    rank += (other < mine) || (other == mine && i < at);
+  }
+  return rank < zeros;
+}
+
+}  // namespace pare

@@ -1,0 +1,130 @@
+// The weights of a Hugging Face model folder: one safetensors file, or shards and their index.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "pare/core/error.hpp"
+#include "pare/core/matrix.hpp"
+#include "pare/storage/safetensors.hpp"
+
+namespace pare {
+
+/// Where a tensor lies. Valid as long as its Checkpoint.
+struct TensorLocation {
+  const SafetensorsFile* file = nullptr;
+  const TensorInfo* info = nullptr;
+};
+
+/// The tensors of a model folder, looked up by name whatever file holds them.
+class Checkpoint {
+ public:
+  static constexpr const char* single_name = "model.safetensors";
+  static constexpr const char* index_name = "model.safetensors.index.json";
+
+  /// Opens `model.safetensors` of `folder` or, without one, the shards that
+  /// `model.safetensors.index.json` lists. Throws io_error if neither or not every shard can be
+  /// read, format_error if the content of one breaks the format.
+  explicit Checkpoint(const std::filesystem::path& folder) : folder_(folder) {
+    if (present(folder / single_name)) {
+      files_.emplace_back(folder / single_name);
+      for (const TensorInfo& info : files_[0].tensors()) file_of_.emplace(info.name, 0);
+    } else if (present(folder / index_name)) {
+      open_shards(folder / index_name);
+    } else if (std::error_code ignored; !std::filesystem::is_directory(folder, ignored)) {
+      throw io_error(folder.string() + ": not a folder");
+    } else {
+      std::string message = folder.string() + ": found neither " + single_name + " nor " +
+                            index_name;
+      if (present(folder / "pytorch_model.bin"))
+        message += "; there is a pytorch_model.bin, but only safetensors is read: convert it first";
+      throw io_error(message);
+    }
+  }
+
+  const std::filesystem::path& folder() const { return folder_; }
+  /// The files, ordered by name.
+  const std::vector<SafetensorsFile>& files() const { return files_; }
+  /// Whether the weights are shards with an index.
+  bool sharded() const { return sharded_; }
+
+  /// The tensor called `name`, or nothing.
+  std::optional<TensorLocation> find(std::string_view name) const {
+    const auto found = file_of_.find(name);
+    if (found == file_of_.end()) return std::nullopt;
+    const SafetensorsFile& file = files_[found->second];
+    return TensorLocation{&file, file.find(name)};
+  }
+
+  /// The tensor called `name`. Throws format_error if there is none.
+  TensorLocation at(std::string_view name) const {
+    if (const auto location = find(name)) return *location;
+    throw format_error(folder_.string() + ": there is no tensor " + detail::quoted_name(name));
+  }
+
+  /// As SafetensorsFile::read_float, from whichever file holds the tensor.
+  Matrix<float> read_float(std::string_view name) const { return at(name).file->read_float(name); }
+
+ private:
+  // Not the throwing form: what cannot be looked at is reported as missing, with our message.
+  static bool present(const std::filesystem::path& path) {
+    std::error_code ignored;
+    return std::filesystem::exists(path, ignored);
+  }
+
+  void open_shards(const std::filesystem::path& index_path) {
+    const std::string index_file = index_path.string();
+    const auto index =
+        detail::parse_json_object(index_file, detail::read_whole_file(index_path));
+    const auto weight_map = index.find("weight_map");
+    if (weight_map == index.end() || !weight_map->is_object())
+      throw format_error(index_file + ": weight_map is missing or not an object");
+
+    std::map<std::string, std::size_t> shards;  // ordered, so that the files are
+    for (const auto& [tensor, shard] : weight_map->items()) {
+      if (!shard.is_string())
+        throw format_error(index_file + ": the file of tensor " + detail::quoted_name(tensor) +
+                           " is not a string");
+      const auto name = shard.get<std::string>();
+      // The index may come from anywhere; it must not lead out of the folder.
+      if (name.empty() || name == "." || name.find("..") != std::string::npos ||
+          name.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos)
+        throw format_error(index_file + ": tensor " + detail::quoted_name(tensor) +
+                           " is in file " + detail::quoted_name(name) +
+                           ", which is not a plain file name");
+      shards.emplace(name, 0);
+    }
+    for (auto& [name, position] : shards) {
+      if (!present(folder_ / name))
+        throw io_error(index_file + ": shard " + detail::quoted_name(name) + " is missing");
+      position = files_.size();
+      files_.emplace_back(folder_ / name);
+    }
+    for (const auto& [tensor, shard] : weight_map->items()) {
+      const auto name = shard.get<std::string>();
+      const std::size_t position = shards.at(name);
+      if (files_[position].find(tensor) == nullptr)
+        throw format_error(index_file + ": tensor " + detail::quoted_name(tensor) +
+                           " is not in its shard " + detail::quoted_name(name));
+      file_of_.emplace(tensor, position);
+    }
+    sharded_ = true;
+  }
+
+  std::filesystem::path folder_;
+  std::vector<SafetensorsFile> files_;
+  std::map<std::string, std::size_t, std::less<>> file_of_;
+  bool sharded_ = false;
+};
+
+}  // namespace pare
