@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "pare/backend/eigen_factor.hpp"
-
+#include "pare/backend/eigen_model.hpp"
 #include "pare/backend/eigen_select.hpp"
 #include "pare/backend/host.hpp"
 #include "pare/solver/sweep.hpp"
@@ -13,7 +13,7 @@
 namespace pare::backend {
 
 /// Uses every core that OpenMP gives it; results do not depend on how many that are.
-struct Eigen : HostMemory {
+struct Eigen : HostMemory, EigenModelOps {
   static constexpr std::string_view name = "eigen";
   template <class T>
   static constexpr bool supports = std::is_same_v<T, float> || std::is_same_v<T, double>;

@@ -5,13 +5,13 @@
 #include <vector>
 
 #include "pare/backend/host.hpp"
-
+#include "pare/backend/reference_model.hpp"
 #include "pare/solver/sweep.hpp"
 
 namespace pare::backend {
 
 /// Every primitive as the textbook has it. Sums run in double.
-struct Reference : HostMemory {
+struct Reference : HostMemory, ReferenceModelOps {
   static constexpr std::string_view name = "reference";
   template <class T>
   static constexpr bool supports = std::is_same_v<T, float> || std::is_same_v<T, double>;

@@ -57,11 +57,15 @@ class invariant_error : public error {
  public:
   invariant_error(int condition, const std::string& message)
       : error("post-condition " + std::to_string(condition) + " violated: " + message),
-        condition_(condition) {}
+        condition_(condition),
+        detail_(message) {}
   int condition() const { return condition_; }
+  /// The message without its number.
+  const std::string& detail() const { return detail_; }
 
  private:
   int condition_;
+  std::string detail_;
 };
 
 /// A file whose content is not what its format asks for. The message begins with the file's name.

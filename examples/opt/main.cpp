@@ -1,0 +1,430 @@
+// pare-opt: compresses and evaluates OPT checkpoints.
+#include <chrono>
+#include <cinttypes>
+#include <cstdio>
+
+#include "opt/model_io.hpp"
+#include "pare/backend/eigen.hpp"
+#include "pare/model/perplexity.hpp"
+#include "pare/pipeline/compress.hpp"
+
+namespace {
+
+using B = pare::backend::Eigen;
+using Model = pare::OptModel<B, float>;
+using pare::index_t;
+using tool::usage_error;
+
+/// What the three commands read from the command line.
+struct Arguments {
+  std::string model, calibration_text;
+  std::vector<std::string> evaluations;
+  std::optional<index_t> seqlen;
+  index_t nsamples = 128;
+  std::optional<index_t> first_layer, last_layer;
+  std::string prune_only;
+  bool invert = false, gmp = false;
+  std::optional<std::string> save, report;
+  tool::CompressionFlags flags;
+};
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// Progress with the time left, on standard error: one line rewritten on a terminal, otherwise a
+/// line now and then, so that logs stay short.
+class ProgressLine {
+ public:
+  explicit ProgressLine(std::string what) : what_(std::move(what)), terminal_(::isatty(2) == 1) {}
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
+  ~ProgressLine() { clear(); }
+
+  void advance(double share) {
+    const double elapsed = seconds_since(start_);
+    if (elapsed - shown_ < (terminal_ ? 0.2 : 10.0)) return;
+    shown_ = elapsed;
+    const double left = share > 0 ? elapsed * (1 - share) / share : 0;
+    std::fprintf(stderr, "%s%s: %3.0f %%, %.0f s left%s", terminal_ ? "\r\033[K" : "",
+                 what_.c_str(), 100 * share, left, terminal_ ? "" : "\n");
+    std::fflush(stderr);
+    dirty_ = terminal_;
+  }
+  void clear() {
+    if (dirty_) std::fputs("\r\033[K", stderr);
+    dirty_ = false;
+  }
+
+ private:
+  std::string what_;
+  bool terminal_, dirty_ = false;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  double shown_ = 0;
+};
+
+using Perplexities = std::vector<std::pair<std::string, double>>;
+
+/// A model folder's configuration and texts, read and checked before any long work.
+struct Inputs {
+  pare::OptConfig config;
+  index_t seqlen = 0;
+  pare::CalibrationWindows windows;
+  std::vector<std::pair<std::string, std::vector<std::int32_t>>> texts;
+};
+
+Inputs read_inputs(const Arguments& arguments) {
+  const std::vector<tool::EvaluationText> evaluations =
+      tool::parse_evaluations(arguments.evaluations);
+  Inputs inputs;
+  const tool::fs::path folder = arguments.model;
+  inputs.config = pare::load_opt_config(folder);
+  inputs.seqlen = arguments.seqlen.value_or(inputs.config.max_position_embeddings);
+  if (inputs.seqlen < 2 || inputs.seqlen > inputs.config.max_position_embeddings)
+    throw usage_error("--seqlen " + std::to_string(inputs.seqlen) + ": expected 2.." +
+                      std::to_string(inputs.config.max_position_embeddings) +
+                      ", the model's positions");
+  if (arguments.nsamples < 1)
+    throw usage_error("--nsamples " + std::to_string(arguments.nsamples) +
+                      ": expected at least 1");
+  if (evaluations.empty() && arguments.calibration_text.empty()) return inputs;
+  const pare::Tokenizer tokenizer = tool::load_tokenizer(folder, inputs.config);
+  if (!arguments.calibration_text.empty() && !arguments.gmp) {
+    std::vector<std::int32_t> ids =
+        tool::read_tokens(arguments.calibration_text, tokenizer, inputs.config);
+    tool::require_window(arguments.calibration_text, ids, inputs.seqlen);
+    const index_t count = std::min(arguments.nsamples, index_t(ids.size()) / inputs.seqlen);
+    if (count < arguments.nsamples)
+      std::printf("calibration: %td windows of %td tokens, the text holds no more (asked for %td)\n",
+                  count, inputs.seqlen, arguments.nsamples);
+    ids.resize(std::size_t(count * inputs.seqlen));
+    inputs.windows = {std::move(ids), inputs.seqlen};
+  }
+  for (const tool::EvaluationText& text : evaluations) {
+    std::vector<std::int32_t> ids = tool::read_tokens(text.file, tokenizer, inputs.config);
+    tool::require_window(text.file, ids, inputs.seqlen);
+    inputs.texts.emplace_back(text.name, std::move(ids));
+  }
+  return inputs;
+}
+
+Perplexities evaluate(const Model& model, const Inputs& inputs, const std::string& what) {
+  Perplexities result;
+  for (const auto& [name, ids] : inputs.texts) {
+    ProgressLine line("perplexity of the " + what + " model on " + name);
+    result.emplace_back(name,
+                        pare::perplexity(model, ids, inputs.seqlen, [&](index_t done, index_t all) {
+                          line.advance(double(done) / double(all));
+                        }));
+  }
+  return result;
+}
+
+void print_perplexities(const Perplexities& perplexities, const char* what) {
+  for (const auto& [name, value] : perplexities)
+    std::printf("perplexity of the %s model on %s: %.3f\n", what, name.c_str(), value);
+  std::fflush(stdout);
+}
+
+pare::Json to_json(const Perplexities& perplexities) {
+  pare::Json json = pare::Json::object();
+  for (const auto& [name, value] : perplexities) json[name] = value;
+  return json;
+}
+
+pare::LinearSelection selection_of(const Arguments& arguments) {
+  pare::LinearSelection selection;
+  selection.first_layer = arguments.first_layer.value_or(selection.first_layer);
+  selection.last_layer = arguments.last_layer.value_or(selection.last_layer);
+  selection.name_part = arguments.prune_only;
+  selection.invert = arguments.invert;
+  return selection;
+}
+
+/// Ends a run that would compress nothing before anything is loaded.
+void require_selected(const Arguments& arguments, const pare::OptConfig& config) {
+  const pare::LinearSelection selection = selection_of(arguments);
+  if (selection.first_layer >= selection.last_layer && !selection.invert)
+    throw usage_error("--minlayer " + std::to_string(selection.first_layer) + " --maxlayer " +
+                      std::to_string(selection.last_layer) +
+                      ": the range is empty; layers minlayer <= i < maxlayer are compressed");
+  for (index_t i = 0; i < config.num_hidden_layers; ++i)
+    for (const std::string& name : pare::opt_linear_names(i))
+      if (selection.selects(i, name)) return;
+  throw usage_error("--minlayer, --maxlayer, --prune-only, --invert: no linear of the model's " +
+                    std::to_string(config.num_hidden_layers) +
+                    " layers is selected; names are like " + pare::opt_linear_names(0).front());
+}
+
+pare::Statistics compress(Model& model, const Inputs& inputs, const Arguments& arguments,
+                          const pare::CompressionRequest& request, bool lines,
+                          const std::string& what) {
+  ProgressLine progress(what);
+  pare::CompressionProgress callbacks;
+  callbacks.advanced = [&](double share) { progress.advance(share); };
+  if (lines)
+    callbacks.linear_done = [&](const pare::LayerStatistics& layer) {
+      progress.clear();
+      std::printf("%s\n", pare::layer_line(layer).c_str());
+      std::fflush(stdout);
+    };
+  return pare::dispatch(request, [&]<class Config>(std::type_identity<Config>) {
+    return pare::compress_model<Config>(model, inputs.windows,
+                                        {.solver = request.solver,
+                                         .selection = selection_of(arguments),
+                                         .magnitude = arguments.gmp},
+                                        callbacks);
+  });
+}
+
+/// Every option in force.
+pare::Json config_json(const Arguments& arguments, const Inputs& inputs,
+                       const pare::CompressionRequest& request) {
+  pare::Json json = tool::to_json(request);
+  json["model"] = arguments.model;
+  json["calibration_text"] = arguments.calibration_text;
+  json["nsamples"] = inputs.windows.count();
+  json["seqlen"] = inputs.seqlen;
+  json["minlayer"] = arguments.first_layer.value_or(0);
+  json["maxlayer"] = arguments.last_layer.value_or(inputs.config.num_hidden_layers);
+  json["prune_only"] = arguments.prune_only;
+  json["invert"] = arguments.invert;
+  json["gmp"] = arguments.gmp;
+  json["backend"] = B::name;
+  return json;
+}
+
+void check_outputs(const Arguments& arguments) {
+  if (arguments.save) tool::require_savable(*arguments.save);
+  if (arguments.report) tool::require_creatable("--report", *arguments.report);
+}
+
+void run_compress(const Arguments& arguments) {
+  const pare::CompressionRequest request = tool::checked(arguments.flags);
+  if (arguments.gmp && request.policy != pare::PolicyKind::none)
+    throw usage_error("--gmp with --target-avg-bits: magnitude pruning reads no activations, so "
+                      "there is nothing to score channels by; leave one of them out");
+  if (arguments.gmp && arguments.flags.act_order)
+    throw usage_error("--gmp with --act-order: magnitude pruning has no Hessian to order by; leave "
+                      "one of them out");
+  check_outputs(arguments);
+  const Inputs inputs = read_inputs(arguments);
+  require_selected(arguments, inputs.config);
+  Model model = pare::load_opt<B, float>(tool::fs::path(arguments.model));
+  if (!request.quantize) std::printf("quantization is off (no --wbits): this run only prunes\n");
+
+  const Perplexities dense = evaluate(model, inputs, "dense");
+  print_perplexities(dense, "dense");
+  if (arguments.gmp)
+    std::printf("magnitude pruning: no calibration\n");
+  else
+    std::printf("calibration: %td windows of %td tokens\n", inputs.windows.count(), inputs.seqlen);
+  std::printf("\n%s\n", pare::layer_header().c_str());
+  std::fflush(stdout);
+  const auto start = std::chrono::steady_clock::now();
+  const pare::Statistics statistics =
+      compress(model, inputs, arguments, request, true, "compressing");
+  const double seconds = seconds_since(start);
+
+  const std::string scores = pare::score_table(statistics);
+  std::printf("\n%s%s%s", scores.c_str(), scores.empty() ? "" : "\n",
+              pare::totals_text(statistics).c_str());
+  std::printf("seconds in all     %.3f\n\n", seconds);
+  const Perplexities compressed = evaluate(model, inputs, "compressed");
+  print_perplexities(dense, "dense");
+  print_perplexities(compressed, "compressed");
+
+  if (arguments.save) {
+    tool::save_model(model, arguments.model, *arguments.save);
+    std::printf("saved to %s\n", arguments.save->c_str());
+  }
+  if (arguments.report) {
+    pare::Json report{{"perplexity",
+                       {{"dense", to_json(dense)}, {"compressed", to_json(compressed)}}}};
+    report.update(pare::to_json(statistics));
+    report["totals"]["solver_seconds"] = report["totals"]["seconds"];
+    report["totals"]["seconds"] = seconds;
+    report["config"] = config_json(arguments, inputs, request);
+    tool::write_report(*arguments.report, report);
+  }
+}
+
+void run_evaluate(const Arguments& arguments) {
+  if (arguments.evaluations.empty())
+    throw usage_error("--eval: expected at least one NAME=FILE");
+  check_outputs(arguments);
+  const Inputs inputs = read_inputs(arguments);
+  const Model model = pare::load_opt<B, float>(tool::fs::path(arguments.model));
+  const Perplexities result = evaluate(model, inputs, "given");
+  for (const auto& [name, value] : result)
+    std::printf("perplexity on %s: %.3f\n", name.c_str(), value);
+  if (arguments.report)
+    tool::write_report(*arguments.report, {{"perplexity", to_json(result)},
+                                           {"config",
+                                            {{"model", arguments.model},
+                                             {"seqlen", inputs.seqlen},
+                                             {"backend", B::name}}}});
+}
+
+/// One row of the comparison.
+struct Run {
+  std::string name;
+  std::optional<pare::CompressionRequest> request;  // none: dense
+  pare::Statistics statistics = {};
+  Perplexities perplexities = {};
+  double seconds = 0;
+  std::vector<std::uint64_t> fingerprints = {};  // of every linear's weights
+};
+
+/// FNV-1a over the bytes of every linear, in model order.
+std::vector<std::uint64_t> fingerprints(const Model& model) {
+  std::vector<std::uint64_t> result;
+  for (const auto& layer : model.layers)
+    for (const auto* linear : layer.linears()) {
+      std::uint64_t hash = 0xcbf29ce484222325u;
+      const auto view = linear->weight.view();
+      for (index_t i = 0; i < view.size(); ++i) {
+        hash ^= std::bit_cast<std::uint32_t>(view.data[i]);
+        hash *= 0x100000001b3u;
+      }
+      result.push_back(hash);
+    }
+  return result;
+}
+
+void require_different(const std::vector<Run>& runs) {
+  std::string pairs;
+  for (std::size_t a = 0; a < runs.size(); ++a)
+    for (std::size_t b = a + 1; b < runs.size(); ++b)
+      if (runs[a].fingerprints == runs[b].fingerprints)
+        pairs += (pairs.empty() ? "\"" : ", \"") + runs[a].name + "\" and \"" + runs[b].name + "\"";
+  if (!pairs.empty())
+    throw pare::error("different configurations gave identical weights: " + pairs);
+}
+
+void print_comparison(const std::vector<Run>& runs) {
+  std::printf("\n%-16s", "configuration");
+  for (const auto& [name, value] : runs.front().perplexities)
+    std::printf(" %11s", name.substr(0, 11).c_str());
+  std::printf(" %10s %9s %9s %12s\n", "mean bits", "sparsity", "seconds", "total loss");
+  for (const Run& run : runs) {
+    const pare::Totals t = pare::totals(run.statistics);
+    std::printf("%-16s", run.name.c_str());
+    for (const auto& [name, value] : run.perplexities) std::printf(" %11.3f", value);
+    std::printf(" %10s %8.2f%% %9.2f %12.5g\n", pare::detail::bits_text(t.average_bits).c_str(),
+                100 * t.sparsity, run.seconds, t.loss);
+  }
+  std::printf("\n%-28s", "loss");
+  for (const Run& run : runs)
+    if (run.request) std::printf(" %13s", run.name.c_str());
+  std::printf("\n");
+  for (std::size_t l = 0; l < runs.back().statistics.layers.size(); ++l) {
+    std::printf("%-28s", runs.back().statistics.layers[l].name.c_str());
+    for (const Run& run : runs)
+      if (run.request) std::printf(" %13.5g", run.statistics.layers[l].loss);
+    std::printf("\n");
+  }
+  std::fflush(stdout);
+}
+
+void run_compare(const Arguments& arguments) {
+  if (arguments.evaluations.empty())
+    throw usage_error("--eval: expected at least one NAME=FILE");
+  const auto request_for = [&](int wbits, std::optional<double> target, const char* method) {
+    tool::CompressionFlags flags = arguments.flags;
+    if (!flags.sparsity && !flags.prunen && !flags.prunem) flags.sparsity = 0.5;
+    flags.wbits = wbits;
+    flags.target_average_bits = target;
+    if (method != nullptr)
+      flags.bit_method = method;
+    else
+      flags.axis.reset();  // uniform bits have no channels to tell apart
+    return tool::checked(flags);
+  };
+  std::vector<Run> runs(5);
+  runs[0].name = "dense";
+  runs[1] = {.name = "uniform 4", .request = request_for(4, {}, nullptr)};
+  runs[2] = {.name = "quantile 4.0", .request = request_for(4, 4.0, "quantile")};
+  runs[3] = {.name = "quantile 3.5", .request = request_for(4, 3.5, "quantile")};
+  runs[4] = {.name = "budget 4.0", .request = request_for(4, 4.0, "budget")};
+  check_outputs(arguments);
+  const Inputs inputs = read_inputs(arguments);
+  require_selected(arguments, inputs.config);
+  for (Run& run : runs) {
+    Model model = pare::load_opt<B, float>(tool::fs::path(arguments.model));
+    if (run.request) {
+      const auto start = std::chrono::steady_clock::now();
+      run.statistics = compress(model, inputs, arguments, *run.request, false, run.name);
+      run.seconds = seconds_since(start);
+    }
+    run.perplexities = evaluate(model, inputs, run.name);
+    run.fingerprints = fingerprints(model);
+    std::printf("%s: done\n", run.name.c_str());
+    std::fflush(stdout);
+  }
+  print_comparison(runs);
+  if (arguments.report) {
+    pare::Json report{{"runs", pare::Json::array()}};
+    for (const Run& run : runs) {
+      pare::Json json{{"name", run.name},
+                      {"perplexity", to_json(run.perplexities)},
+                      {"seconds", run.seconds}};
+      json.update(pare::to_json(run.statistics));
+      json["config"] = run.request ? config_json(arguments, inputs, *run.request) : nullptr;
+      report["runs"].push_back(std::move(json));
+    }
+    tool::write_report(*arguments.report, report);
+  }
+  require_different(runs);
+}
+
+void add_model(CLI::App& command, Arguments& arguments) {
+  command.add_option("MODEL", arguments.model, "Hugging Face folder of an OPT model")->required();
+  command.add_option("--eval", arguments.evaluations, "NAME=FILE: a text to measure perplexity on");
+  command.add_option("--seqlen", arguments.seqlen, "tokens per window (default: the model's)");
+  command.add_option("--report", arguments.report, "write a JSON report to this file");
+}
+
+void add_compression(CLI::App& command, Arguments& arguments) {
+  command.add_option("CALIB_TEXT", arguments.calibration_text, "text to calibrate on")->required();
+  tool::add_solver_options(command, arguments.flags);
+  command.add_option("--nsamples", arguments.nsamples, "calibration windows")
+      ->capture_default_str();
+  command.add_option("--minlayer", arguments.first_layer, "first decoder layer to compress");
+  command.add_option("--maxlayer", arguments.last_layer, "decoder layer to stop before");
+  command.add_option(tool::both_spellings("--prune-only"), arguments.prune_only,
+                     "compress only linears whose name holds this");
+  command.add_flag("--invert", arguments.invert, "compress the linears not selected instead");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"Compresses and evaluates OPT language models.", "pare-opt"};
+  app.require_subcommand(1);
+  Arguments arguments;
+
+  CLI::App& compress = *app.add_subcommand("compress", "prune and quantize a model");
+  add_model(compress, arguments);
+  add_compression(compress, arguments);
+  tool::add_bit_options(compress, arguments.flags);
+  compress.add_flag("--gmp", arguments.gmp,
+                    "magnitude pruning and round-to-nearest instead, for comparison");
+  compress.add_option("--save", arguments.save, "write the compressed model to this new folder");
+
+  CLI::App& evaluate = *app.add_subcommand("evaluate", "measure perplexity");
+  add_model(evaluate, arguments);
+
+  CLI::App& compare = *app.add_subcommand(
+      "compare", "dense, uniform 4 bit, quantile 4.0, quantile 3.5 and budget 4.0 side by side");
+  add_model(compare, arguments);
+  add_compression(compare, arguments);
+  compare.add_option("--axis", arguments.flags.axis, "what a channel is: output or input");
+
+  if (const auto code = tool::parse(app, argc, argv)) return *code;
+  return tool::run("pare-opt", [&] {
+    if (compress.parsed()) run_compress(arguments);
+    if (evaluate.parsed()) run_evaluate(arguments);
+    if (compare.parsed()) run_compare(arguments);
+  });
+}

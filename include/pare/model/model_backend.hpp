@@ -1,0 +1,52 @@
+// What a model's forward pass may ask of the place where it computes.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <string_view>
+
+#include "pare/core/matrix.hpp"
+
+namespace pare {
+
+/// Static functions on views of memory that the backend can reach. A bias, weight or other row
+/// that a model lacks is a view without rows. Outputs do not overlap inputs unless it says so.
+///
+/// - `matrix<U>`, `from_host(view)`, `to_host(view)`, `copy(from, to)`: as in Backend; also for
+///   U = std::int32_t.
+/// - `linear(Y, X, W, bias)`: Y = X W^T + bias; X (tokens, in), W (out, in), bias (1, out).
+/// - `layer_norm(Y, X, weight, bias, epsilon)`: each row to mean 0 and variance 1, then times
+///   weight (1, cols) plus bias (1, cols). Y may be X.
+/// - `causal_attention(out, q, k, v, heads, seqlen)`: all (windows * seqlen, heads * head_dim);
+///   softmax(q k^T / sqrt(head_dim)) v for every window and head, a position seeing itself and
+///   those before it.
+/// - `relu(X)`: X = max(X, 0).
+/// - `add(Y, X)`: Y += X.
+/// - `embed_tokens(Y, table, ids)`: row t of Y = row ids(0, t) of table; ids (1, tokens) in range.
+/// - `add_positions(Y, table, seqlen)`: row t of Y += row t % seqlen of table.
+/// - `cross_entropy(logits, targets)`: sum over the rows with a target >= 0 of
+///   log(sum exp(row)) - row[target], in double; logits (tokens, vocab), targets (1, tokens).
+template <class B, class T>
+concept ModelBackend =
+    std::floating_point<T> &&
+    requires(MatrixView<T> a, MatrixView<const T> c, MatrixView<const std::int32_t> ids,
+             typename B::template matrix<T> owner, const typename B::template matrix<T> fixed) {
+      { B::name } -> std::convertible_to<std::string_view>;
+      { owner.view() } -> std::convertible_to<MatrixView<T>>;
+      { fixed.view() } -> std::convertible_to<MatrixView<const T>>;
+      owner.resize(index_t{}, index_t{});
+      { B::from_host(c) } -> std::same_as<typename B::template matrix<T>>;
+      { B::from_host(ids) } -> std::same_as<typename B::template matrix<std::int32_t>>;
+      { B::to_host(c) } -> std::same_as<Matrix<T>>;
+      B::copy(c, a);
+      B::template linear<T>(a, c, c, c);
+      B::template layer_norm<T>(a, c, c, c, 1e-5);
+      B::template causal_attention<T>(a, c, c, c, index_t{}, index_t{});
+      B::template relu<T>(a);
+      B::template add<T>(a, c);
+      B::template embed_tokens<T>(a, c, ids);
+      B::template add_positions<T>(a, c, index_t{});
+      { B::template cross_entropy<T>(c, ids) } -> std::same_as<double>;
+    };
+
+}  // namespace pare

@@ -1,0 +1,65 @@
+// Options read at run time become types here, and nowhere else.
+#pragma once
+
+#include <string>
+#include <utility>
+
+#include "pare/solver/sparsegpt.hpp"
+
+namespace pare {
+
+enum class PatternKind : std::uint8_t { dense, unstructured, n_of_m };
+enum class PolicyKind : std::uint8_t { none, quantile, budget };
+
+/// What a program was asked for. `solver` holds the numbers; the rest becomes types.
+struct CompressionRequest {
+  PatternKind pattern = PatternKind::dense;
+  bool quantize = false;
+  PolicyKind policy = PolicyKind::none;
+  SolverOptions solver = {};
+};
+
+namespace detail {
+
+template <class Pattern, class F>
+auto dispatch_bits(const CompressionRequest& request, F&& f) {
+  const auto call = [&]<class Config>(std::type_identity<Config> config) {
+    return std::forward<F>(f)(config);
+  };
+  using std::type_identity;
+  switch (request.policy) {
+    case PolicyKind::quantile:
+      return call(type_identity<Compression<Pattern, BaseQuantizer, MixedPrecision<Quantile>>>{});
+    case PolicyKind::budget:
+      return call(type_identity<Compression<Pattern, BaseQuantizer, MixedPrecision<Budget>>>{});
+    case PolicyKind::none: break;
+  }
+  if constexpr (!std::is_same_v<Pattern, Dense>)
+    if (!request.quantize) return call(type_identity<Compression<Pattern>>{});
+  return call(type_identity<Compression<Pattern, BaseQuantizer>>{});
+}
+
+}  // namespace detail
+
+/// Calls f(std::type_identity<Compression<...>>{}) for the configuration a request describes.
+/// @throws argument_error when no configuration describes it
+template <class F>
+auto dispatch(const CompressionRequest& request, F&& f) {
+  if (request.policy != PolicyKind::none && !request.quantize)
+    throw argument_error(
+        "policy: mixed precision without a base quantizer would choose bits and round nothing; "
+        "set quantize and solver.bits");
+  if (request.pattern == PatternKind::dense && !request.quantize)
+    throw argument_error("pattern: dense without a quantizer leaves nothing to do; ask for a "
+                         "sparsity or for bits");
+  switch (request.pattern) {
+    case PatternKind::unstructured:
+      return detail::dispatch_bits<Unstructured>(request, std::forward<F>(f));
+    case PatternKind::n_of_m:
+      return detail::dispatch_bits<NofM<>>(request, std::forward<F>(f));
+    case PatternKind::dense: break;
+  }
+  return detail::dispatch_bits<Dense>(request, std::forward<F>(f));
+}
+
+}  // namespace pare

@@ -1,0 +1,70 @@
+// Statistics as JSON.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include "pare/report/statistics.hpp"
+
+namespace pare {
+
+using Json = nlohmann::ordered_json;
+
+namespace detail {
+
+inline Json optional_json(const std::optional<double>& value) {
+  return value ? Json(*value) : Json(nullptr);
+}
+
+inline Json histogram_json(const std::map<int, index_t>& histogram) {
+  Json json = Json::object();
+  for (const auto& [bits, count] : histogram) json[std::to_string(bits)] = count;
+  return json;
+}
+
+}  // namespace detail
+
+/// One linear; average_bits is null without a quantizer, score null without mixed precision.
+inline Json to_json(const LayerStatistics& layer) {
+  Json json{{"name", layer.name},
+            {"rows", layer.rows},
+            {"columns", layer.columns},
+            {"axis", to_string(layer.axis)},
+            {"channels", layer.channels},
+            {"sparsity", layer.sparsity},
+            {"zeros", layer.zeros},
+            {"average_bits", detail::optional_json(layer.average_bits)},
+            {"bits_histogram", detail::histogram_json(layer.bits_histogram)},
+            {"score", nullptr},
+            {"loss", layer.loss},
+            {"damping", layer.damping},
+            {"damping_retries", layer.damping_retries},
+            {"stored_bits_per_weight", layer.stored_bits / double(layer.weights())},
+            {"seconds", layer.seconds}};
+  if (layer.score)
+    json["score"] = {{"lowest", layer.score->lowest},
+                     {"mean", layer.score->mean},
+                     {"highest", layer.score->highest}};
+  return json;
+}
+
+inline Json to_json(const Totals& t) {
+  return {{"layers", t.layers},
+          {"weights", t.weights},
+          {"channels", t.channels},
+          {"average_bits", detail::optional_json(t.average_bits)},
+          {"bits_histogram", detail::histogram_json(t.bits_histogram)},
+          {"sparsity", t.sparsity},
+          {"zeros", t.zeros},
+          {"loss", t.loss},
+          {"stored_bits_per_weight", t.stored_bits_per_weight},
+          {"seconds", t.seconds}};
+}
+
+/// {"layers": [...], "totals": {...}}
+inline Json to_json(const Statistics& statistics) {
+  Json layers = Json::array();
+  for (const LayerStatistics& layer : statistics.layers) layers.push_back(to_json(layer));
+  return {{"layers", std::move(layers)}, {"totals", to_json(totals(statistics))}};
+}
+
+}  // namespace pare

@@ -1,0 +1,95 @@
+// Statistics as a table for people.
+#pragma once
+
+#include <cstdio>
+#include <string>
+
+#include "pare/report/statistics.hpp"
+
+namespace pare {
+
+namespace detail {
+
+template <class... Args>
+std::string format_text(const char* format, Args... args) {
+  const int length = std::snprintf(nullptr, 0, format, args...);
+  std::string text(std::size_t(length), '\0');
+  std::snprintf(text.data(), text.size() + 1, format, args...);
+  return text;
+}
+
+inline std::string bits_text(const std::optional<double>& bits) {
+  return bits ? format_text("%.3f", *bits) : "-";
+}
+
+}  // namespace detail
+
+/// The header above layer_line().
+inline std::string layer_header() {
+  return detail::format_text("%-28s %13s %7s %9s %12s %8s", "linear", "shape", "bits", "sparsity",
+                             "loss", "seconds");
+}
+
+/// One line: name, shape, mean bits, sparsity, loss, seconds.
+inline std::string layer_line(const LayerStatistics& layer) {
+  const std::string shape = std::to_string(layer.rows) + " x " + std::to_string(layer.columns);
+  std::string line = detail::format_text(
+      "%-28s %13s %7s %8.2f%% %12.5g %8.3f", layer.name.c_str(), shape.c_str(),
+      detail::bits_text(layer.average_bits).c_str(), 100 * layer.sparsity, layer.loss,
+      layer.seconds);
+  if (layer.damping_retries > 0)
+    line += detail::format_text("  (damping raised to %g)", layer.damping);
+  return line;
+}
+
+/// The score of every linear that has one: mean bits and the range of the score.
+inline std::string score_table(const Statistics& statistics) {
+  std::string text;
+  for (const LayerStatistics& layer : statistics.layers) {
+    if (!layer.score) continue;
+    if (text.empty())
+      text = detail::format_text("%-28s %7s %12s %12s %12s\n", "importance score", "bits",
+                                 "lowest", "mean", "highest");
+    text += detail::format_text("%-28s %7s %12.5g %12.5g %12.5g\n", layer.name.c_str(),
+                                detail::bits_text(layer.average_bits).c_str(),
+                                layer.score->lowest, layer.score->mean, layer.score->highest);
+  }
+  return text;
+}
+
+/// Totals: channels, count and share per width, mean bits, sparsity, loss, seconds.
+inline std::string totals_text(const Statistics& statistics) {
+  const Totals t = totals(statistics);
+  std::string text = detail::format_text("linears            %td, %td weights\n", t.layers,
+                                         t.weights);
+  if (t.channels == 0) {
+    text += "quantization       off\n";
+  } else {
+    text += detail::format_text("channels           %td\n", t.channels);
+    for (const auto& [bits, count] : t.bits_histogram) {
+      const double share = double(count) / double(t.channels);
+      text += detail::format_text("  %d bits           %8td %6.2f%%  %s\n", bits, count,
+                                  100 * share,
+                                  std::string(std::size_t(40 * share + 0.5), '#').c_str());
+    }
+    text += detail::format_text("mean bits          %.4f\n", *t.average_bits);
+  }
+  text += detail::format_text("sparsity           %.2f%% pruned, %.2f%% zero\n",
+                              100 * t.sparsity, 100 * t.zeros);
+  text += detail::format_text("stored, estimated  %.3f bits per weight\n",
+                              t.stored_bits_per_weight);
+  text += detail::format_text("total loss         %.6g\n", t.loss);
+  text += detail::format_text("seconds in solver  %.3f\n", t.seconds);
+  return text;
+}
+
+/// Everything above.
+inline std::string statistics_text(const Statistics& statistics) {
+  std::string text = layer_header() + "\n";
+  for (const LayerStatistics& layer : statistics.layers) text += layer_line(layer) + "\n";
+  const std::string scores = score_table(statistics);
+  if (!scores.empty()) text += "\n" + scores;
+  return text + "\n" + totals_text(statistics);
+}
+
+}  // namespace pare
