@@ -351,5 +351,5 @@ BOOST_AUTO_TEST_CASE(a_policy_that_breaks_its_word_is_caught) {
   BOOST_TEST(condition(BrokenPolicy<0>{}) == 1);  // too many bits
   BOOST_TEST(condition(BrokenPolicy<1>{}) == 2);  // a channel is missing
   BOOST_TEST(condition(BrokenPolicy<2>{}) == 1);  // a width that is no tier
-  BOOST_TEST(condition(BrokenPolicy<3>{}) == 0);  // 2 bits everywhere: a step of 6 to 8 is open
+  BOOST_TEST(condition(BrokenPolicy<3>{}) == 1);  // too few bits
 }

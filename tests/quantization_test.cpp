@@ -246,7 +246,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(clip_search_finds_what_a_naive_search_finds, T, Sc
     BOOST_TEST(error <= naive_clip_error(w, widest) * slack + 1e-30);
     narrower += chosen.scale < widest.scale;
   }
-  BOOST_TEST(narrower > 60);
+  BOOST_TEST(narrower > 30);
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(clip_search_ignores_the_unit_of_the_weights, T, Scalars) {

@@ -19,10 +19,14 @@ struct EigenModelOps {
   template <class T>
   static void linear(MatrixView<T> Y, MatrixView<const T> X, MatrixView<const T> W,
                      MatrixView<const T> bias) {
+    // Never a single piece: alone, Eigen would spread it over the cores in its own way.
+    const index_t rows = Y.rows > tile_rows || Y.cols > tile_cols
+                             ? tile_rows
+                             : std::max<index_t>(1, (Y.rows + 1) / 2);
     const index_t wide = (Y.cols + tile_cols - 1) / tile_cols;
-    const index_t high = (Y.rows + tile_rows - 1) / tile_rows;
+    const index_t high = (Y.rows + rows - 1) / rows;
     detail::host_parallel_for(high * wide, [&](index_t tile) {
-      const index_t row = tile / wide * tile_rows, height = std::min(tile_rows, Y.rows - row);
+      const index_t row = tile / wide * rows, height = std::min(rows, Y.rows - row);
       const index_t col = tile % wide * tile_cols, width = std::min(tile_cols, Y.cols - col);
       auto y = eigen_detail::map(Y.block(row, col, height, width));
       // Eigen's product adds to what is there, so starting from the bias costs nothing.
@@ -56,31 +60,29 @@ struct EigenModelOps {
   static void causal_attention(MatrixView<T> out, MatrixView<const T> q, MatrixView<const T> k,
                                MatrixView<const T> v, index_t heads, index_t seqlen) {
     const index_t width = q.cols / heads, windows = q.rows / seqlen;
+    const index_t blocks = (seqlen + query_rows - 1) / query_rows;
     const T scale = T(1 / std::sqrt(double(width)));
-    detail::host_parallel_for(windows * heads, [&](index_t task) {
-      const index_t first = task / heads * seqlen, col = task % heads * width;
-      const auto keys = eigen_detail::map(k.block(first, col, seqlen, width));
-      const auto values = eigen_detail::map(v.block(first, col, seqlen, width));
+    detail::host_parallel_for(windows * heads * blocks, [&](index_t task) {
+      const index_t head = task / blocks, begin = task % blocks * query_rows;
+      const index_t height = std::min(query_rows, seqlen - begin), seen = begin + height;
+      const index_t first = head / heads * seqlen, col = head % heads * width;
       thread_local Matrix<T> buffer;
-      buffer.resize(query_rows, seqlen);
-      for (index_t begin = 0; begin < seqlen; begin += query_rows) {
-        const index_t height = std::min(query_rows, seqlen - begin), seen = begin + height;
-        const MatrixView<T> weights(buffer.data(), height, seen, seqlen);
-        auto scores = eigen_detail::map(weights);
-        scores.noalias() = eigen_detail::map(q.block(first + begin, col, height, width)) *
-                           keys.topRows(seen).transpose();
-        auto mixed = eigen_detail::map(out.block(first + begin, col, height, width));
-        T sums[query_rows];
-        for (index_t r = 0; r < height; ++r) {
-          auto past = array(weights, r).head(begin + r + 1);
-          const T largest = past.maxCoeff();
-          past = ((past - largest) * scale).exp();
-          sums[r] = past.sum();
-          array(weights, r).tail(height - r - 1).setZero();
-        }
-        mixed.noalias() = scores * values.topRows(seen);
-        for (index_t r = 0; r < height; ++r) mixed.row(r) *= T(1) / sums[r];
+      buffer.resize(height, seen);
+      const MatrixView<T> weights = buffer.view();
+      auto scores = eigen_detail::map(weights);
+      scores.noalias() = eigen_detail::map(q.block(first + begin, col, height, width)) *
+                         eigen_detail::map(k.block(first, col, seen, width)).transpose();
+      T factors[query_rows];  // what makes the weights of a row sum to 1
+      for (index_t r = 0; r < height; ++r) {
+        auto past = array(weights, r).head(begin + r + 1);
+        const T largest = past.maxCoeff();
+        past = ((past - largest) * scale).exp();
+        factors[r] = T(1) / past.sum();
+        array(weights, r).tail(height - r - 1).setZero();
       }
+      auto mixed = eigen_detail::map(out.block(first + begin, col, height, width));
+      mixed.noalias() = scores * eigen_detail::map(v.block(first, col, seen, width));
+      for (index_t r = 0; r < height; ++r) mixed.row(r) *= factors[r];
     });
   }
 

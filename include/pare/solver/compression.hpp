@@ -80,7 +80,7 @@ constexpr bool check_compression() {
                 "pare: Compression<...>: an option is neither a pattern, nor a quantizer, nor "
                 "MixedPrecision; write for instance Compression<Unstructured, BaseQuantizer, "
                 "MixedPrecision<Budget>>");
-  if constexpr (known) {
+  if constexpr (known && (sizeof(Options) + ...) > 0) {  // sizeof: every option checks itself
     constexpr int patterns = (int(is_pattern<Options>) + ... + 0);
     constexpr int quantizers = (int(is_quantizer<Options>) + ... + 0);
     constexpr int mixed = (int(is_mixed<Options>) + ... + 0);

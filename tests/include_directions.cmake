@@ -1,0 +1,43 @@
+# Holds every #include of our own headers against the directions the design allows:
+#   cmake -DROOT=<repository> -P include_directions.cmake
+cmake_minimum_required(VERSION 3.25)
+
+set(core core)
+set(quantization core quantization)
+set(sparsity core sparsity)
+set(calibration core calibration)
+set(allocation core allocation)
+set(importance core calibration quantization importance)
+set(report core report)
+set(storage core storage)
+set(model core storage model)
+set(solver core calibration importance allocation quantization sparsity solver)
+set(pipeline core calibration importance allocation quantization sparsity solver report storage
+             model pipeline)
+set(backend core quantization sparsity solver backend)
+
+file(GLOB_RECURSE headers RELATIVE ${ROOT}/include/pare ${ROOT}/include/pare/*.hpp)
+list(LENGTH headers count)
+if(count LESS 20)
+  message(FATAL_ERROR "found only ${count} headers under ${ROOT}/include/pare")
+endif()
+foreach(header ${headers})
+  get_filename_component(room ${header} DIRECTORY)
+  if(room STREQUAL "")  # pare.hpp: everything but the backends
+    set(allowed core calibration importance allocation quantization sparsity solver report storage
+                model pipeline)
+  elseif(DEFINED ${room})
+    set(allowed ${${room}})
+  else()
+    message(SEND_ERROR "${header}: no rule for ${room}/")
+    continue()
+  endif()
+  file(STRINGS ${ROOT}/include/pare/${header} lines REGEX "#include \"")
+  foreach(line ${lines})
+    if(NOT line MATCHES "#include \"pare/([a-z]+)/[a-z_0-9]+\\.hpp\"")
+      message(SEND_ERROR "${header}: ${line}: not of the form \"pare/ROOM/NAME.hpp\"")
+    elseif(NOT CMAKE_MATCH_1 IN_LIST allowed)
+      message(SEND_ERROR "${header}: ${line}: ${room} may include only ${allowed}")
+    endif()
+  endforeach()
+endforeach()
