@@ -215,6 +215,20 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(non_finite_activations_are_named_and_leave_no_trac
   BOOST_TEST(calibration.moments().mean_abs == moments.mean_abs);
 }
 
+BOOST_AUTO_TEST_CASE_TEMPLATE(activations_that_overflow_when_squared_are_named, C, Cases) {
+  using T = typename C::scalar;
+  Matrix<T> X = correlated_activations<T>(9, 6, 9);
+  X(4, 3) = std::sqrt(std::numeric_limits<T>::max()) * T(2);
+  const auto calibration = calibrate<typename C::backend>(X);
+  try {
+    factorize(calibration);
+    BOOST_ERROR("factored an infinite H");
+  } catch (const non_finite_error& e) {
+    BOOST_TEST(e.column() == 3);
+    BOOST_TEST(contains(e.what(), "input 3"));
+  }
+}
+
 BOOST_AUTO_TEST_CASE_TEMPLATE(wrong_shapes_and_counts_are_errors_that_show_both, C, Cases) {
   using B = typename C::backend;
   using T = typename C::scalar;

@@ -739,7 +739,8 @@ BOOST_AUTO_TEST_CASE(logits_of_opt_tiny) {
   Matrix<float> normal(512, 192);
   pare::detail::apply<EigenBackend, float>(*model.final_layer_norm, hidden, normal);
   BOOST_TEST(distance(normal, read_rows(golden, "tiny.hidden4")) < 2e-3);
-  const auto last = read_rows(golden, "tiny.logits_last"), mid = read_rows(golden, "tiny.logits_mid");
+  const auto last = read_rows(golden, "tiny.logits_last");
+  const auto mid = read_rows(golden, "tiny.logits_mid");
   for (const index_t w : {0, 1}) {
     const auto at = [&](index_t position) {
       return MatrixView<const float>(logits.view().block(w * 256 + position, 0, 1, 4096));

@@ -1,55 +1,21 @@
-// SparseGPTSolver against the published algorithm, its post-conditions and its errors.
+// SparseGPTSolver against the published algorithm, and post-conditions 1 to 6 of its results.
 #define BOOST_TEST_MODULE pare_solver
 #include <boost/test/unit_test.hpp>
 
+#include <functional>
 #include <map>
 #include <set>
 
-#include "pare/solver/sparsegpt.hpp"
-#include "support.hpp"
+#include "solver_support.hpp"
 
 using namespace pare;
 using namespace test;
 
 namespace {
 
-using Prune = Compression<Unstructured>;
-using PruneGroups = Compression<NofM<>>;
-using Round = Compression<Dense, BaseQuantizer>;
-using Joint = Compression<Unstructured, BaseQuantizer>;
-using JointBudget = Compression<Unstructured, BaseQuantizer, MixedPrecision<Budget>>;
-using RoundQuantile = Compression<Dense, BaseQuantizer, MixedPrecision<Quantile>>;
-using GroupsBudget = Compression<NofM<>, BaseQuantizer, MixedPrecision<Budget>>;
-
-/// One linear to be solved.
-struct Problem {
-  index_t rows = 12, cols = 40;
-  std::vector<index_t> dead = {};
-  std::uint64_t seed = 1;
-};
-
-template <class B, class T>
-struct Data {
-  Matrix<T> W;
-  std::vector<double> H;  // as the library has it
-  typename B::template matrix<T> weights;
-  Calibration<B, T> calibration;
-
-  explicit Data(const Problem& p)
-      : W(random_normal<T>(p.rows, p.cols, p.seed, 0.1)),
-        weights(upload<B>(W)),
-        calibration(p.cols) {
-    Matrix<T> X = correlated_activations<T>(2 * p.cols + 10, p.cols, p.seed + 100, 0.1);
-    for (const index_t j : p.dead)
-      for (index_t t = 0; t < X.rows(); ++t) X(t, j) = 0;
-    const auto device = upload<B>(X);
-    calibration.add(device.view(), 4);
-    H = doubles(calibration.hessian());
-  }
-};
-
 /// A solved linear in plain numbers, for checks that know neither backend nor scalar.
 struct Solved {
+  std::string name;
   SolverOptions options;
   double tolerance;
   index_t rows, cols;
@@ -69,16 +35,24 @@ struct Solved {
     return bits.empty() ? 0 : int(bits[std::size_t(by_input() ? j : i)]);
   }
   bool is_dead(index_t j) const { return H[std::size_t(j * cols + j)] == 0; }
+  /// A loss that rounding alone can make: the weights' own energy times epsilon squared.
+  double rounding_floor() const {
+    const std::vector<double> energy =
+        closed_form_loss(W, std::vector<double>(W.size(), 0.0), H, damping);
+    const double epsilon = tolerance < 1e-6 ? 1e-15 : 1e-6;
+    return epsilon * epsilon * std::accumulate(energy.begin(), energy.end(), 0.0);
+  }
 };
 
 template <class B, class T>
 Solved plain(const Data<B, T>& data, const CompressedLayer<B, T>& layer,
-             const SolverOptions& options) {
+             const SolverOptions& options, const std::string& name) {
   const bool quantized = layer.quantized();
   const auto host = [&](const auto& m) {
     return quantized ? doubles(download<B>(m)) : std::vector<double>{};
   };
-  return {options,
+  return {name,
+          options,
           tolerance<T>,
           data.W.rows(),
           data.W.cols(),
@@ -98,23 +72,21 @@ Solved plain(const Data<B, T>& data, const CompressedLayer<B, T>& layer,
           layer.damping};
 }
 
-/// Calls check(solved) for a table of configurations, options and shapes.
-template <class C, class Check>
-void for_each_solved(const Check& check) {
+/// A table of configurations, options and shapes, solved.
+template <class C>
+std::vector<Solved> solve_table() {
   using B = typename C::backend;
   using T = typename C::scalar;
+  std::vector<Solved> results;
   const auto run = [&]<class Config>(std::type_identity<Config>, const SolverOptions& options,
                                      const Problem& problem) {
     const Data<B, T> data(problem);
     SparseGPTSolver<Config, B, T> solver(options);
     const auto layer = solver.solve(data.weights.view(), data.calibration);
-    BOOST_TEST_CONTEXT("prunes " << Config::prunes << " quantizes " << Config::quantizes
-                                 << " mixed " << Config::mixed << " shape "
-                                 << shape_text(problem.rows, problem.cols) << " block "
-                                 << options.block_size << " axis " << to_string(options.axis)
-                                 << " act-order " << options.act_order << " seed "
-                                 << problem.seed)
-    check(plain(data, layer, options));
+    const std::string name = std::to_string(results.size()) + ": shape " +
+                             shape_text(problem.rows, problem.cols) + " seed " +
+                             std::to_string(problem.seed);
+    results.push_back(plain(data, layer, options, name));
   };
   const std::type_identity<Prune> prune;
   const std::type_identity<PruneGroups> groups;
@@ -177,6 +149,14 @@ void for_each_solved(const Check& check) {
        .grid = {.clip_search = true}},
       {12, 40, {5}, 34});
   run(round, {.bits = 8, .damping = 0.2}, {12, 40, {}, 35});
+  return results;
+}
+
+/// Calls check for every solved linear of the table; they are solved once.
+template <class C>
+void for_each_solved(const std::function<void(const Solved&)>& check) {
+  static const std::vector<Solved> table = solve_table<C>();
+  for (const Solved& solved : table) BOOST_TEST_CONTEXT(solved.name) check(solved);
 }
 
 /// The visit order as DESIGN has it: wider inputs first, then (act-order) falling H_jj; groups of
@@ -219,53 +199,6 @@ PublishedResult published(const Solved& s) {
   return published_sparsegpt(s.W, s.H, o);
 }
 
-template <class B, class T>
-std::string layer_bytes(const CompressedLayer<B, T>& layer) {
-  std::string bytes;
-  const auto append = [&](const auto* data, std::size_t count) {
-    bytes.append(reinterpret_cast<const char*>(data), count * sizeof(*data));
-    bytes += '|';
-  };
-  const auto matrix = [&](const auto& m) {
-    const auto host = download<B>(m);
-    append(host.data(), std::size_t(host.size()));
-  };
-  matrix(layer.weights);
-  matrix(layer.mask);
-  if (layer.quantized()) {
-    matrix(layer.grids.scale);
-    matrix(layer.grids.zero);
-    matrix(layer.grids.top);
-  }
-  append(layer.grids.of_column.data(), layer.grids.of_column.size());
-  append(layer.bits.data(), layer.bits.size());
-  append(layer.scores.data(), layer.scores.size());
-  append(layer.order.data(), layer.order.size());
-  append(layer.row_loss.data(), layer.row_loss.size());
-  append(&layer.loss, 1);
-  return bytes;
-}
-
-/// Calls check(solver options, type) for configurations that between them use every path.
-template <class Check>
-void for_each_config(const Check& check) {
-  check(std::type_identity<Prune>{}, SolverOptions{.sparsity = 0.5});
-  check(std::type_identity<PruneGroups>{},
-        SolverOptions{.zeros = 2, .group = 4, .act_order = true});
-  check(std::type_identity<Joint>{}, SolverOptions{.sparsity = 0.5, .bits = 3});
-  check(std::type_identity<JointBudget>{},
-        SolverOptions{.sparsity = 0.5, .bits = 4, .target_average_bits = 3.0,
-                      .axis = ChannelAxis::input, .act_order = true});
-  check(std::type_identity<RoundQuantile>{},
-        SolverOptions{.bits = 4, .target_average_bits = 3.0, .grid = {.clip_search = true}});
-}
-
-template <class Config, class C>
-std::string option_error(const SolverOptions& options) {
-  return message_of<argument_error>(
-      [&] { SparseGPTSolver<Config, typename C::backend, typename C::scalar>{options}; });
-}
-
 }  // namespace
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(solves_as_the_published_algorithm, C, Cases) {
@@ -286,7 +219,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(solves_as_the_published_algorithm, C, Cases) {
     equal += index_t(s.Q.size()) - differing;
     all += index_t(s.Q.size());
     BOOST_TEST(double(differing) <= 0.005 * double(s.Q.size()));
-    BOOST_TEST(relative_difference(s.loss, expected.loss) <= (exact ? 1e-9 : 5e-3));
+    const double limit = (exact ? 1e-9 : 5e-3) * expected.loss + s.rounding_floor();
+    BOOST_TEST(std::abs(s.loss - expected.loss) <= limit);
     for (std::size_t i = 0; exact && i < s.row_loss.size(); ++i)
       BOOST_REQUIRE_LE(std::abs(s.row_loss[i] - expected.row_loss[i]), 1e-9 * expected.loss);
     for (index_t i = 0; !s.bits.empty() && i < s.rows; ++i)
@@ -394,443 +328,12 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(post_condition_6_the_loss_is_that_of_the_result, C
   for_each_solved<C>([](const Solved& s) {
     const std::vector<double> rows = closed_form_loss(s.W, s.Q, s.H, s.damping);
     const double sum = std::accumulate(rows.begin(), rows.end(), 0.0);
-    BOOST_TEST(relative_difference(s.loss, sum) <= s.tolerance);
+    BOOST_TEST(std::abs(s.loss - sum) <= s.tolerance * sum + s.rounding_floor());
     BOOST_TEST(relative_difference(
                    s.loss, std::accumulate(s.row_loss.begin(), s.row_loss.end(), 0.0)) <=
                1e-12);
     for (std::size_t i = 0; i < rows.size(); ++i)
-      BOOST_REQUIRE_LE(std::abs(rows[i] - s.row_loss[i]), s.tolerance * sum);
+      BOOST_REQUIRE_LE(std::abs(rows[i] - s.row_loss[i]),
+                       s.tolerance * sum + s.rounding_floor());
   });
-}
-
-BOOST_AUTO_TEST_CASE_TEMPLATE(post_condition_7_same_input_gives_the_same_bytes, C, Cases) {
-  using B = typename C::backend;
-  using T = typename C::scalar;
-  const Data<B, T> data(Problem{40, 136, {3}, 50}), large(Problem{70, 200, {}, 51}),
-      small(Problem{3, 8, {}, 52});
-  for_each_config([&]<class Config>(std::type_identity<Config>, const SolverOptions& options) {
-    SparseGPTSolver<Config, B, T> solver(options);
-    const auto bytes = [&](const Data<B, T>& d, SparseGPTSolver<Config, B, T>& s) {
-      return layer_bytes<B, T>(s.solve(d.weights.view(), d.calibration));
-    };
-    const std::string first = bytes(data, solver);
-    BOOST_TEST((bytes(data, solver) == first));
-    bytes(large, solver);  // the workspace is reused
-    BOOST_TEST((bytes(data, solver) == first));
-    const std::string little = bytes(small, solver);
-    BOOST_TEST((bytes(data, solver) == first));
-    SparseGPTSolver<Config, B, T> other(options);
-    BOOST_TEST((bytes(small, other) == little));
-    BOOST_TEST((bytes(data, other) == first));
-  });
-}
-
-BOOST_AUTO_TEST_CASE_TEMPLATE(post_condition_7_the_number_of_threads_changes_no_byte, C, Cases) {
-  using B = typename C::backend;
-  using T = typename C::scalar;
-  const Data<B, T> data(Problem{43, 300, {3}, 53});
-#if defined(_OPENMP)
-  const int before = omp_get_max_threads();
-#endif
-  for_each_config([&]<class Config>(std::type_identity<Config>, const SolverOptions& options) {
-    std::string first;
-    for (const int threads : {1, 2, 3, 5}) {
-#if defined(_OPENMP)
-      omp_set_num_threads(threads);
-#endif
-      SparseGPTSolver<Config, B, T> solver(options);
-      const std::string bytes =
-          layer_bytes<B, T>(solver.solve(data.weights.view(), data.calibration));
-      if (first.empty()) first = bytes;
-      BOOST_TEST((bytes == first), threads << " threads");
-    }
-  });
-#if defined(_OPENMP)
-  omp_set_num_threads(before);
-#endif
-}
-
-BOOST_AUTO_TEST_CASE_TEMPLATE(post_condition_7_backends_agree, C, Cases) {
-  using B = typename C::backend;
-  using T = typename C::scalar;
-  using R = std::tuple_element_t<0, Backends>;
-  const Problem problem{40, 200, {3}, 54};
-  const Data<B, T> mine(problem);
-  const Data<R, T> other(problem);
-  for_each_config([&]<class Config>(std::type_identity<Config>, const SolverOptions& options) {
-    SparseGPTSolver<Config, B, T> solver(options);
-    SparseGPTSolver<Config, R, T> reference(options);
-    const auto a = solver.solve(mine.weights.view(), mine.calibration);
-    const auto b = reference.solve(other.weights.view(), other.calibration);
-    BOOST_TEST(relative_difference(a.loss, b.loss) <= 5 * tolerance<T>);
-    const std::vector<double> p = doubles(download<B>(a.mask)), q = doubles(download<R>(b.mask));
-    std::size_t differing = 0;
-    for (std::size_t i = 0; i < p.size(); ++i) differing += p[i] != q[i];
-    BOOST_TEST(double(differing) <= 0.005 * double(p.size()));
-    BOOST_TEST(a.bits == b.bits);
-  });
-}
-
-BOOST_AUTO_TEST_CASE_TEMPLATE(a_shared_factor_gives_the_same_bytes, C, Cases) {
-  using B = typename C::backend;
-  using T = typename C::scalar;
-  const Data<B, T> data(Problem{20, 136, {3}, 55});
-  const auto other = upload<B>(random_normal<T>(7, 136, 56));
-  for_each_config([&]<class Config>(std::type_identity<Config>, const SolverOptions& options) {
-    SparseGPTSolver<Config, B, T> solver(options);
-    const auto factor = solver.prepare(data.calibration);
-    const auto first = solver.solve(data.weights.view(), data.calibration, factor);
-    const auto second = solver.solve(other.view(), data.calibration, factor);
-    BOOST_TEST((layer_bytes<B, T>(first) ==
-                layer_bytes<B, T>(solver.solve(data.weights.view(), data.calibration))));
-    BOOST_TEST((layer_bytes<B, T>(second) ==
-                layer_bytes<B, T>(solver.solve(other.view(), data.calibration))));
-  });
-}
-
-BOOST_AUTO_TEST_CASE_TEMPLATE(the_input_weights_are_not_changed, C, Cases) {
-  using B = typename C::backend;
-  using T = typename C::scalar;
-  const Data<B, T> data(Problem{20, 40, {3}, 57});
-  for_each_config([&]<class Config>(std::type_identity<Config>, const SolverOptions& options) {
-    SparseGPTSolver<Config, B, T>(options).solve(data.weights.view(), data.calibration);
-  });
-  BOOST_TEST(same_bytes(download<B>(data.weights), data.W));
-}
-
-BOOST_AUTO_TEST_CASE_TEMPLATE(a_window_on_a_wider_matrix_is_solved_alike, C, Cases) {
-  using B = typename C::backend;
-  using T = typename C::scalar;
-  const Data<B, T> data(Problem{20, 40, {3}, 58});
-  Matrix<T> wide(22, 47);
-  for (index_t i = 0; i < wide.size(); ++i) wide.data()[i] = T(99);
-  for (index_t i = 0; i < 20; ++i)
-    for (index_t j = 0; j < 40; ++j) wide(i + 1, j + 5) = data.W(i, j);
-  const auto device = upload<B>(wide);
-  const MatrixView<const T> window = MatrixView<const T>(device.view()).block(1, 5, 20, 40);
-  for_each_config([&]<class Config>(std::type_identity<Config>, const SolverOptions& options) {
-    SparseGPTSolver<Config, B, T> solver(options);
-    BOOST_TEST((layer_bytes<B, T>(solver.solve(window, data.calibration)) ==
-                layer_bytes<B, T>(solver.solve(data.weights.view(), data.calibration))));
-  });
-}
-
-BOOST_AUTO_TEST_CASE_TEMPLATE(widths_come_from_the_importance_of_the_channels, C, Cases) {
-  using B = typename C::backend;
-  using T = typename C::scalar;
-  const Data<B, T> data(Problem{30, 44, {3}, 59});
-  const auto check = [&]<class Config, ChannelAxis Axis>(
-                         std::type_identity<Config>,
-                         std::integral_constant<ChannelAxis, Axis>, SolverOptions options) {
-    options.axis = Axis;
-    SparseGPTSolver<Config, B, T> solver(options);
-    const auto layer = solver.solve(data.weights.view(), data.calibration);
-    const auto factor = solver.prepare(data.calibration);
-    const auto importance = ImportanceScorer<5, B, T, Axis>().score(
-        {data.weights.view(), data.calibration, factor, *options.bits, options.grid});
-    BOOST_TEST(layer.scores == importance.score);
-    BOOST_TEST(layer.bits ==
-               BitAllocator<typename Config::policy>(
-                   {.target_average_bits = options.target_average_bits})
-                   .allocate(importance.score)
-                   .bits);
-    BOOST_TEST((layer.axis == Axis));
-  };
-  using Output = std::integral_constant<ChannelAxis, ChannelAxis::output>;
-  using Input = std::integral_constant<ChannelAxis, ChannelAxis::input>;
-  const SolverOptions options{.bits = 3, .target_average_bits = 3.5};
-  SolverOptions pruning = options;
-  pruning.sparsity = 0.5;
-  pruning.act_order = true;
-  check(std::type_identity<RoundQuantile>{}, Output{}, options);
-  check(std::type_identity<RoundQuantile>{}, Input{}, options);
-  check(std::type_identity<JointBudget>{}, Output{}, pruning);
-  check(std::type_identity<JointBudget>{}, Input{}, pruning);
-}
-
-BOOST_AUTO_TEST_CASE_TEMPLATE(another_target_gives_other_weights_and_widths, C, Cases) {
-  using B = typename C::backend;
-  using T = typename C::scalar;
-  const Data<B, T> data(Problem{30, 44, {}, 60});
-  for (const ChannelAxis axis : {ChannelAxis::output, ChannelAxis::input}) {
-    double loss = std::numeric_limits<double>::infinity();
-    std::set<std::string> weights;
-    std::set<std::vector<std::uint8_t>> histograms;
-    for (const double target : {2.0, 2.5, 3.0, 4.0, 6.0}) {
-      SparseGPTSolver<JointBudget, B, T> solver(
-          {.sparsity = 0.3, .bits = 4, .target_average_bits = target, .axis = axis});
-      const auto layer = solver.solve(data.weights.view(), data.calibration);
-      std::vector<std::uint8_t> bits = layer.bits;
-      std::sort(bits.begin(), bits.end());
-      histograms.insert(bits);
-      const auto host = download<B>(layer.weights);
-      weights.insert({reinterpret_cast<const char*>(host.data()),
-                      std::size_t(host.size()) * sizeof(T)});
-      if (axis == ChannelAxis::output) BOOST_TEST(layer.loss < loss);
-      loss = layer.loss;
-    }
-    BOOST_TEST(weights.size() == 5u);
-    BOOST_TEST(histograms.size() == 5u);
-  }
-}
-
-BOOST_AUTO_TEST_CASE_TEMPLATE(rounding_at_two_bits_is_felt, C, Cases) {
-  using B = typename C::backend;
-  using T = typename C::scalar;
-  const Data<B, T> data(Problem{20, 60, {}, 61});
-  for (const ChannelAxis axis : {ChannelAxis::output, ChannelAxis::input}) {
-    SparseGPTSolver<RoundQuantile, B, T> solver(
-        {.bits = 2, .target_average_bits = 2.0, .axis = axis});
-    const auto layer = solver.solve(data.weights.view(), data.calibration);
-    const Matrix<T> Q = download<B>(layer.weights);
-    double error = 0, size = 0;
-    for (index_t i = 0; i < Q.size(); ++i) {
-      error += std::pow(double(Q.data()[i]) - double(data.W.data()[i]), 2);
-      size += std::pow(double(data.W.data()[i]), 2);
-    }
-    BOOST_TEST(std::sqrt(error / size) > 0.1);
-    for (index_t i = 0; i < Q.rows(); ++i)
-      BOOST_TEST(std::set<T>(Q.view().row(i), Q.view().row(i) + Q.cols()).size() <= 4u);
-  }
-}
-
-BOOST_AUTO_TEST_CASE_TEMPLATE(groups_hold_neighbours_and_blocks_change_nothing_of_n_of_m, C,
-                              Cases) {
-  using B = typename C::backend;
-  using T = typename C::scalar;
-  const Data<B, T> data(Problem{18, 132, {}, 62});
-  for (const bool act_order : {false, true}) {
-    std::vector<std::vector<double>> results;
-    for (const index_t block : {1, 8, 128, 1000}) {
-      SparseGPTSolver<PruneGroups, B, T> solver(
-          {.zeros = 1, .group = 3, .block_size = block, .act_order = act_order});
-      const auto layer = solver.solve(data.weights.view(), data.calibration);
-      BOOST_TEST(layer.block_size % 3 == 0);
-      results.push_back(doubles(download<B>(layer.mask)));
-      for (std::size_t p = 0; p < layer.order.size(); p += 3)  // a group is visited together
-        for (std::size_t k = p; k < p + 3; ++k)
-          BOOST_REQUIRE_EQUAL(layer.order[k] / 3, layer.order[p] / 3);
-    }
-    for (const auto& mask : results) {
-      std::size_t differing = 0;
-      for (std::size_t i = 0; i < mask.size(); ++i) differing += mask[i] != results[0][i];
-      BOOST_TEST(double(differing) <= (sizeof(T) == 8 ? 0 : 0.005 * double(mask.size())));
-    }
-  }
-}
-
-BOOST_AUTO_TEST_CASE_TEMPLATE(static_options_equal_run_time_options, C, Cases) {
-  using B = typename C::backend;
-  using T = typename C::scalar;
-  const Data<B, T> data(Problem{18, 40, {}, 63});
-  SparseGPTSolver<PruneGroups, B, T> groups({.zeros = 2, .group = 4});
-  SparseGPTSolver<Compression<NofM<2, 4>>, B, T> static_groups(SolverOptions{});
-  BOOST_TEST((layer_bytes<B, T>(groups.solve(data.weights.view(), data.calibration)) ==
-              layer_bytes<B, T>(static_groups.solve(data.weights.view(), data.calibration))));
-  SparseGPTSolver<Round, B, T> round({.bits = 3});
-  SparseGPTSolver<Compression<Dense, UniformQuantizer<3>>, B, T> static_round(SolverOptions{});
-  BOOST_TEST((layer_bytes<B, T>(round.solve(data.weights.view(), data.calibration)) ==
-              layer_bytes<B, T>(static_round.solve(data.weights.view(), data.calibration))));
-}
-
-BOOST_AUTO_TEST_CASE_TEMPLATE(with_an_identity_hessian_pruning_is_by_magnitude, C, Cases) {
-  using B = typename C::backend;
-  using T = typename C::scalar;
-  const index_t rows = 25, cols = 300, block = 128;
-  Matrix<T> H(cols, cols);
-  for (index_t j = 0; j < cols; ++j) H(j, j) = 1;
-  const auto device = upload<B>(H);
-  const auto calibration = Calibration<B, T>::from_hessian(device.view());
-  const Matrix<T> W = random_normal<T>(rows, cols, 64);
-  const auto weights = upload<B>(W);
-  SparseGPTSolver<Prune, B, T> solver({.sparsity = 0.4, .block_size = block});
-  const Matrix<T> Q = download<B>(solver.solve(weights.view(), calibration).weights);
-  for (index_t begin = 0; begin < cols; begin += block) {
-    const index_t end = std::min(cols, begin + block);
-    std::vector<T> sizes;
-    for (index_t i = 0; i < rows; ++i)
-      for (index_t j = begin; j < end; ++j) sizes.push_back(std::abs(W(i, j)));
-    std::sort(sizes.begin(), sizes.end());
-    const T threshold = sizes[std::size_t(0.4 * double(sizes.size()) + 1e-6)];
-    for (index_t i = 0; i < rows; ++i)
-      for (index_t j = begin; j < end; ++j)
-        BOOST_REQUIRE_EQUAL(Q(i, j), std::abs(W(i, j)) < threshold ? T(0) : W(i, j));
-  }
-}
-
-BOOST_AUTO_TEST_CASE_TEMPLATE(ties_are_pruned_by_position_and_exactly_k, C, Cases) {
-  using B = typename C::backend;
-  using T = typename C::scalar;
-  Matrix<T> H(8, 8), W(4, 8);
-  for (index_t j = 0; j < 8; ++j) H(j, j) = 1;
-  W.fill(T(0.5));
-  const auto device = upload<B>(H), weights = upload<B>(W);
-  const auto calibration = Calibration<B, T>::from_hessian(device.view());
-  SparseGPTSolver<Prune, B, T> solver({.sparsity = 0.4});
-  const auto mask = download<B>(solver.solve(weights.view(), calibration).mask);
-  for (index_t i = 0; i < 32; ++i) BOOST_TEST(int(mask.data()[i]) == int(i < 12));
-  SparseGPTSolver<PruneGroups, B, T> groups({.zeros = 3, .group = 4});
-  const auto zeros = download<B>(groups.solve(weights.view(), calibration).mask);
-  for (index_t i = 0; i < 32; ++i) BOOST_TEST(int(zeros.data()[i]) == int(i % 4 < 3));
-}
-
-BOOST_AUTO_TEST_CASE_TEMPLATE(compensation_beats_pruning_by_magnitude, C, Cases) {
-  using B = typename C::backend;
-  using T = typename C::scalar;
-  const Data<B, T> data(Problem{30, 60, {}, 65});
-  SparseGPTSolver<Prune, B, T> solver({.sparsity = 0.5});
-  const auto layer = solver.solve(data.weights.view(), data.calibration);
-  std::vector<double> W = doubles(data.W), sizes, Q = W;
-  for (const double w : W) sizes.push_back(std::abs(w));
-  std::nth_element(sizes.begin(), sizes.begin() + 900, sizes.end());
-  for (double& q : Q) q = std::abs(q) < sizes[900] ? 0 : q;
-  const auto magnitude = closed_form_loss(W, Q, data.H, 0.01);
-  BOOST_TEST(layer.loss < 0.8 * std::accumulate(magnitude.begin(), magnitude.end(), 0.0));
-}
-
-BOOST_AUTO_TEST_CASE_TEMPLATE(raised_damping_is_in_the_result, C, Cases) {
-  using B = typename C::backend;
-  using T = typename C::scalar;
-  Matrix<T> H(6, 6);
-  H.fill(T(4));
-  const auto device = upload<B>(H), weights = upload<B>(random_normal<T>(3, 6, 66));
-  const auto calibration = Calibration<B, T>::from_hessian(device.view());
-  SparseGPTSolver<Prune, B, T> solver({.sparsity = 0.5, .damping = 0});
-  const auto layer = solver.solve(weights.view(), calibration);
-  BOOST_TEST(layer.damping_retries == 1);
-  BOOST_TEST(layer.damping == 0.001);
-  H(0, 5) = H(5, 0) = T(1000);
-  const auto hopeless = upload<B>(H);
-  const auto bad = Calibration<B, T>::from_hessian(hopeless.view());
-  BOOST_CHECK_THROW(solver.solve(weights.view(), bad), factorization_error);
-}
-
-BOOST_AUTO_TEST_CASE_TEMPLATE(options_of_no_use_are_errors, C, Cases) {
-  const auto ignored = [](const std::string& option, const std::string& needs) {
-    return option + ": the configuration has no " + needs +
-           ", the option would be ignored; leave it unset or add the " + needs;
-  };
-  const SolverOptions prune{.sparsity = 0.5}, round{.bits = 4};
-  const auto with = [](SolverOptions options, const auto& change) {
-    change(options);
-    return options;
-  };
-  using O = SolverOptions;
-  BOOST_TEST((option_error<Prune, C>(prune)) == "");
-  BOOST_TEST((option_error<Round, C>(round)) == "");
-  BOOST_TEST((option_error<Round, C>(with(round, [](O& o) { o.sparsity = 0.5; }))) ==
-             ignored("sparsity", "Unstructured pattern"));
-  BOOST_TEST((option_error<PruneGroups, C>({.sparsity = 0.5, .zeros = 2, .group = 4})) ==
-             ignored("sparsity", "Unstructured pattern"));
-  BOOST_TEST((option_error<Prune, C>(with(prune, [](O& o) { o.zeros = 2; }))) ==
-             ignored("zeros, group", "NofM pattern"));
-  BOOST_TEST((option_error<Prune, C>(with(prune, [](O& o) { o.group = 4; }))) ==
-             ignored("zeros, group", "NofM pattern"));
-  BOOST_TEST((option_error<Prune, C>(with(prune, [](O& o) { o.bits = 4; }))) ==
-             ignored("bits", "BaseQuantizer"));
-  BOOST_TEST((option_error<Prune, C>(with(prune, [](O& o) { o.grid.symmetric = true; }))) ==
-             ignored("grid.symmetric", "BaseQuantizer"));
-  BOOST_TEST((option_error<Prune, C>(with(prune, [](O& o) { o.grid.clip_search = true; }))) ==
-             ignored("grid.clip_search", "BaseQuantizer"));
-  BOOST_TEST(
-      (option_error<Round, C>(with(round, [](O& o) { o.target_average_bits = 3.0; }))) ==
-      ignored("target_average_bits", "MixedPrecision"));
-  BOOST_TEST((option_error<Round, C>(with(round, [](O& o) { o.tiers = {{2, 4}}; }))) ==
-             ignored("tiers", "MixedPrecision"));
-  BOOST_TEST(
-      (option_error<Round, C>(with(round, [](O& o) { o.axis = ChannelAxis::input; }))) ==
-      ignored("axis", "MixedPrecision"));
-}
-
-BOOST_AUTO_TEST_CASE_TEMPLATE(options_out_of_range_are_errors, C, Cases) {
-  using Static = Compression<NofM<2, 4>, UniformQuantizer<3>>;
-  BOOST_TEST((option_error<Prune, C>({})) == "sparsity: Unstructured needs a share, got none");
-  for (const auto& [share, text] :
-       {std::pair<double, std::string>{1.0, "1"}, {-0.25, "-0.25"}, {std::nan(""), "nan"}})
-    BOOST_TEST((option_error<Prune, C>({.sparsity = share})) ==
-               "sparsity: expected a share within [0, 1), got " + text);
-  BOOST_TEST((option_error<PruneGroups, C>({.zeros = 2})) ==
-             "zeros, group: NofM<> needs both, for instance 2 and 4");
-  for (const auto& [zeros, group] : {std::pair{4, 4}, {0, 4}, {5, 4}, {-1, 4}, {1, 1}})
-    BOOST_TEST((option_error<PruneGroups, C>({.zeros = zeros, .group = group})) ==
-               "zeros, group: expected 0 < zeros < group, got " + std::to_string(zeros) +
-                   " and " + std::to_string(group));
-  BOOST_TEST((option_error<Round, C>({})) == "bits: BaseQuantizer needs a width, got none");
-  for (const int bits : {1, 9, 0, -4})
-    BOOST_TEST((option_error<Round, C>({.bits = bits})) ==
-               "bits: expected a width within 2..8, got " + std::to_string(bits));
-  BOOST_TEST((option_error<Static, C>({})) == "");
-  BOOST_TEST((option_error<Static, C>({.zeros = 2, .group = 4, .bits = 3})) == "");
-  BOOST_TEST((option_error<Static, C>({.zeros = 1})) ==
-             "zeros, group: the pattern is static, leave both unset");
-  BOOST_TEST((option_error<Static, C>({.bits = 4})) ==
-             "bits: the quantizer's width is static, leave it unset");
-  BOOST_TEST((option_error<Prune, C>({.sparsity = 0.5, .block_size = 0})) ==
-             "block_size: expected at least 1, got 0");
-  BOOST_TEST((option_error<Prune, C>({.sparsity = 0.5, .damping = -1})) ==
-             "damping: expected a number within 0..1, got -1");
-  BOOST_TEST((option_error<Prune, C>({.sparsity = 0.5, .damping = 1.5})) ==
-             "damping: expected a number within 0..1, got 1.5");
-  // An unattainable target ends before any calibration.
-  BOOST_TEST((option_error<RoundQuantile, C>({.bits = 4, .target_average_bits = 1.5})) ==
-             "target average bits: tiers {2, 3, 4, 6, 8} can meet targets from 2 to 8, got 1.5");
-  BOOST_TEST(contains((option_error<RoundQuantile, C>(
-                          {.bits = 4, .target_average_bits = 3, .tiers = {{4, 2}}})),
-                      "strictly increasing widths within 2..8, got {4, 2}"));
-}
-
-BOOST_AUTO_TEST_CASE_TEMPLATE(weights_that_do_not_fit_are_errors, C, Cases) {
-  using B = typename C::backend;
-  using T = typename C::scalar;
-  const Data<B, T> data(Problem{5, 10, {}, 67});
-  SparseGPTSolver<Prune, B, T> solver({.sparsity = 0.5});
-  const auto narrow = upload<B>(Matrix<T>(5, 9));
-  const std::string text =
-      message_of<shape_error>([&] { solver.solve(narrow.view(), data.calibration); });
-  BOOST_TEST(contains(text, "(5, 10)"));
-  BOOST_TEST(contains(text, "(5, 9)"));
-  const auto empty = upload<B>(Matrix<T>(0, 10));
-  BOOST_TEST(contains(
-      message_of<shape_error>([&] { solver.solve(empty.view(), data.calibration); }),
-      "(0, 10)"));
-
-  const Data<B, T> other(Problem{5, 8, {}, 68});
-  const auto factor = solver.prepare(other.calibration);
-  const std::string factors = message_of<shape_error>(
-      [&] { solver.solve(data.weights.view(), data.calibration, factor); });
-  BOOST_TEST(contains(factors, "(10, 10)"));
-  BOOST_TEST(contains(factors, "(8, 8)"));
-
-  SparseGPTSolver<PruneGroups, B, T> groups({.zeros = 2, .group = 4});
-  const std::string group = message_of<argument_error>(
-      [&] { groups.solve(data.weights.view(), data.calibration); });
-  BOOST_TEST(contains(group, "group of 4"));
-  BOOST_TEST(contains(group, "got 10"));
-  SparseGPTSolver<PruneGroups, B, T> ordered({.zeros = 2, .group = 4, .act_order = true});
-  BOOST_CHECK_THROW(ordered.solve(data.weights.view(), data.calibration), argument_error);
-
-  const Calibration<B, T> nothing(10);
-  BOOST_CHECK_THROW(solver.solve(data.weights.view(), nothing), argument_error);
-}
-
-BOOST_AUTO_TEST_CASE_TEMPLATE(non_finite_weights_are_named, C, Cases) {
-  using B = typename C::backend;
-  using T = typename C::scalar;
-  const Data<B, T> data(Problem{20, 40, {}, 69});
-  SparseGPTSolver<Prune, B, T> solver({.sparsity = 0.5});
-  const T infinity = std::numeric_limits<T>::infinity();
-  for (const T bad : {std::numeric_limits<T>::quiet_NaN(), infinity, -infinity})
-    for (const auto& [row, column] : {std::pair<index_t, index_t>{0, 0}, {19, 39}, {17, 3}}) {
-      Matrix<T> W = data.W;
-      W(row, column) = bad;
-      const auto device = upload<B>(W);
-      try {
-        solver.solve(device.view(), data.calibration);
-        BOOST_ERROR("accepted a non-finite weight");
-      } catch (const non_finite_error& e) {
-        BOOST_TEST(e.row() == row);
-        BOOST_TEST(e.column() == column);
-        BOOST_TEST(contains(e.what(), "weights (out, in)"));
-      }
-    }
 }

@@ -158,14 +158,16 @@ struct Eigen : HostMemory, EigenModelOps {
       for (index_t l = 0; l < width; ++l)
         for (index_t j = 0; j < count; ++j) {
           w[j * width + l] = sweep.weights(row + l, j);
-          mask.data()[j * width + l] = sweep.mask(row + l, j);
+          if constexpr (Sweep::mask_source == MaskSource::given)
+            mask.data()[j * width + l] = sweep.mask(row + l, j);
         }
       sweep.template sweep<int(width)>(row, w, e, mask.data());
       for (index_t l = 0; l < width; ++l)
         for (index_t j = 0; j < count; ++j) {
           sweep.weights(row + l, j) = w[j * width + l];
           sweep.errors(row + l, j) = e[j * width + l];
-          sweep.mask(row + l, j) = mask.data()[j * width + l];
+          if constexpr (Sweep::mask_source == MaskSource::groups)
+            sweep.mask(row + l, j) = mask.data()[j * width + l];
         }
     });
   }

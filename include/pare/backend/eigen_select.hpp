@@ -17,6 +17,16 @@ namespace pare::backend::eigen_detail {
 inline std::uint32_t ordered_bits(float x) { return std::bit_cast<std::uint32_t>(x); }
 inline std::uint64_t ordered_bits(double x) { return std::bit_cast<std::uint64_t>(x); }
 
+inline constexpr int radix_digit_bits = 11, radix_buckets = 1 << radix_digit_bits;
+
+/// Buffers of one selection.
+template <class Key>
+struct RadixScratch {
+  std::vector<Key> keys;                                               // (rows * cols)
+  std::vector<std::array<std::uint32_t, radix_buckets>> histograms;  ///< one per task
+  std::vector<index_t> ties;                                           // (rows)
+};
+
 /// Marks the k smallest |w| / d_j of W; ties go to the lower row-major index.
 ///
 /// The k-th smallest key is found digit by digit from histograms, so the cost is a few passes
@@ -25,16 +35,21 @@ template <class T>
 void radix_select(MatrixView<const T> W, MatrixView<const T> d, index_t k,
                   MatrixView<std::uint8_t> mask) {
   using Key = decltype(ordered_bits(T{}));
-  constexpr int digit_bits = 11, buckets = 1 << digit_bits;
+  constexpr int digit_bits = radix_digit_bits, buckets = radix_buckets;
   constexpr int key_bits = int(sizeof(Key)) * 8;
   const index_t rows = W.rows, cols = W.cols;
   const index_t tasks = std::min<index_t>(rows, detail::max_threads());
   const auto first_row = [&](index_t task) { return task * rows / tasks; };
 
-  thread_local std::vector<Key> storage;
-  std::vector<Key>& keys = storage;
-  keys.resize(std::size_t(rows * cols));
-  Key* const key = keys.data();
+  // Kept from block to block; a reference, because each worker would see a copy of its own.
+  thread_local RadixScratch<Key> own;
+  RadixScratch<Key>& scratch = own;
+  scratch.keys.resize(std::size_t(rows * cols));
+  scratch.ties.resize(std::size_t(rows));
+  scratch.histograms.resize(std::size_t(tasks));
+  Key* const key = scratch.keys.data();
+  auto& histograms = scratch.histograms;
+  auto& ties = scratch.ties;
   detail::host_parallel_for(tasks, [&](index_t task) {
     for (index_t r = first_row(task); r < first_row(task + 1); ++r) {
       const T* PARE_RESTRICT w = W.row(r);
@@ -44,7 +59,6 @@ void radix_select(MatrixView<const T> W, MatrixView<const T> d, index_t k,
 
   Key prefix = 0;       // leading digits of the k-th smallest key
   index_t wanted = k;   // how many of the keys with that prefix are still to be taken
-  std::vector<std::array<std::uint32_t, buckets>> histograms{std::size_t(tasks)};
   for (int shift = key_bits, digit = 0; k > 0 && shift > 0; ++digit) {
     const int above = shift;
     shift = std::max(0, shift - digit_bits);
@@ -67,7 +81,6 @@ void radix_select(MatrixView<const T> W, MatrixView<const T> d, index_t k,
     }
   }
 
-  std::vector<index_t> ties(std::size_t(rows), 0);
   detail::host_parallel_for(tasks, [&](index_t task) {
     for (index_t r = first_row(task); r < first_row(task + 1); ++r) {
       std::uint8_t* m = mask.row(r);

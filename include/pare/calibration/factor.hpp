@@ -73,7 +73,8 @@ typename B::template matrix<U> to_backend(const std::vector<U>& values) {
 /// One Cholesky factorisation (from the last column to the first) and one triangular inverse;
 /// inv(H) is never formed. Dead inputs get H_jj = 1. When the factorisation fails it is retried
 /// with ten times the damping (0.001 after 0), up to 1; every retry is in the result.
-/// @throws factorization_error when the ladder ends, argument_error for a bad damping or order
+/// @throws factorization_error when the ladder ends, argument_error for a bad damping or order,
+///         non_finite_error when H overflowed
 /// Source: Frantar & Alistarh 2023 (SparseGPT) for the role of U.
 template <class B, class T>
 Factor<B, T> factorize(const Calibration<B, T>& calibration, const FactorOptions& options = {}) {
@@ -88,6 +89,10 @@ Factor<B, T> factorize(const Calibration<B, T>& calibration, const FactorOptions
   factor.dead.assign(std::size_t(n), 0);
   double mean = 0;
   for (std::size_t j = 0; j < std::size_t(n); ++j) {
+    if (!std::isfinite(factor.hessian_diagonal[j]))
+      throw non_finite_error("H: the activations of input " + std::to_string(j) +
+                                 " overflow the scalar type when squared",
+                             index_t(j), index_t(j));
     if (factor.hessian_diagonal[j] == 0) {
       factor.hessian_diagonal[j] = 1;
       factor.dead[j] = 1;

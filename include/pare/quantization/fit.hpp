@@ -16,30 +16,31 @@ namespace detail {
 /// Independent partial sums per reduction, so that compilers vectorise it without reassociating.
 inline constexpr int fit_lanes = 16;
 
+/// One Newton step towards t^(-1/5).
+template <class T>
+PARE_HOST_DEVICE PARE_INLINE T fifth_root_step(T t, T r) {
+  const T r2 = r * r;
+  return r * (T(1.2) - T(0.2) * t * r2 * r2 * r);
+}
+
 /// t^2.4 for t in [0, 1], relative error below 1e-6 (float) and 1e-13 (double).
 ///
 /// t^2.4 = (t r)^3 with r = t^(-1/5), which Newton's iteration finds from a guess taken from the
-/// exponent bits. Branch-free, because the clip search calls it 80 times per weight.
+/// exponent bits. Branch-free and without loops, so that callers vectorise: the clip search calls
+/// it 80 times per weight.
 PARE_HOST_DEVICE PARE_INLINE float pow_2_4(float t) {
-  t = t > 1e-30f ? t : 1e-30f;  // keeps r^5 finite; the result underflows to zero anyway
+  t += 1e-30f;  // keeps r^5 finite at zero; a select would be a branch to GCC
   const float exponent = float(std::bit_cast<std::int32_t>(t));
-  float r = std::bit_cast<float>(std::int32_t(1.2780005e9f - 0.2f * exponent));
-  for (int i = 0; i < 3; ++i) {
-    const float r2 = r * r;
-    r *= 1.2f - 0.2f * t * r2 * r2 * r;
-  }
-  const float s = t * r;
+  const float guess = std::bit_cast<float>(std::int32_t(1.2780005e9f - 0.2f * exponent));
+  const float s = t * fifth_root_step(t, fifth_root_step(t, fifth_root_step(t, guess)));
   return s * s * s;
 }
 PARE_HOST_DEVICE PARE_INLINE double pow_2_4(double t) {
-  t = t > 1e-60 ? t : 1e-60;
+  t += 1e-60;
   const double exponent = double(std::bit_cast<std::int64_t>(t));
-  double r = std::bit_cast<double>(std::int64_t(5.5284e18 - 0.2 * exponent));
-  for (int i = 0; i < 4; ++i) {
-    const double r2 = r * r;
-    r *= 1.2 - 0.2 * t * r2 * r2 * r;
-  }
-  const double s = t * r;
+  const double guess = std::bit_cast<double>(std::int64_t(5.5284e18 - 0.2 * exponent));
+  const double near = fifth_root_step(t, fifth_root_step(t, guess));
+  const double s = t * fifth_root_step(t, fifth_root_step(t, near));
   return s * s * s;
 }
 
@@ -87,10 +88,18 @@ PARE_HOST_DEVICE Grid<T> grid_of_range(T low, T high, int bits, bool symmetric) 
 template <class T>
 PARE_HOST_DEVICE Grid<T> fit_grid(const T* PARE_RESTRICT w, index_t n, int bits,
                                   GridOptions options) {
+  T lows[detail::fit_lanes] = {}, highs[detail::fit_lanes] = {};
+  for (index_t j = 0; j < n; j += detail::fit_lanes) {
+    const int count = n - j < detail::fit_lanes ? int(n - j) : detail::fit_lanes;
+    for (int l = 0; l < count; ++l) {
+      lows[l] = w[j + l] < lows[l] ? w[j + l] : lows[l];
+      highs[l] = w[j + l] > highs[l] ? w[j + l] : highs[l];
+    }
+  }
   T low = 0, high = 0;
-  for (index_t j = 0; j < n; ++j) {
-    low = w[j] < low ? w[j] : low;
-    high = w[j] > high ? w[j] : high;
+  for (int l = 0; l < detail::fit_lanes; ++l) {
+    low = lows[l] < low ? lows[l] : low;
+    high = highs[l] > high ? highs[l] : high;
   }
   if (options.symmetric) {
     high = high > -low ? high : -low;

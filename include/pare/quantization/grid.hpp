@@ -26,10 +26,11 @@ PARE_HOST_DEVICE PARE_INLINE double round_even(double x) { return rint(x); }
 /// The value of the grid nearest to w.
 template <class T>
 PARE_HOST_DEVICE PARE_INLINE T round_to_grid(T w, T scale, T zero, T top) {
-  T code = round_even(w / scale) + zero;
-  code = code < T(0) ? T(0) : code;
-  code = code > top ? top : code;
-  return scale * (code - zero);
+  // Both bounds compare the rounded code itself: chained selects keep GCC from vectorising.
+  const T code = round_even(w / scale) + zero;
+  const T low = code < T(0) ? T(0) : code;
+  const T clamped = code > top ? top : low;
+  return scale * (clamped - zero);
 }
 
 /// Grids of a linear: entry (g, i) belongs to row i and the columns of tier g. With output

@@ -183,7 +183,9 @@ class SparseGPTSolver {
   void choose_bits(Layer& layer, MatrixView<const T> W, const Calibration<B, T>& calibration,
                    const Factor<B, T>& factor) const {
     if constexpr (Config::mixed) {
-      const ScoringInput<B, T> input{W, calibration, factor, *options_.bits, options_.grid};
+      // Without clip search: a score ranks rows, and the search would cost as much as the solve.
+      const ScoringInput<B, T> input{W, calibration, factor, *options_.bits,
+                                     {.symmetric = options_.grid.symmetric}};
       if (input_channels())
         layer.scores = ImportanceScorer<5, B, T, ChannelAxis::input>().score(input).score;
       else

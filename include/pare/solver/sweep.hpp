@@ -24,6 +24,7 @@ enum class MaskSource : std::uint8_t {
 template <class T, MaskSource Mask, bool Quantize>
 struct RowSweep {
   using scalar_type = T;
+  static constexpr MaskSource mask_source = Mask;
 
   MatrixView<T> weights;            // (out, block): current weights in, result out
   MatrixView<T> errors;             // (out, block): e, for the columns behind the block

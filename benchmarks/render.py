@@ -1,0 +1,77 @@
+"""Renders the JSON of a benchmark run as a Markdown page.
+
+usage: render.py FOLDER   reads FOLDER/cpu.json and, where it is there, FOLDER/cpu_peer.json
+"""
+import json
+import pathlib
+import sys
+
+TITLES = {
+    "prune_50": "prune 50 %",
+    "prune_2_of_4": "2:4",
+    "prune_50_bits_4": "50 % + 4 bit",
+    "bits_4": "4 bit",
+    "prune_50_budget_4_clip": "50 % + budget 4.0, clip search",
+}
+PEER_CONFIGS = {"prune50": "prune_50", "2:4": "prune_2_of_4", "50+4": "prune_50_bits_4",
+                "gptq4": "bits_4"}
+
+
+def load(path):
+    return json.loads(path.read_text()) if path.exists() and path.stat().st_size else None
+
+
+def rows_of(run):
+    """(benchmark, out, in, entry) of every entry of a Google Benchmark run."""
+    for entry in run["benchmarks"]:
+        if entry.get("run_type", "iteration") != "iteration":
+            continue
+        name, out, columns = entry["name"].split("/")[:3]
+        yield name, int(out.split(":")[1]), int(columns.split(":")[1]), entry
+
+
+def main(folder):
+    folder = pathlib.Path(folder)
+    run, peer = load(folder / "cpu.json"), load(folder / "cpu_peer.json")
+    context = run["context"]
+    print("# CPU benchmarks\n")
+    print("Rendered by `benchmarks/run.sh` from `cpu.json`"
+          + (" and `cpu_peer.json`" if peer else "") + "; do not edit.\n")
+    print(f"{context['date']}, {context['num_cpus']} cores at {context['mhz_per_cpu']} MHz, "
+          "float32, Eigen backend.\n")
+    peers = {}
+    if peer:
+        for result in peer["results"]:
+            key = (PEER_CONFIGS[result["config"]], result["rows"], result["cols"])
+            peers[key] = result["median_ms"]
+        print(f"Peer: the published algorithm in PyTorch {peer['torch']} "
+              f"(`benchmarks/peers`), {peer['threads']} threads.\n")
+    print("floor = two Eigen LLTs of in x in + half of one Eigen product (out, in) x (in, in), "
+          "timed between the solves.\n")
+    print("| solve | out x in | ms | floor, ms | times floor | peer, ms | peer / ours |")
+    print("|---|---|---|---|---|---|---|")
+    for name, out, columns, entry in rows_of(run):
+        if name not in TITLES:
+            continue
+        other = peers.get((name, out, columns))
+        print(f"| {TITLES[name]} | {out} x {columns} | {entry['real_time']:.1f} "
+              f"| {entry['floor_ms']:.1f} | {entry['times_floor']:.2f} "
+              f"| {'%.0f' % other if other else ''} "
+              f"| {'%.1f' % (other / entry['real_time']) if other else ''} |")
+    print("\n| stage | in | ms | beside it, ms | ratio |")
+    print("|---|---|---|---|---|")
+    seen = set()
+    for name, _, columns, entry in rows_of(run):
+        if name not in ("accumulate", "factor") or (name, columns) in seen:
+            continue
+        seen.add((name, columns))
+        if name == "accumulate":
+            print(f"| H of {2 * columns} tokens | {columns} | {entry['real_time']:.1f} "
+                  f"| {entry['product_ms']:.1f} (Eigen's X^T X) | {entry['times_product']:.2f} |")
+        else:
+            print(f"| factor U | {columns} | {entry['real_time']:.1f} "
+                  f"| {entry['llt_ms']:.1f} (one Eigen LLT) | {entry['times_llt']:.2f} |")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,194 @@
+// What the tests of the programs share: running one, folders of their own, small files to read.
+#pragma once
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <boost/test/unit_test.hpp>
+#include <nlohmann/json.hpp>
+
+#include "pare/storage/safetensors.hpp"
+#include "support.hpp"
+
+namespace cli {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+using Arguments = std::vector<std::string>;
+using pare::index_t;
+using pare::Matrix;
+
+/// A folder of its own, removed at the end.
+struct Folder {
+  Folder() {
+    std::string name = (fs::temp_directory_path() / "pare_cli_XXXXXX").string();
+    if (::mkdtemp(name.data()) == nullptr)
+      throw std::runtime_error(name + ": " + std::strerror(errno));
+    path = name;
+  }
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+  ~Folder() {
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
+  }
+  fs::path operator/(const fs::path& name) const { return path / name; }
+  fs::path path;
+};
+
+inline void write_text(const fs::path& path, std::string_view text) {
+  std::ofstream(path, std::ios::binary) << text;
+}
+
+inline std::string read_text(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+/// Everything below a folder, with the content of files: equal listings mean nothing was touched.
+inline std::map<std::string, std::size_t> listing(const fs::path& folder) {
+  std::map<std::string, std::size_t> entries;
+  for (const auto& entry : fs::recursive_directory_iterator(folder))
+    entries[fs::relative(entry.path(), folder).string()] =
+        entry.is_regular_file() ? std::hash<std::string>{}(read_text(entry.path())) : 0;
+  return entries;
+}
+
+/// What a program did. A program ended by signal s has code 128 + s.
+struct Outcome {
+  int code = -1;
+  std::string out, err;
+};
+
+inline std::string text_of(const Arguments& arguments) {
+  std::string text;
+  for (const std::string& argument : arguments) text += argument + ' ';
+  return text;
+}
+
+/// Runs a program without a shell, in the folder `where`, and waits for its end. Its standard
+/// output goes to the file `stdout_file` when that is named.
+inline Outcome run(const fs::path& program, const Arguments& arguments,
+                   const fs::path& where = fs::temp_directory_path(),
+                   const fs::path& stdout_file = {}) {
+  const std::string executable = fs::absolute(program).string();
+  std::vector<std::string> words{executable};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+
+  int out[2], err[2];
+  if (::pipe2(out, O_CLOEXEC) != 0 || ::pipe2(err, O_CLOEXEC) != 0)
+    throw std::runtime_error(std::string("pipe: ") + std::strerror(errno));
+  const pid_t child = ::fork();
+  if (child < 0) throw std::runtime_error(std::string("fork: ") + std::strerror(errno));
+  if (child == 0) {
+    const int input = ::open("/dev/null", O_RDONLY);
+    const int output = stdout_file.empty() ? out[1] : ::open(stdout_file.c_str(), O_WRONLY);
+    if (input < 0 || output < 0 || ::dup2(input, 0) < 0 || ::dup2(output, 1) < 0 ||
+        ::dup2(err[1], 2) < 0 || ::chdir(where.c_str()) != 0)
+      ::_exit(126);
+    ::execv(argv[0], argv.data());
+    ::_exit(127);
+  }
+  ::close(out[1]);
+  ::close(err[1]);
+
+  Outcome outcome;
+  pollfd ends[] = {{out[0], POLLIN, 0}, {err[0], POLLIN, 0}};
+  std::string* texts[] = {&outcome.out, &outcome.err};
+  for (int open = 2; open > 0;) {
+    if (::poll(ends, 2, -1) < 0 && errno != EINTR) break;
+    for (int i = 0; i < 2; ++i) {
+      if (ends[i].fd < 0 || ends[i].revents == 0) continue;
+      char buffer[1 << 14];
+      const ssize_t n = ::read(ends[i].fd, buffer, sizeof buffer);
+      if (n > 0) texts[i]->append(buffer, std::size_t(n));
+      if (n > 0 || (n < 0 && errno == EINTR)) continue;
+      ::close(ends[i].fd);
+      ends[i].fd = -1;
+      --open;
+    }
+  }
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return outcome;
+}
+
+/// Checks that the program ended well and complained of nothing.
+inline void check_success(const Outcome& outcome) {
+  BOOST_TEST(outcome.code == 0);
+  BOOST_TEST(outcome.err == "");
+}
+
+/// Checks the exit code and that standard error is one line beginning "<program>: " that holds
+/// every part.
+inline void check_failure(const Outcome& outcome, int code, const std::string& program,
+                          const std::vector<std::string>& parts) {
+  BOOST_TEST(outcome.code == code);
+  BOOST_TEST_INFO("standard error: " << outcome.err);
+  BOOST_CHECK(outcome.err.starts_with(program + ": "));
+  BOOST_TEST_INFO("standard error: " << outcome.err);
+  BOOST_CHECK(std::count(outcome.err.begin(), outcome.err.end(), '\n') == 1 &&
+              outcome.err.ends_with('\n'));
+  for (const std::string& part : parts) {
+    BOOST_TEST_INFO("expected '" << part << "' in standard error: " << outcome.err);
+    BOOST_CHECK(test::contains(outcome.err, part));
+  }
+}
+
+/// The JSON in `text`; a failed check and null when it is none.
+inline Json parse_json(const std::string& text) {
+  const Json json = Json::parse(text, nullptr, false);
+  BOOST_TEST_INFO(text.substr(0, 200));
+  BOOST_REQUIRE(!json.is_discarded());
+  return json;
+}
+
+/// A tensor of floats, stored as `type`.
+inline pare::TensorData tensor(const std::string& name, const Matrix<float>& values,
+                               pare::DType type = pare::DType::f32) {
+  return {name, pare::dtype_name(type), {values.rows(), values.cols()},
+          pare::encode_floats({values.data(), std::size_t(values.size())}, type)};
+}
+
+/// The elements of a tensor stored as bytes or as 32-bit integers.
+template <class Stored>
+std::vector<Stored> elements(const pare::SafetensorsFile& file, std::string_view name) {
+  const std::vector<std::byte> bytes = file.read_bytes(name);
+  std::vector<Stored> values(bytes.size() / sizeof(Stored));
+  std::memcpy(values.data(), bytes.data(), values.size() * sizeof(Stored));
+  return values;
+}
+
+/// How many different values a row holds among the columns that `use` accepts.
+template <class Use>
+std::size_t distinct_values(const Matrix<float>& m, index_t row, const Use& use) {
+  std::set<float> values;
+  for (index_t j = 0; j < m.cols(); ++j)
+    if (use(j)) values.insert(m(row, j));
+  return values.size();
+}
+
+inline std::size_t distinct_values(const Matrix<float>& m, index_t row) {
+  return distinct_values(m, row, [](index_t) { return true; });
+}
+
+}  // namespace cli

@@ -1,0 +1,204 @@
+// The solver against results of the published implementation, and on linears of a real model.
+#define BOOST_TEST_MODULE pare_golden
+#include <boost/test/unit_test.hpp>
+
+#include "pare/solver/sparsegpt.hpp"
+#include "pare/storage/safetensors.hpp"
+#include "support.hpp"
+
+using namespace pare;
+using namespace test;
+
+namespace {
+
+/// One linear, and what the published implementation made of it.
+struct Golden {
+  std::string name;
+  Matrix<float> W, X, H, Q, scale, zero;
+  double loss = 0;
+  bool dead = false, prunes = false, quantizes = false;
+  SolverOptions options;
+};
+
+Golden read_golden(const std::filesystem::path& path) {
+  const SafetensorsFile file(path);
+  Golden g;
+  g.name = path.filename().string();
+  g.W = file.read_float("W");
+  g.X = file.read_float("X");
+  g.H = file.read_float("H");
+  g.Q = file.read_float("Q");
+  g.loss = double(file.read_float("loss")(0, 0));
+  const auto value = [&](const char* key) -> std::optional<std::string> {
+    const auto found = file.metadata().find(key);
+    if (found == file.metadata().end()) return {};
+    return found->second;
+  };
+  if (const auto s = value("s")) g.options.sparsity = std::stod(*s);
+  if (const auto n = value("n")) g.options.zeros = std::stoi(*n);
+  if (const auto m = value("m")) g.options.group = std::stoi(*m);
+  if (const auto b = value("b")) g.options.bits = std::stoi(*b);
+  g.options.grid.symmetric = value("sym") == "True";
+  g.options.grid.clip_search = value("mse") == "True";
+  g.dead = value("dead") == "True";
+  g.prunes = g.options.sparsity || g.options.group;
+  g.quantizes = g.options.bits.has_value();
+  if (g.quantizes) {
+    g.scale = file.read_float("scale");
+    g.zero = file.read_float("zero");
+  }
+  return g;
+}
+
+/// All linears of the shared folder, read once; empty without the folder.
+const std::vector<Golden>& goldens() {
+  static const std::vector<Golden> all = [] {
+    std::vector<Golden> list;
+    const auto folder = shared_folder("results of the published implementation");
+    if (!folder) return list;
+    std::vector<std::filesystem::path> paths;
+    for (const auto& entry : std::filesystem::directory_iterator(*folder / "golden"))
+      if (entry.path().filename().string().starts_with('g')) paths.push_back(entry.path());
+    std::sort(paths.begin(), paths.end());
+    for (const auto& path : paths) list.push_back(read_golden(path));
+    return list;
+  }();
+  return all;
+}
+
+/// Calls f(type of the configuration) for the one that the options ask for.
+template <class F>
+void with_config(const Golden& g, const F& f) {
+  if (g.options.group)
+    f(std::type_identity<Compression<NofM<>>>{});
+  else if (!g.prunes)
+    f(std::type_identity<Compression<Dense, BaseQuantizer>>{});
+  else if (g.quantizes)
+    f(std::type_identity<Compression<Unstructured, BaseQuantizer>>{});
+  else
+    f(std::type_identity<Compression<Unstructured>>{});
+}
+
+template <class B, class T>
+void check_against_golden(const Golden& g, const Calibration<B, T>& calibration) {
+  const auto W = upload<B>(cast<T>(g.W));
+  with_config(g, [&]<class Config>(std::type_identity<Config>) {
+    SparseGPTSolver<Config, B, T> solver(g.options);
+    const auto layer = solver.solve(W.view(), calibration);
+    BOOST_TEST(layer.loss <= 1.002 * g.loss);
+    BOOST_TEST(layer.loss >= 0.99 * g.loss);
+
+    const Matrix<T> Q = download<B>(layer.weights);
+    double largest = 0;
+    for (index_t i = 0; i < g.Q.size(); ++i)
+      largest = std::max(largest, std::abs(double(g.Q.data()[i])));
+    index_t zeros_differ = 0, values_differ = 0;
+    for (index_t i = 0; i < Q.size(); ++i) {
+      const double q = double(Q.data()[i]), expected = double(g.Q.data()[i]);
+      zeros_differ += (q == 0) != (expected == 0);
+      values_differ += std::abs(q - expected) > 1e-3 * largest;
+    }
+    const double allowed = 0.005 * double(Q.size());
+    BOOST_TEST(double(zeros_differ) <= allowed);
+    if (!g.prunes) BOOST_TEST(double(values_differ) <= allowed);
+
+    index_t dead = 0;
+    for (index_t j = 0; j < g.H.rows(); ++j) {
+      if (g.H(j, j) != 0) continue;
+      ++dead;
+      for (index_t i = 0; i < Q.rows(); ++i) BOOST_REQUIRE_EQUAL(Q(i, j), T(0));
+    }
+    BOOST_TEST((dead > 0) == g.dead);
+
+    if (g.quantizes) {
+      const Matrix<T> scale = download<B>(layer.grids.scale);
+      const Matrix<T> zero = download<B>(layer.grids.zero);
+      BOOST_REQUIRE_EQUAL(scale.cols(), g.scale.size());
+      for (index_t i = 0; i < scale.cols(); ++i) {
+        BOOST_TEST(relative_difference(double(scale(0, i)), double(g.scale.data()[i])) < 1e-5);
+        BOOST_TEST(double(zero(0, i)) == double(g.zero.data()[i]));
+      }
+    }
+  });
+}
+
+struct RealLinear {
+  std::string name;
+  Matrix<float> W, H;
+};
+
+const std::vector<RealLinear>& real_linears() {
+  static const std::vector<RealLinear> all = [] {
+    std::vector<RealLinear> list;
+    const auto folder = shared_folder("linears of a real model");
+    if (!folder) return list;
+    const SafetensorsFile file(*folder / "golden" / "opt-small-layers.safetensors");
+    for (const char* name : {"l0.q_proj", "l3.out_proj", "l5.fc1"})
+      list.push_back({name, file.read_float(std::string(name) + ".W"),
+                      file.read_float(std::string(name) + ".H")});
+    return list;
+  }();
+  return all;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(published_results_are_met_from_the_hessian, C, Cases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  for (const Golden& g : goldens()) BOOST_TEST_CONTEXT(g.name) {
+      const auto H = upload<B>(cast<T>(g.H));
+      check_against_golden<B, T>(g, Calibration<B, T>::from_hessian(H.view()));
+    }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(published_results_are_met_from_activations_in_four_batches, C,
+                              Cases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  for (const Golden& g : goldens()) BOOST_TEST_CONTEXT(g.name) {
+      const auto X = upload<B>(cast<T>(g.X));
+      Calibration<B, T> calibration(g.X.cols());
+      const index_t step = g.X.rows() / 4;
+      for (index_t batch = 0; batch < 4; ++batch)
+        calibration.add(X.view().block(batch * step, 0, step, g.X.cols()));
+      BOOST_TEST(calibration.tokens() == g.X.rows());
+      const Matrix<T> H = calibration.hessian();
+      for (index_t i = 0; i < H.rows(); ++i)
+        for (index_t j = 0; j < H.cols(); ++j)
+          BOOST_REQUIRE_LE(std::abs(double(H(i, j)) - double(g.H(i, j))),
+                           1e-4 * std::sqrt(double(g.H(i, i)) * double(g.H(j, j))));
+      check_against_golden<B, T>(g, calibration);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(every_published_result_is_found) {
+  if (shared_folder("count of the published results")) BOOST_TEST(goldens().size() == 9u);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(post_condition_6_the_loss_holds_on_real_linears_in_all_rows, C,
+                              FloatCases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  for (const RealLinear& linear : real_linears()) BOOST_TEST_CONTEXT(linear.name) {
+      const auto W = upload<B>(linear.W), H = upload<B>(linear.H);
+      const auto calibration = Calibration<B, T>::from_hessian(H.view());
+      const auto check = [&](const auto& layer) {
+        const std::vector<double> rows =
+            closed_form_loss(doubles(linear.W), doubles(download<B>(layer.weights)),
+                             doubles(linear.H), layer.damping);
+        const double sum = std::accumulate(rows.begin(), rows.end(), 0.0);
+        BOOST_TEST(sum > 0);
+        BOOST_TEST(relative_difference(layer.loss, sum) <= 1e-3);
+        for (std::size_t i = 0; i < rows.size(); ++i)
+          BOOST_REQUIRE_LE(relative_difference(layer.row_loss[i], rows[i]), 1e-2);
+        BOOST_TEST(layer.damping_retries == 0);
+      };
+      SparseGPTSolver<Compression<Unstructured, BaseQuantizer>, B, T> joint(
+          {.sparsity = 0.5, .bits = 4});
+      SparseGPTSolver<Compression<Dense, BaseQuantizer>, B, T> round({.bits = 3});
+      const auto factor = joint.prepare(calibration);
+      check(joint.solve(W.view(), calibration, factor));
+      check(round.solve(W.view(), calibration, factor));
+    }
+}
