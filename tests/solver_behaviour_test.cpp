@@ -44,7 +44,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(post_condition_7_same_input_gives_the_same_bytes, 
 BOOST_AUTO_TEST_CASE_TEMPLATE(post_condition_7_the_number_of_threads_changes_no_byte, C, Cases) {
   using B = typename C::backend;
   using T = typename C::scalar;
-  const Data<B, T> data(Problem{43, 300, {3}, 53});
+  const Data<B, T> data(Problem{150, 300, {3}, 53});
 #if defined(_OPENMP)
   const int before = omp_get_max_threads();
 #endif

@@ -178,13 +178,13 @@ struct Eigen : HostMemory, EigenModelOps {
   template <class T>
   static constexpr int lanes = int(64 / sizeof(T));
 
-  /// f(first row, rows) over panels of rows; Eigen is sequential inside each.
+  /// f(first row, rows) over panels of rows whose borders depend on the shape only, so that no byte
+  /// of a product depends on the number of threads.
   template <class F>
   static void row_panels(index_t rows, const F& f) {
-    const index_t tasks = std::max<index_t>(1, std::min<index_t>(detail::max_threads(), rows / 8));
-    detail::host_parallel_for(tasks, [&](index_t task) {
-      const index_t begin = task * rows / tasks, end = (task + 1) * rows / tasks;
-      f(begin, end - begin);
+    const index_t height = rows < 2048 ? 128 : 256;
+    detail::host_parallel_for((rows + height - 1) / height, [&](index_t task) {
+      f(task * height, std::min(height, rows - task * height));
     });
   }
 };

@@ -30,12 +30,13 @@ inline int max_threads() {
 #endif
 }
 
-/// Calls f(i) once for every i in [0, n), on all threads when there is more than one i.
-/// An exception thrown by f must not leave it.
+/// Calls f(i) once for every i in [0, n) inside a parallel region, on all threads.
+/// An exception thrown by f must not leave it. A single i has its region too: libraries that would
+/// split the work of f over threads themselves (Eigen) see it and do not.
 template <class Index, class F>
 void host_parallel_for(Index n, const F& f) {
 #if defined(_OPENMP)
-#pragma omp parallel for schedule(dynamic, 1) if (n > 1)
+#pragma omp parallel for schedule(dynamic, 1)
   for (Index i = 0; i < n; ++i) f(i);
 #else
   for (Index i = 0; i < n; ++i) f(i);
