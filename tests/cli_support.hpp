@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -103,6 +105,8 @@ inline Outcome run(const fs::path& program, const Arguments& arguments,
     if (input < 0 || output < 0 || ::dup2(input, 0) < 0 || ::dup2(output, 1) < 0 ||
         ::dup2(err[1], 2) < 0 || ::chdir(where.c_str()) != 0)
       ::_exit(126);
+    // Threads that wait by spinning take minutes where cores are shared with other tests.
+    ::setenv("OMP_WAIT_POLICY", "passive", 0);
     ::execv(argv[0], argv.data());
     ::_exit(127);
   }

@@ -706,7 +706,8 @@ BOOST_AUTO_TEST_CASE(inputs_that_cannot_be_used_name_the_file_and_the_cause) {
   refuse_tensors("no W", {H}, {"there is no tensor 'W'"});
   refuse_tensors("neither H nor X", {W}, {"H (in, in)", "X (tokens, in)", "neither"});
   refuse_tensors("smaller H", {W, cli::tensor("H", Matrix<float>(16, 16))}, {"(8, 16)", "(8, 32)"});
-  refuse_tensors("oblong H", {W, cli::tensor("H", Matrix<float>(32, 16))}, {"H", "square", "(32, 16)"});
+  refuse_tensors("oblong H", {W, cli::tensor("H", Matrix<float>(32, 16))},
+                 {"H", "square", "(32, 16)"});
   refuse_tensors("narrow X", {W, cli::tensor("X", Matrix<float>(5, 31))}, {"31", "32"});
   refuse_tensors("X without tokens", {W, cli::tensor("X", Matrix<float>(0, 32))}, {"X", "token"});
   refuse_tensors("W without rows", {cli::tensor("W", Matrix<float>(0, 32)), H}, {"(0, 32)"});
@@ -716,7 +717,8 @@ BOOST_AUTO_TEST_CASE(inputs_that_cannot_be_used_name_the_file_and_the_cause) {
                  {"weights", "(7, 31)"});
   refuse_tensors("NaN in H", {W, cli::tensor("H", with(layer.H, 4, 5, nan))}, {"H", "(4, 5)"});
   refuse_tensors("infinity in X", {W, cli::tensor("X", with(layer.X, 6, 2, inf))}, {"X", "(6, 2)"});
-  refuse_tensors("asymmetric H", {W, cli::tensor("H", with(layer.H, 4, 5, 1e3f))}, {"H", "symmetric"});
+  refuse_tensors("asymmetric H", {W, cli::tensor("H", with(layer.H, 4, 5, 1e3f))},
+                 {"H", "symmetric"});
   refuse_tensors("negative diagonal of H", {W, cli::tensor("H", with(layer.H, 5, 5, -1))}, {"H"});
   refuse_tensors("integers as W",
                  {{"W", "I32", {8, 32}, std::vector<std::byte>(8 * 32 * 4)}, H},

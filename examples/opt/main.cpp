@@ -194,10 +194,15 @@ pare::Json config_json(const Arguments& arguments, const Inputs& inputs,
   return json;
 }
 
-void check_outputs(const Arguments& arguments) {
-  if (arguments.save) tool::require_savable(*arguments.save);
-  if (arguments.report) tool::require_creatable("--report", *arguments.report);
-}
+/// Where results go, checked before any work.
+struct Outputs {
+  std::optional<tool::fs::path> save, report;
+
+  explicit Outputs(const Arguments& arguments) {
+    if (arguments.save) save = tool::savable_folder(*arguments.save);
+    if (arguments.report) report = tool::reportable_file(*arguments.report);
+  }
+};
 
 void run_compress(const Arguments& arguments) {
   const pare::CompressionRequest request = tool::checked(arguments.flags);
@@ -207,7 +212,7 @@ void run_compress(const Arguments& arguments) {
   if (arguments.gmp && arguments.flags.act_order)
     throw usage_error("--gmp with --act-order: magnitude pruning has no Hessian to order by; leave "
                       "one of them out");
-  check_outputs(arguments);
+  const Outputs outputs(arguments);
   const Inputs inputs = read_inputs(arguments);
   require_selected(arguments, inputs.config);
   Model model = pare::load_opt<B, float>(tool::fs::path(arguments.model));
@@ -234,32 +239,32 @@ void run_compress(const Arguments& arguments) {
   print_perplexities(dense, "dense");
   print_perplexities(compressed, "compressed");
 
-  if (arguments.save) {
-    tool::save_model(model, arguments.model, *arguments.save);
+  if (outputs.save) {
+    tool::save_model(model, arguments.model, *outputs.save);
     std::printf("saved to %s\n", arguments.save->c_str());
   }
-  if (arguments.report) {
+  if (outputs.report) {
     pare::Json report{{"perplexity",
                        {{"dense", to_json(dense)}, {"compressed", to_json(compressed)}}}};
     report.update(pare::to_json(statistics));
     report["totals"]["solver_seconds"] = report["totals"]["seconds"];
     report["totals"]["seconds"] = seconds;
     report["config"] = config_json(arguments, inputs, request);
-    tool::write_report(*arguments.report, report);
+    tool::write_report(*outputs.report, report);
   }
 }
 
 void run_evaluate(const Arguments& arguments) {
   if (arguments.evaluations.empty())
     throw usage_error("--eval: expected at least one NAME=FILE");
-  check_outputs(arguments);
+  const Outputs outputs(arguments);
   const Inputs inputs = read_inputs(arguments);
   const Model model = pare::load_opt<B, float>(tool::fs::path(arguments.model));
   const Perplexities result = evaluate(model, inputs, "given");
   for (const auto& [name, value] : result)
     std::printf("perplexity on %s: %.3f\n", name.c_str(), value);
-  if (arguments.report)
-    tool::write_report(*arguments.report, {{"perplexity", to_json(result)},
+  if (outputs.report)
+    tool::write_report(*outputs.report, {{"perplexity", to_json(result)},
                                            {"config",
                                             {{"model", arguments.model},
                                              {"seqlen", inputs.seqlen},
@@ -347,7 +352,7 @@ void run_compare(const Arguments& arguments) {
   runs[2] = {.name = "quantile 4.0", .request = request_for(4, 4.0, "quantile")};
   runs[3] = {.name = "quantile 3.5", .request = request_for(4, 3.5, "quantile")};
   runs[4] = {.name = "budget 4.0", .request = request_for(4, 4.0, "budget")};
-  check_outputs(arguments);
+  const Outputs outputs(arguments);
   const Inputs inputs = read_inputs(arguments);
   require_selected(arguments, inputs.config);
   for (Run& run : runs) {
@@ -363,7 +368,7 @@ void run_compare(const Arguments& arguments) {
     std::fflush(stdout);
   }
   print_comparison(runs);
-  if (arguments.report) {
+  if (outputs.report) {
     pare::Json report{{"runs", pare::Json::array()}};
     for (const Run& run : runs) {
       pare::Json json{{"name", run.name},
@@ -373,7 +378,7 @@ void run_compare(const Arguments& arguments) {
       json["config"] = run.request ? config_json(arguments, inputs, *run.request) : nullptr;
       report["runs"].push_back(std::move(json));
     }
-    tool::write_report(*arguments.report, report);
+    tool::write_report(*outputs.report, report);
   }
   require_different(runs);
 }

@@ -69,30 +69,48 @@ inline pare::Tokenizer load_tokenizer(const fs::path& folder, const pare::OptCon
   return tokenizer;
 }
 
-/// Throws usage_error unless a new file or folder can be made at `target`.
-inline void require_creatable(const std::string& option, const fs::path& target) {
-  const fs::path parent = fs::absolute(target).lexically_normal().parent_path();
+/// The absolute path of what an option names, links resolved: "DIR", "DIR/" and "./DIR" are one.
+inline fs::path output_path(const std::string& option, const std::string& given) {
+  if (given.empty()) throw usage_error(option + ": expected a name, got an empty one");
+  fs::path path = fs::absolute(given).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();
+  std::error_code error;
+  const fs::path resolved = fs::weakly_canonical(path, error);
+  return error ? path : resolved;
+}
+
+/// Throws usage_error unless the folder in which `path` is to be made exists and can be written.
+inline void require_parent(const std::string& option, const std::string& given,
+                           const fs::path& path) {
+  const fs::path parent = path.parent_path();
   std::error_code error;
   if (!fs::is_directory(parent, error))
-    throw usage_error(option + " " + target.string() + ": the folder " + parent.string() +
-                      " does not exist");
+    throw usage_error(option + " " + given + ": there is no folder " + parent.string());
   if (::access(parent.c_str(), W_OK) != 0)
-    throw usage_error(option + " " + target.string() + ": the folder " + parent.string() +
+    throw usage_error(option + " " + given + ": the folder " + parent.string() +
                       " cannot be written");
 }
 
-/// Checks --save before hours of work: the folder is new or empty and can be made.
-inline void require_savable(const fs::path& folder) {
+/// Checks --save before hours of work. Returns the folder: new or empty.
+inline fs::path savable_folder(const std::string& given) {
+  const fs::path path = output_path("--save", given);
   std::error_code error;
-  const fs::path target = folder / "";  // "DIR" and "DIR/" are the same folder
-  if (fs::exists(target, error)) {
-    if (!fs::is_directory(target, error))
-      throw usage_error("--save " + folder.string() + ": exists and is not a folder");
-    if (!fs::is_empty(target, error))
-      throw usage_error("--save " + folder.string() +
-                        ": the folder is not empty; name a new one");
-  }
-  require_creatable("--save", target.parent_path());
+  if (fs::exists(path, error) && !fs::is_directory(path, error))
+    throw usage_error("--save " + given + ": exists and is not a folder");
+  if (fs::is_directory(path, error) && !fs::is_empty(path, error))
+    throw usage_error("--save " + given + ": the folder is not empty; name a new one");
+  require_parent("--save", given, path);
+  return path;
+}
+
+/// Checks --report before hours of work. Returns the file.
+inline fs::path reportable_file(const std::string& given) {
+  const fs::path path = output_path("--report", given);
+  std::error_code error;
+  if (given.back() == '/' || fs::is_directory(path, error))
+    throw usage_error("--report " + given + ": names a folder; name a file");
+  require_parent("--report", given, path);
+  return path;
 }
 
 /// Writes a Hugging Face folder: the source's files with the compressed weights in place of the
@@ -111,8 +129,7 @@ void save_model(const pare::OptModel<B, T>& model, const fs::path& source, const
     return pare::encode_floats(values, found->second->dtype);
   };
 
-  const fs::path target = (folder / "").parent_path();
-  fs::path partial = target;
+  fs::path partial = folder;
   partial += ".partial-" + std::to_string(::getpid());
   try {
     fs::create_directories(partial);
@@ -126,7 +143,7 @@ void save_model(const pare::OptModel<B, T>& model, const fs::path& source, const
     if (checkpoint.sharded())
       fs::copy_file(source / pare::Checkpoint::index_name,
                     partial / pare::Checkpoint::index_name);
-    fs::rename(partial, target);  // replaces an empty folder
+    fs::rename(partial, folder);  // replaces an empty folder
   } catch (const std::exception& e) {
     std::error_code ignored;
     fs::remove_all(partial, ignored);
@@ -136,7 +153,9 @@ void save_model(const pare::OptModel<B, T>& model, const fs::path& source, const
 
 /// Writes JSON to a file, whole or not at all.
 inline void write_report(const fs::path& file, const pare::Json& report) {
-  const std::string text = report.dump(2) + "\n";
+  // Names of files and texts may be any bytes; JSON is UTF-8.
+  const std::string text =
+      report.dump(2, ' ', false, pare::Json::error_handler_t::replace) + "\n";
   try {
     pare::detail::AtomicFile out{file};
     out.write(std::as_bytes(std::span(text)));
