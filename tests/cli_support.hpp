@@ -24,6 +24,7 @@
 #include <nlohmann/json.hpp>
 
 #include "pare/storage/safetensors.hpp"
+#include "files.hpp"
 #include "support.hpp"
 
 namespace cli {
@@ -34,32 +35,9 @@ using Arguments = std::vector<std::string>;
 using pare::index_t;
 using pare::Matrix;
 
-/// A folder of its own, removed at the end.
-struct Folder {
-  Folder() {
-    std::string name = (fs::temp_directory_path() / "pare_cli_XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr)
-      throw std::runtime_error(name + ": " + std::strerror(errno));
-    path = name;
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  ~Folder() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-  fs::path operator/(const fs::path& name) const { return path / name; }
-  fs::path path;
-};
-
-inline void write_text(const fs::path& path, std::string_view text) {
-  std::ofstream(path, std::ios::binary) << text;
-}
-
-inline std::string read_text(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
+using test::Folder;
+using test::read_text;
+using test::write_text;
 
 /// Everything below a folder, with the content of files: equal listings mean nothing was touched.
 inline std::map<std::string, std::size_t> listing(const fs::path& folder) {

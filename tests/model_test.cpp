@@ -18,9 +18,9 @@
 #include <tuple>
 #include <vector>
 
-#include "pare/backend/eigen_model.hpp"
-#include "pare/backend/host.hpp"
-#include "pare/backend/reference_model.hpp"
+#include "files.hpp"
+#include "pare/backend/eigen.hpp"
+#include "pare/backend/reference.hpp"
 #include "pare/model/opt.hpp"
 #include "pare/model/perplexity.hpp"
 #include "pare/model/tokenizer.hpp"
@@ -34,12 +34,8 @@ using ids_t = std::vector<std::int32_t>;
 
 namespace {
 
-struct EigenBackend : pare::backend::HostMemory, pare::backend::EigenModelOps {
-  static constexpr std::string_view name = "eigen";
-};
-struct ReferenceBackend : pare::backend::HostMemory, pare::backend::ReferenceModelOps {
-  static constexpr std::string_view name = "reference";
-};
+using EigenBackend = pare::backend::Eigen;
+using ReferenceBackend = pare::backend::Reference;
 struct NoModels : pare::backend::HostMemory {
   static constexpr std::string_view name = "none";
 };
@@ -57,23 +53,14 @@ using cases = boost::mpl::list<Case<EigenBackend, float>, Case<EigenBackend, dou
 
 /// Folder of the shared test data, empty when there is none.
 fs::path shared_folder() {
-  fs::path folder;
-#ifdef PARE_SHARED_DIR
-  folder = PARE_SHARED_DIR;
-#endif
-  if (const char* set = std::getenv("PARE_SHARED")) folder = set;
-  if (!folder.empty() && fs::is_directory(folder)) return folder;
-  std::cout << "skipped: " << utf::framework::current_test_case().p_name
-            << ": shared data not found" << std::endl;
-  return {};
+  return test::shared_folder(utf::framework::current_test_case().p_name.get())
+      .value_or(fs::path());
 }
 
 /// The model folder called `name`: from the examples where they ship it, else the shared one.
 fs::path model_folder(const std::string& name) {
-#ifdef PARE_EXAMPLES_DATA
   const fs::path data = fs::path(PARE_EXAMPLES_DATA) / name;
   if (fs::exists(data / "config.json")) return data;
-#endif
   const fs::path shared = shared_folder();
   return shared.empty() ? fs::path() : shared / "models" / name;
 }

@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "files.hpp"
 #include "pare/storage/checkpoint.hpp"
 #include "pare/storage/safetensors.hpp"
 
@@ -25,28 +26,9 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// A folder of its own for each test, removed at the end.
-struct Folder {
-  Folder() {
-    static int counter = 0;
-    path = fs::temp_directory_path() /
-           ("pare_storage_" + std::to_string(::getpid()) + "_" + std::to_string(counter++));
-    fs::create_directories(path);
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  ~Folder() { fs::remove_all(path); }
-  fs::path path;
-};
-
-void write_text(const fs::path& path, const std::string& text) {
-  std::ofstream(path, std::ios::binary) << text;
-}
-
-std::string read_text(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
+using test::Folder;
+using test::read_text;
+using test::write_text;
 
 /// A safetensors file from its parts: length, header, `data_bytes` of data.
 std::string make_file(const std::string& header, std::size_t data_bytes) {
@@ -94,18 +76,6 @@ pare::TensorData float_tensor(const std::string& name, std::vector<float> values
 
 constexpr pare::DType float_types[] = {pare::DType::f16, pare::DType::bf16, pare::DType::f32,
                                        pare::DType::f64};
-
-/// Folder of the shared test data, empty when there is none.
-fs::path shared_folder() {
-  fs::path folder;
-#ifdef PARE_SHARED_DIR
-  folder = PARE_SHARED_DIR;
-#endif
-  if (const char* set = std::getenv("PARE_SHARED")) folder = set;
-  if (!folder.empty() && fs::is_directory(folder)) return folder;
-  std::cout << "skipped: shared data not found" << std::endl;
-  return {};
-}
 
 }  // namespace
 
@@ -495,8 +465,9 @@ BOOST_AUTO_TEST_CASE(folders_without_weights) {
 }
 
 BOOST_AUTO_TEST_CASE(shared_models_open) {
-  const fs::path shared = shared_folder();
-  if (shared.empty()) return;
+  const auto found = test::shared_folder("the shared models and golden files");
+  if (!found) return;
+  const fs::path& shared = *found;
   const pare::Checkpoint small(shared / "models" / "opt-small");
   BOOST_TEST(small.files().size() == 4u);
   const auto embedding = small.read_float("model.decoder.embed_positions.weight");

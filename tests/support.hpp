@@ -20,6 +20,7 @@
 #include "pare/backend/reference.hpp"
 #include "pare/calibration/calibration.hpp"
 #include "pare/core/scalar.hpp"
+#include "files.hpp"
 
 namespace test {
 
@@ -172,18 +173,6 @@ std::string message_of(const F& f) {
   } catch (const E& e) {
     return e.what();
   }
-  return {};
-}
-
-/// The folder of shared data, or nothing; then one line says what was skipped.
-inline std::optional<std::filesystem::path> shared_folder(std::string_view what) {
-  std::filesystem::path folder;
-#if defined(PARE_SHARED_DIR)
-  folder = PARE_SHARED_DIR;
-#endif
-  if (const char* given = std::getenv("PARE_SHARED")) folder = given;
-  if (!folder.empty() && std::filesystem::is_directory(folder)) return folder;
-  std::cout << "skipped: " << what << ": set PARE_SHARED to the folder of shared data\n";
   return {};
 }
 

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "files.hpp"
 #include "pare/model/tokenizer.hpp"
 #include "pare/storage/safetensors.hpp"
 
@@ -23,31 +24,13 @@ using ids_t = std::vector<std::int32_t>;
 
 namespace {
 
-/// Folder of the shared test data, empty when there is none.
-fs::path shared_folder() {
-  fs::path folder;
-#ifdef PARE_SHARED_DIR
-  folder = PARE_SHARED_DIR;
-#endif
-  if (const char* set = std::getenv("PARE_SHARED")) folder = set;
-  if (!folder.empty() && fs::is_directory(folder)) return folder;
-  std::cout << "skipped: shared data not found" << std::endl;
-  return {};
-}
-
 /// The tokenizer shipped with the examples.
 const pare::Tokenizer& shipped() {
   static const pare::Tokenizer tokenizer = [] {
-    const fs::path data = PARE_EXAMPLES_DATA;
-    const fs::path folder = fs::exists(data / "vocab.json") ? data : data / "opt-tiny";
+    const fs::path folder = fs::path(PARE_EXAMPLES_DATA) / "opt-tiny";
     return pare::Tokenizer::load(folder / "vocab.json", folder / "merges.txt");
   }();
   return tokenizer;
-}
-
-std::string read_text(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
 }
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -274,15 +257,16 @@ BOOST_AUTO_TEST_CASE(broken_vocabularies) {
 }
 
 BOOST_AUTO_TEST_CASE(ids_of_the_shared_texts) {
-  const fs::path shared = shared_folder();
-  if (shared.empty()) return;
+  const auto found = test::shared_folder("token ids of the shared texts");
+  if (!found) return;
+  const fs::path& shared = *found;
   const pare::SafetensorsFile golden(shared / "golden" / "tokens.safetensors");
   for (const std::string model : {"opt-tiny", "opt-small"}) {
     const fs::path folder = shared / "models" / model;
     const auto tokenizer = pare::Tokenizer::load(folder / "vocab.json", folder / "merges.txt");
     for (const std::string name :
          {"c4.calib", "c4.test", "hard", "ptb.test", "sampled.eval", "wikitext2.test"}) {
-      const std::string text = read_text(shared / "text" / (name + ".txt"));
+      const std::string text = test::read_text(shared / "text" / (name + ".txt"));
       BOOST_REQUIRE(!text.empty());
       const auto start = std::chrono::steady_clock::now();
       const ids_t ids = tokenizer.encode(text);

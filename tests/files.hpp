@@ -1,0 +1,56 @@
+// Files in tests: the folder of shared data, folders of their own, whole reads and writes.
+#pragma once
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+namespace test {
+
+/// The folder of shared data, or nothing; then one line says what was skipped.
+inline std::optional<std::filesystem::path> shared_folder(std::string_view what) {
+  std::filesystem::path folder = PARE_SHARED_DIR;
+  if (const char* given = std::getenv("PARE_SHARED")) folder = given;
+  if (!folder.empty() && std::filesystem::is_directory(folder)) return folder;
+  std::cout << "skipped: " << what << ": set PARE_SHARED to the folder of shared data\n";
+  return {};
+}
+
+/// A folder of its own, removed at the end.
+struct Folder {
+  Folder() {
+    std::string name = (std::filesystem::temp_directory_path() / "pare_test_XXXXXX").string();
+    if (::mkdtemp(name.data()) == nullptr)
+      throw std::runtime_error(name + ": " + std::strerror(errno));
+    path = name;
+  }
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+  ~Folder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path, ignored);
+  }
+  std::filesystem::path operator/(const std::filesystem::path& name) const { return path / name; }
+  std::filesystem::path path;
+};
+
+inline void write_text(const std::filesystem::path& path, std::string_view text) {
+  std::ofstream(path, std::ios::binary) << text;
+}
+
+inline std::string read_text(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+}  // namespace test
