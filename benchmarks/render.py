@@ -1,6 +1,7 @@
 """Renders the JSON of a benchmark run as a Markdown page.
 
-usage: render.py FOLDER   reads FOLDER/cpu.json and, where it is there, FOLDER/cpu_peer.json
+usage: render.py FOLDER   reads FOLDER/cpu.json, FOLDER/cpu_opt.json and, where it is there,
+                          FOLDER/cpu_peer.json
 """
 import json
 import pathlib
@@ -35,9 +36,8 @@ def main(folder):
     run, peer = load(folder / "cpu.json"), load(folder / "cpu_peer.json")
     context = run["context"]
     print("# CPU benchmarks\n")
-    print("Rendered by `benchmarks/run.sh` from `cpu.json`"
-          + (" and `cpu_peer.json`" if peer else "") + "; do not edit.\n")
-    print(f"{context['date']}, {context['num_cpus']} cores at {context['mhz_per_cpu']} MHz, "
+    print("Rendered by `benchmarks/run.sh` from the JSON beside it; do not edit.\n")
+    print(f"{context['date'][:10]}, {context['num_cpus']} cores at {context['mhz_per_cpu']} MHz, "
           "float32, Eigen backend.\n")
     peers = {}
     if peer:
@@ -71,6 +71,11 @@ def main(folder):
         else:
             print(f"| factor U | {columns} | {entry['real_time']:.1f} "
                   f"| {entry['llt_ms']:.1f} (one Eigen LLT) | {entry['times_llt']:.2f} |")
+    entry = load(folder / "cpu_opt.json")["benchmarks"][0]
+    print(f"\nA whole model of opt-small's shape (6 layers, hidden 512, ffn 2048), 128 x 512 "
+          f"calibration tokens, 50 % + 4 bit: {entry['real_time']:.1f} s, "
+          f"{entry['times_gemm']:.2f} times its {entry['gflop']:.0f} GFLOP of products at the rate "
+          f"of Eigen's own product, peak memory {entry['peak_mib']:.0f} MiB.")
 
 
 if __name__ == "__main__":

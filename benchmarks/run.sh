@@ -1,17 +1,22 @@
 #!/usr/bin/env bash
 # Runs the benchmarks and renders docs/benchmarks/cpu.md from their JSON. With PARE_PYTHON set to a
-# Python that has torch, the peer is timed on the same problem, in turn with ours.
+# Python that has torch, the published algorithm is timed as well, on problems of the same shape.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../cmake/setup.sh"
-pare_build solver_benchmark pare-opt
-out=$pare_root/docs/benchmarks
+pare_build solver_benchmark opt_benchmark
+cd "$pare_root"
+out=docs/benchmarks
 mkdir -p "$out"
-"$pare_root/build/bin/solver_benchmark" --benchmark_out="$out/cpu.json" \
-  --benchmark_out_format=json "$@"
+for name in solver opt; do
+  result=$out/cpu$([ $name = solver ] || echo _$name).json
+  build/bin/${name}_benchmark --benchmark_out="$result" --benchmark_out_format=json
+  sed -i '/"host_name"/d' "$result"
+done
 if [ -n "${PARE_PYTHON:-}" ]; then
-  "$PARE_PYTHON" "$pare_root/benchmarks/peers/sparsegpt_torch.py" bench --shape 2048x2048 \
+  "$PARE_PYTHON" benchmarks/peers/sparsegpt_torch.py bench \
+    --shape 768x768 --shape 3072x768 --shape 768x3072 --shape 2048x2048 \
     --config 50+4 --config prune50 --config 2:4 --config gptq4 \
     --threads "$(nproc)" --repeat 5 >"$out/cpu_peer.json"
 fi
-python3 "$pare_root/benchmarks/render.py" "$out" >"$out/cpu.md"
-echo "rendered docs/benchmarks/cpu.md"
+python3 benchmarks/render.py "$out" >"$out/cpu.md"
+echo "rendered $out/cpu.md"

@@ -190,6 +190,8 @@ pare::Json config_json(const Arguments& arguments, const Inputs& inputs,
   json["prune_only"] = arguments.prune_only;
   json["invert"] = arguments.invert;
   json["gmp"] = arguments.gmp;
+  json["eval"] = arguments.evaluations;
+  json["save"] = arguments.save ? pare::Json(*arguments.save) : pare::Json(nullptr);
   json["backend"] = B::name;
   return json;
 }
@@ -304,7 +306,9 @@ void require_different(const std::vector<Run>& runs) {
       if (runs[a].fingerprints == runs[b].fingerprints)
         pairs += (pairs.empty() ? "\"" : ", \"") + runs[a].name + "\" and \"" + runs[b].name + "\"";
   if (!pairs.empty())
-    throw pare::error("different configurations gave identical weights: " + pairs);
+    throw pare::error("different configurations gave identical weights: " + pairs +
+                      "; either bits were chosen and never applied, or all scores are so alike "
+                      "that the policy chose uniform bits");
 }
 
 void print_comparison(const std::vector<Run>& runs) {

@@ -52,7 +52,7 @@ struct CompressionProgress {
 namespace detail {
 
 /// Tokens of one forward batch: large enough for fast products, small enough to stay small.
-inline constexpr index_t batch_tokens = 2048;
+inline constexpr index_t batch_tokens = 4096;
 
 /// Which calibration a linear shares: 0 for k, v and q, then out_proj, fc1, fc2.
 inline constexpr std::array<int, 6> input_of_linear{0, 0, 0, 1, 2, 3};
