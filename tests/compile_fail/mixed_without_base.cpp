@@ -1,4 +1,8 @@
 #include "pare/solver/compression.hpp"
 using namespace pare;
+#ifdef PARE_MISUSE
+using Config = Compression<Unstructured, MixedPrecision<Budget>>;
+#else
 using Config = Compression<Unstructured, BaseQuantizer, MixedPrecision<Budget>>;
-static_assert(Config::mixed);
+#endif
+static_assert(sizeof(Config) > 0);

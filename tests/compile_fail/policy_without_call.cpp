@@ -1,5 +1,9 @@
 #include "pare/solver/compression.hpp"
 using namespace pare;
+#ifdef PARE_MISUSE
+struct Policy {};
+static_assert(!AllocationPolicy<Policy>);
+#else
 struct Policy {
   std::vector<std::uint8_t> operator()(std::span<const double> scores, std::span<const int> tiers,
                                        std::optional<double>) const {
@@ -7,4 +11,6 @@ struct Policy {
   }
 };
 static_assert(AllocationPolicy<Policy>);
-static_assert(Compression<Dense, BaseQuantizer, MixedPrecision<Policy>>::mixed);
+#endif
+using Config = Compression<Dense, BaseQuantizer, MixedPrecision<Policy>>;
+static_assert(sizeof(Config) > 0);
