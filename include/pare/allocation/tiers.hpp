@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <charconv>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -71,12 +72,10 @@ inline void require_tiers(std::span<const int> tiers) {
                          tiers_text(tiers));
 }
 
-/// Text of a number without trailing zeros.
+/// The shortest text that reads back as the number.
 inline std::string number_text(double value) {
-  std::string text = std::to_string(value);
-  text.erase(text.find_last_not_of('0') + 1);
-  if (!text.empty() && text.back() == '.') text.pop_back();
-  return text;
+  char text[32];
+  return {text, std::to_chars(text, text + sizeof text, value).ptr};
 }
 
 /// Throws unattainable_error, stating the range, unless lowest tier <= target <= highest tier.
