@@ -191,7 +191,8 @@ struct Budget {
   /// @param scores  s_i >= 0, the distortion of channel i at 0 bits
   /// @param tiers   widths in bits, strictly increasing
   /// @param target  mean bits per channel, within the tiers; required
-  /// @return        bits per channel. Ties in gain go by channel index.
+  /// @return        bits per channel. Equal gains climb tier by tier, in each by score, then by
+  ///                channel index.
   /// @throws argument_error without a target or for a negative score
   std::vector<std::uint8_t> operator()(std::span<const double> scores, std::span<const int> tiers,
                                        std::optional<double> target) const {
@@ -205,31 +206,38 @@ struct Budget {
     for (std::size_t k = 0; k < tiers.size(); ++k) curve[k] = std::pow(4.0, -tiers[k]);
     const std::vector<std::size_t> hull = detail::lower_convex_hull(tiers, curve);
 
-    struct Step {
-      double gain;  // distortion removed per bit
-      std::uint32_t channel;
-      std::uint32_t from;  // position on the hull
-    };
-    std::vector<Step> steps;
-    steps.reserve(n * (hull.size() - 1));
-    for (std::size_t i = 0; i < n; ++i)
-      for (std::size_t h = 0; h + 1 < hull.size(); ++h)
-        steps.push_back({scores[i] * (curve[hull[h]] - curve[hull[h + 1]]) /
-                             (tiers[hull[h + 1]] - tiers[hull[h]]),
-                         std::uint32_t(i), std::uint32_t(h)});
-    std::sort(steps.begin(), steps.end(), [](const Step& a, const Step& b) {
-      if (a.gain != b.gain) return a.gain > b.gain;
-      // Equal gains (all of them zero, say) climb tier by tier, not channel by channel.
-      return a.from != b.from ? a.from < b.from : a.channel < b.channel;
-    });
+    // Gains fall with the score within a step of the hull, so one sort and a merge order them all.
+    std::vector<std::uint32_t> rank(n);
+    std::iota(rank.begin(), rank.end(), 0u);
+    std::stable_sort(rank.begin(), rank.end(),
+                     [&](std::uint32_t a, std::uint32_t b) { return scores[a] > scores[b]; });
+    const std::size_t steps = hull.size() - 1;
+    std::vector<int> cost(steps);
+    std::vector<double> removed(steps);  // distortion removed per bit and unit of score
+    for (std::size_t h = 0; h < steps; ++h) {
+      cost[h] = tiers[hull[h + 1]] - tiers[hull[h]];
+      removed[h] = (curve[hull[h]] - curve[hull[h + 1]]) / cost[h];
+    }
+    const int cheapest = *std::min_element(cost.begin(), cost.end());
+    std::vector<std::size_t> next(steps, 0);  // in rank, the channel to climb step h next
+    std::vector<std::uint32_t> level(n, 0);   // position on the hull
     std::int64_t left =
         detail::bit_budget(*target, n) - std::int64_t(n) * std::int64_t(tiers.front());
-    std::vector<std::uint32_t> level(n, 0);
-    for (const Step& step : steps) {
-      const int cost = tiers[hull[step.from + 1]] - tiers[hull[step.from]];
-      if (level[step.channel] != step.from || cost > left) continue;
-      level[step.channel] = step.from + 1;
-      left -= cost;
+    while (left >= cheapest) {
+      std::size_t best = steps;
+      double gain = 0;
+      for (std::size_t h = 0; h < steps; ++h) {
+        if (next[h] == n) continue;
+        const double here = scores[rank[next[h]]] * removed[h];
+        if (best < steps && here <= gain) continue;
+        best = h;
+        gain = here;
+      }
+      if (best == steps) break;
+      const std::uint32_t channel = rank[next[best]++];
+      if (level[channel] != best || cost[best] > left) continue;
+      ++level[channel];
+      left -= cost[best];
     }
     std::vector<std::uint8_t> bits(n);
     for (std::size_t i = 0; i < n; ++i) bits[i] = std::uint8_t(tiers[hull[level[i]]]);
