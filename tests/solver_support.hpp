@@ -24,6 +24,7 @@ struct Problem {
   index_t rows = 12, cols = 40;
   std::vector<index_t> dead = {};
   std::uint64_t seed = 1;
+  double weight_scale = 1, input_scale = 1;
 };
 
 template <class B, class T>
@@ -34,10 +35,11 @@ struct Data {
   Calibration<B, T> calibration;
 
   explicit Data(const Problem& p)
-      : W(random_normal<T>(p.rows, p.cols, p.seed, 0.1)),
+      : W(random_normal<T>(p.rows, p.cols, p.seed, 0.1 * p.weight_scale)),
         weights(upload<B>(W)),
         calibration(p.cols) {
     Matrix<T> X = correlated_activations<T>(2 * p.cols + 10, p.cols, p.seed + 100, 0.1);
+    for (index_t i = 0; i < X.size(); ++i) X.data()[i] *= T(p.input_scale);
     for (const index_t j : p.dead)
       for (index_t t = 0; t < X.rows(); ++t) X(t, j) = 0;
     const auto device = upload<B>(X);

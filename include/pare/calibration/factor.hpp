@@ -1,6 +1,7 @@
 // The factor U of the inverse Hessian.
 #pragma once
 
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -89,7 +90,8 @@ Factor<B, T> factorize(const Calibration<B, T>& calibration, const FactorOptions
   factor.dead.assign(std::size_t(n), 0);
   double mean = 0;
   for (std::size_t j = 0; j < std::size_t(n); ++j) {
-    if (!std::isfinite(factor.hessian_diagonal[j]))
+    // Twice: the damping may add as much again.
+    if (!(2 * factor.hessian_diagonal[j] <= double(std::numeric_limits<T>::max())))
       throw non_finite_error("H: the activations of input " + std::to_string(j) +
                                  " overflow the scalar type when squared",
                              index_t(j), index_t(j));

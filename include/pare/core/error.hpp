@@ -28,7 +28,8 @@ class shape_error : public argument_error {
   using argument_error::argument_error;
 };
 
-/// NaN or infinity where a finite number is needed. `row()` and `column()` say where.
+/// NaN or infinity where a finite number is needed. `row()` and `column()` say where; a column of
+/// -1 means the whole row.
 class non_finite_error : public argument_error {
  public:
   non_finite_error(const std::string& message, std::ptrdiff_t row, std::ptrdiff_t column)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "pare/calibration/factor.hpp"
@@ -43,13 +44,14 @@ inline std::vector<index_t> inverse_order(const std::vector<index_t>& order) {
   return position;
 }
 
-/// Sums over the columns of each row of W, (out, 4): w . mean, w G w^T, |w|, rounding distortion.
+/// Sums over the columns of each row of W, (out, 5): w . mean, w G w^T, |w|, rounding distortion,
+/// sum_j w_j^2 H_jj.
 template <class T>
 struct RowSums {
   MatrixView<const T> weights, product;  // (out, in): W and W G
   const double* mean;                    ///< (in)
   const double* diagonal;                ///< (in): diag(H)
-  MatrixView<double> out;                // (out, 4)
+  MatrixView<double> out;                // (out, 5)
   int bits;
   GridOptions options;
 
@@ -57,18 +59,20 @@ struct RowSums {
     const T* w = weights.row(i);
     const T* p = product.row(i);
     const Grid<T> grid = fit_grid(w, weights.cols, bits, options);
-    double projected = 0, quadratic = 0, magnitude = 0, distortion = 0;
+    double projected = 0, quadratic = 0, magnitude = 0, distortion = 0, spread = 0;
     for (index_t j = 0; j < weights.cols; ++j) {
       const double d = double(w[j]) - double(round_to_grid(w[j], grid.scale, grid.zero, grid.top));
       projected += double(w[j]) * mean[j];
       quadratic += double(w[j]) * double(p[j]);
       magnitude += std::abs(double(w[j]));
       distortion += d * d * diagonal[j];
+      spread += double(w[j]) * double(w[j]) * diagonal[j];
     }
     out(i, 0) = projected;
     out(i, 1) = quadratic;
     out(i, 2) = magnitude;
     out(i, 3) = distortion;
+    out(i, 4) = spread;
   }
 };
 
@@ -164,7 +168,7 @@ OutputMoments output_moments(const ScoringInput<B, T>& in) {
   const InputMoments moments = in.calibration.moments();
   const auto mean = detail::to_backend<B>(moments.mean);
   const auto diagonal = detail::to_backend<B>(in.calibration.hessian_diagonal());
-  auto sums = B::from_host(Matrix<double>(rows, 4).view());
+  auto sums = B::from_host(Matrix<double>(rows, 5).view());
   B::for_each_row(rows, detail::RowSums<T>{in.weights, product.view(), mean.view().data,
                                            diagonal.view().data, sums.view(), in.bits, in.grid});
   const Matrix<double> s = B::to_host(MatrixView<const double>(sums.view()));
@@ -179,7 +183,12 @@ OutputMoments output_moments(const ScoringInput<B, T>& in) {
   for (index_t i = 0; i < rows; ++i) {
     const std::size_t at = std::size_t(i);
     const double mu = s(i, 0), quadratic = std::max(0.0, s(i, 1));
-    const double variance = std::max(0.0, quadratic / tokens - mu * mu);
+    // Of outputs that hardly vary the difference is rounding error, which a signal divided by its
+    // mean would take for the order of the channels.
+    const double noise = 8 * double(std::numeric_limits<T>::epsilon()) * std::sqrt(double(cols)) *
+                         s(i, 4) / (scale * tokens);
+    const double difference = quadratic / tokens - mu * mu;
+    const double variance = difference > noise ? difference : 0;
     const double sigma = std::sqrt(variance);
     constexpr double pi = 3.14159265358979323846;
     out.mean_abs[at] =

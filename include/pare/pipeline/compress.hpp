@@ -85,7 +85,8 @@ Calibration<B, T> identity_calibration(index_t n) {
 /// @param windows  calibration tokens; may be empty with options.magnitude
 /// @return         one entry per compressed linear, in the order of compression
 /// @throws argument_error when nothing is selected or there are no windows; what the solver throws,
-///         with the linear's name in front
+///         with the linear's name in front; invariant_error naming the linear unless every selected
+///         one is in the statistics once, with all its channels and the mean bits asked for
 template <class Config, class B, class T>
 Statistics compress_model(OptModel<B, T>& model, const CalibrationWindows& windows,
                           const ModelCompressionOptions& options,
@@ -98,11 +99,11 @@ Statistics compress_model(OptModel<B, T>& model, const CalibrationWindows& windo
   const auto selected = [&](index_t i, const Linear<B, T>& linear) {
     return options.selection.selects(i, linear.name);
   };
-  index_t chosen = 0;
+  std::vector<std::string> chosen;
   for (index_t i = 0; i < layers; ++i)
     for (const auto* linear : model.layers[std::size_t(i)].linears())
-      chosen += selected(i, *linear);
-  if (chosen == 0)
+      if (selected(i, *linear)) chosen.push_back(linear->name);
+  if (chosen.empty())
     throw argument_error("selection: no linear of the model's " + std::to_string(layers) +
                          " layers matches");
   if (!options.magnitude && windows.count() < 1)
@@ -194,7 +195,15 @@ Statistics compress_model(OptModel<B, T>& model, const CalibrationWindows& windo
     else
       advance(1);
   }
+  require_layers(statistics, chosen);
   require_counted(statistics, Config::quantizes);
+  if constexpr (Config::quantizes) {
+    const SolverOptions& o = solver.options();
+    const std::vector<int> tiers =
+        Config::mixed ? o.tiers.value_or(default_tiers()) : std::vector<int>{*o.bits};
+    for (const LayerStatistics& layer : statistics.layers)
+      require_mean_bits(layer, o.target_average_bits, tiers);
+  }
   return statistics;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <optional>
 #include <string>
@@ -90,6 +91,48 @@ inline void require_counted(const Statistics& statistics, bool quantized) {
   }
   if (quantized && statistics.layers.empty())
     throw invariant_error(2, "quantization was asked for and no channel was recorded");
+}
+
+/// Throws invariant_error (post-condition 2) unless the statistics hold every selected linear once,
+/// in order, and no other.
+/// @param names  of the selected linears, in the order of compression
+inline void require_layers(const Statistics& statistics, const std::vector<std::string>& names) {
+  for (std::size_t i = 0; i < std::max(names.size(), statistics.layers.size()); ++i) {
+    const std::string expected = i < names.size() ? names[i] : "no more linears";
+    const std::string found =
+        i < statistics.layers.size() ? statistics.layers[i].name : "no more linears";
+    if (expected != found)
+      throw invariant_error(2, "statistics: expected " + expected + ", found " + found);
+  }
+}
+
+/// Throws invariant_error (post-condition 1) unless the widths recorded of a quantized linear are
+/// tiers, their mean is the one recorded, and it is at most the target and less than one step of
+/// one channel below it.
+/// @param target  mean bits per channel; none: any mean will do
+/// @param tiers   widths a channel may have, increasing; the base width alone without a policy
+inline void require_mean_bits(const LayerStatistics& layer, std::optional<double> target,
+                              const std::vector<int>& tiers) {
+  double spent = 0;
+  int widest_step = 0;  // of the steps that are still to be had
+  for (const auto& [bits, count] : layer.bits_histogram) {
+    const auto tier = std::find(tiers.begin(), tiers.end(), bits);
+    if (tier == tiers.end())
+      throw invariant_error(1, layer.name + ": recorded channels of " + std::to_string(bits) +
+                                   " bits, which is no tier");
+    spent += double(bits) * double(count);
+    if (tier + 1 != tiers.end()) widest_step = std::max(widest_step, *(tier + 1) - *tier);
+  }
+  const double channels = double(layer.channels), mean = layer.average_bits.value_or(0);
+  if (!(std::abs(mean * channels - spent) <= 1e-6))
+    throw invariant_error(1, layer.name + ": mean bits " + std::to_string(mean) +
+                                 " recorded of channels whose mean is " +
+                                 std::to_string(spent / channels));
+  if (!target) return;
+  const double left = *target * channels - spent;
+  if (left < -1e-6 || (widest_step > 0 && left >= widest_step + 1e-6))
+    throw invariant_error(1, layer.name + ": mean bits " + std::to_string(mean) + " for target " +
+                                 std::to_string(*target));
 }
 
 }  // namespace pare

@@ -104,7 +104,8 @@ class SparseGPTSolver {
   /// Compresses one linear.
   /// @param W            (out, in), finite, in the backend's memory; not changed
   /// @param calibration  of its inputs (in)
-  /// @throws shape_error, non_finite_error, argument_error (inputs not divisible by the group),
+  /// @throws shape_error, non_finite_error (also when W times the inputs overflows T),
+  ///         argument_error (inputs not divisible by the group),
   ///         factorization_error, invariant_error
   Layer solve(MatrixView<const T> W, const Calibration<B, T>& calibration) {
     require_inputs(W, calibration.in_features());
@@ -151,7 +152,7 @@ class SparseGPTSolver {
     B::for_each_element(W.rows, W.cols,
                         detail::ScatterColumns<std::uint8_t>{mask_.view(), layer.mask.view(),
                                                              order.view().data});
-    verify_layer<B, T>(W, calibration, *factor, layer);
+    verify_layer<B, T>(W, calibration, *factor, layer, Config::quantizes);
     layer.seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return layer;
@@ -341,7 +342,17 @@ class SparseGPTSolver {
     }
     const auto host = B::to_host(detail::as_const(row_loss.view()));
     layer.row_loss.assign(host.data(), host.data() + rows);
-    layer.loss = std::accumulate(layer.row_loss.begin(), layer.row_loss.end(), 0.0);
+    layer.loss = 0;
+    for (index_t i = 0; i < rows; ++i) {
+      layer.loss += layer.row_loss[std::size_t(i)];
+      // Whatever overflows on the way, a weight or an error, ends in its row's loss.
+      if (!std::isfinite(layer.loss))
+        throw non_finite_error("weights (out, in): row " + std::to_string(i) +
+                                   " times its inputs overflows " +
+                                   std::string(scalar_traits<T>::name) +
+                                   "; scale the weights or the inputs",
+                               i, -1);
+    }
   }
 
   struct ClearMask {

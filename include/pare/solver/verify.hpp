@@ -3,8 +3,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
+#include <functional>
 #include <limits>
+#include <numeric>
 #include <string>
+#include <vector>
 
 #include "pare/calibration/factor.hpp"
 #include "pare/core/scalar.hpp"
@@ -19,23 +23,35 @@ namespace detail {
 /// Rows whose loss is compared with its closed form; the form costs (in)^2 per row.
 inline constexpr index_t verified_rows = 64;
 
-/// First broken condition of each row: 0 none, 3 off the grid, 4 n:m count, 5 pruned not zero.
+/// Text of a number of any magnitude.
+inline std::string scientific_text(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.6g", value);
+  return text;
+}
+
+/// What is wrong with a row; the earlier ones hide the later.
+enum class RowFault : std::int32_t { none, grid_width, off_grid, group_count, not_zero };
+
+/// Finds the first fault of each row in one pass over its weights.
 template <class T>
 struct VerifyRow {
   MatrixView<const T> weights;          // (out, in)
   MatrixView<const std::uint8_t> mask;  // (out, in)
-  GridView<const T> grids;
-  const std::int32_t* column_grid;  ///< (in), null without a quantizer
+  GridView<const T> grids;              // (grids, out), no rows without a quantizer
+  const std::int32_t* column_grid;      ///< (in), not read without a quantizer
+  const std::uint8_t* bits;             ///< width of grid g of row i: [g * per_grid + i * per_row]
+  index_t per_grid, per_row;
   int zeros, group;
-  std::int32_t* broken;  ///< (out)
+  std::int32_t* fault;  ///< (out), a RowFault each
 
   PARE_HOST_DEVICE void operator()(index_t i) const {
     const T* q = weights.row(i);
     const std::uint8_t* m = mask.row(i);
-    bool on_grid = true, pruned_zero = true, counted = true;
-    for (index_t j = 0; j < weights.cols; ++j)
-      pruned_zero &= m[j] == 0 || q[j] == T(0);
-    if (column_grid != nullptr)
+    bool width = true, on_grid = true, counted = true, pruned_zero = true;
+    for (index_t g = 0; g < grids.top.rows; ++g)
+      width &= grids.top(g, i) == T((1 << bits[g * per_grid + i * per_row]) - 1);
+    if (grids.top.rows > 0)
       for (index_t j = 0; j < weights.cols; ++j) {
         const index_t g = column_grid[j];
         on_grid &=
@@ -47,7 +63,12 @@ struct VerifyRow {
         for (int k = 0; k < group; ++k) count += m[j + k];
         counted &= count == zeros;
       }
-    broken[i] = !on_grid ? 3 : !counted ? 4 : !pruned_zero ? 5 : 0;
+    for (index_t j = 0; j < weights.cols; ++j) pruned_zero &= m[j] == 0 || q[j] == T(0);
+    fault[i] = std::int32_t(!width         ? RowFault::grid_width
+                            : !on_grid     ? RowFault::off_grid
+                            : !counted     ? RowFault::group_count
+                            : !pruned_zero ? RowFault::not_zero
+                                           : RowFault::none);
   }
 };
 
@@ -68,16 +89,17 @@ struct CountBlock {
   }
 };
 
-/// (W - Q) of chosen rows, dead inputs of W zeroed.
+/// (W - Q) of chosen rows in units of 1 / unit, dead inputs of W zeroed.
 template <class T>
 struct Difference {
   MatrixView<const T> before, after;  // (out, in)
   const std::uint8_t* dead;           ///< (in)
   index_t step;                       ///< row r of `out` is row r * step of the weights
+  double unit;
   MatrixView<T> out;                  // (checked, in)
   PARE_HOST_DEVICE void operator()(index_t r, index_t j) const {
-    const T w = dead[j] != 0 ? T(0) : before(r * step, j);
-    out(r, j) = w - after(r * step, j);
+    const double w = dead[j] != 0 ? 0.0 : double(before(r * step, j));
+    out(r, j) = T(unit * (w - double(after(r * step, j))));
   }
 };
 
@@ -85,118 +107,217 @@ struct Difference {
 template <class T>
 struct ClosedLoss {
   MatrixView<const T> before;               // (out, in)
-  MatrixView<const T> difference, product;  // (checked, in): D and D G
+  MatrixView<const T> difference, product;  // (checked, in): D and D G, in units of 1 / unit
   MatrixView<const T> gram;                 // (in, in)
   const std::uint8_t* dead;                 ///< (in), dead inputs have H_jj = 1
+  const double* factor;                     ///< (in), U_jj by input
   index_t step;                             ///< row r is row r * step of the weights
-  double scale, added;                      ///< H = scale G, damping
-  MatrixView<double> out;                   // (2, checked): loss, rounding noise
+  double unit;
+  double scale, added;     ///< H = scale G, damping
+  MatrixView<double> out;  // (3, checked): loss, noise of the weights, noise of H
 
   PARE_HOST_DEVICE void operator()(index_t r) const {
     const double epsilon = double(std::numeric_limits<T>::epsilon());
-    double loss = 0, noise = 0;
+    const double tiny = unit * double(std::numeric_limits<T>::denorm_min());
+    const double n = double(difference.cols);
+    double loss = 0, weights = 0, spread = 0;
     for (index_t j = 0; j < difference.cols; ++j) {
       const double diagonal = added + (dead[j] != 0 ? 1.0 : 0.0);
-      const double d = difference(r, j), w = dead[j] != 0 ? T(0) : before(r * step, j);
+      const double h = scale * double(gram(j, j)) + diagonal;  // H_jj and damping
+      const double d = difference(r, j);
+      const double w = epsilon * unit * (dead[j] != 0 ? 0.0 : double(before(r * step, j)));
       loss += 0.5 * d * (scale * double(product(r, j)) + diagonal * d);
-      noise += 0.5 * w * w * (scale * double(gram(j, j)) + diagonal);
+      // A weight takes part in up to `in` updates, each rounded to epsilon |w|, up or down, or to a
+      // multiple of the smallest number, often the same way. So is its error e, which is (w - q) in
+      // units of U_jj. Twice all that, because compensation may make a weight larger than it was.
+      const double update = n * tiny, error = tiny * factor[j];
+      weights += 2 * h * (n * w * w + update * update + error * error);
+      spread += 0.5 * d * d * h;
     }
     out(0, r) = loss;
-    // A weight takes part in up to `in` updates, each rounded to epsilon |w|.
-    out(1, r) = epsilon * epsilon * double(difference.cols) * noise;
+    out(1, r) = weights;
+    // Sums of `in` rounded terms: epsilon each, and they are as often too large as too small.
+    out(2, r) = 8 * epsilon * std::sqrt(n) * spread;
   }
 };
 
 template <class T>
 MatrixView<const T> as_const(MatrixView<T> v) { return v; }
 
-}  // namespace detail
-
-/// Checks post-conditions 3, 4, 5 and 6 of one solved linear.
-///
-/// 3: every value lies on its row's grid, so a row holds at most 2^b values per grid.
-/// 4: every block lost exactly floor(share * size) weights, every n:m group exactly n.
-/// 5: what the mask pruned is exactly zero.
-/// 6: row losses equal 1/2 d (H + damping) d^T up to rounding, on up to 64 evenly spaced rows.
-/// @param W  the dense weights (out, in)
-/// @throws invariant_error with the number of the violated condition
+/// Conditions 2 and 3 of the shapes: one width within 2..8 per channel, one grid per row or per row
+/// and width, every column on the grid of its width. Returns the widths by row or by grid.
 template <class B, class T>
-void verify_layer(MatrixView<const T> W, const Calibration<B, T>& calibration,
-                  const Factor<B, T>& factor, const CompressedLayer<B, T>& layer) {
-  const index_t rows = W.rows, cols = W.cols;
-  const MatrixView<const T> Q = layer.weights.view();
-  const MatrixView<const std::uint8_t> mask = layer.mask.view();
+std::vector<std::uint8_t> verify_grids(const CompressedLayer<B, T>& layer, index_t rows,
+                                       index_t cols, bool quantized) {
+  const bool by_row = layer.axis == ChannelAxis::output;
+  const index_t channels = !quantized ? 0 : by_row ? rows : cols;
+  if (index_t(layer.bits.size()) != channels)
+    throw invariant_error(2, "expected " + std::to_string(channels) +
+                                 " quantized channels, found " +
+                                 std::to_string(layer.bits.size()));
+  for (std::size_t c = 0; c < layer.bits.size(); ++c)
+    if (layer.bits[c] < min_bits || layer.bits[c] > max_bits)
+      throw invariant_error(3, "channel " + std::to_string(c) + " has " +
+                                   std::to_string(layer.bits[c]) + " bits, no grid has that width");
+  std::vector<std::uint8_t> widths = layer.bits;
+  if (!by_row) {
+    std::sort(widths.begin(), widths.end(), std::greater<>());
+    widths.erase(std::unique(widths.begin(), widths.end()), widths.end());
+  }
+  const index_t grids = !quantized ? 0 : by_row ? 1 : index_t(widths.size());
+  for (const auto* m : {&layer.grids.scale, &layer.grids.zero, &layer.grids.top})
+    if (m->rows() != grids || (quantized && m->cols() != rows))
+      throw invariant_error(3, "expected grids of shape " + shape_text(grids, rows) + ", found " +
+                                   shape_text(m->rows(), m->cols()));
+  const index_t columns = quantized ? cols : 0;
+  if (index_t(layer.grids.of_column.size()) != columns)
+    throw invariant_error(3, "expected the grids of " + std::to_string(columns) +
+                                 " columns, found " +
+                                 std::to_string(layer.grids.of_column.size()));
+  for (index_t j = 0; j < columns; ++j) {
+    const std::int32_t g = layer.grids.of_column[std::size_t(j)];
+    if (g < 0 || g >= grids || (!by_row && widths[std::size_t(g)] != layer.bits[std::size_t(j)]))
+      throw invariant_error(3, "column " + std::to_string(j) + " is on grid " +
+                                   std::to_string(g) + ", which is not that of its width");
+  }
+  return widths;
+}
 
-  auto broken = B::from_host(Matrix<std::int32_t>(1, rows).view());
-  const auto column_grid = detail::to_backend<B>(layer.grids.of_column);
-  B::for_each_row(
-      rows, detail::VerifyRow<T>{Q, mask,
-                                 {layer.grids.scale.view(), layer.grids.zero.view(),
-                                  layer.grids.top.view()},
-                                 layer.quantized() ? column_grid.view().data : nullptr,
-                                 layer.zeros, layer.group, broken.view().data});
-  const auto broken_host = B::to_host(detail::as_const(broken.view()));
-  for (index_t i = 0; i < rows; ++i)
-    if (broken_host(0, i) != 0) {
-      const int condition = broken_host(0, i);
-      throw invariant_error(condition,
-                            "row " + std::to_string(i) +
-                                (condition == 3   ? " holds a value that is not on its grid"
-                                 : condition == 4 ? " has a group with another number of zeros"
-                                                  : " has a pruned weight that is not zero"));
-    }
-
-  if (layer.group == 0) {
-    const index_t blocks = (cols + layer.block_size - 1) / layer.block_size;
-    auto counts = B::from_host(Matrix<double>(rows, blocks).view());
-    const auto order = detail::to_backend<B>(layer.order);
-    B::for_each_row(rows, detail::CountBlock{mask, order.view().data, layer.block_size,
-                                             counts.view()});
-    const auto host = B::to_host(detail::as_const(counts.view()));
-    for (index_t b = 0; b < blocks; ++b) {
-      const index_t width = std::min(layer.block_size, cols - b * layer.block_size);
-      index_t found = 0;
-      for (index_t i = 0; i < rows; ++i) found += index_t(host(i, b));
-      const index_t expected = pruned_count(layer.sparsity, rows * width);
-      if (found != expected)
-        throw invariant_error(4, "block " + std::to_string(b) + ": expected " +
-                                     std::to_string(expected) + " pruned weights, found " +
-                                     std::to_string(found));
+/// Conditions 3, 4 (n:m) and 5, row by row.
+template <class B, class T>
+void verify_rows(const CompressedLayer<B, T>& layer, const std::vector<std::uint8_t>& widths) {
+  const index_t rows = layer.weights.rows();
+  const index_t by_row = layer.axis == ChannelAxis::output ? 1 : 0;
+  auto fault = B::from_host(Matrix<std::int32_t>(1, rows).view());
+  const auto column_grid = to_backend<B>(layer.grids.of_column);
+  const auto bits = to_backend<B>(widths);
+  B::for_each_row(rows, VerifyRow<T>{layer.weights.view(), layer.mask.view(),
+                                     {layer.grids.scale.view(), layer.grids.zero.view(),
+                                      layer.grids.top.view()},
+                                     column_grid.view().data, bits.view().data, 1 - by_row, by_row,
+                                     layer.zeros, layer.group, fault.view().data});
+  const auto host = B::to_host(as_const(fault.view()));
+  for (index_t i = 0; i < rows; ++i) {
+    const std::string row = "row " + std::to_string(i);
+    switch (RowFault(host(0, i))) {
+      case RowFault::none: break;
+      case RowFault::grid_width:
+        throw invariant_error(3, row + " has a grid of another width than its channel's");
+      case RowFault::off_grid:
+        throw invariant_error(3, row + " holds a value that is not on its grid");
+      case RowFault::group_count:
+        throw invariant_error(4, row + " has a group with another number of zeros than " +
+                                     std::to_string(layer.zeros));
+      case RowFault::not_zero:
+        throw invariant_error(5, row + " has a pruned weight that is not zero");
     }
   }
+}
 
-  const index_t checked = std::min(rows, detail::verified_rows);
+/// Condition 4 of the unstructured mask; without one no weight may be marked.
+template <class B, class T>
+void verify_blocks(const CompressedLayer<B, T>& layer, const Factor<B, T>& factor) {
+  const index_t rows = layer.mask.rows(), cols = layer.mask.cols();
+  const index_t blocks = (cols + layer.block_size - 1) / layer.block_size;
+  auto counts = B::from_host(Matrix<double>(rows, blocks).view());
+  const auto order = to_backend<B>(factor.order);
+  B::for_each_row(rows, CountBlock{layer.mask.view(), order.view().data, layer.block_size,
+                                   counts.view()});
+  const auto host = B::to_host(as_const(counts.view()));
+  for (index_t b = 0; b < blocks; ++b) {
+    const index_t width = std::min(layer.block_size, cols - b * layer.block_size);
+    index_t found = 0;
+    for (index_t i = 0; i < rows; ++i) found += index_t(host(i, b));
+    const index_t expected = pruned_count(layer.sparsity, rows * width);
+    if (found != expected)
+      throw invariant_error(4, "block " + std::to_string(b) + ": expected " +
+                                   std::to_string(expected) + " pruned weights, found " +
+                                   std::to_string(found));
+  }
+}
+
+/// Condition 6 on up to verified_rows evenly spaced rows.
+template <class B, class T>
+void verify_loss(MatrixView<const T> W, const Calibration<B, T>& calibration,
+                 const Factor<B, T>& factor, const CompressedLayer<B, T>& layer) {
+  const index_t rows = W.rows, cols = W.cols;
+  const double sum = std::accumulate(layer.row_loss.begin(), layer.row_loss.end(), 0.0);
+  if (index_t(layer.row_loss.size()) != rows || !(std::abs(layer.loss - sum) <= 1e-9 * sum))
+    throw invariant_error(6, "the loss " + scientific_text(layer.loss) + " is not the sum of " +
+                                 std::to_string(rows) + " rows' losses");
+  const index_t checked = std::min(rows, verified_rows);
   const index_t step = rows / checked;
-  const auto dead = detail::to_backend<B>(factor.dead);
+  double reported = 0;
+  for (index_t r = 0; r < checked; ++r) reported += layer.row_loss[std::size_t(r * step)];
+  // In units in which the loss is about one; otherwise D G leaves the scalar type's range where
+  // the loss does not. A power of two rounds nothing.
+  const double unit =
+      std::isnormal(reported) ? std::exp2(std::round(-0.5 * std::log2(reported))) : 1;
+  const auto dead = to_backend<B>(factor.dead);
+  std::vector<double> by_input(factor.order.size());
+  for (std::size_t p = 0; p < by_input.size(); ++p)
+    by_input[std::size_t(factor.order[p])] = factor.upper_diagonal[p];
+  const auto upper_diagonal = to_backend<B>(by_input);
   typename B::template matrix<T> difference, product;
   difference.resize(checked, cols);
   product.resize(checked, cols);
-  B::for_each_element(checked, cols, detail::Difference<T>{W, Q, dead.view().data, step,
-                                                           difference.view()});
-  B::multiply(product.view(), detail::as_const(difference.view()), calibration.gram());
-  auto forms = B::from_host(Matrix<double>(2, checked).view());
-  B::for_each_row(checked, detail::ClosedLoss<T>{W, difference.view(), product.view(),
-                                                 calibration.gram(), dead.view().data, step,
-                                                 calibration.hessian_scale(), factor.added,
-                                                 forms.view()});
-  const auto host = B::to_host(detail::as_const(forms.view()));
-  double reported = 0, recomputed = 0, noise = 0;
+  B::for_each_element(checked, cols,
+                      Difference<T>{W, layer.weights.view(), dead.view().data, step, unit,
+                                    difference.view()});
+  B::multiply(product.view(), as_const(difference.view()), calibration.gram());
+  auto forms = B::from_host(Matrix<double>(3, checked).view());
+  B::for_each_row(checked, ClosedLoss<T>{W, difference.view(), product.view(), calibration.gram(),
+                                         dead.view().data, upper_diagonal.view().data, step, unit,
+                                         calibration.hessian_scale(), factor.added, forms.view()});
+  const auto host = B::to_host(as_const(forms.view()));
+  double recomputed = 0, noise = 0, spread = 0;
   for (index_t r = 0; r < checked; ++r) {
-    reported += layer.row_loss[std::size_t(r * step)];
     recomputed += host(0, r);
     noise += host(1, r);
+    spread += host(2, r);
   }
+  noise = std::min(noise, std::numeric_limits<double>::max());  // 0 * infinity is no limit
   // (d + e) H (d + e)^T with e H e^T = noise differs by up to 2 sqrt(loss noise) + noise. It only
-  // counts where the weights lie almost on their grid.
-  const double largest = std::max(reported, recomputed);
-  const double limit =
-      scalar_traits<T>::tolerance * largest + 2 * std::sqrt(largest * noise) + noise;
-  if (!(std::abs(reported - recomputed) <= limit))
+  // counts where the weights lie almost on their grid; the spread only where H is ill-conditioned.
+  const double scaled = reported * unit * unit, largest = std::max(scaled, recomputed);
+  const double limit = scalar_traits<T>::tolerance * largest + 2 * std::sqrt(largest * noise) +
+                       noise + spread;
+  if (!std::isfinite(recomputed) || !(std::abs(scaled - recomputed) <= limit))
     throw invariant_error(6, "the loss of " + std::to_string(checked) + " rows is " +
-                                 std::to_string(reported) + ", recomputed " +
-                                 std::to_string(recomputed) +
+                                 scientific_text(reported) + ", recomputed " +
+                                 scientific_text(recomputed / unit / unit) +
                                  "; H may be too ill-conditioned for " +
                                  std::string(scalar_traits<T>::name) + ": raise the damping");
+}
+
+}  // namespace detail
+
+/// Checks post-conditions 2, 3, 4, 5 and 6 of one solved linear.
+///
+/// 2: there is one width per channel, none without a quantizer.
+/// 3: there is one grid per row (output channels) or per row and width present (input channels), of
+///    2^b values, and every value lies on its grid. So a row holds at most 2^b values per grid, and
+///    equals its dense weights only where these held no more: rounding cannot have been left out,
+///    nor can a grid have been fitted to single weights.
+/// 4: every block lost exactly floor(share * size) weights, every n:m group exactly n.
+/// 5: what the mask pruned is exactly zero.
+/// 6: row losses equal 1/2 d (H + damping) d^T up to rounding, on up to 64 evenly spaced rows; the
+///    loss is their sum.
+/// @param W          the dense weights (out, in)
+/// @param factor     the one the solve used
+/// @param quantized  whether the configuration has a quantizer
+/// @throws invariant_error with the number of the violated condition; shape_error when the result
+///         has another shape than W
+template <class B, class T>
+void verify_layer(MatrixView<const T> W, const Calibration<B, T>& calibration,
+                  const Factor<B, T>& factor, const CompressedLayer<B, T>& layer,
+                  bool quantized) {
+  const auto shape = std::pair{W.rows, W.cols};
+  require_shape("compressed weights", shape, {layer.weights.rows(), layer.weights.cols()});
+  require_shape("mask", shape, {layer.mask.rows(), layer.mask.cols()});
+  detail::verify_rows(layer, detail::verify_grids(layer, W.rows, W.cols, quantized));
+  if (layer.group == 0) detail::verify_blocks(layer, factor);
+  detail::verify_loss(W, calibration, factor, layer);
 }
 
 }  // namespace pare
