@@ -39,6 +39,25 @@ using test::Folder;
 using test::read_text;
 using test::write_text;
 
+/// What the repository ships: texts and the model opt-tiny.
+inline const fs::path data = PARE_EXAMPLES_DATA;
+
+/// The first `bytes` bytes of a shipped text, cut at a space.
+inline std::string excerpt(const char* name, std::size_t bytes) {
+  const std::string text = read_text(data / name);
+  BOOST_REQUIRE(text.size() > bytes);
+  return text.substr(0, text.rfind(' ', bytes));
+}
+
+/// A folder with short texts: nine windows to calibrate on, a few to evaluate.
+struct Texts : Folder {
+  Texts() {
+    write_text(calibration, excerpt("sampled.calib.txt", 9000));
+    write_text(evaluation, excerpt("sampled.eval.txt", 5000));
+  }
+  fs::path calibration = path / "calib.txt", evaluation = path / "eval.txt";
+};
+
 /// Everything below a folder, with the content of files: equal listings mean nothing was touched.
 inline std::map<std::string, std::size_t> listing(const fs::path& folder) {
   std::map<std::string, std::size_t> entries;

@@ -18,32 +18,16 @@ using cli::check_success;
 using cli::Folder;
 using cli::Json;
 using cli::Outcome;
+using cli::Texts;
 using pare::index_t;
 using pare::Matrix;
 using pare::TensorData;
 
 namespace {
 
-const fs::path data = PARE_EXAMPLES_DATA;
-const fs::path tiny = data / "opt-tiny";
+const fs::path tiny = cli::data / "opt-tiny";
 constexpr const char* weights_name = "model.safetensors";
 const std::vector<std::string> model_files{"config.json", "vocab.json", "merges.txt"};
-
-/// The first `bytes` bytes of a shipped text, cut at a space.
-std::string excerpt(const char* name, std::size_t bytes) {
-  const std::string text = cli::read_text(data / name);
-  BOOST_REQUIRE(text.size() > bytes);
-  return text.substr(0, text.rfind(' ', bytes));
-}
-
-/// A folder with short texts: nine windows to calibrate on, a few to evaluate.
-struct Texts : Folder {
-  Texts() {
-    cli::write_text(calibration, excerpt("sampled.calib.txt", 9000));
-    cli::write_text(evaluation, excerpt("sampled.eval.txt", 5000));
-  }
-  fs::path calibration = path / "calib.txt", evaluation = path / "eval.txt";
-};
 
 /// "pare-opt COMMAND MODEL CALIB_TEXT options...", evaluated on the short text.
 Outcome pare_opt(const Texts& texts, const std::string& command, const Arguments& options,
@@ -675,7 +659,7 @@ BOOST_AUTO_TEST_CASE(the_same_run_gives_the_same_report) {
 
 BOOST_AUTO_TEST_CASE(several_texts_are_evaluated) {
   const Texts texts;
-  cli::write_text(texts / "other.txt", excerpt("sampled.calib.txt", 3000));
+  cli::write_text(texts / "other.txt", cli::excerpt("sampled.calib.txt", 3000));
   const Outcome outcome = pare_opt(
       texts, "evaluate",
       {"--eval", "other=" + (texts / "other.txt").string(), "--report", "evaluated.json"});
@@ -770,7 +754,7 @@ BOOST_AUTO_TEST_CASE(texts_that_cannot_be_used_name_the_file_and_the_cause) {
     std::optional<std::string> content;
     std::string cause;
   };
-  const std::string good = excerpt("sampled.calib.txt", 3000);
+  const std::string good = cli::excerpt("sampled.calib.txt", 3000);
   const std::vector<Case> cases{
       {"missing", std::nullopt, "No such file"},
       {"empty", "", "less than one window of 256"},
@@ -806,7 +790,7 @@ BOOST_AUTO_TEST_CASE(texts_that_cannot_be_used_name_the_file_and_the_cause) {
 
 BOOST_AUTO_TEST_CASE(one_window_is_enough) {
   const Texts texts;
-  const std::string text = excerpt("sampled.calib.txt", 1400);
+  const std::string text = cli::excerpt("sampled.calib.txt", 1400);
   cli::write_text(texts.calibration, text);
   const Outcome outcome = pare_opt(texts, "compress", {"--sparsity", "0.5", "--minlayer", "3"});
   check_success(outcome);

@@ -18,35 +18,20 @@ namespace fs = std::filesystem;
 using cli::Arguments;
 using cli::Json;
 using cli::Outcome;
+using cli::Texts;
 using pare::index_t;
 using pare::Matrix;
 
 namespace {
 
-const fs::path data = PARE_EXAMPLES_DATA;
-const fs::path tiny = data / "opt-tiny";
+const fs::path tiny = cli::data / "opt-tiny";
 constexpr const char* weights_name = "model.safetensors";
 constexpr std::size_t linears = 24;
 
-/// The first `bytes` bytes of a shipped text, cut at a space.
-std::string excerpt(const char* name, std::size_t bytes) {
-  const std::string text = cli::read_text(data / name);
-  BOOST_REQUIRE(text.size() > bytes);
-  return text.substr(0, text.rfind(' ', bytes));
-}
-
-/// A folder with a text to calibrate on and one to evaluate.
-struct Texts : cli::Folder {
-  Texts() {
-    cli::write_text(path / "calib.txt", excerpt("sampled.calib.txt", 9000));
-    cli::write_text(path / "eval.txt", excerpt("sampled.eval.txt", 5000));
-  }
-};
-
 /// "pare-opt compress opt-tiny CALIB_TEXT options...", its report and its model to `name`.
 Outcome compress(const Texts& texts, const std::string& name, const Arguments& options) {
-  Arguments all{"compress", tiny.string(), (texts / "calib.txt").string(), "--nsamples", "8",
-                "--eval", "short=" + (texts / "eval.txt").string(),
+  Arguments all{"compress", tiny.string(), texts.calibration.string(), "--nsamples", "8",
+                "--eval", "short=" + texts.evaluation.string(),
                 "--save", (texts / name).string(),
                 "--report", (texts / (name + ".json")).string()};
   all.insert(all.end(), options.begin(), options.end());
