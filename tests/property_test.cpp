@@ -20,7 +20,6 @@ using namespace test;
 namespace {
 
 using Real = long double;  // holds what overflows and underflows float64
-using Oracle = std::tuple_element_t<0, Backends>;
 
 constexpr int cases = 400;  // per backend and scalar
 
