@@ -13,9 +13,12 @@ function(pare_skipped backend what packages)
 endfunction()
 
 if(PARE_THRUST)
-  find_package(CUDAToolkit QUIET)  # a second place to find Thrust in
-  find_path(PARE_THRUST_INCLUDE_DIR thrust/version.h
-            PATHS ${CUDAToolkit_INCLUDE_DIRS} PATH_SUFFIXES cccl)
+  find_path(PARE_THRUST_INCLUDE_DIR thrust/version.h)
+  if(NOT PARE_THRUST_INCLUDE_DIR)  # the one that comes with CUDA
+    find_package(CUDAToolkit QUIET)
+    find_path(PARE_THRUST_INCLUDE_DIR thrust/version.h
+              PATHS ${CUDAToolkit_INCLUDE_DIRS} PATH_SUFFIXES cccl)
+  endif()
   find_package(TBB QUIET)
   if(PARE_THRUST_INCLUDE_DIR)
     add_library(pare_thrust INTERFACE)
