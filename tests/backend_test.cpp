@@ -1,4 +1,5 @@
-// Every backend's primitives on awkward shapes and on windows of larger matrices, against the oracle.
+// Every backend's primitives on awkward shapes and on windows of larger matrices, against the
+// oracle.
 #define BOOST_TEST_MODULE pare_backend
 #include <boost/test/unit_test.hpp>
 
@@ -155,7 +156,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(products_match, C, Cases) {
   const std::tuple<index_t, index_t, index_t> shapes[] = {
       {1, 1, 1}, {1, 9, 4}, {130, 1, 7}, {7, 130, 1}, {257, 65, 33}};
   for (const auto& [rows, cols, inner] : shapes) BOOST_TEST_CONTEXT(rows << " x " << cols) {
-      const Matrix<T> A = random_normal<T>(rows, inner, 6), right = random_normal<T>(inner, cols, 7);
+      const Matrix<T> A = random_normal<T>(rows, inner, 6);
+      const Matrix<T> right = random_normal<T>(inner, cols, 7);
       Matrix<T> W = random_normal<T>(rows, cols, 8), expected(rows, cols);
       const Window<B, T> a(A), b(right);
       Window<B, T> c(W);

@@ -28,8 +28,8 @@ using pare::index_t;
 using pare::Matrix;
 using pare::MatrixView;
 
-/// A test runs over the pairs of Backends and Scalars that model Backend. The build compiles it once
-/// for every file of backends/, which says what Backends is.
+/// A test runs over the pairs of Backends and Scalars that model Backend. The build compiles it
+/// once for every file of backends/, which says what Backends is.
 using Scalars = std::tuple<float, double>;
 
 template <class B, class T>
