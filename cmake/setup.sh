@@ -17,22 +17,39 @@ pare_quietly() {  # pare_quietly WHAT COMMAND...
   rm -f "$log"
 }
 
-pare_install_missing() {
-  local packages=(g++ cmake ninja-build pkg-config libeigen3-dev nlohmann-json3-dev libcli11-dev
-                  libpcre2-dev libboost-test-dev libbenchmark-dev)
-  local missing=() package
-  command -v dpkg-query >/dev/null || return 0  # not Debian: the build says what it lacks
-  for package in "${packages[@]}"; do
+pare_missing() {  # pare_missing PACKAGE...: those that are not installed
+  local package
+  for package; do
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
-      missing+=("$package")
+      echo "$package"
   done
-  [ ${#missing[@]} -gt 0 ] || return 0
-  echo "installing: ${missing[*]}"
-  local sudo=()
+}
+
+pare_install_missing() {
+  local required=(g++ cmake ninja-build pkg-config libeigen3-dev nlohmann-json3-dev libcli11-dev
+                  libpcre2-dev libboost-test-dev libbenchmark-dev)
+  local backends=("libthrust-dev libtbb-dev"
+                  "libxtensor-dev libxtensor-blas-dev libxsimd-dev libopenblas-dev")
+  local sudo=() missing group
   [ "$(id -u)" = 0 ] || sudo=(sudo)
-  pare_quietly "package lists" "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update
-  pare_quietly "packages" "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
-    apt-get install -y --no-install-recommends "${missing[@]}"
+  command -v dpkg-query >/dev/null || return 0  # not Debian: the build says what it lacks
+  [ -n "$(pare_missing "${required[@]}" ${backends[*]})" ] || return 0
+  # When this fails, the installation says what cannot be had.
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update >/dev/null 2>&1 || true
+  local install=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive
+                 apt-get install -y --no-install-recommends)
+  missing=$(pare_missing "${required[@]}" | xargs)
+  if [ -n "$missing" ]; then
+    echo "installing: $missing"
+    pare_quietly "packages" "${install[@]}" $missing
+  fi
+  for group in "${backends[@]}"; do  # a backend that cannot be had is left out of the build
+    missing=$(pare_missing $group | xargs)
+    [ -n "$missing" ] || continue
+    echo "installing: $missing"
+    "${install[@]}" $missing >/dev/null 2>&1 ||
+      echo "not to be had here, the backend is skipped: $missing"
+  done
 }
 
 pare_build() {  # pare_build TARGET...

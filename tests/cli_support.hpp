@@ -167,6 +167,27 @@ inline void check_failure(const Outcome& outcome, int code, const std::string& p
   }
 }
 
+/// Every name of --backend, and whether the programs have it.
+inline std::map<std::string, bool> backends() {
+  const std::string built = std::string(",") + PARE_BUILT_BACKENDS + ",";
+  std::map<std::string, bool> all;
+  for (const auto& [name, target] : std::map<std::string, std::string>{{"eigen", "eigen"},
+                                                                       {"xtensor", "xtensor"},
+                                                                       {"thrust-omp", "thrust"},
+                                                                       {"thrust-tbb", "thrust_tbb"},
+                                                                       {"cuda", "cuda"}})
+    all[name] = built.find("," + target + ",") != std::string::npos;
+  return all;
+}
+
+/// Checks that a program refused a backend that was not built and said how to build it.
+inline void check_not_built(const Outcome& outcome, const std::string& program,
+                            const std::string& backend) {
+  check_failure(outcome, 2, program,
+                {"--backend " + backend + ": this program was built without it; install ",
+                 " and configure with -DPARE_"});
+}
+
 /// The JSON in `text`; a failed check and null when it is none.
 inline Json parse_json(const std::string& text) {
   const Json json = Json::parse(text, nullptr, false);

@@ -559,12 +559,41 @@ BOOST_AUTO_TEST_CASE(the_same_run_writes_the_same_bytes) {
   BOOST_CHECK(cli::read_text(folder / "a.out") == cli::read_text(folder / "b.out"));
 }
 
+BOOST_AUTO_TEST_CASE(every_backend_agrees_or_says_how_to_build_it) {
+  const Folder folder;
+  const Layer layer(40, 200, 23);
+  const fs::path input = layer.write(folder);
+  const Arguments options{"--sparsity", "0.5", "--wbits", "4", "--target-avg-bits", "4"};
+  const Result expected = solve(folder, options, input, "default.out");
+  for (const auto& [name, built] : cli::backends()) BOOST_TEST_CONTEXT(name) {
+      Arguments chosen = options;
+      chosen.insert(chosen.end(), {"--backend", name, "--json"});
+      const Outcome outcome = pare_layer(folder, chosen, input);
+      if (!built) {
+        cli::check_not_built(outcome, "pare-layer", name);
+        continue;
+      }
+      check_success(outcome);
+      BOOST_TEST(cli::parse_json(outcome.out).at("config").at("backend") == name);
+      const Result r(folder / "out.safetensors");
+      check_quantized(r, layer.W, false);
+      BOOST_TEST(test::relative_difference(r.loss, expected.loss) < 5e-3);
+      BOOST_TEST(r.bits == expected.bits, boost::test_tools::per_element());
+      std::size_t differing = 0;
+      for (std::size_t i = 0; i < r.mask.size(); ++i) differing += r.mask[i] != expected.mask[i];
+      BOOST_TEST(double(differing) <= 0.005 * double(r.mask.size()));
+      if (name == "eigen")
+        BOOST_CHECK(cli::read_text(folder / "out.safetensors") ==
+                    cli::read_text(folder / "default.out"));
+    }
+}
+
 BOOST_AUTO_TEST_CASE(help_lists_the_options) {
   const Outcome help = cli::run(PARE_LAYER, {"--help"});
   check_success(help);
   for (const char* option : {"--sparsity", "--prunen", "--prunem", "--wbits", "--target-avg-bits",
                              "--bit-method", "--axis", "--act-order", "--clip-search",
-                             "--symmetric", "--percdamp", "--blocksize", "--json"}) {
+                             "--symmetric", "--percdamp", "--blocksize", "--backend", "--json"}) {
     BOOST_TEST_INFO(option);
     BOOST_CHECK(test::contains(help.out, option));
   }

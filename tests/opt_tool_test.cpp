@@ -657,6 +657,30 @@ BOOST_AUTO_TEST_CASE(the_same_run_gives_the_same_report) {
   BOOST_CHECK(!first.at("totals").contains("seconds"));
 }
 
+BOOST_AUTO_TEST_CASE(every_backend_agrees_or_says_how_to_build_it) {
+  const Texts texts;
+  const Arguments options{"--sparsity", "0.5", "--wbits", "4", "--target-avg-bits", "4", "--eval",
+                          "short=" + texts.evaluation.string()};
+  const Json expected = report_of(texts, options);
+  BOOST_TEST(expected.at("config").at("backend") == "eigen");
+  for (const auto& [name, built] : cli::backends()) BOOST_TEST_CONTEXT(name) {
+      Arguments chosen = options;
+      chosen.insert(chosen.end(), {"--backend", name});
+      if (!built) {
+        cli::check_not_built(pare_opt(texts, "compress", chosen), "pare-opt", name);
+        continue;
+      }
+      const Json report = report_of(texts, chosen);
+      BOOST_TEST(report.at("config").at("backend") == name);
+      for (const char* which : {"dense", "compressed"}) {
+        const double value = report.at("perplexity").at(which).at("short");
+        const double other = expected.at("perplexity").at(which).at("short");
+        BOOST_TEST(test::relative_difference(value, other) <
+                   (which == std::string("dense") ? 1e-4 : 0.05));
+      }
+    }
+}
+
 BOOST_AUTO_TEST_CASE(several_texts_are_evaluated) {
   const Texts texts;
   cli::write_text(texts / "other.txt", cli::excerpt("sampled.calib.txt", 3000));

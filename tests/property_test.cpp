@@ -20,7 +20,6 @@ using namespace test;
 namespace {
 
 using Real = long double;  // holds what overflows and underflows float64
-using Oracle = std::tuple_element_t<0, Backends>;
 
 constexpr int cases = 400;  // per backend and scalar
 
@@ -275,10 +274,10 @@ Result solve(const Recipe& r) {
     const auto calibration = [&] {
       if (r.hessian_only()) return Calibration<B, T>::from_hessian(device.view());
       Calibration<B, T> streamed(r.cols);
-      const index_t half = r.tokens / 2;  // two batches
+      const index_t first = r.tokens / 2;  // of two batches
       const MatrixView<const T> X = device.view();
-      if (half > 0) streamed.add(X.block(0, 0, half, r.cols), r.sequences);
-      streamed.add(X.block(half, 0, r.tokens - half, r.cols), r.sequences);
+      if (first > 0) streamed.add(X.block(0, 0, first, r.cols), r.sequences);
+      streamed.add(X.block(first, 0, r.tokens - first, r.cols), r.sequences);
       return streamed;
     }();
     for (const double g : doubles(B::to_host(calibration.gram())))

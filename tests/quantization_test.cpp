@@ -273,30 +273,3 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(power_2_4_is_accurate_on_the_unit_interval, T, Sca
   BOOST_TEST(detail::pow_2_4(T(1)) == T(1), boost::test_tools::tolerance(T(limit)));
   BOOST_TEST(double(detail::pow_2_4(T(0))) < 1e-60);
 }
-
-BOOST_AUTO_TEST_CASE_TEMPLATE(every_row_gets_a_grid_of_its_own_width, C, Cases) {
-  using B = typename C::backend;
-  using T = typename C::scalar;
-  const index_t rows = 35, cols = 21;
-  const Matrix<T> W = random_normal<T>(rows, cols, 9);
-  Matrix<std::uint8_t> bits(1, rows);
-  for (index_t i = 0; i < rows; ++i) bits(0, i) = std::uint8_t(2 + i % 7);
-  const auto device = upload<B>(W);
-  const auto widths = upload<B>(bits);
-  for (const bool clip_search : {false, true})
-    for (const index_t step : {0, 1}) {
-      auto scale = upload<B>(Matrix<T>(1, rows)), zero = scale, top = scale;
-      B::for_each_row(rows, FitRow<T>{device.view(), widths.view().data, step,
-                                      {.clip_search = clip_search}, scale.view(), zero.view(),
-                                      top.view()});
-      const Matrix<T> s = download<B>(scale), z = download<B>(zero), t = download<B>(top);
-      for (index_t i = 0; i < rows; ++i) {
-        const std::vector<T> row(W.view().row(i), W.view().row(i) + cols);
-        const Grid<T> expected =
-            fit(row, bits(0, i * step), {.clip_search = clip_search});
-        BOOST_TEST(relative_difference(double(s(0, i)), double(expected.scale)) <= tolerance<T>);
-        BOOST_TEST(z(0, i) == expected.zero);
-        BOOST_TEST(t(0, i) == expected.top);
-      }
-    }
-}

@@ -6,4 +6,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/../cmake/setup.sh"
 pare_build all
 exclude=(-LE slow)
 [ "${1:-}" = slow ] && exclude=()
-ctest --test-dir "$pare_root/build" --output-on-failure "${exclude[@]}"
+ctest --test-dir "$pare_root/build" -j "$(nproc)" --output-on-failure "${exclude[@]}"

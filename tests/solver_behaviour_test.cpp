@@ -45,31 +45,23 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(post_condition_7_the_number_of_threads_changes_no_
   using B = typename C::backend;
   using T = typename C::scalar;
   const Data<B, T> data(Problem{150, 300, {3}, 53});
-#if defined(_OPENMP)
-  const int before = omp_get_max_threads();
-#endif
   for_each_config([&]<class Config>(std::type_identity<Config>, const SolverOptions& options) {
     std::string first;
-    for (const int threads : {1, 2, 3, 5}) {
-#if defined(_OPENMP)
-      omp_set_num_threads(threads);
-#endif
-      SparseGPTSolver<Config, B, T> solver(options);
-      const std::string bytes =
-          layer_bytes<B, T>(solver.solve(data.weights.view(), data.calibration));
-      if (first.empty()) first = bytes;
-      BOOST_TEST((bytes == first), threads << " threads");
-    }
+    for (const int threads : {1, 2, 3, 5})
+      on_threads(threads, [&] {
+        SparseGPTSolver<Config, B, T> solver(options);
+        const std::string bytes =
+            layer_bytes<B, T>(solver.solve(data.weights.view(), data.calibration));
+        if (first.empty()) first = bytes;
+        BOOST_TEST((bytes == first), threads << " threads");
+      });
   });
-#if defined(_OPENMP)
-  omp_set_num_threads(before);
-#endif
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(post_condition_7_backends_agree, C, Cases) {
   using B = typename C::backend;
   using T = typename C::scalar;
-  using R = std::tuple_element_t<0, Backends>;
+  using R = Oracle;
   const Problem problem{40, 200, {3}, 54};
   const Data<B, T> mine(problem);
   const Data<R, T> other(problem);

@@ -16,11 +16,11 @@
 #include <utility>
 #include <vector>
 
-#include "pare/backend/eigen.hpp"
 #include "pare/backend/reference.hpp"
 #include "pare/calibration/calibration.hpp"
 #include "pare/core/scalar.hpp"
 #include "files.hpp"
+#include PARE_TEST_BACKENDS
 
 namespace test {
 
@@ -28,8 +28,8 @@ using pare::index_t;
 using pare::Matrix;
 using pare::MatrixView;
 
-/// Every backend and every scalar; a test runs over the pairs that model Backend.
-using Backends = std::tuple<pare::backend::Reference, pare::backend::Eigen>;
+/// A test runs over the pairs of Backends and Scalars that model Backend. The build compiles it
+/// once for every file of backends/, which says what Backends is.
 using Scalars = std::tuple<float, double>;
 
 template <class B, class T>
@@ -53,6 +53,9 @@ struct ProductOf<std::tuple<B...>, std::tuple<T...>> {
 
 using Cases = ProductOf<Backends, Scalars>::type;
 using FloatCases = ProductOf<Backends, std::tuple<float>>::type;
+
+/// What results are compared with.
+using Oracle = pare::backend::Reference;
 
 template <class T>
 inline constexpr double tolerance = pare::scalar_traits<T>::tolerance;

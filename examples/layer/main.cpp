@@ -1,25 +1,10 @@
 // pare-layer: compresses one linear layer from a safetensors file.
-#include <cstring>
-
+#include "backends/choice.hpp"
 #include "common/compression_options.hpp"
-#include "pare/backend/eigen.hpp"
-#include "pare/pipeline/layer.hpp"
-#include "pare/storage/safetensors.hpp"
 
 namespace {
 
-using B = pare::backend::Eigen;
 using pare::index_t;
-
-template <class V>
-std::vector<std::byte> bytes_of(const V& values) {
-  const auto raw = std::as_bytes(std::span(values));
-  return {raw.begin(), raw.end()};
-}
-
-std::span<const float> span_of(const pare::Matrix<float>& m) {
-  return {m.data(), std::size_t(m.size())};
-}
 
 /// The shape in which SafetensorsFile::read_float gives a tensor, from the header alone.
 std::pair<index_t, index_t> shape_of(const pare::SafetensorsFile& file, const char* name) {
@@ -62,49 +47,6 @@ void check_header(const pare::SafetensorsFile& file, const pare::CompressionRequ
                              " columns and at least one token");
 }
 
-pare::Calibration<B, float> read_calibration(const pare::SafetensorsFile& file, index_t sequences) {
-  if (file.find("H") != nullptr) {
-    const pare::Matrix<float> H = file.read_float("H");  // (in, in)
-    return pare::Calibration<B, float>::from_hessian(H.view());
-  }
-  const pare::Matrix<float> X = file.read_float("X");  // (tokens, in)
-  pare::Calibration<B, float> calibration(X.cols());
-  calibration.add(X.view(), sequences);
-  return calibration;
-}
-
-void write_layer(const tool::fs::path& path, const pare::CompressedLayer<B, float>& layer) {
-  const std::int64_t out = layer.weights.rows(), in = layer.weights.cols();
-  std::vector<pare::TensorData> tensors;
-  const std::span<const std::uint8_t> mask(layer.mask.data(), std::size_t(layer.mask.size()));
-  tensors.push_back({"Q", "F32", {out, in}, bytes_of(span_of(layer.weights))});
-  tensors.push_back({"mask", "U8", {out, in}, bytes_of(mask)});
-  if (layer.quantized()) {
-    // One grid per row reads as a vector; one per row and tier as (grids, out).
-    const std::int64_t grids = layer.grids.scale.rows();
-    const std::vector<std::int64_t> shape =
-        grids == 1 ? std::vector{out} : std::vector{grids, out};
-    tensors.push_back(
-        {"bits", "U8", {std::int64_t(layer.bits.size())}, bytes_of(layer.bits)});
-    tensors.push_back({"scale", "F32", shape, bytes_of(span_of(layer.grids.scale))});
-    tensors.push_back({"zero", "F32", shape, bytes_of(span_of(layer.grids.zero))});
-    tensors.push_back({"grid", "I32", {in}, bytes_of(layer.grids.of_column)});
-  }
-  const std::vector<float> loss{float(layer.loss)};
-  tensors.push_back({"loss", "F32", {1}, bytes_of(loss)});
-  pare::write_safetensors(path, tensors);
-}
-
-/// Prefixes messages about the file's content with the file's name.
-template <class F>
-auto naming(const std::string& file, const F& f) {
-  try {
-    return f();
-  } catch (const pare::argument_error& e) {
-    throw pare::format_error(file + ": " + e.what());
-  }
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -112,6 +54,7 @@ int main(int argc, char** argv) {
   std::string input, output;
   tool::CompressionFlags flags;
   std::optional<index_t> sequences;
+  std::optional<std::string> backend;
   bool json = false;
   tool::add_argument(app, "IN", input,
                      "safetensors with W (out, in) and H (in, in) or X (tokens, in)");
@@ -121,33 +64,25 @@ int main(int argc, char** argv) {
   tool::add_bit_options(app, flags);
   tool::add_value(app, "--sequences", sequences,
                   "sequences in X; scales H and the loss (default: 1)");
+  tool::add_backend_option(app, backend);
   tool::add_flag(app, "--json", json, "statistics as JSON");
 
   return tool::run("pare-layer", [&] {
     if (!tool::parse(app, argc, argv)) return;
     const pare::CompressionRequest request = tool::checked(flags);
+    const tool::NamedBackend chosen = tool::chosen_backend(backend);
     if (sequences && *sequences < 1)
       throw tool::usage_error("--sequences " + std::to_string(*sequences) +
                               ": X holds at least one sequence; write 1 or more");
     const tool::fs::path target = tool::writable_file("OUT", output);
     const pare::SafetensorsFile file(input);
     check_header(file, request, sequences);
-    const pare::Matrix<float> W = file.read_float("W");  // (out, in)
-    pare::Statistics statistics;
-    pare::dispatch(request, [&]<class Config>(std::type_identity<Config>) {
-      const auto layer = naming(input, [&] {
-        const auto calibration = read_calibration(file, sequences.value_or(1));
-        pare::SparseGPTSolver<Config, B, float> solver(request.solver);
-        return solver.solve(W.view(), calibration);
-      });
-      const int dense_bits = 8 * pare::element_bytes(file.at("W").dtype);
-      statistics.layers.push_back(pare::layer_statistics("W", layer, dense_bits));
-      pare::require_counted(statistics, request.quantize);
-      write_layer(target, layer);
-    });
+    const pare::Statistics statistics =
+        chosen.compress_layer({file, request, sequences.value_or(1), target});
     if (json) {
       pare::Json report = pare::to_json(statistics);
       report["config"] = tool::to_json(request);
+      report["config"]["backend"] = chosen.name;
       std::cout << report.dump(2) << "\n";
     } else {
       if (!request.quantize) std::cout << "quantization is off (no --wbits)\n";

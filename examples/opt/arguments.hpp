@@ -5,19 +5,18 @@
 #include <string>
 #include <vector>
 
+#include "backends/choice.hpp"
 #include "opt/model_io.hpp"
 #include "pare/pipeline/compress.hpp"
 
 namespace tool {
-
-using pare::index_t;
 
 /// What the three commands read from the command line.
 struct Arguments {
   std::string model, calibration_text;
   std::vector<std::string> evaluations;
   std::optional<index_t> seqlen, nsamples, first_layer, last_layer;
-  std::optional<std::string> prune_only, save, report;
+  std::optional<std::string> prune_only, save, report, backend;
   bool invert = false, gmp = false;
   CompressionFlags flags;
 };
@@ -28,6 +27,7 @@ inline void add_model(CLI::App& command, Arguments& arguments) {
              "NAME=FILE");
   add_value(command, "--seqlen", arguments.seqlen, "tokens per window (default: the model's)");
   add_value(command, "--report", arguments.report, "write a JSON report to this file", "FILE");
+  add_backend_option(command, arguments.backend);
 }
 
 inline void add_compression(CLI::App& command, Arguments& arguments) {

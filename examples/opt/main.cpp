@@ -4,16 +4,12 @@
 #include <cstdio>
 
 #include "opt/arguments.hpp"
-#include "pare/backend/eigen.hpp"
-#include "pare/model/perplexity.hpp"
-#include "pare/pipeline/compress.hpp"
 
 namespace {
 
-using B = pare::backend::Eigen;
-using Model = pare::OptModel<B, float>;
 using pare::index_t;
 using tool::Arguments;
+using tool::Model;
 using tool::Outputs;
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -95,10 +91,9 @@ Perplexities evaluate(const Model& model, const Inputs& inputs, const std::strin
   Perplexities result;
   for (const auto& [name, ids] : inputs.texts) {
     ProgressLine line("perplexity of the " + what + " model on " + name);
-    result.emplace_back(name,
-                        pare::perplexity(model, ids, inputs.seqlen, [&](index_t done, index_t all) {
-                          line.advance(double(done) / double(all));
-                        }));
+    result.emplace_back(name, model.perplexity(ids, inputs.seqlen, [&](index_t done, index_t all) {
+      line.advance(double(done) / double(all));
+    }));
   }
   return result;
 }
@@ -127,13 +122,11 @@ pare::Statistics compress(Model& model, const Inputs& inputs, const Arguments& a
       std::printf("%s\n", pare::layer_line(layer).c_str());
       std::fflush(stdout);
     };
-  return pare::dispatch(request, [&]<class Config>(std::type_identity<Config>) {
-    return pare::compress_model<Config>(model, inputs.windows,
-                                        {.solver = request.solver,
-                                         .selection = tool::selection_of(arguments),
-                                         .magnitude = arguments.gmp},
-                                        callbacks);
-  });
+  return model.compress(request, inputs.windows,
+                        {.solver = request.solver,
+                         .selection = tool::selection_of(arguments),
+                         .magnitude = arguments.gmp},
+                        callbacks);
 }
 
 /// Every option in force.
@@ -151,21 +144,22 @@ pare::Json config_json(const Arguments& arguments, const Inputs& inputs,
   json["gmp"] = arguments.gmp;
   json["eval"] = arguments.evaluations;
   json["save"] = arguments.save ? pare::Json(*arguments.save) : pare::Json(nullptr);
-  json["backend"] = B::name;
+  json["backend"] = tool::chosen_backend(arguments.backend).name;
   return json;
 }
 
 void run_compress(const Arguments& arguments) {
   const pare::CompressionRequest request = tool::checked(arguments.flags);
+  const tool::NamedBackend backend = tool::chosen_backend(arguments.backend);
   if (arguments.gmp) tool::check_magnitude(arguments);
   tool::check_windows_and_selection(arguments);
   const auto evaluations = tool::parse_evaluations(arguments.evaluations);
   const Outputs outputs(arguments, evaluations);
   const Inputs inputs = read_inputs(arguments, evaluations, &request);
-  Model model = pare::load_opt<B, float>(tool::fs::path(arguments.model));
+  const std::unique_ptr<Model> model = backend.load_model(arguments.model);
   if (!request.quantize) std::printf("quantization is off (no --wbits): this run only prunes\n");
 
-  const Perplexities dense = evaluate(model, inputs, "dense");
+  const Perplexities dense = evaluate(*model, inputs, "dense");
   print_perplexities(dense, "dense");
   if (arguments.gmp)
     std::printf("magnitude pruning: no calibration\n");
@@ -175,19 +169,19 @@ void run_compress(const Arguments& arguments) {
   std::fflush(stdout);
   const auto start = std::chrono::steady_clock::now();
   const pare::Statistics statistics =
-      compress(model, inputs, arguments, request, true, "compressing");
+      compress(*model, inputs, arguments, request, true, "compressing");
   const double seconds = seconds_since(start);
 
   const std::string scores = pare::score_table(statistics);
   std::printf("\n%s%s%s", scores.c_str(), scores.empty() ? "" : "\n",
               pare::totals_text(statistics).c_str());
   std::printf("seconds in all     %.3f\n\n", seconds);
-  const Perplexities compressed = evaluate(model, inputs, "compressed");
+  const Perplexities compressed = evaluate(*model, inputs, "compressed");
   print_perplexities(dense, "dense");
   print_perplexities(compressed, "compressed");
 
   if (outputs.save) {
-    tool::save_model(model, arguments.model, *outputs.save);
+    model->save(arguments.model, *outputs.save);
     std::printf("saved to %s\n", arguments.save->c_str());
   }
   if (outputs.report) {
@@ -203,11 +197,12 @@ void run_compress(const Arguments& arguments) {
 
 void run_evaluate(const Arguments& arguments) {
   const auto evaluations = tool::required_evaluations(arguments, "evaluate");
+  const tool::NamedBackend backend = tool::chosen_backend(arguments.backend);
   tool::check_windows_and_selection(arguments);
   const Outputs outputs(arguments, evaluations);
   const Inputs inputs = read_inputs(arguments, evaluations, nullptr);
-  const Model model = pare::load_opt<B, float>(tool::fs::path(arguments.model));
-  const Perplexities result = evaluate(model, inputs, "given");
+  const std::unique_ptr<Model> model = backend.load_model(arguments.model);
+  const Perplexities result = evaluate(*model, inputs, "given");
   for (const auto& [name, value] : result)
     std::printf("perplexity on %s: %.3f\n", name.c_str(), value);
   if (outputs.report)
@@ -215,7 +210,7 @@ void run_evaluate(const Arguments& arguments) {
                                            {"config",
                                             {{"model", arguments.model},
                                              {"seqlen", inputs.seqlen},
-                                             {"backend", B::name}}}});
+                                             {"backend", backend.name}}}});
 }
 
 /// One row of the comparison.
@@ -227,22 +222,6 @@ struct Run {
   double seconds = 0;
   std::vector<std::uint64_t> fingerprints = {};  // of every linear's weights
 };
-
-/// FNV-1a over the bytes of every linear, in model order.
-std::vector<std::uint64_t> fingerprints(const Model& model) {
-  std::vector<std::uint64_t> result;
-  for (const auto& layer : model.layers)
-    for (const auto* linear : layer.linears()) {
-      std::uint64_t hash = 0xcbf29ce484222325u;
-      const auto view = linear->weight.view();
-      for (index_t i = 0; i < view.size(); ++i) {
-        hash ^= std::bit_cast<std::uint32_t>(view.data[i]);
-        hash *= 0x100000001b3u;
-      }
-      result.push_back(hash);
-    }
-  return result;
-}
 
 void require_different(const std::vector<Run>& runs) {
   std::string pairs;
@@ -283,6 +262,7 @@ void print_comparison(const std::vector<Run>& runs) {
 
 void run_compare(const Arguments& arguments) {
   const auto evaluations = tool::required_evaluations(arguments, "compare");
+  const tool::NamedBackend backend = tool::chosen_backend(arguments.backend);
   const auto request_for = [&](int wbits, std::optional<double> target, const char* method) {
     tool::CompressionFlags flags = arguments.flags;
     if (!flags.sparsity && !flags.prunen && !flags.prunem) flags.sparsity = 0.5;
@@ -304,14 +284,14 @@ void run_compare(const Arguments& arguments) {
   const Outputs outputs(arguments, evaluations);
   const Inputs inputs = read_inputs(arguments, evaluations, &*runs[1].request);
   for (Run& run : runs) {
-    Model model = pare::load_opt<B, float>(tool::fs::path(arguments.model));
+    const std::unique_ptr<Model> model = backend.load_model(arguments.model);
     if (run.request) {
       const auto start = std::chrono::steady_clock::now();
-      run.statistics = compress(model, inputs, arguments, *run.request, false, run.name);
+      run.statistics = compress(*model, inputs, arguments, *run.request, false, run.name);
       run.seconds = seconds_since(start);
     }
-    run.perplexities = evaluate(model, inputs, run.name);
-    run.fingerprints = fingerprints(model);
+    run.perplexities = evaluate(*model, inputs, run.name);
+    run.fingerprints = model->fingerprints();
     std::printf("%s: done\n", run.name.c_str());
     std::fflush(stdout);
   }

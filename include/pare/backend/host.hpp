@@ -1,6 +1,8 @@
-// What all backends that compute in host memory share.
+// What all backends that compute in host memory share: the memory, and how the tuned ones spread
+// work over the cores.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 
 #include "pare/core/backend.hpp"
@@ -25,5 +27,21 @@ struct HostMemory {
     for (index_t r = 0; r < from.rows; ++r) std::copy_n(from.row(r), from.cols, to.row(r));
   }
 };
+
+/// Tasks on the threads of OpenMP.
+struct OpenMPTasks {
+  /// Calls f(i) once for every i in [0, n), several at a time. f must not throw.
+  template <class F>
+  static void run(index_t n, const F& f) { detail::host_parallel_for(n, f); }
+};
+
+/// A task for every `group` of the indices in [0, n): f(i) for each, in order within a task.
+template <class Tasks, class F>
+void run_in_groups(index_t n, index_t group, const F& f) {
+  Tasks::run((n + group - 1) / group, [&](index_t task) {
+    const index_t end = std::min(n, (task + 1) * group);
+    for (index_t i = task * group; i < end; ++i) f(i);
+  });
+}
 
 }  // namespace pare::backend

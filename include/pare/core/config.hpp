@@ -10,9 +10,16 @@
 #if defined(__GNUC__) || defined(__clang__)
 #define PARE_RESTRICT __restrict__
 #define PARE_INLINE inline __attribute__((always_inline))
+#define PARE_NOINLINE __attribute__((noinline))
 #else
 #define PARE_RESTRICT
 #define PARE_INLINE inline
+#define PARE_NOINLINE
+#endif
+
+// Thrust takes CUDA for granted; without its compiler that needs headers no one may have.
+#if !defined(__CUDACC__) && !defined(THRUST_DEVICE_SYSTEM)
+#define THRUST_DEVICE_SYSTEM THRUST_DEVICE_SYSTEM_CPP
 #endif
 
 #if defined(_OPENMP)
@@ -42,5 +49,23 @@ void host_parallel_for(Index n, const F& f) {
   for (Index i = 0; i < n; ++i) f(i);
 #endif
 }
+
+/// While it lives, OpenMP regions that this thread opens have one thread.
+class SingleThread {
+ public:
+#if defined(_OPENMP)
+  SingleThread() { omp_set_num_threads(1); }
+  ~SingleThread() { omp_set_num_threads(before_); }
+#else
+  SingleThread() {}
+#endif
+  SingleThread(const SingleThread&) = delete;
+  SingleThread& operator=(const SingleThread&) = delete;
+
+ private:
+#if defined(_OPENMP)
+  int before_ = omp_get_max_threads();
+#endif
+};
 
 }  // namespace pare::detail

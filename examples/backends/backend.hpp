@@ -1,0 +1,53 @@
+// What the tools ask of a backend.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/command_line.hpp"
+#include "pare/pipeline/compress.hpp"
+#include "pare/pipeline/dispatch.hpp"
+#include "pare/report/statistics.hpp"
+#include "pare/storage/safetensors.hpp"
+
+namespace tool {
+
+using pare::index_t;
+
+/// An OPT model in the memory of a backend.
+class Model {
+ public:
+  virtual ~Model() = default;
+  /// progress(windows done, all windows)
+  virtual double perplexity(std::span<const std::int32_t> ids, index_t seqlen,
+                            const std::function<void(index_t, index_t)>& progress) const = 0;
+  virtual pare::Statistics compress(const pare::CompressionRequest& request,
+                                    const pare::CalibrationWindows& windows,
+                                    const pare::ModelCompressionOptions& options,
+                                    const pare::CompressionProgress& progress) = 0;
+  /// A number for the weights of every linear, in model order.
+  virtual std::vector<std::uint64_t> fingerprints() const = 0;
+  /// Writes a Hugging Face folder like `source`.
+  virtual void save(const fs::path& source, const fs::path& folder) const = 0;
+};
+
+/// A linear in a file that is to be compressed into another.
+struct LayerJob {
+  const pare::SafetensorsFile& file;
+  const pare::CompressionRequest& request;
+  index_t sequences;
+  fs::path target;
+};
+
+/// What the tools do on the backend B. Defined in on_backend.hpp; every other file of backends/
+/// instantiates it for one backend, because that takes long to compile.
+template <class B>
+struct OnBackend {
+  static std::unique_ptr<Model> load_model(const fs::path& folder);
+  static pare::Statistics compress_layer(const LayerJob& job);
+};
+
+}  // namespace tool

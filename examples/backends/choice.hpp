@@ -1,0 +1,88 @@
+// --backend: chooses one of the backends that this build has, at run time.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backends/backend.hpp"
+#include "pare/backend/system.hpp"
+
+namespace pare::backend {
+struct Eigen;
+struct Xtensor;
+}  // namespace pare::backend
+
+namespace tool {
+
+/// A backend by its name of --backend.
+struct NamedBackend {
+  std::string name;
+  std::unique_ptr<Model> (*load_model)(const fs::path&) = nullptr;  ///< null when it was not built
+  pare::Statistics (*compress_layer)(const LayerJob&) = nullptr;
+  const char* advice = nullptr;  ///< how to build it
+};
+
+template <class B>
+NamedBackend built(const char* name) {
+  return {name, &OnBackend<B>::load_model, &OnBackend<B>::compress_layer, nullptr};
+}
+
+/// Every backend that --backend can name.
+inline std::vector<NamedBackend> all_backends() {
+  namespace backend = pare::backend;
+  std::vector<NamedBackend> all{built<backend::Eigen>("eigen")};
+  const auto missing = [&](const char* name, const char* advice) {
+    all.push_back({.name = name, .advice = advice});
+  };
+#if defined(PARE_HAS_XTENSOR)
+  all.push_back(built<backend::Xtensor>("xtensor"));
+#else
+  missing("xtensor", "install xtensor-blas and OpenBLAS (libxtensor-blas-dev libopenblas-dev) and "
+                     "configure with -DPARE_XTENSOR=ON");
+#endif
+#if defined(PARE_HAS_THRUST)
+  all.push_back(built<backend::Thrust<backend::system::omp>>("thrust-omp"));
+#else
+  missing("thrust-omp", "install Thrust (libthrust-dev) and configure with -DPARE_THRUST=ON");
+#endif
+#if defined(PARE_HAS_THRUST_TBB)
+  all.push_back(built<backend::Thrust<backend::system::tbb>>("thrust-tbb"));
+#else
+  missing("thrust-tbb", "install Thrust and TBB (libthrust-dev libtbb-dev) and configure with "
+                        "-DPARE_THRUST=ON");
+#endif
+#if defined(PARE_HAS_CUDA)
+  all.push_back(built<backend::Thrust<backend::system::cuda>>("cuda"));
+#else
+  missing("cuda", "install the CUDA toolkit with nvcc and configure with -DPARE_CUDA=ON");
+#endif
+  return all;
+}
+
+inline void add_backend_option(CLI::App& app, std::optional<std::string>& name) {
+  std::string names;
+  for (const NamedBackend& backend : all_backends())
+    names += (names.empty() ? "" : ", ") + backend.name;
+  add_value(app, "--backend", name, "where to compute: " + names + " (default: eigen)", "TEXT",
+            "a run has one backend");
+}
+
+/// The backend that --backend names.
+/// @throws usage_error for a name that is not known or was not built
+inline NamedBackend chosen_backend(const std::optional<std::string>& name) {
+  std::vector<std::string> names;
+  for (const NamedBackend& backend : all_backends()) {
+    names.push_back(backend.name);
+    if (backend.name != name.value_or("eigen")) continue;
+    if (backend.load_model == nullptr)
+      throw usage_error("--backend " + *name + ": this program was built without it; " +
+                        backend.advice);
+    return backend;
+  }
+  throw usage_error(written("--backend", *name) + ": there is no such backend; write " +
+                    detail::one_of(names));
+}
+
+}  // namespace tool

@@ -1,0 +1,138 @@
+// What the tools do on one backend, whichever it is.
+#pragma once
+
+#include <bit>
+
+#include "backends/backend.hpp"
+#include "opt/model_io.hpp"
+#include "pare/model/perplexity.hpp"
+#include "pare/pipeline/layer.hpp"
+
+namespace tool {
+
+namespace detail {
+
+template <class B>
+class ModelOn : public Model {
+ public:
+  explicit ModelOn(const fs::path& folder) : model_(pare::load_opt<B, float>(folder)) {}
+
+  double perplexity(std::span<const std::int32_t> ids, index_t seqlen,
+                    const std::function<void(index_t, index_t)>& progress) const override {
+    return pare::perplexity(model_, ids, seqlen, progress);
+  }
+
+  pare::Statistics compress(const pare::CompressionRequest& request,
+                            const pare::CalibrationWindows& windows,
+                            const pare::ModelCompressionOptions& options,
+                            const pare::CompressionProgress& progress) override {
+    return pare::dispatch(request, [&]<class Config>(std::type_identity<Config>) {
+      return pare::compress_model<Config>(model_, windows, options, progress);
+    });
+  }
+
+  /// FNV-1a over the elements of every linear.
+  std::vector<std::uint64_t> fingerprints() const override {
+    std::vector<std::uint64_t> result;
+    for (const auto& layer : model_.layers)
+      for (const auto* linear : layer.linears()) {
+        std::uint64_t hash = 0xcbf29ce484222325u;
+        const pare::Matrix<float> W = B::to_host(pare::detail::as_const(linear->weight.view()));
+        for (index_t i = 0; i < W.size(); ++i) {
+          hash ^= std::bit_cast<std::uint32_t>(W.data()[i]);
+          hash *= 0x100000001b3u;
+        }
+        result.push_back(hash);
+      }
+    return result;
+  }
+
+  void save(const fs::path& source, const fs::path& folder) const override {
+    save_model(model_, source, folder);
+  }
+
+ private:
+  pare::OptModel<B, float> model_;
+};
+
+template <class B>
+pare::Calibration<B, float> read_calibration(const LayerJob& job) {
+  if (job.file.find("H") != nullptr) {
+    const auto H = B::from_host(job.file.read_float("H").view());  // (in, in)
+    return pare::Calibration<B, float>::from_hessian(H.view());
+  }
+  const auto X = B::from_host(job.file.read_float("X").view());  // (tokens, in)
+  pare::Calibration<B, float> calibration(X.cols());
+  calibration.add(X.view(), job.sequences);
+  return calibration;
+}
+
+/// The bytes of a vector or a host matrix.
+template <class V>
+std::vector<std::byte> bytes_of(const V& values) {
+  const auto raw = std::as_bytes(std::span(values.data(), std::size_t(values.size())));
+  return {raw.begin(), raw.end()};
+}
+
+template <class B>
+void write_layer(const fs::path& path, const pare::CompressedLayer<B, float>& layer) {
+  const std::int64_t out = layer.weights.rows(), in = layer.weights.cols();
+  std::vector<pare::TensorData> tensors;
+  const auto add = [&](const char* name, const char* dtype, std::vector<std::int64_t> shape,
+                       const auto& matrix) {
+    tensors.push_back({name, dtype, std::move(shape),
+                       bytes_of(B::to_host(pare::detail::as_const(matrix.view())))});
+  };
+  add("Q", "F32", {out, in}, layer.weights);
+  add("mask", "U8", {out, in}, layer.mask);
+  if (layer.quantized()) {
+    // One grid per row reads as a vector; one per row and tier as (grids, out).
+    const std::int64_t grids = layer.grids.scale.rows();
+    const std::vector<std::int64_t> shape =
+        grids == 1 ? std::vector{out} : std::vector{grids, out};
+    tensors.push_back({"bits", "U8", {std::int64_t(layer.bits.size())}, bytes_of(layer.bits)});
+    add("scale", "F32", shape, layer.grids.scale);
+    add("zero", "F32", shape, layer.grids.zero);
+    tensors.push_back({"grid", "I32", {in}, bytes_of(layer.grids.of_column)});
+  }
+  const std::vector<float> loss{float(layer.loss)};
+  tensors.push_back({"loss", "F32", {1}, bytes_of(loss)});
+  pare::write_safetensors(path, tensors);
+}
+
+/// Prefixes messages about the file's content with the file's name.
+template <class F>
+auto naming(const fs::path& file, const F& f) {
+  try {
+    return f();
+  } catch (const pare::argument_error& e) {
+    throw pare::format_error(file.string() + ": " + e.what());
+  }
+}
+
+}  // namespace detail
+
+template <class B>
+std::unique_ptr<Model> OnBackend<B>::load_model(const fs::path& folder) {
+  return std::make_unique<detail::ModelOn<B>>(folder);
+}
+
+template <class B>
+pare::Statistics OnBackend<B>::compress_layer(const LayerJob& job) {
+  pare::Statistics statistics;
+  pare::dispatch(job.request, [&]<class Config>(std::type_identity<Config>) {
+    const auto layer = detail::naming(job.file.path(), [&] {
+      const auto W = B::from_host(job.file.read_float("W").view());  // (out, in)
+      const auto calibration = detail::read_calibration<B>(job);
+      pare::SparseGPTSolver<Config, B, float> solver(job.request.solver);
+      return solver.solve(pare::detail::as_const(W.view()), calibration);
+    });
+    const int dense_bits = 8 * pare::element_bytes(job.file.at("W").dtype);
+    statistics.layers.push_back(pare::layer_statistics("W", layer, dense_bits));
+    pare::require_counted(statistics, job.request.quantize);
+    detail::write_layer<B>(job.target, layer);
+  });
+  return statistics;
+}
+
+}  // namespace tool

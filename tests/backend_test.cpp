@@ -1,0 +1,253 @@
+// Every backend's primitives on awkward shapes and on windows of larger matrices, against the
+// oracle.
+#define BOOST_TEST_MODULE pare_backend
+#include <boost/test/unit_test.hpp>
+
+#include <limits>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "pare/quantization/fit.hpp"
+#include "support.hpp"
+
+using namespace pare;
+using namespace test;
+
+namespace {
+
+/// A window of a larger matrix where a backend computes; what lies around it is NaN and stays so.
+template <class B, class T>
+struct Window {
+  static constexpr index_t above = 2, before = 3;
+  typename B::template matrix<T> around;
+  index_t rows, cols;
+
+  explicit Window(const Matrix<T>& m) : rows(m.rows()), cols(m.cols()) {
+    Matrix<T> larger(rows + above + 1, cols + before + 2);
+    larger.fill(std::numeric_limits<T>::quiet_NaN());
+    for (index_t r = 0; r < rows; ++r)
+      std::copy_n(m.view().row(r), cols, larger.view().row(above + r) + before);
+    around = upload<B>(larger);
+  }
+  MatrixView<T> view() { return around.view().block(above, before, rows, cols); }
+  MatrixView<const T> read() const { return around.view().block(above, before, rows, cols); }
+
+  /// The window on the host. Checks that nothing around it was written.
+  Matrix<T> host() const {
+    const Matrix<T> larger = download<B>(around);
+    for (index_t r = 0; r < larger.rows(); ++r)
+      for (index_t c = 0; c < larger.cols(); ++c)
+        if (r < above || r >= above + rows || c < before || c >= before + cols)
+          BOOST_REQUIRE(std::isnan(larger(r, c)));
+    return Matrix<T>(larger.view().block(above, before, rows, cols));
+  }
+};
+
+/// |a - b| <= allowed for every element.
+template <class T>
+void check_close(const Matrix<T>& a, const Matrix<T>& b, double allowed) {
+  BOOST_REQUIRE_EQUAL(a.rows(), b.rows());
+  BOOST_REQUIRE_EQUAL(a.cols(), b.cols());
+  double worst = 0;
+  for (index_t i = 0; i < a.size(); ++i) {
+    const double d = std::abs(double(a.data()[i]) - double(b.data()[i]));
+    if (!(d <= worst)) worst = std::isnan(d) ? std::numeric_limits<double>::infinity() : d;
+  }
+  BOOST_TEST(worst <= allowed);
+}
+
+/// What rounding may change in a sum of `terms` products of numbers around 1.
+template <class T>
+double rounding(index_t terms) {
+  return 8 * double(std::numeric_limits<T>::epsilon()) * double(terms + 4);
+}
+
+struct CountVisit {
+  MatrixView<std::int32_t> counts;
+  PARE_HOST_DEVICE void operator()(index_t r) const { counts(0, r) += 1 + std::int32_t(r); }
+  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const {
+    counts(r, c) += 1 + std::int32_t(100 * r + c);
+  }
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(every_row_and_element_is_visited_once, C, Cases) {
+  using B = typename C::backend;
+  for (const auto& [rows, cols] : {std::pair<index_t, index_t>{1, 1}, {17, 5}, {100, 33}}) {
+    auto counts = upload<B>(Matrix<std::int32_t>(rows, cols));
+    B::for_each_element(rows, cols, CountVisit{counts.view()});
+    B::for_each_row(cols, CountVisit{counts.view()});
+    const Matrix<std::int32_t> got = download<B>(counts);
+    for (index_t r = 0; r < rows; ++r)
+      for (index_t c = 0; c < cols; ++c)
+        BOOST_REQUIRE_EQUAL(got(r, c), 1 + 100 * r + c + (r == 0 ? 1 + c : 0));
+    B::for_each_row(0, CountVisit{counts.view()});
+    B::for_each_element(0, cols, CountVisit{counts.view()});
+    BOOST_TEST(same_bytes(got, download<B>(counts)));
+  }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(windows_are_copied_both_ways, C, Cases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  const Matrix<T> m = random_normal<T>(13, 9, 1);
+  const Window<B, T> from(m);
+  Window<B, T> to(random_normal<T>(13, 9, 2));
+  B::copy(from.read(), to.view());
+  BOOST_TEST(same_bytes(to.host(), m));
+  BOOST_TEST(same_bytes(Matrix<T>(B::to_host(from.read())), m));
+  BOOST_CHECK_THROW(B::copy(from.read(), to.view().columns(0, 8)), shape_error);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(the_first_non_finite_element_is_found, C, Cases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  const T nan = std::numeric_limits<T>::quiet_NaN(), infinity = std::numeric_limits<T>::infinity();
+  const index_t rows = 70, cols = 41;
+  for (const T bad : {nan, infinity, -infinity})
+    for (const index_t at : {index_t{0}, 3 * cols + 40, 40 * cols + 17, rows * cols - 1}) {
+      Matrix<T> m = random_normal<T>(rows, cols, 3);
+      for (index_t i = at; i < m.size(); i += 37) m.data()[i] = i == at ? bad : nan;
+      BOOST_TEST(B::find_non_finite(Window<B, T>(m).read()) == at);
+    }
+  Matrix<T> finite = random_normal<T>(rows, cols, 3);
+  finite(5, 5) = std::numeric_limits<T>::max();
+  finite(6, 6) = std::numeric_limits<T>::lowest();
+  BOOST_TEST(B::find_non_finite(Window<B, T>(finite).read()) == -1);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(column_moments_match, C, Cases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  for (const auto& [tokens, in] : {std::pair<index_t, index_t>{1, 1}, {5, 70}, {300, 130}}) {
+    const Matrix<T> X = random_normal<T>(tokens, in, 4);
+    auto moments = upload<B>(Matrix<double>(3, in));
+    B::column_moments(Window<B, T>(X).read(), moments.view());
+    Matrix<double> expected(3, in);
+    Oracle::column_moments(X.view(), expected.view());
+    check_close(download<B>(moments), expected, 1e-11 * double(tokens));
+  }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(gram_matrices_match, C, Cases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  for (const auto& [tokens, in] :
+       {std::pair<index_t, index_t>{1, 1}, {3, 5}, {20, 129}, {150, 300}}) {
+    const Matrix<T> X = random_normal<T>(tokens, in, 5);
+    Matrix<T> expected(in, in);
+    for (index_t i = 0; i < in; ++i)
+      for (index_t j = 0; j < in; ++j) expected(i, j) = T(i + j) / T(in);
+    Window<B, T> G(expected);
+    B::gram_accumulate(G.view(), Window<B, T>(X).read());
+    Oracle::gram_accumulate(expected.view(), MatrixView<const T>(X.view()));
+    const Matrix<T> got = G.host();
+    check_close(got, expected, rounding<T>(tokens));
+    for (index_t i = 0; i < in; ++i)
+      for (index_t j = 0; j < i; ++j) BOOST_REQUIRE_EQUAL(got(i, j), got(j, i));
+  }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(products_match, C, Cases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  const std::tuple<index_t, index_t, index_t> shapes[] = {
+      {1, 1, 1}, {1, 9, 4}, {130, 1, 7}, {7, 130, 1}, {257, 65, 33}};
+  for (const auto& [rows, cols, inner] : shapes) BOOST_TEST_CONTEXT(rows << " x " << cols) {
+      const Matrix<T> A = random_normal<T>(rows, inner, 6);
+      const Matrix<T> right = random_normal<T>(inner, cols, 7);
+      Matrix<T> W = random_normal<T>(rows, cols, 8), expected(rows, cols);
+      const Window<B, T> a(A), b(right);
+      Window<B, T> c(W);
+      B::trailing_update(c.view(), a.read(), b.read());
+      Oracle::trailing_update(W.view(), MatrixView<const T>(A), MatrixView<const T>(right));
+      check_close(c.host(), W, rounding<T>(inner));
+      B::multiply(c.view(), a.read(), b.read());
+      Oracle::multiply(expected.view(), MatrixView<const T>(A), MatrixView<const T>(right));
+      check_close(c.host(), expected, rounding<T>(inner));
+    }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(inverse_factors_match, C, Cases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  for (const index_t n : {1, 2, 5, 127, 128, 129, 300}) BOOST_TEST_CONTEXT(n) {
+      Matrix<T> A = correlated_hessian<T>(n, 9);
+      Window<B, T> factor(A);
+      BOOST_TEST(B::inverse_factor(factor.view()));
+      BOOST_TEST(Oracle::inverse_factor(A.view()));
+      const Matrix<T> U = factor.host();
+      check_close(U, A, rounding<T>(n));
+      for (index_t i = 0; i < n; ++i)
+        for (index_t j = 0; j < i; ++j) BOOST_REQUIRE_EQUAL(U(i, j), T(0));
+    }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(matrices_without_a_factor_are_reported, C, Cases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  for (const index_t n : {1, 130, 300})
+    for (const index_t at : {index_t{0}, n / 2, n - 1})
+      for (const T pivot : {T(0), T(-1), std::numeric_limits<T>::quiet_NaN()}) {
+        Matrix<T> A(n, n);
+        for (index_t i = 0; i < n; ++i) A(i, i) = i == at ? pivot : T(2);
+        auto a = upload<B>(A);
+        BOOST_TEST(!B::inverse_factor(a.view()), n << " with " << pivot << " at " << at);
+      }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(exactly_the_k_smallest_are_selected, C, Cases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  for (const auto& [rows, cols] : {std::pair<index_t, index_t>{1, 1}, {1, 64}, {37, 1}, {90, 33}})
+    for (const int distinct : {1, 5, 1000000}) {  // 1 and 5: mostly ties
+      Random random(10);
+      Matrix<T> W(rows, cols), d(1, cols);
+      for (index_t i = 0; i < W.size(); ++i)
+        W.data()[i] = T(double(random.below(2 * distinct + 1) - distinct) / distinct);
+      for (index_t c = 0; c < cols; ++c) d(0, c) = distinct == 5 ? T(1) : T(0.1 + random.uniform());
+      const Window<B, T> w(W), diagonal(d);
+      for (const index_t k : {index_t{0}, index_t{1}, rows * cols / 3, rows * cols}) {
+        Matrix<std::uint8_t> expected(rows, cols), wide(rows, cols + 4);
+        wide.fill(7);
+        Oracle::select_smallest(MatrixView<const T>(W), MatrixView<const T>(d), k, expected.view());
+        auto mask = upload<B>(wide);
+        B::select_smallest(w.read(), diagonal.read(), k, mask.view().columns(1, cols));
+        const Matrix<std::uint8_t> got = download<B>(mask);
+        BOOST_TEST_CONTEXT(rows << " x " << cols << ", " << distinct << " values, k = " << k) {
+          BOOST_TEST(same_bytes(Matrix<std::uint8_t>(got.view().columns(1, cols)), expected));
+          for (index_t r = 0; r < rows; ++r)
+            for (const index_t c : {index_t{0}, cols + 1, cols + 3})
+              BOOST_REQUIRE_EQUAL(got(r, c), 7);
+        }
+      }
+    }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(every_row_gets_a_grid_of_its_own_width, C, Cases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  const index_t rows = 35, cols = 21;
+  const Matrix<T> W = random_normal<T>(rows, cols, 9);
+  Matrix<std::uint8_t> bits(1, rows);
+  for (index_t i = 0; i < rows; ++i) bits(0, i) = std::uint8_t(2 + i % 7);
+  const auto device = upload<B>(W);
+  const auto widths = upload<B>(bits);
+  for (const bool clip_search : {false, true})
+    for (const index_t step : {0, 1}) {
+      auto scale = upload<B>(Matrix<T>(1, rows)), zero = scale, top = scale;
+      B::for_each_row(rows, FitRow<T>{device.view(), widths.view().data, step,
+                                      {.clip_search = clip_search}, scale.view(), zero.view(),
+                                      top.view()});
+      const Matrix<T> s = download<B>(scale), z = download<B>(zero), t = download<B>(top);
+      for (index_t i = 0; i < rows; ++i) {
+        const Grid<T> expected =
+            fit_grid(W.view().row(i), cols, bits(0, i * step), {.clip_search = clip_search});
+        BOOST_TEST(relative_difference(double(s(0, i)), double(expected.scale)) <= tolerance<T>);
+        BOOST_TEST(z(0, i) == expected.zero);
+        BOOST_TEST(t(0, i) == expected.top);
+      }
+    }
+}
