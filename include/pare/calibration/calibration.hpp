@@ -22,6 +22,28 @@ struct TakeDiagonal {
   }
 };
 
+/// into += from.
+template <class T>
+struct AddElement {
+  MatrixView<T> into;
+  MatrixView<const T> from;
+  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const { into(r, c) += from(r, c); }
+};
+
+/// Chan's update of (mean |x|, mean x, M2) of n tokens by those of m tokens.
+struct MergeColumn {
+  MatrixView<double> into;        // (3, in)
+  MatrixView<const double> from;  // (3, in)
+  double n, m;
+  PARE_HOST_DEVICE void operator()(index_t j) const {
+    const double share = m / (n + m);
+    const double delta = from(1, j) - into(1, j);
+    into(0, j) += (from(0, j) - into(0, j)) * share;
+    into(1, j) += delta * share;
+    into(2, j) += from(2, j) + delta * delta * n * share;
+  }
+};
+
 }  // namespace detail
 
 /// Per-input moments over all calibration tokens, each vector (in).
@@ -46,9 +68,9 @@ class Calibration {
   explicit Calibration(index_t in_features) {
     if (in_features < 1)
       throw argument_error("in_features: expected at least 1, got " + std::to_string(in_features));
-    gram_ = B::from_host(Matrix<T>(in_features, in_features).view());
-    moments_ = B::from_host(Matrix<double>(3, in_features).view());
-    batch_moments_ = B::from_host(Matrix<double>(3, in_features).view());
+    gram_ = detail::zeros<B, T>(in_features, in_features);
+    moments_ = detail::zeros<B, double>(3, in_features);
+    batch_moments_ = detail::zeros<B, double>(3, in_features);
   }
 
   /// A calibration of which only H is known: means are taken as zero, E|x| as the normal's.
@@ -94,7 +116,7 @@ class Calibration {
     if (other.tokens_ == 0) return;
     const MatrixView<T> into = gram_.view();
     const MatrixView<const T> from = other.gram_.view();
-    B::for_each_element(into.rows, into.cols, AddElement{into, from});
+    B::for_each_element(into.rows, into.cols, detail::AddElement<T>{into, from});
     merge_moments(other.moments_.view(), other.tokens_);
     sequences_ += other.sequences_;
   }
@@ -121,7 +143,7 @@ class Calibration {
   /// diag(H), each (in).
   std::vector<double> hessian_diagonal() const {
     const double scale = hessian_scale();
-    auto diagonal = B::from_host(Matrix<double>(1, in_features()).view());
+    auto diagonal = detail::zeros<B, double>(1, in_features());
     B::for_each_row(in_features(), detail::TakeDiagonal<T>{gram(), diagonal.view(), scale});
     const Matrix<double> host = B::to_host(MatrixView<const double>(diagonal.view()));
     return {host.data(), host.data() + host.size()};
@@ -147,28 +169,9 @@ class Calibration {
   }
 
  private:
-  struct AddElement {
-    MatrixView<T> into;
-    MatrixView<const T> from;
-    PARE_HOST_DEVICE void operator()(index_t r, index_t c) const { into(r, c) += from(r, c); }
-  };
-  /// Chan's update of (mean |x|, mean x, M2) of n tokens by those of m tokens.
-  struct MergeColumn {
-    MatrixView<double> into;        // (3, in)
-    MatrixView<const double> from;  // (3, in)
-    double n, m;
-    PARE_HOST_DEVICE void operator()(index_t j) const {
-      const double share = m / (n + m);
-      const double delta = from(1, j) - into(1, j);
-      into(0, j) += (from(0, j) - into(0, j)) * share;
-      into(1, j) += delta * share;
-      into(2, j) += from(2, j) + delta * delta * n * share;
-    }
-  };
-
   void merge_moments(MatrixView<const double> from, index_t tokens) {
-    B::for_each_row(in_features(),
-                    MergeColumn{moments_.view(), from, double(tokens_), double(tokens)});
+    B::for_each_row(in_features(), detail::MergeColumn{moments_.view(), from, double(tokens_),
+                                                       double(tokens)});
     tokens_ += tokens;
   }
 

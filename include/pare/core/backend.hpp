@@ -62,6 +62,25 @@ concept Backend =
       B::select_smallest(c, c, index_t{}, mask);
     };
 
+namespace detail {
+
+template <class U>
+struct SetZero {
+  MatrixView<U> A;
+  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const { A(r, c) = U(0); }
+};
+
+/// Zeros (rows, cols) where the backend computes.
+template <class B, class U>
+typename B::template matrix<U> zeros(index_t rows, index_t cols) {
+  typename B::template matrix<U> result;
+  result.resize(rows, cols);
+  B::for_each_element(rows, cols, SetZero<U>{result.view()});
+  return result;
+}
+
+}  // namespace detail
+
 /// Throws non_finite_error naming `what`, the row and the column of the first element of A that
 /// is NaN or infinite.
 template <class B, class T>

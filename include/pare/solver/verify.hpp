@@ -51,19 +51,20 @@ struct VerifyRow {
   }
 };
 
-/// Marked weights of each block of columns in visit order, by row.
+/// Marked weights of each block of columns in visit order, by row. T holds such counts exactly.
+template <class T>
 struct CountBlock {
   MatrixView<const std::uint8_t> mask;  // (out, in)
   const index_t* order;                 ///< (in)
   index_t block_size;
-  MatrixView<double> counts;  // (out, blocks)
+  MatrixView<T> counts;  // (out, blocks)
 
   PARE_HOST_DEVICE void operator()(index_t i) const {
     for (index_t b = 0; b < counts.cols; ++b) {
       const index_t end = (b + 1) * block_size;
       index_t count = 0;
       for (index_t p = b * block_size; p < end && p < mask.cols; ++p) count += mask(i, order[p]);
-      counts(i, b) = double(count);
+      counts(i, b) = T(count);
     }
   }
 };
@@ -93,14 +94,18 @@ struct ClosedLoss {
   MatrixView<double> out;                   // (2, checked): loss, rounding noise
 
   PARE_HOST_DEVICE void operator()(index_t r) const {
-    const double epsilon = double(std::numeric_limits<T>::epsilon());
     double loss = 0, noise = 0;
-    for (index_t j = 0; j < difference.cols; ++j) {
-      const double diagonal = added + (dead[j] != 0 ? 1.0 : 0.0);
-      const double d = difference(r, j), w = dead[j] != 0 ? T(0) : before(r * step, j);
-      loss += 0.5 * d * (scale * double(product(r, j)) + diagonal * d);
-      noise += 0.5 * w * w * (scale * double(gram(j, j)) + diagonal);
-    }
+    for (index_t j = 0; j < difference.cols; ++j) add_column(r, j, loss, noise);
+    finish(r, loss, noise);
+  }
+  PARE_HOST_DEVICE void add_column(index_t r, index_t j, double& loss, double& noise) const {
+    const double diagonal = added + (dead[j] != 0 ? 1.0 : 0.0);
+    const double d = difference(r, j), w = dead[j] != 0 ? T(0) : before(r * step, j);
+    loss += 0.5 * d * (scale * double(product(r, j)) + diagonal * d);
+    noise += 0.5 * w * w * (scale * double(gram(j, j)) + diagonal);
+  }
+  PARE_HOST_DEVICE void finish(index_t r, double loss, double noise) const {
+    const double epsilon = double(std::numeric_limits<T>::epsilon());
     out(0, r) = loss;
     // A weight takes part in up to `in` updates, each rounded to epsilon |w|.
     out(1, r) = epsilon * epsilon * double(difference.cols) * noise;
@@ -127,7 +132,7 @@ void verify_layer(MatrixView<const T> W, const Calibration<B, T>& calibration,
   const MatrixView<const T> Q = layer.weights.view();
   const MatrixView<const std::uint8_t> mask = layer.mask.view();
 
-  auto broken = B::from_host(Matrix<std::int32_t>(1, rows).view());
+  auto broken = detail::zeros<B, std::int32_t>(1, rows);
   const auto column_grid = detail::to_backend<B>(layer.grids.of_column);
   B::for_each_row(
       rows, detail::VerifyRow<T>{Q, mask,
@@ -148,15 +153,16 @@ void verify_layer(MatrixView<const T> W, const Calibration<B, T>& calibration,
 
   if (layer.group == 0) {
     const index_t blocks = (cols + layer.block_size - 1) / layer.block_size;
-    auto counts = B::from_host(Matrix<double>(rows, blocks).view());
+    auto counts = detail::zeros<B, T>(rows, blocks);
     const auto order = detail::to_backend<B>(layer.order);
-    B::for_each_row(rows, detail::CountBlock{mask, order.view().data, layer.block_size,
-                                             counts.view()});
-    const auto host = B::to_host(detail::as_const(counts.view()));
+    B::for_each_row(rows, detail::CountBlock<T>{mask, order.view().data, layer.block_size,
+                                                counts.view()});
+    auto moments = detail::zeros<B, double>(3, blocks);
+    B::column_moments(detail::as_const(counts.view()), moments.view());
+    const auto host = B::to_host(detail::as_const(moments.view()));
     for (index_t b = 0; b < blocks; ++b) {
       const index_t width = std::min(layer.block_size, cols - b * layer.block_size);
-      index_t found = 0;
-      for (index_t i = 0; i < rows; ++i) found += index_t(host(i, b));
+      const index_t found = index_t(std::llround(host(1, b) * double(rows)));
       const index_t expected = pruned_count(layer.sparsity, rows * width);
       if (found != expected)
         throw invariant_error(4, "block " + std::to_string(b) + ": expected " +
@@ -174,7 +180,7 @@ void verify_layer(MatrixView<const T> W, const Calibration<B, T>& calibration,
   B::for_each_element(checked, cols, detail::Difference<T>{W, Q, dead.view().data, step,
                                                            difference.view()});
   B::multiply(product.view(), detail::as_const(difference.view()), calibration.gram());
-  auto forms = B::from_host(Matrix<double>(2, checked).view());
+  auto forms = detail::zeros<B, double>(2, checked);
   B::for_each_row(checked, detail::ClosedLoss<T>{W, difference.view(), product.view(),
                                                  calibration.gram(), dead.view().data, step,
                                                  calibration.hessian_scale(), factor.added,
