@@ -16,7 +16,11 @@
 #include <utility>
 #include <vector>
 
+#if defined(PARE_TEST_CUDA)
+#include "pare/backend/cuda/thrust_cuda.cuh"
+#else
 #include "pare/backend/eigen.hpp"
+#endif
 #include "pare/backend/reference.hpp"
 #include "pare/calibration/calibration.hpp"
 #include "pare/core/scalar.hpp"
@@ -28,8 +32,14 @@ using pare::index_t;
 using pare::Matrix;
 using pare::MatrixView;
 
-/// Every backend and every scalar; a test runs over the pairs that model Backend.
+/// Every backend and every scalar; a test runs over the pairs that model Backend. tests/cuda
+/// compiles the same tests with nvcc for the GPU.
+#if defined(PARE_TEST_CUDA)
+using Backends =
+    std::tuple<pare::backend::Reference, pare::backend::Thrust<pare::backend::system::cuda>>;
+#else
 using Backends = std::tuple<pare::backend::Reference, pare::backend::Eigen>;
+#endif
 using Scalars = std::tuple<float, double>;
 
 template <class B, class T>
