@@ -18,6 +18,7 @@ mkdir -p "$out"
 export OMP_WAIT_POLICY=passive
 nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,power.limit --format=csv
 logs=$(mktemp -d)
+verdict='No errors|ERROR SUMMARY|RACECHECK SUMMARY|failure'
 status=0
 
 # name seconds command...: runs in the background, keeps the log and the exit code.
@@ -32,7 +33,7 @@ report() {
   shift
   for name in "$@"; do
     rc=$(cat "$logs/$name.rc")
-    echo "== $name: exit $rc: $(grep -E 'No errors|ERROR SUMMARY|RACECHECK SUMMARY|failure' "$logs/$name" | tail -n 2 | tr '\n' ' ')"
+    echo "== $name: exit $rc: $(grep -E "$verdict" "$logs/$name" | tail -n 2 | tr '\n' ' ')"
     if [ "$rc" != 0 ]; then
       status=1
       grep -v '^Running' "$logs/$name" | cut -c1-300 | head -n 25

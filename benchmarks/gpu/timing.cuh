@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -82,7 +83,8 @@ struct Noise {
   }
   __device__ float operator()(index_t r, index_t c) const {
     const std::uint64_t at = (std::uint64_t(r) << 32 | std::uint64_t(c)) * 2 + seed;
-    const double u = uniform(at * 0x9e3779b97f4a7c15ull), v = uniform((at + 1) * 0x9e3779b97f4a7c15ull);
+    constexpr std::uint64_t step = 0x9e3779b97f4a7c15ull;
+    const double u = uniform(at * step), v = uniform((at + 1) * step);
     return float(sqrt(-2 * log(u)) * cospi(2 * v));
   }
 };
@@ -117,7 +119,8 @@ struct Problem {
     const index_t batch = 4096;  // tokens
     gpu::DeviceMatrix<float> X(batch, in);
     for (index_t first = 0; first < 2 * in; first += batch) {
-      Cuda::for_each_element(batch, in, FillActivations{X.view(), {2 + std::uint64_t(first) * 999}});
+      const Noise noise{2 + std::uint64_t(first) * 999};
+      Cuda::for_each_element(batch, in, FillActivations{X.view(), noise});
       calibration.add(X.view(), 2);
     }
   }
@@ -157,22 +160,22 @@ class Stages {
   std::vector<std::string> names_;
 };
 
+template <class F, class... Others>
+inline constexpr bool is_one_of = (std::is_same_v<F, Others> || ...);
+
 /// The CUDA backend with an interval around every primitive.
 struct Timed : Cuda {
   template <class F>
   static constexpr const char* stage_of() {
     using namespace pare::detail;
-    if constexpr (std::is_same_v<F, pare::FitRow<float>>) return "fit";
-    else if constexpr (std::is_same_v<F, RowSums<float>>) return "score";
-    else if constexpr (std::is_same_v<F, VerifyRow<float>> || std::is_same_v<F, CountBlock<float>> ||
-                       std::is_same_v<F, Difference<float>> || std::is_same_v<F, ClosedLoss<float>>)
+    if (is_one_of<F, pare::FitRow<float>>) return "fit";
+    if (is_one_of<F, RowSums<float>>) return "score";
+    if (is_one_of<F, VerifyRow<float>, CountBlock<float>, Difference<float>, ClosedLoss<float>>)
       return "verify";
-    else if constexpr (std::is_same_v<F, GatherColumns<float>> ||
-                       std::is_same_v<F, ScatterColumns<float>> ||
-                       std::is_same_v<F, ScatterColumns<std::uint8_t>>)
+    if (is_one_of<F, GatherColumns<float>, ScatterColumns<float>, ScatterColumns<std::uint8_t>>)
       return "gather";
-    else if constexpr (std::is_same_v<F, DampedHessian<float>>) return "damped H";
-    else return "small";
+    if (is_one_of<F, DampedHessian<float>>) return "damped H";
+    return "small";
   }
   template <class F>
   static void for_each_row(index_t n, const F& f) {

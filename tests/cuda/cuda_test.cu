@@ -211,7 +211,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(the_factor_inverts_large_matrices, T, Scalars) {
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(products_and_moments_agree_with_the_reference, T, Scalars) {
   for (const index_t n : {1, 31, 64, 150}) {
-    const Matrix<T> X = correlated_activations<T>(2 * n + 3, n, 7, 0.3), W = random_normal<T>(9, n, 8);
+    const Matrix<T> X = correlated_activations<T>(2 * n + 3, n, 7, 0.3);
+    const Matrix<T> W = random_normal<T>(9, n, 8);
     const auto on = [&]<class B>(std::type_identity<B>) {
       const auto x = upload<B>(X), w = upload<B>(W);
       auto G = upload<B>(Matrix<T>(n, n));

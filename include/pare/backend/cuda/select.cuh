@@ -1,4 +1,4 @@
-// The exact k smallest scores of a block: radix selection in one launch, nothing copied to the host.
+// The exact k smallest scores of a block: radix selection in one launch, nothing on the host.
 #pragma once
 
 #include <cooperative_groups.h>
