@@ -458,11 +458,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_users_own_signals_make_a_scorer, C, Cases) {
   for (std::size_t j = 0; j < 19; ++j)
     BOOST_TEST(relative_difference(importance.score[j], 0.75 * first[j] + 0.5 * position[j]) <
                1e-12);
-  static_assert(!std::is_constructible_v<ImportanceScorer<2, B, T>, std::array<double, 2>,
-                                         FirstRow, Position>);
-  static_assert(!std::is_constructible_v<ImportanceScorer<3, B, T, ChannelAxis::input>,
-                                         std::array<double, 3>, FirstRow, Position>);
-  static_assert(!std::is_constructible_v<ImportanceScorer<2, B, T>, std::array<double, 2>>);
+  static_assert(Signal<FirstRow, B, T, ChannelAxis::input>);
+  static_assert(!Signal<FirstRow, B, T, ChannelAxis::output> && !Signal<int, B, T, ChannelAxis::input>);
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(bad_signals_are_errors_that_name_signal_and_channel, C, Cases) {

@@ -1,6 +1,6 @@
 # Holds every #include of our own headers against the directions the design allows:
 #   cmake -DROOT=<repository> -P include_directions.cmake
-cmake_minimum_required(VERSION 3.25)
+cmake_minimum_required(VERSION 3.22)
 
 set(core core)
 set(quantization core quantization)

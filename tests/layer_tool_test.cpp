@@ -1,4 +1,4 @@
-// pare-layer as a program: golden layers, an independent oracle, outputs, misuse.
+// pare-layer as a program: golden layers, an independent oracle, outputs, unusable inputs.
 #define BOOST_TEST_MODULE pare_layer_tool
 #include <boost/test/unit_test.hpp>
 
@@ -559,99 +559,8 @@ BOOST_AUTO_TEST_CASE(the_same_run_writes_the_same_bytes) {
   BOOST_CHECK(cli::read_text(folder / "a.out") == cli::read_text(folder / "b.out"));
 }
 
-BOOST_AUTO_TEST_CASE(misused_options_are_one_line_and_nothing_is_written) {
-  const Folder folder;
-  const Layer layer(8, 30, 20);
-  const fs::path input = layer.write(folder);
-  const std::string no_base = ": mixed precision needs a base quantizer, otherwise bits are chosen "
-                              "and nothing is quantized; add --wbits 4";
-  const std::string range = ": tiers {2, 3, 4, 6, 8} can meet targets from 2 to 8";
-  struct Case {
-    Arguments options;
-    std::string message;
-  };
-  const std::vector<Case> cases{
-      {{"--target-avg-bits", "4"}, "--target-avg-bits without --wbits" + no_base},
-      {{"--sparsity", "0.5", "--target_avg_bits", "4", "--bit_method", "quantile"},
-       "--target-avg-bits without --wbits" + no_base},
-      {{"--target-avg-bits", "4", "--wbits", "16"}, "--target-avg-bits with --wbits 16" + no_base},
-      {{"--wbits", "9"}, "--wbits 9: expected a width within 2..8, or 16 for no quantization"},
-      {{"--wbits", "1"}, "--wbits 1: expected a width within 2..8, or 16 for no quantization"},
-      {{"--wbits", "-4"}, "--wbits -4: expected a width within 2..8, or 16 for no quantization"},
-      {{"--wbits", "4", "--bit-method", "budget"},
-       "--bit-method without --target-avg-bits: there is no target to meet; add "
-       "--target-avg-bits 4.0"},
-      {{"--wbits", "4", "--target-avg-bits", "4", "--bit-method", "best"},
-       "--bit-method best: expected quantile or budget"},
-      {{"--prunem", "4"}, "--prunem without --prunen: n:m needs both; add --prunen 2"},
-      {{"--prunen", "2"}, "--prunen without --prunem: n:m needs both; add --prunem 4"},
-      {{"--prunen", "2", "--prunem", "4", "--sparsity", "0.5"},
-       "--sparsity with --prunen: a layer has one pattern; leave one of them out"},
-      {{"--prunen", "4", "--prunem", "4"}, "--prunen 4 --prunem 4: expected 0 < n < m"},
-      {{"--prunen", "5", "--prunem", "4"}, "--prunen 5 --prunem 4: expected 0 < n < m"},
-      {{"--prunen", "0", "--prunem", "4"}, "--prunen 0 --prunem 4: expected 0 < n < m"},
-      {{"--sparsity", "1"}, "--sparsity 1: expected a share within [0, 1)"},
-      {{"--sparsity", "-0.1"}, "--sparsity -0.1: expected a share within [0, 1)"},
-      {{"--sparsity", "nan"}, "--sparsity nan: expected a share within [0, 1)"},
-      {{"--wbits", "4", "--target-avg-bits", "1.5"}, "--target-avg-bits 1.5" + range},
-      {{"--wbits", "4", "--target-avg-bits", "9"}, "--target-avg-bits 9" + range},
-      {{"--wbits", "4", "--target-avg-bits", "nan"}, "--target-avg-bits nan" + range},
-      {{"--wbits", "4", "--target-avg-bits", "4", "--axis", "sideways"},
-       "--axis sideways: expected output or input"},
-      {{"--wbits", "4", "--axis", "input"},
-       "--axis without --target-avg-bits: channels matter to mixed precision only; add "
-       "--target-avg-bits 4.0 or leave it out"},
-      {{"--sparsity", "0.5", "--clip-search"},
-       "--clip-search without --wbits: there is no grid to fit; add --wbits 4"},
-      {{"--sparsity", "0.5", "--symmetric"},
-       "--symmetric without --wbits: there is no grid to fit; add --wbits 4"},
-      {{"--wbits", "4", "--percdamp", "2"}, "--percdamp 2: expected a number within 0..1"},
-      {{"--wbits", "4", "--percdamp", "-0.5"}, "--percdamp -0.5: expected a number within 0..1"},
-      {{"--wbits", "4", "--blocksize", "0"}, "--blocksize 0: expected at least 1"},
-      {{"--wbits", "4", "--sequences", "0"}, "--sequences 0: expected at least 1"},
-      {{}, "neither pruning nor quantization was asked for; add --sparsity 0.5, --prunen 2 "
-           "--prunem 4, or --wbits 4"},
-      {{"--sparsity", "0"}, "neither pruning nor quantization was asked for; add --sparsity 0.5, "
-                            "--prunen 2 --prunem 4, or --wbits 4"},
-      {{"--prunen", "2", "--prunem", "4"},
-       input.string() + ": weights (out, in): expected inputs divisible by the group of 4, got 30"},
-  };
-  const auto before = cli::listing(folder.path);
-  for (const Case& c : cases) BOOST_TEST_CONTEXT(cli::text_of(c.options)) {
-      const Outcome outcome = pare_layer(folder, c.options, input);
-      BOOST_TEST(outcome.code == 2);
-      BOOST_TEST(outcome.err == "pare-layer: " + c.message + "\n");
-      BOOST_TEST(outcome.out == "");
-      BOOST_CHECK(cli::listing(folder.path) == before);
-    }
-}
-
-BOOST_AUTO_TEST_CASE(options_that_do_not_parse_are_one_line) {
-  const Folder folder;
-  const Layer layer(8, 32, 21);
-  const fs::path input = layer.write(folder);
-  const auto before = cli::listing(folder.path);
-  const std::vector<std::pair<Arguments, std::string>> cases{
-      {{"--wbits"}, "--wbits"},
-      {{"--wbits", "four"}, "--wbits"},
-      {{"--wbits", "4.5"}, "--wbits"},
-      {{"--wbits", "4", "--wbits", "3"}, "--wbits"},
-      {{"--wbits", "99999999999999999999"}, "--wbits"},
-      {{"--sparsity", "abc"}, "--sparsity"},
-      {{"--sparsity", "0.5x"}, "--sparsity"},
-      {{"--sparsity", ""}, "--sparsity"},
-      {{"--target-avg-bits", "abc", "--wbits", "4"}, "--target-avg-bits"},
-      {{"--wbits", "4", "--blocksize", "1e9"}, "--blocksize"},
-      {{"--sparcity", "0.5"}, "--sparcity"},
-      {{"--wbits", "4", "surplus"}, "surplus"},
-  };
-  for (const auto& [options, part] : cases) BOOST_TEST_CONTEXT(cli::text_of(options)) {
-      check_failure(pare_layer(folder, options, input), 2, "pare-layer", {part});
-      BOOST_CHECK(cli::listing(folder.path) == before);
-    }
-  check_failure(cli::run(PARE_LAYER, {}, folder.path), 2, "pare-layer", {"IN"});
-  check_failure(cli::run(PARE_LAYER, {input.string()}, folder.path), 2, "pare-layer", {"OUT"});
-  const Outcome help = cli::run(PARE_LAYER, {"--help"}, folder.path);
+BOOST_AUTO_TEST_CASE(help_lists_the_options) {
+  const Outcome help = cli::run(PARE_LAYER, {"--help"});
   check_success(help);
   for (const char* option : {"--sparsity", "--prunen", "--prunem", "--wbits", "--target-avg-bits",
                              "--bit-method", "--axis", "--act-order", "--clip-search",
@@ -703,14 +612,6 @@ BOOST_AUTO_TEST_CASE(inputs_that_cannot_be_used_name_the_file_and_the_cause) {
   cli::write_text(input, whole + "x");
   refuse("trailing bytes", {"extra bytes"});
 
-  refuse_tensors("no W", {H}, {"there is no tensor 'W'"});
-  refuse_tensors("neither H nor X", {W}, {"H (in, in)", "X (tokens, in)", "neither"});
-  refuse_tensors("smaller H", {W, cli::tensor("H", Matrix<float>(16, 16))}, {"(8, 16)", "(8, 32)"});
-  refuse_tensors("oblong H", {W, cli::tensor("H", Matrix<float>(32, 16))},
-                 {"H", "square", "(32, 16)"});
-  refuse_tensors("narrow X", {W, cli::tensor("X", Matrix<float>(5, 31))}, {"31", "32"});
-  refuse_tensors("X without tokens", {W, cli::tensor("X", Matrix<float>(0, 32))}, {"X", "token"});
-  refuse_tensors("W without rows", {cli::tensor("W", Matrix<float>(0, 32)), H}, {"(0, 32)"});
   refuse_tensors("NaN in W", {cli::tensor("W", with(layer.W, 3, 17, nan)), H},
                  {"weights", "(3, 17)"});
   refuse_tensors("infinity in W", {cli::tensor("W", with(layer.W, 7, 31, -inf)), H},
@@ -726,24 +627,24 @@ BOOST_AUTO_TEST_CASE(inputs_that_cannot_be_used_name_the_file_and_the_cause) {
   refuse_tensors("integers as H",
                  {W, {"H", "I64", {32, 32}, std::vector<std::byte>(32 * 32 * 8)}},
                  {"tensor 'H'", "I64"});
-  refuse_tensors("W of rank 3", {{"W", "F32", {2, 4, 32}, W.bytes}, H}, {"tensor 'W'", "rank 3"});
   fs::remove(input);
   fs::create_directory(input);
   refuse("a folder", {"not a regular file"});
 }
 
-BOOST_AUTO_TEST_CASE(output_that_cannot_be_written_leaves_nothing) {
+BOOST_AUTO_TEST_CASE(an_output_that_fails_late_leaves_nothing) {
+  // The kernel lets nobody make a file here, whatever the permissions say.
+  if (!fs::is_directory("/proc/self")) {
+    std::cout << "skipped: there is no /proc\n";
+    return;
+  }
   const Folder folder;
   const Layer layer(8, 32, 23);
   const fs::path input = layer.write(folder);
-  fs::create_directory(folder / "taken");
   const auto before = cli::listing(folder.path);
-  check_failure(pare_layer(folder, {"--wbits", "4"}, input, "missing/out.safetensors"), 2,
-                "pare-layer", {(folder / "missing/out.safetensors").string(), "No such file"});
-  check_failure(pare_layer(folder, {"--wbits", "4"}, input, "taken"), 2, "pare-layer",
-                {(folder / "taken").string()});
-  check_failure(pare_layer(folder, {"--wbits", "4"}, input, "in.safetensors/out"), 2, "pare-layer",
-                {"in.safetensors/out"});
+  check_failure(cli::run(PARE_LAYER, {input.string(), "/proc/pare-layer", "--wbits", "4"},
+                         folder.path),
+                2, "pare-layer", {"/proc/pare-layer"});
   BOOST_CHECK(cli::listing(folder.path) == before);
 }
 

@@ -247,6 +247,14 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(static_options_equal_run_time_options, C, Cases) {
   SparseGPTSolver<Compression<Dense, UniformQuantizer<3>>, B, T> static_round(SolverOptions{});
   BOOST_TEST((layer_bytes<B, T>(round.solve(data.weights.view(), data.calibration)) ==
               layer_bytes<B, T>(static_round.solve(data.weights.view(), data.calibration))));
+  SparseGPTSolver<RoundQuantile, B, T> mixed(
+      {.bits = 4, .target_average_bits = 3.5, .tiers = {{2, 4, 8}}});
+  using StaticMixed = Compression<
+      Dense, UniformQuantizer<4>,
+      MixedPrecision<Quantile, Tiers<2, 4, 8>, TargetAverageBits<7, 2>>>;
+  SparseGPTSolver<StaticMixed, B, T> static_mixed(SolverOptions{});
+  BOOST_TEST((layer_bytes<B, T>(mixed.solve(data.weights.view(), data.calibration)) ==
+              layer_bytes<B, T>(static_mixed.solve(data.weights.view(), data.calibration))));
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(with_an_identity_hessian_pruning_is_by_magnitude, C, Cases) {
@@ -425,6 +433,19 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(options_out_of_range_are_errors, C, Cases) {
              "zeros, group: the pattern is static, leave both unset");
   BOOST_TEST((option_error<Static, C>({.bits = 4})) ==
              "bits: the quantizer's width is static, leave it unset");
+  using StaticBits =
+      Compression<Dense, BaseQuantizer,
+                  MixedPrecision<Budget, Tiers<2, 4, 8>, TargetAverageBits<7, 2>>>;
+  BOOST_TEST((option_error<StaticBits, C>({.bits = 4})) == "");
+  BOOST_TEST((option_error<StaticBits, C>(
+                 {.bits = 4, .target_average_bits = 3.5, .tiers = {{2, 4, 8}}})) == "");
+  BOOST_TEST((option_error<StaticBits, C>({.bits = 4, .tiers = {{2, 4}}})) ==
+             "tiers: the configuration's are static, leave them unset");
+  BOOST_TEST((option_error<StaticBits, C>({.bits = 4, .target_average_bits = 4.0})) ==
+             "target_average_bits: the configuration's is static, leave it unset");
+  BOOST_TEST((option_error<JointBudget, C>({.sparsity = 0.5, .bits = 4})) ==
+             "target average bits: the policy needs a target, got none");
+  BOOST_TEST((option_error<RoundQuantile, C>({.bits = 4})) == "");  // equal shares
   BOOST_TEST((option_error<Prune, C>({.sparsity = 0.5, .block_size = 0})) ==
              "block_size: expected at least 1, got 0");
   BOOST_TEST((option_error<Prune, C>({.sparsity = 0.5, .damping = -1})) ==

@@ -1,69 +1,55 @@
 // The command-line options that describe a compression, shared by pare-opt and pare-layer.
 #pragma once
 
-#include <CLI/CLI.hpp>
-#include <functional>
-#include <iostream>
 #include <optional>
 #include <string>
 
+#include "common/command_line.hpp"
 #include "pare/pipeline/dispatch.hpp"
 #include "pare/report/json.hpp"
 #include "pare/report/text.hpp"
 
 namespace tool {
 
-/// A command line that cannot be carried out: one line, exit code 2.
-struct usage_error : pare::argument_error {
-  using pare::argument_error::argument_error;
-};
-
-/// "--a-b,--a_b": an option in both spellings.
-inline std::string both_spellings(std::string name) {
-  std::string underscored = name;
-  for (std::size_t i = 2; i < underscored.size(); ++i)
-    if (underscored[i] == '-') underscored[i] = '_';
-  return underscored == name ? name : name + "," + underscored;
-}
-
 /// What the command line said; unset where it said nothing.
 struct CompressionFlags {
-  std::optional<double> sparsity, target_average_bits;
+  std::optional<double> sparsity, target_average_bits, percdamp;
   std::optional<int> prunen, prunem, wbits;
   std::optional<std::string> bit_method, axis;
+  std::optional<pare::index_t> blocksize;
   bool act_order = false, clip_search = false, symmetric = false;
-  double percdamp = 0.01;
-  pare::index_t blocksize = 128;
 };
+
+inline void add_axis_option(CLI::App& app, CompressionFlags& flags) {
+  add_value(app, "--axis", flags.axis, "what a channel is: output (default) or input", "TEXT",
+            "a run has one channel axis");
+}
 
 /// Options that every compression has.
 inline void add_solver_options(CLI::App& app, CompressionFlags& flags) {
-  app.add_option("--sparsity", flags.sparsity, "share of weights to prune, [0, 1)");
-  app.add_option("--prunen", flags.prunen, "n of n:m, zeros per group");
-  app.add_option("--prunem", flags.prunem, "m of n:m, consecutive inputs per group");
-  app.add_flag(both_spellings("--act-order"), flags.act_order, "visit inputs by falling diag(H)");
-  app.add_flag(both_spellings("--clip-search"), flags.clip_search,
-               "search the clipping range of every grid");
-  app.add_flag("--symmetric", flags.symmetric, "symmetric grids");
-  app.add_option("--percdamp", flags.percdamp, "damping as a share of mean(diag H)")
-      ->capture_default_str();
-  app.add_option("--blocksize", flags.blocksize, "columns per block")->capture_default_str();
+  add_value(app, "--sparsity", flags.sparsity, "share of weights to prune, [0, 1)");
+  add_value(app, "--prunen", flags.prunen, "n of n:m, zeros per group");
+  add_value(app, "--prunem", flags.prunem, "m of n:m, consecutive inputs per group");
+  add_flag(app, "--act-order", flags.act_order, "visit inputs by falling diag(H)");
+  add_flag(app, "--clip-search", flags.clip_search, "search the clipping range of every grid");
+  add_flag(app, "--symmetric", flags.symmetric, "symmetric grids");
+  add_value(app, "--percdamp", flags.percdamp,
+            "damping as a share of mean(diag H) (default: 0.01)");
+  add_value(app, "--blocksize", flags.blocksize, "columns per block (default: 128)");
 }
 
 /// Options that choose bits.
 inline void add_bit_options(CLI::App& app, CompressionFlags& flags) {
-  app.add_option("--wbits", flags.wbits, "base width in bits, 2..8 (16: no quantization)");
-  app.add_option(both_spellings("--target-avg-bits"), flags.target_average_bits,
-                 "mean bits per channel; widths are chosen from {2,3,4,6,8}");
-  app.add_option(both_spellings("--bit-method"), flags.bit_method,
-                 "quantile or budget (default: budget)");
-  app.add_option("--axis", flags.axis, "what a channel is: output (default) or input");
+  add_value(app, "--wbits", flags.wbits, "base width in bits, 2..8 (16: no quantization)");
+  add_value(app, "--target-avg-bits", flags.target_average_bits,
+            "mean bits per channel; widths are chosen from {2,3,4,6,8}");
+  add_value(app, "--bit-method", flags.bit_method, "quantile or budget (default: budget)");
+  add_axis_option(app, flags);
 }
 
-/// Turns flags into a request, or throws usage_error. Nothing has been read by then.
-inline pare::CompressionRequest checked(const CompressionFlags& flags) {
-  using pare::number_text;
-  pare::CompressionRequest request;
+namespace detail {
+
+inline void check_pattern(const CompressionFlags& flags, pare::CompressionRequest& request) {
   if (flags.prunen.has_value() != flags.prunem.has_value())
     throw usage_error(flags.prunen ? "--prunen without --prunem: n:m needs both; add --prunem 4"
                                    : "--prunem without --prunen: n:m needs both; add --prunen 2");
@@ -71,10 +57,13 @@ inline pare::CompressionRequest checked(const CompressionFlags& flags) {
     throw usage_error("--sparsity with --prunen: a layer has one pattern; leave one of them out");
   if (flags.prunen && !(*flags.prunen > 0 && *flags.prunen < *flags.prunem))
     throw usage_error("--prunen " + std::to_string(*flags.prunen) + " --prunem " +
-                      std::to_string(*flags.prunem) + ": expected 0 < n < m");
+                      std::to_string(*flags.prunem) +
+                      ": a group loses some of its weights, not none and not all; write "
+                      "0 < n < m, for instance --prunen 2 --prunem 4");
   if (flags.sparsity && !(*flags.sparsity >= 0 && *flags.sparsity < 1))
-    throw usage_error("--sparsity " + number_text(*flags.sparsity) +
-                      ": expected a share within [0, 1)");
+    throw usage_error("--sparsity " + pare::number_text(*flags.sparsity) +
+                      ": it is the share of weights to prune; write one within [0, 1), for "
+                      "instance --sparsity 0.5");
   if (flags.prunen) {
     request.pattern = pare::PatternKind::n_of_m;
     request.solver.zeros = flags.prunen;
@@ -83,64 +72,112 @@ inline pare::CompressionRequest checked(const CompressionFlags& flags) {
     request.pattern = pare::PatternKind::unstructured;
     request.solver.sparsity = flags.sparsity;
   }
+}
 
+inline void check_quantizer(const CompressionFlags& flags, pare::CompressionRequest& request) {
   constexpr int off = 16;
   if (flags.wbits && *flags.wbits != off &&
       (*flags.wbits < pare::min_bits || *flags.wbits > pare::max_bits))
     throw usage_error("--wbits " + std::to_string(*flags.wbits) +
-                      ": expected a width within 2..8, or 16 for no quantization");
+                      ": no grid has that width; write one within 2..8, or 16 for no quantization");
   request.quantize = flags.wbits && *flags.wbits != off;
-  if (flags.bit_method && *flags.bit_method != "quantile" && *flags.bit_method != "budget")
-    throw usage_error("--bit-method " + *flags.bit_method + ": expected quantile or budget");
-  if (flags.axis && *flags.axis != "output" && *flags.axis != "input")
-    throw usage_error("--axis " + *flags.axis + ": expected output or input");
-  if (flags.bit_method && !flags.target_average_bits)
-    throw usage_error("--bit-method without --target-avg-bits: there is no target to meet; add "
-                      "--target-avg-bits 4.0");
+  const std::string no_grid = flags.wbits ? " with --wbits 16" : " without --wbits";
   if (flags.target_average_bits && !request.quantize)
-    throw usage_error(std::string("--target-avg-bits ") + (flags.wbits ? "with --wbits 16" : "without --wbits") +
+    throw usage_error("--target-avg-bits" + no_grid +
                       ": mixed precision needs a base quantizer, otherwise bits are chosen and "
-                      "nothing is quantized; add --wbits 4");
-  if (flags.axis && !flags.target_average_bits)
-    throw usage_error("--axis without --target-avg-bits: channels matter to mixed precision only; "
-                      "add --target-avg-bits 4.0 or leave it out");
+                      "nothing is quantized; write --wbits 4");
   if ((flags.clip_search || flags.symmetric) && !request.quantize)
-    throw usage_error(std::string(flags.clip_search ? "--clip-search" : "--symmetric") +
-                      " without --wbits: there is no grid to fit; add --wbits 4");
-  if (flags.target_average_bits) {
-    const std::vector<int>& tiers = pare::default_tiers();
-    if (!(*flags.target_average_bits >= tiers.front() &&
-          *flags.target_average_bits <= tiers.back()))
-      throw usage_error("--target-avg-bits " + number_text(*flags.target_average_bits) +
-                        ": tiers " + pare::tiers_text(tiers) + " can meet targets from " +
-                        std::to_string(tiers.front()) + " to " + std::to_string(tiers.back()));
-    request.policy = flags.bit_method == "quantile" ? pare::PolicyKind::quantile
-                                                    : pare::PolicyKind::budget;
-    request.solver.target_average_bits = flags.target_average_bits;
-    if (flags.axis == "input") request.solver.axis = pare::ChannelAxis::input;
-  }
+    throw usage_error((flags.clip_search ? "--clip-search" : "--symmetric") + no_grid +
+                      ": there is no grid to fit; write --wbits 4");
   if (request.quantize) request.solver.bits = flags.wbits;
-  if (request.pattern == pare::PatternKind::dense && !request.quantize)
-    throw usage_error("neither pruning nor quantization was asked for; add --sparsity 0.5, "
-                      "--prunen 2 --prunem 4, or --wbits 4");
-  if (!(flags.percdamp >= 0 && flags.percdamp <= 1))
-    throw usage_error("--percdamp " + number_text(flags.percdamp) +
-                      ": expected a number within 0..1");
-  if (flags.blocksize < 1)
-    throw usage_error("--blocksize " + std::to_string(flags.blocksize) +
-                      ": expected at least 1");
-  request.solver.act_order = flags.act_order;
   request.solver.grid = {.symmetric = flags.symmetric, .clip_search = flags.clip_search};
-  request.solver.damping = flags.percdamp;
-  request.solver.block_size = flags.blocksize;
+}
+
+inline void check_mixed_precision(const CompressionFlags& flags,
+                                  pare::CompressionRequest& request) {
+  if (flags.bit_method && *flags.bit_method != "quantile" && *flags.bit_method != "budget")
+    throw usage_error(written("--bit-method", *flags.bit_method) +
+                      ": there is no such method; write quantile or budget");
+  if (flags.axis && *flags.axis != "output" && *flags.axis != "input")
+    throw usage_error(written("--axis", *flags.axis) +
+                      ": there is no such axis; write output or input");
+  if (flags.bit_method && !flags.target_average_bits)
+    throw usage_error(
+        "--bit-method without --target-avg-bits: there is no target to meet; add "
+        "--target-avg-bits 4.0");
+  if (flags.axis && !flags.target_average_bits)
+    throw usage_error(
+        "--axis without --target-avg-bits: channels matter to mixed precision only; "
+        "add --target-avg-bits 4.0 or leave it out");
+  if (!flags.target_average_bits) return;
+  const std::vector<int>& tiers = pare::default_tiers();
+  if (!(*flags.target_average_bits >= tiers.front() && *flags.target_average_bits <= tiers.back()))
+    throw usage_error("--target-avg-bits " + pare::number_text(*flags.target_average_bits) +
+                      ": tiers " + pare::tiers_text(tiers) +
+                      " cannot meet it; write a target from " + std::to_string(tiers.front()) +
+                      " to " + std::to_string(tiers.back()));
+  request.policy =
+      flags.bit_method == "quantile" ? pare::PolicyKind::quantile : pare::PolicyKind::budget;
+  request.solver.target_average_bits = flags.target_average_bits;
+  if (flags.axis == "input") request.solver.axis = pare::ChannelAxis::input;
+}
+
+inline void check_something_to_do(const CompressionFlags& flags,
+                                  const pare::CompressionRequest& request) {
+  if (request.pattern != pare::PatternKind::dense || request.quantize) return;
+  const char* what = flags.sparsity && flags.wbits ? "--sparsity 0 with --wbits 16"
+                     : flags.sparsity              ? "--sparsity 0 alone"
+                     : flags.wbits                 ? "--wbits 16 alone"
+                                                   : "no --sparsity, no --prunen and no --wbits";
+  throw usage_error(std::string(what) +
+                    ": neither pruning nor quantization is asked for; add --sparsity 0.5, "
+                    "--prunen 2 --prunem 4, or --wbits 4");
+}
+
+}  // namespace detail
+
+/// Turns flags into the request that pare::dispatch turns into types.
+/// @throws usage_error for every combination that has no type to become, or in which an option
+///         would be ignored. Nothing has been read by then.
+inline pare::CompressionRequest checked(const CompressionFlags& flags) {
+  pare::CompressionRequest request;
+  detail::check_pattern(flags, request);
+  detail::check_quantizer(flags, request);
+  detail::check_mixed_precision(flags, request);
+  detail::check_something_to_do(flags, request);
+  if (flags.percdamp && !(*flags.percdamp >= 0 && *flags.percdamp <= 1))
+    throw usage_error("--percdamp " + pare::number_text(*flags.percdamp) +
+                      ": damping is a share of mean(diag H); write one within 0..1, for instance "
+                      "--percdamp 0.01");
+  if (flags.blocksize && *flags.blocksize < 1)
+    throw usage_error("--blocksize " + std::to_string(*flags.blocksize) +
+                      ": a block holds at least one column; write for instance --blocksize 128");
+  request.solver.act_order = flags.act_order;
+  request.solver.damping = flags.percdamp.value_or(request.solver.damping);
+  request.solver.block_size = flags.blocksize.value_or(request.solver.block_size);
   return request;
+}
+
+/// Throws usage_error unless the request's groups, if any, divide the inputs of a linear.
+/// @param linear  its name
+/// @param inputs  how many it has
+inline void require_whole_groups(const pare::CompressionRequest& request, const std::string& linear,
+                                 pare::index_t inputs) {
+  if (request.pattern != pare::PatternKind::n_of_m || inputs % *request.solver.group == 0) return;
+  const std::string group = std::to_string(*request.solver.group);
+  throw usage_error("--prunen " + std::to_string(*request.solver.zeros) + " --prunem " + group +
+                    ": the " + std::to_string(inputs) + " inputs of " + linear +
+                    " do not divide into groups of " + group + "; write a --prunem that divides " +
+                    std::to_string(inputs));
 }
 
 /// Every option in force.
 inline pare::Json to_json(const pare::CompressionRequest& request) {
   using pare::Json;
   const pare::SolverOptions& o = request.solver;
-  const auto value = [](const auto& optional) { return optional ? Json(*optional) : Json(nullptr); };
+  const auto value = [](const auto& optional) {
+    return optional ? Json(*optional) : Json(nullptr);
+  };
   return {{"sparsity", value(o.sparsity)},
           {"prunen", value(o.zeros)},
           {"prunem", value(o.group)},
@@ -158,48 +195,6 @@ inline pare::Json to_json(const pare::CompressionRequest& request) {
           {"symmetric", o.grid.symmetric},
           {"percdamp", o.damping},
           {"blocksize", o.block_size}};
-}
-
-/// Runs a program: exit code 0, 2 for a command line or an input that cannot be used, 1 for a
-/// failure; every error is one line on standard error.
-inline int run(const std::string& program, const std::function<void()>& body) {
-  const auto fail = [&](const char* what, int code) {
-    std::cout.flush();
-    std::cerr << program << ": " << what << std::endl;
-    return code;
-  };
-  try {
-    body();
-    std::cout.flush();
-    if (!std::cout) return fail("standard output: cannot be written", 1);
-    return 0;
-  } catch (const pare::argument_error& e) {
-    return fail(e.what(), 2);
-  } catch (const pare::format_error& e) {
-    return fail(e.what(), 2);
-  } catch (const pare::io_error& e) {
-    return fail(e.what(), 2);
-  } catch (const std::bad_alloc&) {
-    return fail("out of memory", 1);
-  } catch (const std::exception& e) {
-    return fail(e.what(), 1);
-  }
-}
-
-/// Parses the command line. A parse error is one line and exit code 2; --help is exit code 0.
-inline std::optional<int> parse(CLI::App& app, int argc, char** argv) {
-  try {
-    app.parse(argc, argv);
-    return std::nullopt;
-  } catch (const CLI::Success& e) {
-    return app.exit(e);
-  } catch (const CLI::ParseError& e) {
-    std::string what = e.what();
-    for (char& c : what)
-      if (c == '\n') c = ' ';
-    std::cerr << app.get_name() << ": " << what << std::endl;
-    return 2;
-  }
 }
 
 }  // namespace tool

@@ -3,7 +3,7 @@
 #include <cinttypes>
 #include <cstdio>
 
-#include "opt/model_io.hpp"
+#include "opt/arguments.hpp"
 #include "pare/backend/eigen.hpp"
 #include "pare/model/perplexity.hpp"
 #include "pare/pipeline/compress.hpp"
@@ -13,20 +13,8 @@ namespace {
 using B = pare::backend::Eigen;
 using Model = pare::OptModel<B, float>;
 using pare::index_t;
-using tool::usage_error;
-
-/// What the three commands read from the command line.
-struct Arguments {
-  std::string model, calibration_text;
-  std::vector<std::string> evaluations;
-  std::optional<index_t> seqlen;
-  index_t nsamples = 128;
-  std::optional<index_t> first_layer, last_layer;
-  std::string prune_only;
-  bool invert = false, gmp = false;
-  std::optional<std::string> save, report;
-  tool::CompressionFlags flags;
-};
+using tool::Arguments;
+using tool::Outputs;
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -73,30 +61,22 @@ struct Inputs {
   std::vector<std::pair<std::string, std::vector<std::int32_t>>> texts;
 };
 
-Inputs read_inputs(const Arguments& arguments) {
-  const std::vector<tool::EvaluationText> evaluations =
-      tool::parse_evaluations(arguments.evaluations);
+/// @param request  what is compressed; null when nothing is
+Inputs read_inputs(const Arguments& arguments, const std::vector<tool::EvaluationText>& evaluations,
+                   const pare::CompressionRequest* request) {
   Inputs inputs;
   const tool::fs::path folder = arguments.model;
   inputs.config = pare::load_opt_config(folder);
+  tool::check_against_config(arguments, inputs.config, request);
   inputs.seqlen = arguments.seqlen.value_or(inputs.config.max_position_embeddings);
-  if (inputs.seqlen < 2 || inputs.seqlen > inputs.config.max_position_embeddings)
-    throw usage_error("--seqlen " + std::to_string(inputs.seqlen) + ": expected 2.." +
-                      std::to_string(inputs.config.max_position_embeddings) +
-                      ", the model's positions");
-  if (arguments.nsamples < 1)
-    throw usage_error("--nsamples " + std::to_string(arguments.nsamples) +
-                      ": expected at least 1");
   if (evaluations.empty() && arguments.calibration_text.empty()) return inputs;
   const pare::Tokenizer tokenizer = tool::load_tokenizer(folder, inputs.config);
+  const index_t asked = arguments.nsamples.value_or(128);
   if (!arguments.calibration_text.empty() && !arguments.gmp) {
     std::vector<std::int32_t> ids =
         tool::read_tokens(arguments.calibration_text, tokenizer, inputs.config);
     tool::require_window(arguments.calibration_text, ids, inputs.seqlen);
-    const index_t count = std::min(arguments.nsamples, index_t(ids.size()) / inputs.seqlen);
-    if (count < arguments.nsamples)
-      std::printf("calibration: %td windows of %td tokens, the text holds no more (asked for %td)\n",
-                  count, inputs.seqlen, arguments.nsamples);
+    const index_t count = std::min(asked, index_t(ids.size()) / inputs.seqlen);
     ids.resize(std::size_t(count * inputs.seqlen));
     inputs.windows = {std::move(ids), inputs.seqlen};
   }
@@ -105,6 +85,9 @@ Inputs read_inputs(const Arguments& arguments) {
     tool::require_window(text.file, ids, inputs.seqlen);
     inputs.texts.emplace_back(text.name, std::move(ids));
   }
+  if (const index_t count = inputs.windows.count(); count > 0 && count < asked)
+    std::printf("calibration: %td windows of %td tokens, the text holds no more (asked for %td)\n",
+                count, inputs.seqlen, asked);
   return inputs;
 }
 
@@ -132,30 +115,6 @@ pare::Json to_json(const Perplexities& perplexities) {
   return json;
 }
 
-pare::LinearSelection selection_of(const Arguments& arguments) {
-  pare::LinearSelection selection;
-  selection.first_layer = arguments.first_layer.value_or(selection.first_layer);
-  selection.last_layer = arguments.last_layer.value_or(selection.last_layer);
-  selection.name_part = arguments.prune_only;
-  selection.invert = arguments.invert;
-  return selection;
-}
-
-/// Ends a run that would compress nothing before anything is loaded.
-void require_selected(const Arguments& arguments, const pare::OptConfig& config) {
-  const pare::LinearSelection selection = selection_of(arguments);
-  if (selection.first_layer >= selection.last_layer && !selection.invert)
-    throw usage_error("--minlayer " + std::to_string(selection.first_layer) + " --maxlayer " +
-                      std::to_string(selection.last_layer) +
-                      ": the range is empty; layers minlayer <= i < maxlayer are compressed");
-  for (index_t i = 0; i < config.num_hidden_layers; ++i)
-    for (const std::string& name : pare::opt_linear_names(i))
-      if (selection.selects(i, name)) return;
-  throw usage_error("--minlayer, --maxlayer, --prune-only, --invert: no linear of the model's " +
-                    std::to_string(config.num_hidden_layers) +
-                    " layers is selected; names are like " + pare::opt_linear_names(0).front());
-}
-
 pare::Statistics compress(Model& model, const Inputs& inputs, const Arguments& arguments,
                           const pare::CompressionRequest& request, bool lines,
                           const std::string& what) {
@@ -171,7 +130,7 @@ pare::Statistics compress(Model& model, const Inputs& inputs, const Arguments& a
   return pare::dispatch(request, [&]<class Config>(std::type_identity<Config>) {
     return pare::compress_model<Config>(model, inputs.windows,
                                         {.solver = request.solver,
-                                         .selection = selection_of(arguments),
+                                         .selection = tool::selection_of(arguments),
                                          .magnitude = arguments.gmp},
                                         callbacks);
   });
@@ -187,7 +146,7 @@ pare::Json config_json(const Arguments& arguments, const Inputs& inputs,
   json["seqlen"] = inputs.seqlen;
   json["minlayer"] = arguments.first_layer.value_or(0);
   json["maxlayer"] = arguments.last_layer.value_or(inputs.config.num_hidden_layers);
-  json["prune_only"] = arguments.prune_only;
+  json["prune_only"] = arguments.prune_only.value_or("");
   json["invert"] = arguments.invert;
   json["gmp"] = arguments.gmp;
   json["eval"] = arguments.evaluations;
@@ -196,27 +155,13 @@ pare::Json config_json(const Arguments& arguments, const Inputs& inputs,
   return json;
 }
 
-/// Where results go, checked before any work.
-struct Outputs {
-  std::optional<tool::fs::path> save, report;
-
-  explicit Outputs(const Arguments& arguments) {
-    if (arguments.save) save = tool::savable_folder(*arguments.save);
-    if (arguments.report) report = tool::reportable_file(*arguments.report);
-  }
-};
-
 void run_compress(const Arguments& arguments) {
   const pare::CompressionRequest request = tool::checked(arguments.flags);
-  if (arguments.gmp && request.policy != pare::PolicyKind::none)
-    throw usage_error("--gmp with --target-avg-bits: magnitude pruning reads no activations, so "
-                      "there is nothing to score channels by; leave one of them out");
-  if (arguments.gmp && arguments.flags.act_order)
-    throw usage_error("--gmp with --act-order: magnitude pruning has no Hessian to order by; leave "
-                      "one of them out");
-  const Outputs outputs(arguments);
-  const Inputs inputs = read_inputs(arguments);
-  require_selected(arguments, inputs.config);
+  if (arguments.gmp) tool::check_magnitude(arguments);
+  tool::check_windows_and_selection(arguments);
+  const auto evaluations = tool::parse_evaluations(arguments.evaluations);
+  const Outputs outputs(arguments, evaluations);
+  const Inputs inputs = read_inputs(arguments, evaluations, &request);
   Model model = pare::load_opt<B, float>(tool::fs::path(arguments.model));
   if (!request.quantize) std::printf("quantization is off (no --wbits): this run only prunes\n");
 
@@ -257,10 +202,10 @@ void run_compress(const Arguments& arguments) {
 }
 
 void run_evaluate(const Arguments& arguments) {
-  if (arguments.evaluations.empty())
-    throw usage_error("--eval: expected at least one NAME=FILE");
-  const Outputs outputs(arguments);
-  const Inputs inputs = read_inputs(arguments);
+  const auto evaluations = tool::required_evaluations(arguments, "evaluate");
+  tool::check_windows_and_selection(arguments);
+  const Outputs outputs(arguments, evaluations);
+  const Inputs inputs = read_inputs(arguments, evaluations, nullptr);
   const Model model = pare::load_opt<B, float>(tool::fs::path(arguments.model));
   const Perplexities result = evaluate(model, inputs, "given");
   for (const auto& [name, value] : result)
@@ -337,8 +282,7 @@ void print_comparison(const std::vector<Run>& runs) {
 }
 
 void run_compare(const Arguments& arguments) {
-  if (arguments.evaluations.empty())
-    throw usage_error("--eval: expected at least one NAME=FILE");
+  const auto evaluations = tool::required_evaluations(arguments, "compare");
   const auto request_for = [&](int wbits, std::optional<double> target, const char* method) {
     tool::CompressionFlags flags = arguments.flags;
     if (!flags.sparsity && !flags.prunen && !flags.prunem) flags.sparsity = 0.5;
@@ -356,9 +300,9 @@ void run_compare(const Arguments& arguments) {
   runs[2] = {.name = "quantile 4.0", .request = request_for(4, 4.0, "quantile")};
   runs[3] = {.name = "quantile 3.5", .request = request_for(4, 3.5, "quantile")};
   runs[4] = {.name = "budget 4.0", .request = request_for(4, 4.0, "budget")};
-  const Outputs outputs(arguments);
-  const Inputs inputs = read_inputs(arguments);
-  require_selected(arguments, inputs.config);
+  tool::check_windows_and_selection(arguments);
+  const Outputs outputs(arguments, evaluations);
+  const Inputs inputs = read_inputs(arguments, evaluations, &*runs[1].request);
   for (Run& run : runs) {
     Model model = pare::load_opt<B, float>(tool::fs::path(arguments.model));
     if (run.request) {
@@ -387,25 +331,6 @@ void run_compare(const Arguments& arguments) {
   require_different(runs);
 }
 
-void add_model(CLI::App& command, Arguments& arguments) {
-  command.add_option("MODEL", arguments.model, "Hugging Face folder of an OPT model")->required();
-  command.add_option("--eval", arguments.evaluations, "NAME=FILE: a text to measure perplexity on");
-  command.add_option("--seqlen", arguments.seqlen, "tokens per window (default: the model's)");
-  command.add_option("--report", arguments.report, "write a JSON report to this file");
-}
-
-void add_compression(CLI::App& command, Arguments& arguments) {
-  command.add_option("CALIB_TEXT", arguments.calibration_text, "text to calibrate on")->required();
-  tool::add_solver_options(command, arguments.flags);
-  command.add_option("--nsamples", arguments.nsamples, "calibration windows")
-      ->capture_default_str();
-  command.add_option("--minlayer", arguments.first_layer, "first decoder layer to compress");
-  command.add_option("--maxlayer", arguments.last_layer, "decoder layer to stop before");
-  command.add_option(tool::both_spellings("--prune-only"), arguments.prune_only,
-                     "compress only linears whose name holds this");
-  command.add_flag("--invert", arguments.invert, "compress the linears not selected instead");
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -414,24 +339,25 @@ int main(int argc, char** argv) {
   Arguments arguments;
 
   CLI::App& compress = *app.add_subcommand("compress", "prune and quantize a model");
-  add_model(compress, arguments);
-  add_compression(compress, arguments);
+  tool::add_model(compress, arguments);
+  tool::add_compression(compress, arguments);
   tool::add_bit_options(compress, arguments.flags);
-  compress.add_flag("--gmp", arguments.gmp,
-                    "magnitude pruning and round-to-nearest instead, for comparison");
-  compress.add_option("--save", arguments.save, "write the compressed model to this new folder");
+  tool::add_flag(compress, "--gmp", arguments.gmp,
+                 "magnitude pruning and round-to-nearest instead, for comparison");
+  tool::add_value(compress, "--save", arguments.save,
+                  "write the compressed model to this new folder", "DIR");
 
   CLI::App& evaluate = *app.add_subcommand("evaluate", "measure perplexity");
-  add_model(evaluate, arguments);
+  tool::add_model(evaluate, arguments);
 
   CLI::App& compare = *app.add_subcommand(
       "compare", "dense, uniform 4 bit, quantile 4.0, quantile 3.5 and budget 4.0 side by side");
-  add_model(compare, arguments);
-  add_compression(compare, arguments);
-  compare.add_option("--axis", arguments.flags.axis, "what a channel is: output or input");
+  tool::add_model(compare, arguments);
+  tool::add_compression(compare, arguments);
+  tool::add_axis_option(compare, arguments.flags);
 
-  if (const auto code = tool::parse(app, argc, argv)) return *code;
   return tool::run("pare-opt", [&] {
+    if (!tool::parse(app, argc, argv)) return;
     if (compress.parsed()) run_compress(arguments);
     if (evaluate.parsed()) run_evaluate(arguments);
     if (compare.parsed()) run_compare(arguments);

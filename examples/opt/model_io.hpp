@@ -3,7 +3,6 @@
 
 #include <unistd.h>
 
-#include <filesystem>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -11,11 +10,10 @@
 #include "common/compression_options.hpp"
 #include "pare/model/opt.hpp"
 #include "pare/model/tokenizer.hpp"
+#include "pare/storage/checkpoint.hpp"
 #include "pare/storage/safetensors.hpp"
 
 namespace tool {
-
-namespace fs = std::filesystem;
 
 /// A text and the name its perplexity goes by, "NAME=FILE" on the command line.
 struct EvaluationText {
@@ -28,10 +26,13 @@ inline std::vector<EvaluationText> parse_evaluations(const std::vector<std::stri
   for (const std::string& argument : arguments) {
     const std::size_t equals = argument.find('=');
     if (equals == std::string::npos || equals == 0 || equals + 1 == argument.size())
-      throw usage_error("--eval " + argument + ": expected NAME=FILE");
+      throw usage_error(written("--eval", argument) +
+                        ": a text needs a name to report it by; write NAME=FILE");
     const std::string name = argument.substr(0, equals);
     for (const EvaluationText& other : texts)
-      if (other.name == name) throw usage_error("--eval " + argument + ": the name is taken");
+      if (other.name == name)
+        throw usage_error("--eval " + argument +
+                          ": the name is taken by an earlier one; name each text differently");
     texts.push_back({name, argument.substr(equals + 1)});
   }
   return texts;
@@ -55,8 +56,9 @@ inline std::vector<std::int32_t> read_tokens(const fs::path& file, const pare::T
 inline void require_window(const fs::path& file, const std::vector<std::int32_t>& ids,
                            pare::index_t seqlen) {
   if (pare::index_t(ids.size()) < seqlen)
-    throw pare::format_error(file.string() + ": " + std::to_string(ids.size()) +
-                             " tokens are less than one window of " + std::to_string(seqlen));
+    throw pare::format_error(file.string() + ": less than one window of " + std::to_string(seqlen) +
+                             " tokens, it gives " + std::to_string(ids.size()) +
+                             "; use a longer text or a smaller --seqlen");
 }
 
 inline pare::Tokenizer load_tokenizer(const fs::path& folder, const pare::OptConfig& config) {
@@ -69,48 +71,38 @@ inline pare::Tokenizer load_tokenizer(const fs::path& folder, const pare::OptCon
   return tokenizer;
 }
 
-/// The absolute path of what an option names, links resolved: "DIR", "DIR/" and "./DIR" are one.
-inline fs::path output_path(const std::string& option, const std::string& given) {
-  if (given.empty()) throw usage_error(option + ": expected a name, got an empty one");
-  fs::path path = fs::absolute(given).lexically_normal();
-  if (!path.has_filename()) path = path.parent_path();
-  std::error_code error;
-  const fs::path resolved = fs::weakly_canonical(path, error);
-  return error ? path : resolved;
-}
-
-/// Throws usage_error unless the folder in which `path` is to be made exists and can be written.
-inline void require_parent(const std::string& option, const std::string& given,
-                           const fs::path& path) {
-  const fs::path parent = path.parent_path();
-  std::error_code error;
-  if (!fs::is_directory(parent, error))
-    throw usage_error(option + " " + given + ": there is no folder " + parent.string());
-  if (::access(parent.c_str(), W_OK) != 0)
-    throw usage_error(option + " " + given + ": the folder " + parent.string() +
-                      " cannot be written");
-}
+/// Files of a model folder beside its weights.
+inline constexpr const char* model_files[] = {
+    "config.json",    "generation_config.json", "vocab.json",              "merges.txt",
+    "tokenizer.json", "tokenizer_config.json",  "special_tokens_map.json", "added_tokens.json"};
 
 /// Checks --save before hours of work. Returns the folder: new or empty.
-inline fs::path savable_folder(const std::string& given) {
+inline fs::path savable_folder(const std::string& given, const fs::path& model) {
   const fs::path path = output_path("--save", given);
+  if (path == resolved(model))
+    throw usage_error("--save " + given + ": this is the model itself; name a new folder");
   std::error_code error;
   if (fs::exists(path, error) && !fs::is_directory(path, error))
-    throw usage_error("--save " + given + ": exists and is not a folder");
+    throw usage_error("--save " + given + ": exists and is not a folder; name a new one");
   if (fs::is_directory(path, error) && !fs::is_empty(path, error))
     throw usage_error("--save " + given + ": the folder is not empty; name a new one");
   require_parent("--save", given, path);
   return path;
 }
 
-/// Checks --report before hours of work. Returns the file.
-inline fs::path reportable_file(const std::string& given) {
+/// Checks --report before hours of work. Returns the file, which is none of those the run reads.
+/// @param texts  the text files that the run reads
+inline fs::path reportable_file(const std::string& given, const fs::path& model,
+                                const std::vector<fs::path>& texts) {
   const fs::path path = output_path("--report", given);
-  std::error_code error;
-  if (given.back() == '/' || fs::is_directory(path, error))
-    throw usage_error("--report " + given + ": names a folder; name a file");
-  require_parent("--report", given, path);
-  return path;
+  bool is_input = path.parent_path() == resolved(model) &&
+                  (path.extension() == ".safetensors" ||
+                   path.filename() == pare::Checkpoint::index_name);
+  for (const char* name : model_files) is_input |= path == resolved(model / name);
+  for (const fs::path& text : texts) is_input |= path == resolved(text);
+  if (is_input)
+    throw usage_error("--report " + given + ": this is an input of the run; name another file");
+  return writable_file("--report", given);
 }
 
 /// Writes a Hugging Face folder: the source's files with the compressed weights in place of the
@@ -136,9 +128,7 @@ void save_model(const pare::OptModel<B, T>& model, const fs::path& source, const
     const pare::Checkpoint checkpoint(source);
     for (const pare::SafetensorsFile& file : checkpoint.files())
       pare::copy_safetensors(file, partial / file.path().filename(), replacement);
-    for (const char* name :
-         {"config.json", "generation_config.json", "vocab.json", "merges.txt", "tokenizer.json",
-          "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"})
+    for (const char* name : model_files)
       if (fs::exists(source / name)) fs::copy_file(source / name, partial / name);
     if (checkpoint.sharded())
       fs::copy_file(source / pare::Checkpoint::index_name,

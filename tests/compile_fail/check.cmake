@@ -1,19 +1,49 @@
-# Compiles one snippet. With MESSAGE the compiler must fail and its first error must hold it;
-# without, it must succeed.
-separate_arguments(includes UNIX_COMMAND "${INCLUDES}")
-execute_process(COMMAND ${COMPILER} -std=c++20 -fsyntax-only ${includes} ${SOURCE}
-                RESULT_VARIABLE result ERROR_VARIABLE output OUTPUT_VARIABLE output)
-if(NOT DEFINED MESSAGE)
-  if(NOT result EQUAL 0)
-    message(FATAL_ERROR "the twin does not compile:\n${output}")
+# Compiles one snippet twice: as it should be written, which must succeed, and with PARE_MISUSE
+# defined, which must fail. Then the first error must hold the message that misuses.json gives, and
+# no other message of ours may follow it. A compiler gets five seconds of processor time.
+#   cmake -DNAME=<snippet> -DCOMPILER=<c++> -DINCLUDES=<folders> -P check.cmake
+cmake_minimum_required(VERSION 3.22)
+set(seconds 5)
+set(here ${CMAKE_CURRENT_LIST_DIR})
+
+file(READ ${here}/misuses.json table)
+string(JSON count LENGTH "${table}")
+math(EXPR last "${count} - 1")
+foreach(i RANGE ${last})
+  string(JSON name GET "${table}" ${i} name)
+  if(name STREQUAL NAME)
+    string(JSON message GET "${table}" ${i} message)
   endif()
-  return()
+endforeach()
+
+set(flags -std=c++20 -fsyntax-only)
+foreach(folder IN LISTS INCLUDES)
+  list(APPEND flags -I${folder})
+endforeach()
+function(compile result output)
+  execute_process(COMMAND sh -c "ulimit -t ${seconds}; exec \"$@\"" sh
+                          ${COMPILER} ${flags} ${ARGN} ${here}/${NAME}.cpp
+                  RESULT_VARIABLE code OUTPUT_VARIABLE text ERROR_VARIABLE text)
+  set(${result} "${code}" PARENT_SCOPE)
+  set(${output} "${text}" PARENT_SCOPE)
+endfunction()
+
+compile(result output)
+if(NOT result EQUAL 0)
+  message(FATAL_ERROR "the right way does not compile:\n${output}")
 endif()
+compile(result output -DPARE_MISUSE)
 if(result EQUAL 0)
-  message(FATAL_ERROR "compiled, expected: ${MESSAGE}")
+  message(FATAL_ERROR "compiled, expected: ${message}")
 endif()
 string(REGEX MATCH "error: [^\n]*" first "${output}")
-string(FIND "${first}" "${MESSAGE}" at)
+string(FIND "${first}" "${message}" at)
 if(at EQUAL -1)
-  message(FATAL_ERROR "expected the first error to hold: ${MESSAGE}\n${output}")
+  message(FATAL_ERROR "expected the first error to hold: ${message}\n${output}")
+endif()
+string(REPLACE ";" "," listable "${output}")
+string(REGEX MATCHALL "error: [^\n]*pare: [^\n]*" ours "${listable}")
+list(LENGTH ours errors)
+if(NOT errors EQUAL 1)
+  message(FATAL_ERROR "expected one message of ours, got ${errors}:\n${output}")
 endif()

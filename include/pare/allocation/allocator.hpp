@@ -17,13 +17,20 @@ struct Allocation {
 };
 
 /// Chooses one bit width per channel from its score.
-template <AllocationPolicy Policy>
+/// @tparam Policy  models AllocationPolicy
+template <class Policy>
 class BitAllocator {
+  static_assert(detail::check_policy<Policy>());
+
  public:
-  /// @throws argument_error for bad tiers; unattainable_error, with the range, for a bad target
+  /// @throws argument_error for bad tiers or for no target where the policy needs one;
+  ///         unattainable_error, with the range, for a target outside the tiers
   explicit BitAllocator(AllocatorOptions options) : options_(std::move(options)) {
     require_tiers(options_.tiers);
     require_attainable(options_.target_average_bits, options_.tiers);
+    if constexpr (requires { requires Policy::needs_target; })
+      if (!options_.target_average_bits)
+        throw argument_error("target average bits: the policy needs a target, got none");
   }
 
   /// @param scores  one finite number per channel, higher = more important

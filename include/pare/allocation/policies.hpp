@@ -17,6 +17,7 @@ namespace pare {
 
 /// Turns scores (one per channel, finite) into widths (one per channel, each one of `tiers`).
 /// With a target, mean bits <= target and the remainder is less than one step of one channel.
+/// A policy that cannot do without says so: `static constexpr bool needs_target = true`.
 template <class P>
 concept AllocationPolicy =
     std::default_initializable<P> &&
@@ -26,6 +27,30 @@ concept AllocationPolicy =
     };
 
 namespace detail {
+
+template <class P>
+concept PolicyCall = std::invocable<const P&, std::span<const double>, std::span<const int>,
+                                    std::optional<double>>;
+
+/// What every template over a policy asserts first; always true. One message per misuse.
+template <class P>
+constexpr bool check_policy() {
+  static_assert(PolicyCall<P>,
+                "pare: an allocation policy without its call: it is not callable as (scores, "
+                "tiers, target) on constant spans; write operator()(std::span<const double>, "
+                "std::span<const int>, std::optional<double>) const");
+  if constexpr (PolicyCall<P>) {
+    static_assert(std::same_as<std::invoke_result_t<const P&, std::span<const double>,
+                                                    std::span<const int>, std::optional<double>>,
+                               std::vector<std::uint8_t>>,
+                  "pare: an allocation policy with another result type: a width per channel is "
+                  "expected; return std::vector<std::uint8_t>");
+    static_assert(std::default_initializable<P>,
+                  "pare: an allocation policy without a default constructor: a type names the "
+                  "policy, the allocator makes it; give every member a default");
+  }
+  return true;
+}
 
 /// Whole bits that n channels may spend: the most that keeps the mean at or below the target.
 inline std::int64_t bit_budget(double target, std::size_t channels) {
@@ -161,6 +186,8 @@ inline std::vector<std::size_t> lower_convex_hull(std::span<const int> widths,
 /// longer fits is passed over and cheaper ones behind it are still taken, so the remainder is
 /// smaller than any step that is left. Optimal up to that one step.
 struct Budget {
+  static constexpr bool needs_target = true;
+
   /// @param scores  s_i >= 0, the distortion of channel i at 0 bits
   /// @param tiers   widths in bits, strictly increasing
   /// @param target  mean bits per channel, within the tiers; required
@@ -168,8 +195,7 @@ struct Budget {
   /// @throws argument_error without a target or for a negative score
   std::vector<std::uint8_t> operator()(std::span<const double> scores, std::span<const int> tiers,
                                        std::optional<double> target) const {
-    if (!target)
-      throw argument_error("Budget: expected a target of average bits, got none");
+    if (!target) throw argument_error("Budget: expected a target of average bits, got none");
     const std::size_t n = scores.size();
     for (std::size_t i = 0; i < n; ++i)
       if (!(scores[i] >= 0))

@@ -1,6 +1,8 @@
 // The bit widths a policy may choose from.
 #pragma once
 
+#include <array>
+#include <charconv>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -8,14 +10,49 @@
 #include <vector>
 
 #include "pare/core/error.hpp"
+#include "pare/core/scalar.hpp"
 
 namespace pare {
 
-/// The default widths, bits per weight.
+/// Widths known at compile time, bits per weight.
+template <int... Bits>
+struct Tiers {
+  static constexpr std::array<int, sizeof...(Bits)> values{Bits...};
+
+ private:
+  static constexpr bool several = values.size() >= 2;
+  static constexpr bool in_range = ((Bits >= min_bits && Bits <= max_bits) && ...);
+  static constexpr bool increasing = [] {
+    for (std::size_t k = 1; k < values.size(); ++k)
+      if (values[k - 1] >= values[k]) return false;
+    return true;
+  }();
+  static_assert(several,
+                "pare: Tiers<...> with fewer than two widths: nothing is left to choose; write "
+                "Tiers<2, 3, 4>, or BaseQuantizer alone for one width");
+  static_assert(!several || in_range,
+                "pare: Tiers<...> outside 2..8: no grid has that width; write widths within 2..8");
+  static_assert(!several || !in_range || increasing,
+                "pare: Tiers<...> not strictly increasing: policies climb from tier to tier; "
+                "write them in order, each once");
+};
+
+/// The widths used where none are given.
+using DefaultTiers = Tiers<2, 3, 4, 6, 8>;
+
 inline const std::vector<int>& default_tiers() {
-  static const std::vector<int> tiers{2, 3, 4, 6, 8};
+  static const std::vector<int> tiers(DefaultTiers::values.begin(), DefaultTiers::values.end());
   return tiers;
 }
+
+/// A target known at compile time: Numerator / Denominator mean bits per channel.
+template <int Numerator, int Denominator = 1>
+struct TargetAverageBits {
+  static_assert(Denominator > 0,
+                "pare: TargetAverageBits<n, d> with d < 1: the target is the fraction n / d; write "
+                "for instance TargetAverageBits<7, 2> for 3.5 bits");
+  static constexpr double value = double(Numerator) / Denominator;
+};
 
 /// Text "{2, 3, 4}" for messages.
 inline std::string tiers_text(std::span<const int> tiers) {
@@ -29,18 +66,16 @@ inline std::string tiers_text(std::span<const int> tiers) {
 inline void require_tiers(std::span<const int> tiers) {
   bool good = tiers.size() >= 2;
   for (std::size_t k = 0; good && k < tiers.size(); ++k)
-    good = tiers[k] >= 2 && tiers[k] <= 8 && (k == 0 || tiers[k - 1] < tiers[k]);
+    good = tiers[k] >= min_bits && tiers[k] <= max_bits && (k == 0 || tiers[k - 1] < tiers[k]);
   if (!good)
     throw argument_error("tiers: expected at least two strictly increasing widths within 2..8, got " +
                          tiers_text(tiers));
 }
 
-/// Text of a number without trailing zeros.
+/// The shortest text that reads back as the number.
 inline std::string number_text(double value) {
-  std::string text = std::to_string(value);
-  text.erase(text.find_last_not_of('0') + 1);
-  if (!text.empty() && text.back() == '.') text.pop_back();
-  return text;
+  char text[32];
+  return {text, std::to_chars(text, text + sizeof text, value).ptr};
 }
 
 /// Throws unattainable_error, stating the range, unless lowest tier <= target <= highest tier.

@@ -58,8 +58,9 @@ struct InputMoments {
 /// Moments of batches are merged pairwise (Chan, Golub & LeVeque 1979), so neither the number nor
 /// the size of batches matters.
 template <class B, class T>
-  requires Backend<B, T>
 class Calibration {
+  static_assert(detail::check_backend<B, T>());
+
  public:
   using backend_type = B;
   using scalar_type = T;

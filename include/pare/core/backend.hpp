@@ -79,6 +79,41 @@ typename B::template matrix<U> zeros(index_t rows, index_t cols) {
   return result;
 }
 
+template <class B>
+inline constexpr bool named_memory = requires {
+  { B::name } -> std::convertible_to<std::string_view>;
+  typename B::template matrix<float>;
+};
+template <class B, class T>
+inline constexpr bool supports_scalar = false;
+template <class B, class T>
+  requires requires { requires B::template supports<T>; }
+inline constexpr bool supports_scalar<B, T> = true;
+
+/// What every template over a backend and a scalar asserts first; always true. Later checks stand
+/// behind earlier ones, so that one misuse gives one message.
+template <class B, class T>
+constexpr bool check_backend() {
+  static_assert(std::floating_point<T>,
+                "pare: a scalar that is not a floating-point number: the mathematics needs "
+                "fractions; write float or double");
+  if constexpr (std::floating_point<T>) {
+    static_assert(named_memory<B>,
+                  "pare: a backend without name and matrix<T>: the type says nowhere to compute; "
+                  "write pare::backend::Eigen or a type that models pare::Backend");
+    if constexpr (named_memory<B>) {
+      static_assert(supports_scalar<B, T>,
+                    "pare: a scalar that the backend does not support: Backend::supports<T> is "
+                    "false; write float or double");
+      if constexpr (supports_scalar<B, T>)
+        static_assert(Backend<B, T>,
+                      "pare: a backend that lacks an operation: the type does not model "
+                      "pare::Backend; write every operation listed in pare/core/backend.hpp");
+    }
+  }
+  return true;
+}
+
 }  // namespace detail
 
 /// Throws non_finite_error naming `what`, the row and the column of the first element of A that

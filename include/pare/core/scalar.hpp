@@ -28,6 +28,9 @@ struct scalar_traits<double> {
   static constexpr double tolerance = 1e-8;
 };
 
+/// The narrowest and the widest quantization grid, bits per weight.
+inline constexpr int min_bits = 2, max_bits = 8;
+
 /// Number types tensors are stored in.
 enum class DType : std::uint8_t { f16, bf16, f32, f64 };
 

@@ -19,27 +19,103 @@ struct Importance {
 /// Default weights: activation, Hessian, weight, output sensitivity, stability.
 inline constexpr std::array<double, 5> default_signal_weights{0.25, 0.25, 0.15, 0.25, 0.10};
 
+namespace detail {
+
+template <class S>
+concept NamesAxis = requires {
+  { S::axis } -> std::convertible_to<ChannelAxis>;
+};
+template <class S, class Input>
+concept SignalCall = std::invocable<const S&, const Input&>;
+
+/// One signal of a scorer; always true. One message per misuse.
+template <class S, class B, class T, ChannelAxis Axis>
+constexpr bool check_signal() {
+  static_assert(NamesAxis<S>,
+                "pare: a signal without its axis: it must say what a channel is; write "
+                "static constexpr ChannelAxis axis = ChannelAxis::output (or input)");
+  if constexpr (NamesAxis<S>) {
+    static_assert(S::axis == Axis,
+                  "pare: a signal for the other channel axis: the scorer would get one number per "
+                  "input instead of one per output, or the reverse; write a signal of the "
+                  "scorer's axis, from output_signal or input_signal");
+    if constexpr (S::axis == Axis) {
+      using Input = ScoringInput<B, T>;
+      static_assert(SignalCall<S, Input>,
+                    "pare: a signal that is not callable with the scorer's backend and scalar: it "
+                    "is called on ScoringInput<B, T>; write operator()(const ScoringInput<B, T>&) "
+                    "const, a template over B and T where it does not matter");
+      if constexpr (SignalCall<S, Input>)
+        static_assert(std::same_as<std::invoke_result_t<const S&, const Input&>,
+                                   std::vector<double>>,
+                      "pare: a signal with another result type: one number >= 0 per channel is "
+                      "expected; return std::vector<double>");
+    }
+  }
+  return true;
+}
+
+/// The arguments of a scorer's constructor. A class, so that its checks precede the constructor's
+/// own errors.
+template <std::size_t N, std::size_t Weights, class B, class T, ChannelAxis Axis,
+          class... Signals>
+struct ScorerArguments {
+  static constexpr bool weighted = Weights == N;
+  static constexpr bool built_in = sizeof...(Signals) == 0;
+  static constexpr bool counted = built_in ? N == 5 : sizeof...(Signals) == N;
+  static_assert(weighted,
+                "pare: ImportanceScorer<N> with another number of weights: every signal has one "
+                "weight; write N numbers");
+  static_assert(!weighted || counted || !built_in,
+                "pare: ImportanceScorer<N> without signals for N other than 5: five signals are "
+                "built in; write ImportanceScorer<5, ...> or give N signals");
+  static_assert(!weighted || counted || built_in,
+                "pare: ImportanceScorer<N> with another number of signals: every weight has one "
+                "signal; write N signals");
+  static constexpr bool check() {
+    if constexpr (weighted && counted) return (check_signal<Signals, B, T, Axis>() && ...);
+    return true;
+  }
+  static_assert(check());
+  static constexpr bool good =
+      weighted && counted && (Signal<Signals, B, T, Axis> && ...);
+};
+
+}  // namespace detail
+
 /// Scores channels by N signals, each divided by its mean over the channels, then weighted.
 ///
 /// N = 5 without signals takes the five built-in ones of the axis; any number of a user's own
 /// signals is given with as many weights.
 template <std::size_t N, class B, class T, ChannelAxis Axis = ChannelAxis::output>
 class ImportanceScorer {
+  static_assert(N > 0,
+                "pare: ImportanceScorer<0>: without a signal all channels are alike; write "
+                "ImportanceScorer<5, ...> or give signals of your own");
+  static_assert(detail::check_backend<B, T>());
+
  public:
   static constexpr ChannelAxis axis = Axis;
   using Input = ScoringInput<B, T>;
 
-  /// The five built-in signals.
-  /// @param weights  finite, >= 0, not all zero
-  explicit ImportanceScorer(std::array<double, N> weights = default_signal_weights)
-    requires(N == 5)
-      : weights_(checked(weights)) {}
+  /// The five built-in signals with their default weights.
+  ImportanceScorer() : ImportanceScorer(default_signal_weights) {}
 
-  /// A user's own signals.
-  template <class... Signals>
-    requires(sizeof...(Signals) == N && N > 0 && (Signal<Signals, B, T, Axis> && ...))
-  explicit ImportanceScorer(std::array<double, N> weights, Signals... signals)
-      : weights_(checked(weights)), signals_{std::move(signals)...} {}
+  /// @param weights  N numbers, finite, >= 0, not all zero
+  /// @param signals  N signals of the axis; none: the five built-in ones
+  /// @throws argument_error for weights that are negative, not finite or all zero
+  template <std::size_t Weights, class... Signals>
+  explicit ImportanceScorer(const std::array<double, Weights>& weights, Signals... signals) {
+    using Arguments = detail::ScorerArguments<N, Weights, B, T, Axis, Signals...>;
+    if constexpr (Arguments::good) {
+      weights_ = checked(weights);
+      if constexpr (!Arguments::built_in) signals_ = {std::move(signals)...};
+    }
+  }
+  /// The same with weights in braces: every one is written out, none is filled in.
+  template <std::size_t Weights, class... Signals>
+  explicit ImportanceScorer(const double (&weights)[Weights], Signals... signals)
+      : ImportanceScorer(std::to_array(weights), std::move(signals)...) {}
 
   /// @return scores, one per channel (out or in), and the normalised signals
   /// @throws shape_error when weights and calibration disagree, non_finite_error naming the signal,
@@ -114,7 +190,7 @@ class ImportanceScorer {
       for (double& value : signal) value /= mean;
   }
 
-  std::array<double, N> weights_;
+  std::array<double, N> weights_ = {};
   std::array<std::function<std::vector<double>(const Input&)>, N> signals_;
 };
 

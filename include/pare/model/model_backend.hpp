@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string_view>
 
-#include "pare/core/matrix.hpp"
+#include "pare/core/backend.hpp"
 
 namespace pare {
 
@@ -49,4 +49,19 @@ concept ModelBackend =
       { B::template cross_entropy<T>(c, ids) } -> std::same_as<double>;
     };
 
+namespace detail {
+
+/// What every template over a model's backend asserts first; always true.
+template <class B, class T>
+constexpr bool check_model_backend() {
+  static_assert(check_backend<B, T>());
+  if constexpr (Backend<B, T>)
+    static_assert(ModelBackend<B, T>,
+                  "pare: a backend without the operations of a model: the type models Backend but "
+                  "not ModelBackend; write every operation listed in "
+                  "pare/model/model_backend.hpp, or use pare::backend::Eigen");
+  return true;
+}
+
+}  // namespace detail
 }  // namespace pare

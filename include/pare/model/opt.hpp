@@ -25,6 +25,8 @@ namespace pare {
 /// y = W x + b, and where W came from.
 template <class B, class T>
 struct Linear {
+  static_assert(detail::check_model_backend<B, T>());
+
   std::string name;    ///< "layers.0.self_attn.q_proj"
   std::string tensor;  ///< name of the weight in the files, "model.decoder.layers.0....weight"
   DType dtype = DType::f32;             ///< type the weight is stored in
@@ -65,8 +67,9 @@ inline std::array<std::string, 6> opt_linear_names(index_t layer) {
 
 /// A whole model in the memory of backend B.
 template <class B, class T>
-  requires ModelBackend<B, T>
 struct OptModel {
+  static_assert(detail::check_model_backend<B, T>());
+
   using backend_type = B;
   using scalar_type = T;
 
@@ -218,14 +221,12 @@ void apply(const LayerNorm<B, T>& norm, MatrixView<const T> X, MatrixView<T> Y) 
 /// the tensor that is missing or has another shape or dtype, non_finite_error naming tensor and
 /// index of a NaN or infinity, io_error if a file cannot be read.
 template <class B, class T>
-  requires ModelBackend<B, T>
 OptModel<B, T> load_opt(const OptConfig& config, const Checkpoint& checkpoint) {
   return detail::OptLoader<B, T>(config, checkpoint).model();
 }
 
 /// The model in `folder` (config.json and safetensors). Throws as load_opt_config and the above.
 template <class B, class T>
-  requires ModelBackend<B, T>
 OptModel<B, T> load_opt(const std::filesystem::path& folder) {
   return load_opt<B, T>(load_opt_config(folder), Checkpoint(folder));
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "pare/solver/sparsegpt.hpp"
@@ -20,6 +21,38 @@ struct CompressionRequest {
 };
 
 namespace detail {
+
+template <class F, class... Configs>
+constexpr bool check_dispatch_of() {
+  constexpr bool all = (std::invocable<F&, std::type_identity<Configs>> && ...);
+  static_assert(all,
+                "pare: dispatch(request, f) with an f that does not take every configuration: "
+                "which one it gets is known at run time only; write "
+                "[]<class Config>(std::type_identity<Config>) { ... }");
+  if constexpr (all) {
+    using First = std::tuple_element_t<0, std::tuple<Configs...>>;
+    using Result = std::invoke_result_t<F&, std::type_identity<First>>;
+    static_assert(
+        (std::same_as<Result, std::invoke_result_t<F&, std::type_identity<Configs>>> && ...),
+        "pare: dispatch(request, f) with an f that returns different types: which configuration "
+        "it gets is known at run time only; return one type for all");
+  }
+  return true;
+}
+
+/// Always true. One message per misuse of dispatch's callable.
+template <class F>
+constexpr bool check_dispatch() {
+  return check_dispatch_of<
+      F, Compression<Unstructured>, Compression<NofM<>>, Compression<Dense, BaseQuantizer>,
+      Compression<Unstructured, BaseQuantizer>, Compression<NofM<>, BaseQuantizer>,
+      Compression<Dense, BaseQuantizer, MixedPrecision<Quantile>>,
+      Compression<Unstructured, BaseQuantizer, MixedPrecision<Quantile>>,
+      Compression<NofM<>, BaseQuantizer, MixedPrecision<Quantile>>,
+      Compression<Dense, BaseQuantizer, MixedPrecision<Budget>>,
+      Compression<Unstructured, BaseQuantizer, MixedPrecision<Budget>>,
+      Compression<NofM<>, BaseQuantizer, MixedPrecision<Budget>>>();
+}
 
 template <class Pattern, class F>
 auto dispatch_bits(const CompressionRequest& request, F&& f) {
@@ -45,6 +78,7 @@ auto dispatch_bits(const CompressionRequest& request, F&& f) {
 /// @throws argument_error when no configuration describes it
 template <class F>
 auto dispatch(const CompressionRequest& request, F&& f) {
+  static_assert(detail::check_dispatch<F>());
   if (request.policy != PolicyKind::none && !request.quantize)
     throw argument_error(
         "policy: mixed precision without a base quantizer would choose bits and round nothing; "

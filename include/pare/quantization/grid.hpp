@@ -7,10 +7,6 @@
 
 namespace pare {
 
-/// Widths a grid may have, in bits.
-inline constexpr int min_bits = 2;
-inline constexpr int max_bits = 8;
-
 /// The values scale * (code - zero) for code = 0 .. top, top = 2^bits - 1.
 template <class T>
 struct Grid {

@@ -23,26 +23,22 @@ struct UniformQuantizer {
 /// The quantizer whose width is a run-time option.
 using BaseQuantizer = UniformQuantizer<>;
 
-/// One bit width per channel, chosen by a policy from the channels' scores.
-template <class Policy>
-struct MixedPrecision {
-  static_assert(AllocationPolicy<Policy>,
-                "pare: MixedPrecision<Policy>: Policy does not model AllocationPolicy; write a "
-                "type callable as (scores, tiers, target) -> std::vector<std::uint8_t>");
-  using policy = Policy;
-};
-
 namespace detail {
 
 template <class T>
-inline constexpr bool is_quantizer = false;
-template <int Bits>
-inline constexpr bool is_quantizer<UniformQuantizer<Bits>> = true;
+inline constexpr bool is_tiers = false;
+template <int... Bits>
+inline constexpr bool is_tiers<Tiers<Bits...>> = true;
 
 template <class T>
-inline constexpr bool is_mixed = false;
-template <class P>
-inline constexpr bool is_mixed<MixedPrecision<P>> = true;
+inline constexpr bool is_target = false;
+template <int Numerator, int Denominator>
+inline constexpr bool is_target<TargetAverageBits<Numerator, Denominator>> = true;
+
+template <class T>
+using IsTiers = std::bool_constant<is_tiers<T>>;
+template <class T>
+using IsTarget = std::bool_constant<is_target<T>>;
 
 /// The first of a list that satisfies a predicate, or Default.
 template <class Default, template <class> class Predicate, class... Options>
@@ -54,6 +50,62 @@ struct FirstOf<Default, Predicate, Head, Tail...> {
   using type = typename std::conditional_t<Predicate<Head>::value, std::type_identity<Head>,
                                            FirstOf<Default, Predicate, Tail...>>::type;
 };
+
+/// The static arguments of MixedPrecision; always true. One message per misuse.
+template <class... Fixed>
+constexpr bool check_fixed() {
+  constexpr bool known = ((is_tiers<Fixed> || is_target<Fixed>) && ...);
+  static_assert(known,
+                "pare: MixedPrecision<Policy, ...>: an argument is neither Tiers nor "
+                "TargetAverageBits; write for instance MixedPrecision<Budget, Tiers<2, 3, 4>, "
+                "TargetAverageBits<5, 2>>");
+  if constexpr (known && (0 + ... + sizeof(Fixed)) > 0) {  // sizeof: every argument checks itself
+    constexpr int tiers = (int(is_tiers<Fixed>) + ...), targets = (int(is_target<Fixed>) + ...);
+    constexpr bool once = tiers <= 1 && targets <= 1;
+    static_assert(once,
+                  "pare: MixedPrecision<Policy, ...> with two Tiers or two TargetAverageBits: "
+                  "only one can be in force; write one of each");
+    if constexpr (once && targets == 1) {
+      using Target = typename FirstOf<void, IsTarget, Fixed...>::type;
+      using Widths = typename FirstOf<DefaultTiers, IsTiers, Fixed...>::type;
+      static_assert(Target::value >= Widths::values.front(),
+                    "pare: MixedPrecision<...> with a target below the lowest tier: no choice of "
+                    "widths has so few bits; write a higher target or a lower tier");
+      static_assert(Target::value <= Widths::values.back(),
+                    "pare: MixedPrecision<...> with a target above the highest tier: no choice of "
+                    "widths has so many bits; write a lower target or a higher tier");
+    }
+  }
+  return true;
+}
+
+}  // namespace detail
+
+/// One bit width per channel, chosen by a policy from the channels' scores.
+/// @tparam Policy  models AllocationPolicy
+/// @tparam Fixed   Tiers<...> and TargetAverageBits<...> where they are known at compile time;
+///                 otherwise they are options of the solver
+template <class Policy, class... Fixed>
+struct MixedPrecision {
+  static_assert(detail::check_policy<Policy>());
+  static_assert(detail::check_fixed<Fixed...>());
+  using policy = Policy;
+  using tiers = typename detail::FirstOf<void, detail::IsTiers, Fixed...>::type;
+  using target = typename detail::FirstOf<void, detail::IsTarget, Fixed...>::type;
+};
+
+namespace detail {
+
+template <class T>
+inline constexpr bool is_quantizer = false;
+template <int Bits>
+inline constexpr bool is_quantizer<UniformQuantizer<Bits>> = true;
+
+template <class T>
+inline constexpr bool is_mixed = false;
+template <class P, class... Fixed>
+inline constexpr bool is_mixed<MixedPrecision<P, Fixed...>> = true;
+
 template <class T>
 using IsPattern = std::bool_constant<is_pattern<T>>;
 template <class T>
@@ -61,17 +113,21 @@ using IsQuantizer = std::bool_constant<is_quantizer<T>>;
 template <class T>
 using IsMixed = std::bool_constant<is_mixed<T>>;
 
-/// The policy of MixedPrecision<P>; void for none.
-template <class T>
-struct PolicyOf {
-  using type = void;
-};
-template <class P>
-struct PolicyOf<MixedPrecision<P>> {
-  using type = P;
+/// Stands for MixedPrecision where there is none.
+struct NoMixedPrecision {
+  using policy = void;
+  using tiers = void;
+  using target = void;
 };
 
-/// Later checks stand behind earlier ones, so that one misuse gives one message.
+/// Whether every type of a list differs from the others.
+template <class... Options>
+inline constexpr bool all_different = true;
+template <class Head, class... Tail>
+inline constexpr bool all_different<Head, Tail...> =
+    !(std::is_same_v<Head, Tail> || ...) && all_different<Tail...>;
+
+/// Always true. Later checks stand behind earlier ones, so that one misuse gives one message.
 template <class... Options>
 constexpr bool check_compression() {
   constexpr bool known =
@@ -80,27 +136,38 @@ constexpr bool check_compression() {
                 "pare: Compression<...>: an option is neither a pattern, nor a quantizer, nor "
                 "MixedPrecision; write for instance Compression<Unstructured, BaseQuantizer, "
                 "MixedPrecision<Budget>>");
-  if constexpr (known && (sizeof(Options) + ...) > 0) {  // sizeof: every option checks itself
-    constexpr int patterns = (int(is_pattern<Options>) + ... + 0);
-    constexpr int quantizers = (int(is_quantizer<Options>) + ... + 0);
-    constexpr int mixed = (int(is_mixed<Options>) + ... + 0);
-    static_assert(patterns == 1,
-                  "pare: Compression<...> needs exactly one pattern: it says which weights may "
-                  "go; write one of Dense, Unstructured, NofM<>");
-    static_assert(patterns != 1 || quantizers <= 1,
-                  "pare: Compression<...> with two quantizers: a weight is rounded once; write "
-                  "one BaseQuantizer");
-    static_assert(patterns != 1 || quantizers > 1 || mixed <= 1,
-                  "pare: Compression<...> with two MixedPrecision: a channel has one width; "
-                  "write one MixedPrecision<Policy>");
-    static_assert(patterns != 1 || mixed != 1 || quantizers >= 1,
-                  "pare: MixedPrecision<...> without a BaseQuantizer: bits would be chosen and "
-                  "nothing rounded; write Compression<Pattern, BaseQuantizer, "
-                  "MixedPrecision<Policy>>");
-    static_assert(patterns != 1 || quantizers > 0 || mixed > 0 ||
-                      !(std::is_same_v<Options, Dense> || ...),
-                  "pare: Compression<Dense> without a quantizer: there is nothing to do; write "
-                  "Compression<Dense, BaseQuantizer> or a sparsity pattern");
+  // sizeof: every option checks itself first
+  if constexpr (known && (0 + ... + sizeof(Options)) + 1 > 0) {
+    constexpr int patterns = (0 + ... + int(is_pattern<Options>));
+    constexpr int quantizers = (0 + ... + int(is_quantizer<Options>));
+    constexpr int mixed = (0 + ... + int(is_mixed<Options>));
+    constexpr bool dense = (std::is_same_v<Options, Dense> || ...);
+    static_assert(all_different<Options...>,
+                  "pare: Compression<...> with the same option twice: the second says nothing "
+                  "new; write every option once");
+    if constexpr (all_different<Options...>) {
+      static_assert(patterns >= 1,
+                    "pare: Compression<...> without a pattern: it says which weights may go; "
+                    "write one of Dense, Unstructured, NofM<>");
+      static_assert(patterns <= 1,
+                    "pare: Compression<...> with two patterns: a linear has one; write one of "
+                    "Dense, Unstructured, NofM<>");
+    }
+    if constexpr (all_different<Options...> && patterns == 1) {
+      static_assert(quantizers <= 1,
+                    "pare: Compression<...> with two quantizers: a weight is rounded once; write "
+                    "one BaseQuantizer");
+      static_assert(quantizers > 1 || mixed <= 1,
+                    "pare: Compression<...> with two MixedPrecision: a channel has one width; "
+                    "write one MixedPrecision<Policy>");
+      static_assert(mixed != 1 || quantizers >= 1,
+                    "pare: MixedPrecision<...> without a BaseQuantizer: bits would be chosen and "
+                    "nothing rounded; write Compression<Pattern, BaseQuantizer, "
+                    "MixedPrecision<Policy>>");
+      static_assert(quantizers > 0 || mixed > 0 || !dense,
+                    "pare: Compression<Dense> without a quantizer: there is nothing to do; write "
+                    "Compression<Dense, BaseQuantizer> or a sparsity pattern");
+    }
   }
   return true;
 }
@@ -113,12 +180,22 @@ struct Compression {
   static_assert(detail::check_compression<Options...>());
   using pattern = typename detail::FirstOf<Dense, detail::IsPattern, Options...>::type;
   using quantizer = typename detail::FirstOf<void, detail::IsQuantizer, Options...>::type;
-  using policy = typename detail::PolicyOf<
-      typename detail::FirstOf<void, detail::IsMixed, Options...>::type>::type;
+  using mixed_precision =
+      typename detail::FirstOf<detail::NoMixedPrecision, detail::IsMixed, Options...>::type;
+  using policy = typename mixed_precision::policy;
 
   static constexpr bool prunes = !std::is_same_v<pattern, Dense>;
   static constexpr bool quantizes = !std::is_void_v<quantizer>;
   static constexpr bool mixed = !std::is_void_v<policy>;
 };
+
+namespace detail {
+
+template <class T>
+inline constexpr bool is_compression = false;
+template <class... Options>
+inline constexpr bool is_compression<Compression<Options...>> = true;
+
+}  // namespace detail
 
 }  // namespace pare

@@ -82,6 +82,20 @@ SolverOptions validated(SolverOptions options) {
                   "MixedPrecision");
     require_unset(options.tiers.has_value(), "tiers", "MixedPrecision");
     require_unset(options.axis != ChannelAxis::output, "axis", "MixedPrecision");
+  } else {
+    using Fixed = typename Config::mixed_precision;
+    if constexpr (!std::is_void_v<typename Fixed::tiers>) {
+      const auto& values = Fixed::tiers::values;
+      const std::vector<int> tiers(values.begin(), values.end());
+      if (options.tiers && *options.tiers != tiers)
+        throw argument_error("tiers: the configuration's are static, leave them unset");
+      options.tiers = tiers;
+    }
+    if constexpr (!std::is_void_v<typename Fixed::target>) {
+      if (options.target_average_bits && *options.target_average_bits != Fixed::target::value)
+        throw argument_error("target_average_bits: the configuration's is static, leave it unset");
+      options.target_average_bits = Fixed::target::value;
+    }
   }
   if (options.block_size < 1)
     throw argument_error("block_size: expected at least 1, got " +

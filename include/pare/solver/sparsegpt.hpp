@@ -39,6 +39,31 @@ struct ScatterColumns {
   PARE_HOST_DEVICE void operator()(index_t r, index_t p) const { to(r, order[p]) = from(r, p); }
 };
 
+template <class>
+inline constexpr bool never = false;
+template <class T>
+inline constexpr bool is_calibration = false;
+template <class B, class T>
+inline constexpr bool is_calibration<Calibration<B, T>> = true;
+
+/// Says why a calibration does not fit a solver; never compiles.
+template <class Given, class Expected>
+[[noreturn]] void refuse_calibration() {
+  static_assert(is_calibration<Given>,
+                "pare: solve(W, calibration) with something that is not a Calibration: the "
+                "solver needs H of the linear's inputs; write Calibration<B, T> and add() "
+                "activations, or Calibration<B, T>::from_hessian(H)");
+  if constexpr (is_calibration<Given>) {
+    static_assert(std::same_as<typename Given::backend_type, typename Expected::backend_type>,
+                  "pare: a Calibration of another backend than the solver's: their memories "
+                  "differ; write Calibration<B, T> with the B of SparseGPTSolver<Config, B, T>");
+    static_assert(!std::same_as<typename Given::backend_type, typename Expected::backend_type> ||
+                      std::same_as<typename Given::scalar_type, typename Expected::scalar_type>,
+                  "pare: a Calibration of another scalar than the solver's: H would have to be "
+                  "converted; write Calibration<B, T> with the T of SparseGPTSolver<Config, B, T>");
+  }
+}
+
 }  // namespace detail
 
 /// Solves linears: prune, quantize, feed every error forward to the columns not yet visited.
@@ -48,8 +73,13 @@ struct ScatterColumns {
 /// largest and is reused. Deterministic: same input, same backend, same bytes out.
 /// @tparam Config  Compression<...>
 template <class Config, class B, class T>
-  requires Backend<B, T>
 class SparseGPTSolver {
+  static_assert(detail::is_compression<Config>,
+                "pare: SparseGPTSolver<Config, ...> with a Config that is not a Compression<...>: "
+                "it says what to do with the weights; write for instance "
+                "Compression<Unstructured, BaseQuantizer>");
+  static_assert(detail::check_backend<B, T>());
+
  public:
   using Layer = CompressedLayer<B, T>;
 
@@ -125,6 +155,34 @@ class SparseGPTSolver {
     layer.seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return layer;
+  }
+
+  /// What does not fit the solver's backend and scalar ends here, with a message.
+  template <class Given, class... Factors>
+    requires(!std::convertible_to<const Given&, const Calibration<B, T>&>)
+  Layer solve(MatrixView<const T>, const Given&, const Factors&...) {
+    detail::refuse_calibration<Given, Calibration<B, T>>();
+  }
+  template <class Given>
+    requires(!std::convertible_to<const Given&, const Calibration<B, T>&>)
+  Factor<B, T> prepare(const Given&) const {
+    detail::refuse_calibration<Given, Calibration<B, T>>();
+  }
+  template <class Given>
+    requires(!std::convertible_to<const Given&, const Factor<B, T>&>)
+  Layer solve(MatrixView<const T>, const Calibration<B, T>&, const Given&) {
+    static_assert(detail::never<Given>,
+                  "pare: solve(W, calibration, factor) with a factor of another backend or scalar, "
+                  "or none: U belongs to one solver's kind; write the result of the solver's "
+                  "prepare()");
+  }
+  template <class Weights, class Given, class... Factors>
+    requires(!std::convertible_to<const Weights&, MatrixView<const T>>)
+  Layer solve(const Weights&, const Given&, const Factors&...) {
+    static_assert(detail::never<Weights>,
+                  "pare: solve(W, ...) with weights that are not of the solver's scalar: W is "
+                  "expected as a view of (out, in) numbers; write MatrixView<const T> with the T "
+                  "of SparseGPTSolver<Config, B, T>");
   }
 
   const SolverOptions& options() const { return options_; }

@@ -19,7 +19,7 @@ struct NofM {
   static_assert((Zeros == dynamic) == (Group == dynamic),
                 "pare: NofM with one static number: the pattern needs both; write NofM<2, 4> or "
                 "NofM<> with the options .zeros and .group");
-  static_assert(Zeros == dynamic || (Zeros > 0 && Zeros < Group),
+  static_assert(Zeros == dynamic || Group == dynamic || (Zeros > 0 && Zeros < Group),
                 "pare: NofM<n, m> outside 0 < n < m: a group must lose some weights and keep some; "
                 "write for instance NofM<2, 4>");
   static constexpr int zeros = Zeros;

@@ -1,0 +1,272 @@
+// The command line of pare-opt and pare-layer: options, outputs, and errors of one line.
+#pragma once
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <filesystem>
+#include <functional>
+#include <iostream>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "pare/core/error.hpp"
+
+namespace tool {
+
+namespace fs = std::filesystem;
+
+/// A command line that cannot be carried out: one line, exit code 2. Messages are of the form
+/// "<what was written>: <why it cannot work>; <what to write instead>".
+struct usage_error : pare::argument_error {
+  using pare::argument_error::argument_error;
+};
+
+/// "--a-b,--a_b": an option in both spellings.
+inline std::string both_spellings(std::string name) {
+  std::string underscored = name;
+  for (std::size_t i = 2; i < underscored.size(); ++i)
+    if (underscored[i] == '-') underscored[i] = '_';
+  return underscored == name ? name : name + "," + underscored;
+}
+
+/// "OPTION VALUE" as it was written; an empty value stays visible.
+inline std::string written(const std::string& option, const std::string& value) {
+  return option + " " + (value.empty() ? "\"\"" : value);
+}
+
+/// What an option with this type name in --help expects.
+inline std::string expected_value(const std::string& type) {
+  static const std::map<std::string, std::string> texts{{"INT", "a whole number"},
+                                                        {"FLOAT", "a number"},
+                                                        {"TEXT", "a text"},
+                                                        {"DIR", "a folder"},
+                                                        {"FILE", "a file"}};
+  const auto found = texts.find(type);
+  return found == texts.end() ? type : found->second;
+}
+
+inline usage_error without_value(const std::string& option, const std::string& type) {
+  return usage_error(option + " without a value: expected " + expected_value(type));
+}
+
+template <class T>
+inline constexpr const char* type_name = std::is_floating_point_v<T> ? "FLOAT"
+                                         : std::is_arithmetic_v<T>   ? "INT"
+                                                                     : "TEXT";
+
+/// The number that the whole text is, or the text itself where T is one. Throws usage_error.
+template <class T>
+T parse_value(const std::string& option, const std::string& text) {
+  if constexpr (std::is_arithmetic_v<T>) {
+    const std::string expected = expected_value(type_name<T>);
+    const char* const end = text.data() + text.size();
+    T value{};
+    const auto [stop, error] = std::from_chars(text.data(), end, value);
+    if (stop == end && error == std::errc::result_out_of_range)
+      throw usage_error(written(option, text) + ": out of range for " + expected);
+    if (stop != end || error != std::errc())
+      throw usage_error(written(option, text) + ": expected " + expected);
+    return value;
+  } else {
+    return text;
+  }
+}
+
+/// Registers an option whose words go to `read`, one a time it is given. The parser itself converts
+/// nothing, so that every refusal is ours.
+template <class Read>
+void add_words(CLI::App& app, const std::string& name, const char* type, const std::string& help,
+               const Read& read) {
+  const auto callback = [&app, name, type, read](const CLI::results_t& words) {
+    for (const std::string& word : words)  // the parser takes the next option for a value
+      if (word.starts_with("-") && app.get_option_no_throw(word) != nullptr)
+        throw without_value(name, type);
+    read(words);
+    return true;
+  };
+  app.add_option(both_spellings(name), CLI::callback_t(callback), help)
+      ->type_name(type)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
+
+/// Registers an option that is given once.
+/// @param value  set when the option is given
+/// @param type   what --help calls the value
+/// @param once   why it cannot be given twice
+template <class T>
+void add_value(CLI::App& app, const std::string& name, std::optional<T>& value,
+               const std::string& help, const char* type = type_name<T>,
+               const std::string& once = "an option has one value") {
+  add_words(app, name, type, help, [&value, name, once](const std::vector<std::string>& words) {
+    std::string all;
+    for (const std::string& word : words) all += (all.empty() ? "" : " ") + written(name, word);
+    if (words.size() > 1) throw usage_error(all + ": " + once + "; give it once");
+    value = parse_value<T>(name, words.front());
+  });
+}
+
+/// Registers an option that may be given several times.
+inline void add_values(CLI::App& app, const std::string& name, std::vector<std::string>& values,
+                       const std::string& help, const char* type) {
+  add_words(app, name, type, help,
+            [&values](const std::vector<std::string>& words) { values = words; });
+}
+
+/// Registers an argument that must be given and names a file or a folder.
+inline void add_argument(CLI::App& app, const std::string& name, std::string& value,
+                         const std::string& help) {
+  const auto callback = [&value, name](const CLI::results_t& words) {
+    value = words.front();
+    if (value.empty())
+      throw usage_error(written(name, value) + ": the name is empty; name another");
+    return true;
+  };
+  app.add_option(name, CLI::callback_t(callback), help)->required();
+}
+
+/// Registers an option without a value.
+inline void add_flag(CLI::App& app, const std::string& name, bool& flag, const std::string& help) {
+  app.add_flag(both_spellings(name), flag, help)->disable_flag_override();
+}
+
+namespace detail {
+
+/// "a, b or c"
+inline std::string one_of(const std::vector<std::string>& names) {
+  std::string text;
+  for (std::size_t i = 0; i < names.size(); ++i)
+    text += (i == 0 ? "" : i + 1 == names.size() ? " or " : ", ") + names[i];
+  return text;
+}
+
+/// Says why the parser refused the words. What it says itself differs from version to version.
+inline std::string refusal(const CLI::App& app, std::span<char* const> words,
+                           const CLI::ParseError& error) {
+  std::vector<std::string> commands;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
+    commands.push_back(command->get_name());
+  const std::vector<CLI::App*> parsed = app.get_subcommands();
+  const CLI::App& command = parsed.empty() ? app : *parsed.front();
+  const std::vector<std::string> surplus = command.remaining();
+  if (!commands.empty() && parsed.empty())
+    return (surplus.empty() ? "no command: there is nothing to do"
+                            : surplus.front() + ": unknown command") +
+           "; write " + one_of(commands);
+
+  const std::string name =
+      parsed.empty() ? app.get_name() : app.get_name() + " " + command.get_name();
+  std::string usage = name, missing;
+  for (const CLI::Option* option : command.get_options()) {
+    if (!option->get_positional()) continue;
+    usage += " " + option->get_name(true);
+    if (option->count() == 0 && missing.empty()) missing = option->get_name(true);
+  }
+  if (dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr) {
+    const std::string last = words.back();
+    if (const CLI::Option* option = command.get_option_no_throw(last))
+      return without_value(option->get_name(), option->get_type_name()).what();
+    for (const std::string word : words)
+      if (const CLI::Option* option = command.get_option_no_throw(word.substr(0, word.find('=')));
+          option != nullptr && option->get_items_expected_max() == 0 &&
+          word.find('=') != std::string::npos)
+        return word + ": a flag takes no value; write " + option->get_name() + " or leave it out";
+  }
+  for (const std::string& word : surplus)
+    if (word.starts_with("-"))
+      return word.substr(0, word.find('=')) + ": unknown option; see " + name + " --help";
+  if (!missing.empty())
+    return name + " without " + missing + ": an argument is missing; write " + usage;
+  if (!surplus.empty()) return surplus.front() + ": an argument too many; write " + usage;
+  return error.what();
+}
+
+}  // namespace detail
+
+/// Parses the command line. Returns false when it asked for help, which is then printed.
+/// @throws usage_error for what cannot be parsed
+inline bool parse(CLI::App& app, int argc, char** argv) {
+  try {
+    app.parse(argc, argv);
+    return true;
+  } catch (const CLI::Success& e) {
+    app.exit(e);
+    return false;
+  } catch (const CLI::ParseError& e) {
+    throw usage_error(detail::refusal(app, {argv, std::size_t(argc)}, e));
+  }
+}
+
+/// Runs a program: exit code 0, 2 for a command line or an input that cannot be used, 1 for a
+/// failure; every error is one line on standard error.
+inline int run(const std::string& program, const std::function<void()>& body) {
+  const auto fail = [&](std::string what, int code) {
+    for (char& c : what)
+      if (c == '\n') c = ' ';
+    std::cout.flush();
+    std::cerr << program << ": " << what << std::endl;
+    return code;
+  };
+  try {
+    body();
+    std::cout.flush();
+    if (!std::cout) return fail("standard output: cannot be written", 1);
+    return 0;
+  } catch (const pare::argument_error& e) {
+    return fail(e.what(), 2);
+  } catch (const pare::format_error& e) {
+    return fail(e.what(), 2);
+  } catch (const pare::io_error& e) {
+    return fail(e.what(), 2);
+  } catch (const std::bad_alloc&) {
+    return fail("out of memory", 1);
+  } catch (const std::exception& e) {
+    return fail(e.what(), 1);
+  }
+}
+
+/// The absolute path of a name, links resolved: "DIR", "DIR/" and "./DIR" are one.
+inline fs::path resolved(const fs::path& given) {
+  fs::path path = fs::absolute(given).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();
+  std::error_code error;
+  const fs::path canonical = fs::weakly_canonical(path, error);
+  return error ? path : canonical;
+}
+
+/// As resolved(). Throws usage_error for an empty name.
+inline fs::path output_path(const std::string& option, const std::string& given) {
+  if (given.empty())
+    throw usage_error(written(option, given) + ": the name is empty; name another");
+  return resolved(given);
+}
+
+/// Throws usage_error unless the folder in which `path` is to be made exists and can be written.
+inline void require_parent(const std::string& option, const std::string& given,
+                           const fs::path& path) {
+  const fs::path parent = path.parent_path();
+  std::error_code error;
+  if (!fs::is_directory(parent, error))
+    throw usage_error(option + " " + given + ": there is no folder " + parent.string() +
+                      "; make it first");
+  if (::access(parent.c_str(), W_OK) != 0)
+    throw usage_error(option + " " + given + ": the folder " + parent.string() +
+                      " cannot be written; name another");
+}
+
+/// Checks a file that is to be written before any work. Returns its path.
+inline fs::path writable_file(const std::string& option, const std::string& given) {
+  const fs::path path = output_path(option, given);
+  std::error_code error;
+  if (given.back() == '/' || fs::is_directory(path, error))
+    throw usage_error(option + " " + given + ": this is a folder; name a file");
+  require_parent(option, given, path);
+  return path;
+}
+
+}  // namespace tool

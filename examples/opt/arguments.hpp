@@ -1,0 +1,175 @@
+// What the commands of pare-opt read from the command line, and its checks.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "opt/model_io.hpp"
+#include "pare/pipeline/compress.hpp"
+
+namespace tool {
+
+using pare::index_t;
+
+/// What the three commands read from the command line.
+struct Arguments {
+  std::string model, calibration_text;
+  std::vector<std::string> evaluations;
+  std::optional<index_t> seqlen, nsamples, first_layer, last_layer;
+  std::optional<std::string> prune_only, save, report;
+  bool invert = false, gmp = false;
+  CompressionFlags flags;
+};
+
+inline void add_model(CLI::App& command, Arguments& arguments) {
+  add_argument(command, "MODEL", arguments.model, "Hugging Face folder of an OPT model");
+  add_values(command, "--eval", arguments.evaluations, "a text to measure perplexity on",
+             "NAME=FILE");
+  add_value(command, "--seqlen", arguments.seqlen, "tokens per window (default: the model's)");
+  add_value(command, "--report", arguments.report, "write a JSON report to this file", "FILE");
+}
+
+inline void add_compression(CLI::App& command, Arguments& arguments) {
+  add_argument(command, "CALIB_TEXT", arguments.calibration_text, "text to calibrate on");
+  add_solver_options(command, arguments.flags);
+  add_value(command, "--nsamples", arguments.nsamples, "calibration windows (default: 128)");
+  add_value(command, "--minlayer", arguments.first_layer, "first decoder layer to compress");
+  add_value(command, "--maxlayer", arguments.last_layer, "decoder layer to stop before");
+  add_value(command, "--prune-only", arguments.prune_only,
+            "compress only linears whose name holds this");
+  add_flag(command, "--invert", arguments.invert, "compress the linears not selected instead");
+}
+
+inline pare::LinearSelection selection_of(const Arguments& arguments) {
+  pare::LinearSelection selection;
+  selection.first_layer = arguments.first_layer.value_or(selection.first_layer);
+  selection.last_layer = arguments.last_layer.value_or(selection.last_layer);
+  selection.name_part = arguments.prune_only.value_or("");
+  selection.invert = arguments.invert;
+  return selection;
+}
+
+/// The options that select linears, as they were written.
+inline std::string selection_text(const Arguments& arguments) {
+  std::string text;
+  const auto append = [&](const std::string& option) {
+    text += (text.empty() ? "" : " ") + option;
+  };
+  if (arguments.first_layer) append("--minlayer " + std::to_string(*arguments.first_layer));
+  if (arguments.last_layer) append("--maxlayer " + std::to_string(*arguments.last_layer));
+  if (arguments.prune_only) append("--prune-only " + *arguments.prune_only);
+  if (arguments.invert) append("--invert");
+  return text;
+}
+
+/// Checks what needs the command line alone about windows and selected linears.
+inline void check_windows_and_selection(const Arguments& arguments) {
+  if (arguments.seqlen && *arguments.seqlen < 2)
+    throw usage_error("--seqlen " + std::to_string(*arguments.seqlen) +
+                      ": in a window each token but the first is predicted; write 2 or more");
+  if (arguments.nsamples && *arguments.nsamples < 1)
+    throw usage_error("--nsamples " + std::to_string(*arguments.nsamples) +
+                      ": there is nothing to calibrate on; write 1 or more");
+  if (arguments.first_layer && *arguments.first_layer < 0)
+    throw usage_error("--minlayer " + std::to_string(*arguments.first_layer) +
+                      ": layers are counted from 0; write 0 or more");
+  if (arguments.last_layer && *arguments.last_layer <= arguments.first_layer.value_or(0))
+    throw usage_error(selection_text(arguments) +
+                      ": the range is empty, layers minlayer <= i < maxlayer are compressed; write "
+                      "a larger --maxlayer");
+  if (arguments.prune_only && arguments.prune_only->empty())
+    throw usage_error(
+        "--prune-only \"\": every name holds an empty text; write a part of a name, "
+        "for instance fc1, or leave it out");
+  if (arguments.invert && !arguments.first_layer && !arguments.last_layer && !arguments.prune_only)
+    throw usage_error(
+        "--invert alone: without it everything is selected, so nothing would be; add "
+        "--minlayer, --maxlayer or --prune-only");
+}
+
+/// Magnitude pruning ignores what calibrates; such options are refused.
+inline void check_magnitude(const Arguments& arguments) {
+  struct Unused {
+    bool given;
+    const char *option, *why;
+  };
+  const CompressionFlags& flags = arguments.flags;
+  for (const Unused& unused :
+       {Unused{flags.target_average_bits.has_value(), "--target-avg-bits",
+               "reads no activations to score channels by"},
+        Unused{flags.act_order, "--act-order", "has no Hessian to order by"},
+        Unused{flags.percdamp.has_value(), "--percdamp", "has no Hessian to damp"},
+        Unused{flags.blocksize.has_value(), "--blocksize", "takes the whole linear as one block"},
+        Unused{arguments.nsamples.has_value(), "--nsamples", "reads no calibration text"},
+        Unused{arguments.seqlen && arguments.evaluations.empty(), "--seqlen",
+               "reads no calibration text, and no --eval is given"}})
+    if (unused.given)
+      throw usage_error(std::string("--gmp with ") + unused.option + ": magnitude pruning " +
+                        unused.why + "; leave one of them out");
+}
+
+/// Checks what needs the model's configuration alone.
+/// @param request  what is compressed; null when nothing is
+inline void check_against_config(const Arguments& arguments, const pare::OptConfig& config,
+                                 const pare::CompressionRequest* request) {
+  if (arguments.seqlen && *arguments.seqlen > config.max_position_embeddings)
+    throw usage_error("--seqlen " + std::to_string(*arguments.seqlen) + ": the model has " +
+                      std::to_string(config.max_position_embeddings) +
+                      " positions; write at most that");
+  if (request == nullptr) return;
+  const index_t layers = config.num_hidden_layers;
+  const std::string has = ": the model has " + std::to_string(layers) + " layers";
+  if (arguments.first_layer && *arguments.first_layer >= layers)
+    throw usage_error("--minlayer " + std::to_string(*arguments.first_layer) + has +
+                      ", counted from 0; write at most " + std::to_string(layers - 1));
+  if (arguments.last_layer && *arguments.last_layer > layers)
+    throw usage_error("--maxlayer " + std::to_string(*arguments.last_layer) + has +
+                      "; write at most " + std::to_string(layers) + " or leave it out");
+  const pare::LinearSelection selection = selection_of(arguments);
+  bool named = false, selected = false;
+  for (index_t i = 0; i < layers; ++i)
+    for (const std::string& name : pare::opt_linear_names(i)) {
+      named |= name.find(selection.name_part) != std::string::npos;
+      if (!selection.selects(i, name)) continue;
+      selected = true;
+      require_whole_groups(*request, name,
+                           name.ends_with("fc2") ? config.ffn_dim : config.hidden_size);
+    }
+  if (!named)
+    throw usage_error("--prune-only " + selection.name_part +
+                      ": no linear's name holds it; names are like " +
+                      pare::opt_linear_names(0).front());
+  if (!selected)
+    throw usage_error(selection_text(arguments) + ": together they select no linear; names are " +
+                      "like " + pare::opt_linear_names(0).front());
+}
+
+/// The texts of a command whose purpose is to measure perplexity.
+inline std::vector<EvaluationText> required_evaluations(const Arguments& arguments,
+                                                        const char* command) {
+  if (arguments.evaluations.empty())
+    throw usage_error(std::string(command) +
+                      " without --eval: there is no text to measure perplexity on; add --eval "
+                      "NAME=FILE");
+  return parse_evaluations(arguments.evaluations);
+}
+
+/// Where results go, checked before any work.
+struct Outputs {
+  std::optional<fs::path> save, report;
+
+  Outputs(const Arguments& arguments, const std::vector<EvaluationText>& evaluations) {
+    if (arguments.save && arguments.report &&
+        output_path("--save", *arguments.save) == output_path("--report", *arguments.report))
+      throw usage_error("--save " + *arguments.save + " --report " + *arguments.report +
+                        ": one is a folder and the other a file; name them differently");
+    if (arguments.save) save = savable_folder(*arguments.save, arguments.model);
+    std::vector<fs::path> texts;
+    for (const EvaluationText& text : evaluations) texts.push_back(text.file);
+    if (!arguments.calibration_text.empty()) texts.push_back(arguments.calibration_text);
+    if (arguments.report) report = reportable_file(*arguments.report, arguments.model, texts);
+  }
+};
+
+}  // namespace tool

@@ -1,0 +1,17 @@
+#include "pare/backend/reference.hpp"
+#include "pare/model/opt.hpp"
+using namespace pare;
+#ifdef PARE_MISUSE
+struct B : backend::Reference {
+  static constexpr std::string_view name = "mine";
+  template <class T>
+  static void relu(MatrixView<T>) = delete;
+};
+static_assert(Backend<B, float> && !ModelBackend<B, float>);
+#else
+struct B : backend::Reference {
+  static constexpr std::string_view name = "mine";
+};
+static_assert(Backend<B, float> && ModelBackend<B, float>);
+#endif
+const OptModel<B, float> model;

@@ -1,0 +1,14 @@
+#include "pare/backend/reference.hpp"
+#include "pare/solver/sparsegpt.hpp"
+using namespace pare;
+using B = backend::Reference;
+using Solver = SparseGPTSolver<Compression<Unstructured>, B, float>;
+struct Other : backend::Reference {};
+#ifdef PARE_MISUSE
+using Inputs = Calibration<Other, float>;
+#else
+using Inputs = Calibration<B, float>;
+#endif
+auto compress(Solver& solver, MatrixView<const float> W, const Inputs& inputs) {
+  return solver.solve(W, inputs);
+}

@@ -1,0 +1,8 @@
+#include "pare/solver/compression.hpp"
+using namespace pare;
+#ifdef PARE_MISUSE
+using Config = Compression<NofM<0, 4>>;
+#else
+using Config = Compression<NofM<1, 4>>;
+#endif
+static_assert(sizeof(Config) > 0);

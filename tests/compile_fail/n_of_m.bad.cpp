@@ -1,3 +1,0 @@
-#include "pare/solver/compression.hpp"
-using namespace pare;
-static_assert(NofM<4, 4>::group == 4);

@@ -1,0 +1,24 @@
+#include "pare/solver/compression.hpp"
+using namespace pare;
+#ifdef PARE_MISUSE
+struct Policy {
+  explicit Policy(int first) : first(first) {}
+  int first;
+  std::vector<std::uint8_t> operator()(std::span<const double> scores, std::span<const int> tiers,
+                                       std::optional<double>) const {
+    return std::vector<std::uint8_t>(scores.size(), std::uint8_t(tiers[0]));
+  }
+};
+static_assert(!AllocationPolicy<Policy>);
+#else
+struct Policy {
+  int first = 0;
+  std::vector<std::uint8_t> operator()(std::span<const double> scores, std::span<const int> tiers,
+                                       std::optional<double>) const {
+    return std::vector<std::uint8_t>(scores.size(), std::uint8_t(tiers[0]));
+  }
+};
+static_assert(AllocationPolicy<Policy>);
+#endif
+using Config = Compression<Dense, BaseQuantizer, MixedPrecision<Policy>>;
+static_assert(sizeof(Config) > 0);
