@@ -257,13 +257,26 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(the_grid_fit_chooses_the_ranges_of_fit_grid, T, Sc
         };
         const Matrix<T> given = on(std::type_identity<Cuda>{});
         const Matrix<T> expected = on(std::type_identity<Host>{});
-        index_t other = 0;  // candidates whose errors agree to the last digits may change places
-        for (index_t i = 0; i < rows; ++i) {
-          BOOST_TEST(given(2, i) == expected(2, i));
-          other += relative_difference(double(given(0, i)), double(expected(0, i))) > 1e-6 ||
-                   given(1, i) != expected(1, i);
-        }
-        BOOST_TEST(other <= (clip ? 1 : 0), "columns " << cols << ": " << other << " rows differ");
+        const auto error_of = [&](const Matrix<T>& grid, index_t i) {
+          double sum = 0;
+          for (index_t j = 0; j < cols; ++j) {
+            const double w = W(i, j);
+            const double q = round_to_grid(W(i, j), grid(0, i), grid(1, i), grid(2, i));
+            sum += std::pow(std::abs(q - w), 2.4);
+          }
+          return sum;
+        };
+        for (index_t i = 0; i < rows; ++i) BOOST_TEST_CONTEXT("columns " << cols << " row " << i) {
+            BOOST_TEST(given(2, i) == expected(2, i));
+            const bool same =
+                relative_difference(double(given(0, i)), double(expected(0, i))) <= 1e-6 &&
+                given(1, i) == expected(1, i);
+            // Only candidates of the clip search that are equally good may change places.
+            BOOST_TEST((same || clip));
+            const double rounding = std::numeric_limits<T>::epsilon() * 0.02;
+            BOOST_TEST(error_of(given, i) <= (1 + 1e-3) * error_of(expected, i) +
+                                                 double(cols) * std::pow(rounding, 2.4));
+          }
       }
 }
 

@@ -38,7 +38,7 @@ inline void check(cudaError_t status, const char* call) {
 /// The same for cuBLAS.
 inline void check(cublasStatus_t status, const char* call) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
-  throw device_error(std::string(call) + ": " + cublasGetStatusString(status));
+  throw device_error(std::string(call) + ": " + cublasGetStatusName(status));
 }
 
 /// The same for cuSOLVER.
