@@ -92,21 +92,13 @@ class Calibration {
   /// @param X          (tokens, in), in the backend's memory; any number of tokens
   /// @param sequences  how many sequences the batch holds, >= 1
   /// @throws shape_error, argument_error, non_finite_error with the index; then nothing is added
-  void add(MatrixView<const T> X, index_t sequences = 1) {
-    if (hessian_only_)
-      throw argument_error("calibration: built from H alone, activations cannot be added");
-    require_shape("X (tokens, in)", {X.rows, in_features()}, {X.rows, X.cols});
-    if (X.rows < 1)
-      throw shape_error("X (tokens, in): expected at least one token, got shape " +
-                        shape_text(X.rows, X.cols));
-    if (sequences < 1)
-      throw argument_error("sequences: expected at least 1, got " + std::to_string(sequences));
-    require_finite<B, T>("X (tokens, in)", X);
-    B::gram_accumulate(gram_.view(), X);
-    B::column_moments(X, batch_moments_.view());
-    merge_moments(batch_moments_.view(), X.rows);
-    sequences_ += sequences;
-  }
+  void add(MatrixView<const T> X, index_t sequences = 1) { add_batch(X, sequences); }
+
+  /// The same for activations stored in 16 bits; products and sums are in T.
+  template <class S>
+    requires(is_storage_only<S> && std::same_as<compute_scalar<S>, T> &&
+             detail::stores_scalar<B, S>)
+  void add(MatrixView<const S> X, index_t sequences = 1) { add_batch(X, sequences); }
 
   /// Adds all that another calibration of the same inputs has seen.
   void merge(const Calibration& other) {
@@ -170,6 +162,23 @@ class Calibration {
   }
 
  private:
+  template <class S>
+  void add_batch(MatrixView<const S> X, index_t sequences) {
+    if (hessian_only_)
+      throw argument_error("calibration: built from H alone, activations cannot be added");
+    require_shape("X (tokens, in)", {X.rows, in_features()}, {X.rows, X.cols});
+    if (X.rows < 1)
+      throw shape_error("X (tokens, in): expected at least one token, got shape " +
+                        shape_text(X.rows, X.cols));
+    if (sequences < 1)
+      throw argument_error("sequences: expected at least 1, got " + std::to_string(sequences));
+    require_finite<B, S>("X (tokens, in)", X);
+    B::gram_accumulate(gram_.view(), X);
+    B::column_moments(X, batch_moments_.view());
+    merge_moments(batch_moments_.view(), X.rows);
+    sequences_ += sequences;
+  }
+
   void merge_moments(MatrixView<const double> from, index_t tokens) {
     B::for_each_row(in_features(), detail::MergeColumn{moments_.view(), from, double(tokens_),
                                                        double(tokens)});
