@@ -27,6 +27,10 @@ class Context {
     check(cublasSetStream(blas, stream()), "cublasSetStream");
     // Sums in another order on every run would break "same input, same bytes".
     check(cublasSetAtomicsMode(blas, CUBLAS_ATOMICS_NOT_ALLOWED), "cublasSetAtomicsMode");
+    // Partial sums of 16-bit products stay in float.
+    check(cublasSetMathMode(blas, cublasMath_t(CUBLAS_DEFAULT_MATH |
+                                               CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)),
+          "cublasSetMathMode");
     check(cusolverDnCreate(&solver), "cusolverDnCreate");
     check(cusolverDnSetStream(solver, stream()), "cusolverDnSetStream");
   }

@@ -11,6 +11,7 @@
 #include <limits>
 
 #include "pare/backend/cuda/rows.cuh"
+#include "pare/backend/cuda/storage.cuh"
 
 namespace pare::backend::cuda {
 
@@ -32,7 +33,7 @@ struct NonFiniteIndex {
   MatrixView<const T> A;
   __device__ index_t operator()(index_t at) const {
     const T x = A.stride == A.cols ? A.data[at] : A(at / A.cols, at % A.cols);
-    return isfinite(x) ? std::numeric_limits<index_t>::max() : at;
+    return isfinite(widen(x)) ? std::numeric_limits<index_t>::max() : at;
   }
 };
 
@@ -50,10 +51,10 @@ __global__ void moment_sums(MatrixView<const T> X, MatrixView<double> sums) {
   const index_t end = min(X.rows, begin + moment_rows);
   double magnitude = 0, sum = 0, squares = 0;
   if (j < X.cols) {
-    const double shift = double(X(0, j));
+    const double shift = double(widen(X(0, j)));
 #pragma unroll 4
     for (index_t t = begin + threadIdx.y; t < end; t += moment_threads_y) {
-      const double x = double(X(t, j)), d = x - shift;
+      const double x = double(widen(X(t, j))), d = x - shift;
       magnitude += std::abs(x);
       sum += d;
       squares += d * d;
@@ -81,7 +82,7 @@ struct FinishMoments {
       for (int m = 0; m < 3; ++m) total[m] += sums(s, m * X.cols + j);
     const double n = double(X.rows), square = total[2] - total[1] * total[1] / n;
     moments(0, j) = total[0] / n;
-    moments(1, j) = double(X(0, j)) + total[1] / n;
+    moments(1, j) = double(widen(X(0, j))) + total[1] / n;
     moments(2, j) = square > 0 ? square : 0;
   }
 };
@@ -114,8 +115,8 @@ struct Elements {
     const index_t none = std::numeric_limits<index_t>::max();
     const index_t found = thrust::transform_reduce(
         policy(), thrust::counting_iterator<index_t>(0),
-        thrust::counting_iterator<index_t>(A.size()), NonFiniteIndex<T>{A}, none,
-        thrust::minimum<index_t>());
+        thrust::counting_iterator<index_t>(A.size()), NonFiniteIndex<device_scalar<T>>{native(A)},
+        none, thrust::minimum<index_t>());
     return found == none ? -1 : found;
   }
 
@@ -125,9 +126,10 @@ struct Elements {
     DeviceMatrix<double> sums(strips, 3 * X.cols);
     const dim3 blocks(unsigned((X.cols + moment_threads_x - 1) / moment_threads_x),
                       unsigned(strips));
-    moment_sums<<<blocks, dim3(moment_threads_x, moment_threads_y), 0, stream()>>>(X, sums.view());
+    const auto x = native(X);
+    moment_sums<<<blocks, dim3(moment_threads_x, moment_threads_y), 0, stream()>>>(x, sums.view());
     check_launch("moment_sums");
-    for_each_row(X.cols, FinishMoments<T>{X, sums.view(), moments});
+    for_each_row(X.cols, FinishMoments<device_scalar<T>>{x, sums.view(), moments});
   }
 };
 

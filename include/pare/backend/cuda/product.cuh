@@ -1,7 +1,10 @@
 // Matrix products on cuBLAS. Row-major C = A B is column-major C^T = B^T A^T, so nothing is moved.
 #pragma once
 
+#include <algorithm>
+
 #include "pare/backend/cuda/context.cuh"
+#include "pare/backend/cuda/storage.cuh"
 
 namespace pare::backend::cuda {
 
@@ -53,6 +56,27 @@ inline void syrk(MatrixView<double> G, MatrixView<const double> X) {
         "cublasDsyrk");
 }
 
+/// Rows of G that one product makes: narrower wastes less below the diagonal, but fills the device
+/// less.
+inline constexpr index_t gram_strip = 2048;
+
+/// The same for X in 16 bits, at the rate of the tensor cores: products of 16-bit numbers are exact
+/// in float, and sums are in float. There is no syrk for these; what strips compute below the
+/// diagonal is overwritten by the mirror.
+template <class S>
+  requires is_storage_only<S>
+void syrk(MatrixView<float> G, MatrixView<const S> X) {
+  using Type = DeviceScalar<S>;
+  const float one = 1;
+  for (index_t r = 0; r < G.rows; r += gram_strip) {
+    const index_t strip = std::min(gram_strip, G.rows - r), width = G.cols - r;
+    check(cublasGemmEx_64(Context::get().blas, CUBLAS_OP_N, CUBLAS_OP_T, width, strip, X.rows, &one,
+                          X.data + r, Type::data, X.stride, X.data + r, Type::data, X.stride, &one,
+                          &G(r, r), CUDA_R_32F, G.stride, Type::compute, CUBLAS_GEMM_DEFAULT),
+          "cublasGemmEx");
+  }
+}
+
 inline constexpr int tile_side = 32;
 
 /// Copies the upper triangle of G below the diagonal, a tile per block of threads.
@@ -74,8 +98,8 @@ __global__ void mirror_upper(MatrixView<T> G) {
 /// The products of a Backend.
 struct Products {
   /// Half the arithmetic of a full product, then a mirror.
-  template <class T>
-  static void gram_accumulate(MatrixView<T> G, MatrixView<const T> X) {
+  template <class T, class S>
+  static void gram_accumulate(MatrixView<T> G, MatrixView<const S> X) {
     syrk(G, X);
     const unsigned side = unsigned((G.rows + tile_side - 1) / tile_side);
     mirror_upper<<<dim3(side, side), dim3(tile_side, 8), 0, stream()>>>(G);

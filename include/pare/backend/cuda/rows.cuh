@@ -7,6 +7,7 @@
 
 #include "pare/backend/cuda/fit.cuh"
 #include "pare/importance/signals.hpp"
+#include "pare/solver/count.hpp"
 #include "pare/solver/verify.hpp"
 
 namespace pare::backend::cuda {
@@ -116,6 +117,21 @@ struct BlockCountBlock : detail::CountBlock<T> {
 };
 template <class T>
 BlockCountBlock<T> cooperative(const detail::CountBlock<T>& f) { return {f}; }
+
+template <class T>
+struct BlockCountRow : detail::CountRow<T> {
+  __device__ void operator()(index_t i) const {
+    std::int64_t pruned = 0, zeros = 0, bits = 0;
+    for (index_t j = threadIdx.x; j < this->weights.cols; j += row_threads)
+      this->add_column(i, j, pruned, zeros, bits);
+    pruned = block_sum(pruned);
+    zeros = block_sum(zeros);
+    bits = block_sum(bits);
+    if (threadIdx.x == 0) this->finish(i, pruned, zeros, bits);
+  }
+};
+template <class T>
+BlockCountRow<T> cooperative(const detail::CountRow<T>& f) { return {f}; }
 
 template <class T>
 struct BlockClosedLoss : detail::ClosedLoss<T> {

@@ -3,6 +3,7 @@
 
 #include "pare/backend/cuda/elements.cuh"
 #include "pare/backend/cuda/factor.cuh"
+#include "pare/backend/cuda/model.cuh"
 #include "pare/backend/cuda/product.cuh"
 #include "pare/backend/cuda/select.cuh"
 #include "pare/backend/cuda/sweep.cuh"
@@ -17,10 +18,13 @@ struct Thrust<system::cuda> : cuda::DeviceMemory,
                               cuda::Elements,
                               cuda::Products,
                               cuda::Factorization,
-                              cuda::Selection {
+                              cuda::Selection,
+                              cuda::ModelOps {
   static constexpr std::string_view name = "cuda";
   template <class T>
   static constexpr bool supports = std::is_same_v<T, float> || std::is_same_v<T, double>;
+  template <class S>
+  static constexpr bool stores = supports<S> || is_storage_only<S>;
 
   template <class Sweep>
   static void row_sweep(const Sweep& sweep) {
