@@ -16,15 +16,11 @@
 #include <utility>
 #include <vector>
 
-#if defined(PARE_TEST_CUDA)
-#include "pare/backend/cuda/thrust_cuda.cuh"
-#else
-#include "pare/backend/eigen.hpp"
-#endif
 #include "pare/backend/reference.hpp"
 #include "pare/calibration/calibration.hpp"
 #include "pare/core/scalar.hpp"
 #include "files.hpp"
+#include PARE_TEST_BACKENDS
 
 namespace test {
 
@@ -32,14 +28,8 @@ using pare::index_t;
 using pare::Matrix;
 using pare::MatrixView;
 
-/// Every backend and every scalar; a test runs over the pairs that model Backend. tests/cuda
-/// compiles the same tests with nvcc for the GPU.
-#if defined(PARE_TEST_CUDA)
-using Backends =
-    std::tuple<pare::backend::Reference, pare::backend::Thrust<pare::backend::system::cuda>>;
-#else
-using Backends = std::tuple<pare::backend::Reference, pare::backend::Eigen>;
-#endif
+/// A test runs over the pairs of Backends and Scalars that model Backend. The build compiles it once
+/// for every file of backends/, which says what Backends is.
 using Scalars = std::tuple<float, double>;
 
 template <class B, class T>
@@ -63,6 +53,9 @@ struct ProductOf<std::tuple<B...>, std::tuple<T...>> {
 
 using Cases = ProductOf<Backends, Scalars>::type;
 using FloatCases = ProductOf<Backends, std::tuple<float>>::type;
+
+/// What results are compared with.
+using Oracle = pare::backend::Reference;
 
 template <class T>
 inline constexpr double tolerance = pare::scalar_traits<T>::tolerance;
