@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Runs the GPU tests, compute-sanitizer on a part of them and the GPU benchmark.
+# Runs the GPU tests, compute-sanitizer on a part of them and the GPU benchmarks.
 #   benchmarks/gpu/run.sh [PROGRAMS] [RESULTS]
 # PROGRAMS: folder of the built programs; empty or left out: they are built in build/.
-# RESULTS: folder for tests.log, sanitizer.log, solver.json; default build/gpu.
+# RESULTS: folder for tests.log, sanitizer.log, solver.json, model.json; default build/gpu.
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 bin=${1:-}
 out=${2:-$root/build/gpu}
 tests=(cuda cuda_calibration cuda_quantization cuda_importance cuda_solver cuda_solver_behaviour
-       cuda_golden)
+       cuda_golden cuda_forward cuda_storage_types cuda_perplexity)
 if [ -z "$bin" ]; then
   source "$root/cmake/setup.sh"
-  pare_build "${tests[@]/%/_test}" gpu_solver_benchmark || exit 1
+  pare_build "${tests[@]/%/_test}" gpu_solver_benchmark gpu_model_benchmark || exit 1
   bin=$root/build/bin
 fi
 mkdir -p "$out"
@@ -50,18 +50,27 @@ report tests.log "${tests[@]}"
 if command -v compute-sanitizer >/dev/null; then
   kernels=the_tuned_sweep*,selection*,products*,the_grid_fit*,rows_and*,copies*
   memcheck=(compute-sanitizer --tool memcheck --error-exitcode 9)
-  racecheck=(compute-sanitizer --tool racecheck --error-exitcode 9)
+  # Of our kernels: those of the libraries take minutes.
+  racecheck=(compute-sanitizer --tool racecheck --error-exitcode 9 --kernel-regex kns=pare)
   start memcheck_kernels 150 "${memcheck[@]}" "$bin/cuda_test" --run_test="$kernels"
   start memcheck_solver 150 "${memcheck[@]}" "$bin/cuda_solver_behaviour_test" \
     --run_test='post_condition_7*'
+  start memcheck_model 150 "${memcheck[@]}" "$bin/cuda_storage_types_test" \
+    --run_test='sums*,operations*,attention*,compression*'
+  start memcheck_forward 150 "${memcheck[@]}" "$bin/cuda_forward_test" \
+    --run_test='layer_norms*,attention*,cross_entropies*,taps*'
   start racecheck_kernels 150 "${racecheck[@]}" "$bin/cuda_test" --run_test="$kernels"
   start racecheck_solver 150 "${racecheck[@]}" "$bin/cuda_solver_behaviour_test" \
     --run_test='post_condition_7_same*'
+  start racecheck_model 150 "${racecheck[@]}" "$bin/cuda_storage_types_test" \
+    --run_test='operations*,attention*'
   wait
-  report sanitizer.log memcheck_kernels memcheck_solver racecheck_kernels racecheck_solver
+  report sanitizer.log memcheck_kernels memcheck_solver memcheck_model memcheck_forward \
+    racecheck_kernels racecheck_solver racecheck_model
 else
   echo "skipped: no compute-sanitizer"
 fi
 
 timeout 200 "$bin/gpu_solver_benchmark" "$out/solver.json" || status=1
+timeout 200 "$bin/gpu_model_benchmark" "$out/model.json" || status=1
 exit $status
