@@ -174,8 +174,7 @@ inline std::map<std::string, bool> backends() {
   for (const auto& [name, target] : std::map<std::string, std::string>{{"eigen", "eigen"},
                                                                        {"xtensor", "xtensor"},
                                                                        {"thrust-omp", "thrust"},
-                                                                       {"thrust-tbb", "thrust_tbb"},
-                                                                       {"cuda", "cuda"}})
+                                                                       {"thrust-tbb", "thrust_tbb"}})
     all[name] = built.find("," + target + ",") != std::string::npos;
   return all;
 }

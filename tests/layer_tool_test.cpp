@@ -588,6 +588,28 @@ BOOST_AUTO_TEST_CASE(every_backend_agrees_or_says_how_to_build_it) {
     }
 }
 
+BOOST_AUTO_TEST_CASE(a_backend_that_was_not_built_says_how_to_build_it) {
+  for (const auto& [name, built] : cli::backends()) BOOST_TEST_CONTEXT(name)
+      if (name != "eigen")
+        cli::check_not_built(cli::run(PARE_LAYER_EIGEN, {"in", "out", "--wbits", "4", "--backend",
+                                                         name}),
+                             "pare-layer", name);
+}
+
+BOOST_AUTO_TEST_CASE(a_hessian_that_cannot_be_factored_is_a_failure_that_names_the_file) {
+  const Folder folder;
+  const Layer layer(8, 32, 24);
+  Matrix<float> H(32, 32);
+  H.fill(3);
+  for (index_t j = 0; j < 32; ++j) H(j, j) = 1;
+  const fs::path input = folder / "in.safetensors";
+  pare::write_safetensors(input, {cli::tensor("W", layer.W), cli::tensor("H", H)});
+  const auto before = cli::listing(folder.path);
+  check_failure(pare_layer(folder, {"--wbits", "4"}, input), 1, "pare-layer",
+                {input.string() + ": Hessian (32, 32): not positive definite"});
+  BOOST_CHECK(cli::listing(folder.path) == before);
+}
+
 BOOST_AUTO_TEST_CASE(help_lists_the_options) {
   const Outcome help = cli::run(PARE_LAYER, {"--help"});
   check_success(help);

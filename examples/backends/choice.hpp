@@ -53,11 +53,6 @@ inline std::vector<NamedBackend> all_backends() {
   missing("thrust-tbb", "install Thrust and TBB (libthrust-dev libtbb-dev) and configure with "
                         "-DPARE_THRUST=ON");
 #endif
-#if defined(PARE_HAS_CUDA)
-  all.push_back(built<backend::Thrust<backend::system::cuda>>("cuda"));
-#else
-  missing("cuda", "install the CUDA toolkit with nvcc and configure with -DPARE_CUDA=ON");
-#endif
   return all;
 }
 

@@ -107,6 +107,10 @@ auto naming(const fs::path& file, const F& f) {
     return f();
   } catch (const pare::argument_error& e) {
     throw pare::format_error(file.string() + ": " + e.what());
+  } catch (const pare::factorization_error& e) {
+    throw pare::factorization_error(file.string() + ": " + e.what());
+  } catch (const pare::invariant_error& e) {
+    throw pare::invariant_error(e.condition(), file.string() + ": " + e.detail());
   }
 }
 

@@ -5,14 +5,13 @@ namespace pare::backend {
 
 namespace system {
 
-struct cpp {};   ///< one host thread
-struct omp {};   ///< OpenMP
-struct tbb {};   ///< oneTBB
-struct cuda {};  ///< one NVIDIA GPU; needs nvcc
+struct cpp {};  ///< one host thread
+struct omp {};  ///< OpenMP
+struct tbb {};  ///< oneTBB
 
 }  // namespace system
 
-/// A backend on Thrust's algorithms. thrust.hpp has the host systems, cuda/thrust_cuda.cuh the GPU.
+/// A backend on Thrust's algorithms. thrust.hpp and thrust_tbb.hpp define it for these systems.
 template <class System>
 struct Thrust;
 

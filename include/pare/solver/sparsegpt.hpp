@@ -54,10 +54,12 @@ template <class Given, class Expected>
                 "solver needs H of the linear's inputs; write Calibration<B, T> and add() "
                 "activations, or Calibration<B, T>::from_hessian(H)");
   if constexpr (is_calibration<Given>) {
-    static_assert(std::same_as<typename Given::backend_type, typename Expected::backend_type>,
+    constexpr bool same_backend =
+        std::same_as<typename Given::backend_type, typename Expected::backend_type>;
+    static_assert(same_backend,
                   "pare: a Calibration of another backend than the solver's: their memories "
                   "differ; write Calibration<B, T> with the B of SparseGPTSolver<Config, B, T>");
-    static_assert(!std::same_as<typename Given::backend_type, typename Expected::backend_type> ||
+    static_assert(!same_backend ||
                       std::same_as<typename Given::scalar_type, typename Expected::scalar_type>,
                   "pare: a Calibration of another scalar than the solver's: H would have to be "
                   "converted; write Calibration<B, T> with the T of SparseGPTSolver<Config, B, T>");

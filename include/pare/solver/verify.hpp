@@ -3,13 +3,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <functional>
 #include <limits>
 #include <numeric>
 #include <string>
 #include <vector>
 
+#include "pare/allocation/tiers.hpp"
 #include "pare/calibration/factor.hpp"
 #include "pare/core/scalar.hpp"
 #include "pare/quantization/grid.hpp"
@@ -22,13 +22,6 @@ namespace detail {
 
 /// Rows whose loss is compared with its closed form; the form costs (in)^2 per row.
 inline constexpr index_t verified_rows = 64;
-
-/// Text of a number of any magnitude.
-inline std::string scientific_text(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.6g", value);
-  return text;
-}
 
 /// What is wrong with a row; the earlier ones hide the later.
 enum class RowFault : std::int32_t { none, grid_width, off_grid, group_count, not_zero };
@@ -243,7 +236,7 @@ void verify_loss(MatrixView<const T> W, const Calibration<B, T>& calibration,
   const index_t rows = W.rows, cols = W.cols;
   const double sum = std::accumulate(layer.row_loss.begin(), layer.row_loss.end(), 0.0);
   if (index_t(layer.row_loss.size()) != rows || !(std::abs(layer.loss - sum) <= 1e-9 * sum))
-    throw invariant_error(6, "the loss " + scientific_text(layer.loss) + " is not the sum of " +
+    throw invariant_error(6, "the loss " + number_text(layer.loss) + " is not the sum of " +
                                  std::to_string(rows) + " rows' losses");
   const index_t checked = std::min(rows, verified_rows);
   const index_t step = rows / checked;
@@ -284,8 +277,8 @@ void verify_loss(MatrixView<const T> W, const Calibration<B, T>& calibration,
                        noise + spread;
   if (!std::isfinite(recomputed) || !(std::abs(scaled - recomputed) <= limit))
     throw invariant_error(6, "the loss of " + std::to_string(checked) + " rows is " +
-                                 scientific_text(reported) + ", recomputed " +
-                                 scientific_text(recomputed / unit / unit) +
+                                 number_text(reported) + ", recomputed " +
+                                 number_text(recomputed / unit / unit) +
                                  "; H may be too ill-conditioned for " +
                                  std::string(scalar_traits<T>::name) + ": raise the damping");
 }
