@@ -9,9 +9,9 @@
 #include <limits>
 #include <map>
 #include <string>
+#include <tuple>
 #include <vector>
 
-#include "pare/backend/eigen.hpp"
 #include "pare/model/perplexity.hpp"
 #include "pare/model/tokenizer.hpp"
 #include "pare/pipeline/compress.hpp"
@@ -20,7 +20,8 @@
 
 namespace fs = std::filesystem;
 namespace utf = boost::unit_test;
-using B = pare::backend::Eigen;
+/// The fastest of the backends this is compiled for.
+using B = std::tuple_element_t<std::tuple_size_v<test::Backends> - 1, test::Backends>;
 using Model = pare::OptModel<B, float>;
 using pare::index_t;
 

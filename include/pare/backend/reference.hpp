@@ -15,6 +15,8 @@ struct Reference : HostMemory, ReferenceModelOps {
   static constexpr std::string_view name = "reference";
   template <class T>
   static constexpr bool supports = std::is_same_v<T, float> || std::is_same_v<T, double>;
+  template <class S>
+  static constexpr bool stores = supports<S> || is_storage_only<S>;
 
   template <class F>
   static void for_each_row(index_t n, const F& f) {
@@ -30,7 +32,7 @@ struct Reference : HostMemory, ReferenceModelOps {
   static index_t find_non_finite(MatrixView<const T> A) {
     for (index_t r = 0; r < A.rows; ++r)
       for (index_t c = 0; c < A.cols; ++c)
-        if (!std::isfinite(A(r, c))) return r * A.cols + c;
+        if (!std::isfinite(double(A(r, c)))) return r * A.cols + c;
     return -1;
   }
 
@@ -53,8 +55,8 @@ struct Reference : HostMemory, ReferenceModelOps {
     }
   }
 
-  template <class T>
-  static void gram_accumulate(MatrixView<T> G, MatrixView<const T> X) {
+  template <class T, class S>
+  static void gram_accumulate(MatrixView<T> G, MatrixView<const S> X) {
     for (index_t i = 0; i < G.rows; ++i)
       for (index_t j = 0; j < G.cols; ++j) {
         double sum = 0;

@@ -75,13 +75,13 @@ struct ReferenceModelOps {
   static void relu(MatrixView<T> X) {
     // Written so that a NaN stays one.
     for (index_t i = 0; i < X.rows; ++i)
-      for (index_t j = 0; j < X.cols; ++j) X(i, j) = X(i, j) < T(0) ? T(0) : X(i, j);
+      for (index_t j = 0; j < X.cols; ++j) X(i, j) = double(X(i, j)) < 0 ? T(0) : X(i, j);
   }
 
   template <class T>
   static void add(MatrixView<T> Y, MatrixView<const T> X) {
     for (index_t i = 0; i < Y.rows; ++i)
-      for (index_t j = 0; j < Y.cols; ++j) Y(i, j) += X(i, j);
+      for (index_t j = 0; j < Y.cols; ++j) Y(i, j) = T(double(Y(i, j)) + double(X(i, j)));
   }
 
   template <class T>
@@ -94,7 +94,8 @@ struct ReferenceModelOps {
   template <class T>
   static void add_positions(MatrixView<T> Y, MatrixView<const T> table, index_t seqlen) {
     for (index_t t = 0; t < Y.rows; ++t)
-      for (index_t j = 0; j < Y.cols; ++j) Y(t, j) += table(t % seqlen, j);
+      for (index_t j = 0; j < Y.cols; ++j)
+        Y(t, j) = T(double(Y(t, j)) + double(table(t % seqlen, j)));
   }
 
   template <class T>
@@ -103,8 +104,8 @@ struct ReferenceModelOps {
     for (index_t t = 0; t < logits.rows; ++t) {
       if (targets(0, t) < 0) continue;
       const T* row = logits.row(t);
-      const double largest = double(*std::max_element(row, row + logits.cols));
-      double sum = 0;
+      double largest = double(row[0]), sum = 0;
+      for (index_t j = 1; j < logits.cols; ++j) largest = std::max(largest, double(row[j]));
       for (index_t j = 0; j < logits.cols; ++j) sum += std::exp(double(row[j]) - largest);
       total += std::log(sum) + largest - double(row[targets(0, t)]);
     }

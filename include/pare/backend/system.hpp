@@ -5,13 +5,15 @@ namespace pare::backend {
 
 namespace system {
 
-struct cpp {};  ///< one host thread
-struct omp {};  ///< OpenMP
-struct tbb {};  ///< oneTBB
+struct cpp {};   ///< one host thread
+struct omp {};   ///< OpenMP
+struct tbb {};   ///< oneTBB
+struct cuda {};  ///< one NVIDIA GPU; needs nvcc
 
 }  // namespace system
 
-/// A backend on Thrust's algorithms. thrust.hpp and thrust_tbb.hpp define it for these systems.
+/// A backend on Thrust's algorithms. thrust.hpp and thrust_tbb.hpp have the host systems,
+/// cuda/thrust_cuda.cuh the GPU.
 template <class System>
 struct Thrust;
 

@@ -22,6 +22,28 @@ struct TakeDiagonal {
   }
 };
 
+/// into += from.
+template <class T>
+struct AddElement {
+  MatrixView<T> into;
+  MatrixView<const T> from;
+  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const { into(r, c) += from(r, c); }
+};
+
+/// Chan's update of (mean |x|, mean x, M2) of n tokens by those of m tokens.
+struct MergeColumn {
+  MatrixView<double> into;        // (3, in)
+  MatrixView<const double> from;  // (3, in)
+  double n, m;
+  PARE_HOST_DEVICE void operator()(index_t j) const {
+    const double share = m / (n + m);
+    const double delta = from(1, j) - into(1, j);
+    into(0, j) += (from(0, j) - into(0, j)) * share;
+    into(1, j) += delta * share;
+    into(2, j) += from(2, j) + delta * delta * n * share;
+  }
+};
+
 }  // namespace detail
 
 /// Per-input moments over all calibration tokens, each vector (in).
@@ -47,9 +69,9 @@ class Calibration {
   explicit Calibration(index_t in_features) {
     if (in_features < 1)
       throw argument_error("in_features: expected at least 1, got " + std::to_string(in_features));
-    gram_ = B::from_host(Matrix<T>(in_features, in_features).view());
-    moments_ = B::from_host(Matrix<double>(3, in_features).view());
-    batch_moments_ = B::from_host(Matrix<double>(3, in_features).view());
+    gram_ = detail::zeros<B, T>(in_features, in_features);
+    moments_ = detail::zeros<B, double>(3, in_features);
+    batch_moments_ = detail::zeros<B, double>(3, in_features);
   }
 
   /// A calibration of which only H is known: means are taken as zero, E|x| as the normal's.
@@ -70,21 +92,13 @@ class Calibration {
   /// @param X          (tokens, in), in the backend's memory; any number of tokens
   /// @param sequences  how many sequences the batch holds, >= 1
   /// @throws shape_error, argument_error, non_finite_error with the index; then nothing is added
-  void add(MatrixView<const T> X, index_t sequences = 1) {
-    if (hessian_only_)
-      throw argument_error("calibration: built from H alone, activations cannot be added");
-    require_shape("X (tokens, in)", {X.rows, in_features()}, {X.rows, X.cols});
-    if (X.rows < 1)
-      throw shape_error("X (tokens, in): expected at least one token, got shape " +
-                        shape_text(X.rows, X.cols));
-    if (sequences < 1)
-      throw argument_error("sequences: expected at least 1, got " + std::to_string(sequences));
-    require_finite<B, T>("X (tokens, in)", X);
-    B::gram_accumulate(gram_.view(), X);
-    B::column_moments(X, batch_moments_.view());
-    merge_moments(batch_moments_.view(), X.rows);
-    sequences_ += sequences;
-  }
+  void add(MatrixView<const T> X, index_t sequences = 1) { add_batch(X, sequences); }
+
+  /// The same for activations stored in 16 bits; products and sums are in T.
+  template <class S>
+    requires(is_storage_only<S> && std::same_as<compute_scalar<S>, T> &&
+             detail::stores_scalar<B, S>)
+  void add(MatrixView<const S> X, index_t sequences = 1) { add_batch(X, sequences); }
 
   /// Adds all that another calibration of the same inputs has seen.
   void merge(const Calibration& other) {
@@ -95,7 +109,7 @@ class Calibration {
     if (other.tokens_ == 0) return;
     const MatrixView<T> into = gram_.view();
     const MatrixView<const T> from = other.gram_.view();
-    B::for_each_element(into.rows, into.cols, AddElement{into, from});
+    B::for_each_element(into.rows, into.cols, detail::AddElement<T>{into, from});
     merge_moments(other.moments_.view(), other.tokens_);
     sequences_ += other.sequences_;
   }
@@ -122,7 +136,7 @@ class Calibration {
   /// diag(H), each (in).
   std::vector<double> hessian_diagonal() const {
     const double scale = hessian_scale();
-    auto diagonal = B::from_host(Matrix<double>(1, in_features()).view());
+    auto diagonal = detail::zeros<B, double>(1, in_features());
     B::for_each_row(in_features(), detail::TakeDiagonal<T>{gram(), diagonal.view(), scale});
     const Matrix<double> host = B::to_host(MatrixView<const double>(diagonal.view()));
     return {host.data(), host.data() + host.size()};
@@ -148,28 +162,26 @@ class Calibration {
   }
 
  private:
-  struct AddElement {
-    MatrixView<T> into;
-    MatrixView<const T> from;
-    PARE_HOST_DEVICE void operator()(index_t r, index_t c) const { into(r, c) += from(r, c); }
-  };
-  /// Chan's update of (mean |x|, mean x, M2) of n tokens by those of m tokens.
-  struct MergeColumn {
-    MatrixView<double> into;        // (3, in)
-    MatrixView<const double> from;  // (3, in)
-    double n, m;
-    PARE_HOST_DEVICE void operator()(index_t j) const {
-      const double share = m / (n + m);
-      const double delta = from(1, j) - into(1, j);
-      into(0, j) += (from(0, j) - into(0, j)) * share;
-      into(1, j) += delta * share;
-      into(2, j) += from(2, j) + delta * delta * n * share;
-    }
-  };
+  template <class S>
+  void add_batch(MatrixView<const S> X, index_t sequences) {
+    if (hessian_only_)
+      throw argument_error("calibration: built from H alone, activations cannot be added");
+    require_shape("X (tokens, in)", {X.rows, in_features()}, {X.rows, X.cols});
+    if (X.rows < 1)
+      throw shape_error("X (tokens, in): expected at least one token, got shape " +
+                        shape_text(X.rows, X.cols));
+    if (sequences < 1)
+      throw argument_error("sequences: expected at least 1, got " + std::to_string(sequences));
+    require_finite<B, S>("X (tokens, in)", X);
+    B::gram_accumulate(gram_.view(), X);
+    B::column_moments(X, batch_moments_.view());
+    merge_moments(batch_moments_.view(), X.rows);
+    sequences_ += sequences;
+  }
 
   void merge_moments(MatrixView<const double> from, index_t tokens) {
-    B::for_each_row(in_features(),
-                    MergeColumn{moments_.view(), from, double(tokens_), double(tokens)});
+    B::for_each_row(in_features(), detail::MergeColumn{moments_.view(), from, double(tokens_),
+                                                       double(tokens)});
     tokens_ += tokens;
   }
 

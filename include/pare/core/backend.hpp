@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "pare/core/matrix.hpp"
+#include "pare/core/scalar.hpp"
 
 namespace pare {
 
@@ -40,6 +41,10 @@ struct NoOpElement {
 /// - `select_smallest(W, d, k, mask)`: marks the k smallest |w_ij| / d_j of W; ties go to the
 ///   lower row-major index.
 /// - `row_sweep(sweep)`: runs a RowSweep over all its rows.
+///
+/// A backend may store numbers in types it does not compute in, `stores<S>`; then `copy`,
+/// `from_host`, `to_host`, `find_non_finite(A)`, and X of `column_moments` and `gram_accumulate`
+/// take S too.
 template <class B, class T>
 concept Backend =
     std::floating_point<T> &&
@@ -64,6 +69,21 @@ concept Backend =
 
 namespace detail {
 
+template <class U>
+struct SetZero {
+  MatrixView<U> A;
+  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const { A(r, c) = U(0); }
+};
+
+/// Zeros (rows, cols) where the backend computes.
+template <class B, class U>
+typename B::template matrix<U> zeros(index_t rows, index_t cols) {
+  typename B::template matrix<U> result;
+  result.resize(rows, cols);
+  B::for_each_element(rows, cols, SetZero<U>{result.view()});
+  return result;
+}
+
 template <class B>
 inline constexpr bool named_memory = requires {
   { B::name } -> std::convertible_to<std::string_view>;
@@ -74,6 +94,13 @@ inline constexpr bool supports_scalar = false;
 template <class B, class T>
   requires requires { requires B::template supports<T>; }
 inline constexpr bool supports_scalar<B, T> = true;
+
+/// What B computes in it stores too.
+template <class B, class S>
+inline constexpr bool stores_scalar = supports_scalar<B, S>;
+template <class B, class S>
+  requires requires { requires B::template stores<S>; }
+inline constexpr bool stores_scalar<B, S> = true;
 
 /// What every template over a backend and a scalar asserts first; always true. Later checks stand
 /// behind earlier ones, so that one misuse gives one message.
@@ -99,7 +126,24 @@ constexpr bool check_backend() {
   return true;
 }
 
+template <class From, class To>
+struct ConvertElement {
+  MatrixView<const From> from;
+  MatrixView<To> to;
+  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const {
+    to(r, c) = To(compute_scalar<To>(from(r, c)));
+  }
+};
+
 }  // namespace detail
+
+/// Copies a matrix onto another of the same shape and another scalar, rounding to nearest. Both lie
+/// in the backend's memory. Throws shape_error.
+template <class B, class From, class To>
+void convert(MatrixView<const From> from, MatrixView<To> to) {
+  require_shape("convert", {to.rows, to.cols}, {from.rows, from.cols});
+  B::for_each_element(to.rows, to.cols, detail::ConvertElement<From, To>{from, to});
+}
 
 /// Throws non_finite_error naming `what`, the row and the column of the first element of A that
 /// is NaN or infinite.

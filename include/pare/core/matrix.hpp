@@ -25,7 +25,7 @@ struct MatrixView {
   index_t cols = 0;
   index_t stride = 0;  ///< elements from one row to the next, >= cols
 
-  PARE_HOST_DEVICE constexpr MatrixView() = default;
+  constexpr MatrixView() = default;
   PARE_HOST_DEVICE constexpr MatrixView(T* d, index_t r, index_t c, index_t s)
       : data(d), rows(r), cols(c), stride(s) {}
   PARE_HOST_DEVICE constexpr MatrixView(T* d, index_t r, index_t c) : MatrixView(d, r, c, c) {}

@@ -31,7 +31,7 @@ namespace detail {
 /// Moments over rows of each column of A, (3, cols): mean |a|, mean a, sum of squared deviations.
 template <class B, class T>
 Matrix<double> column_moments(MatrixView<const T> A) {
-  auto moments = B::from_host(Matrix<double>(3, A.cols).view());
+  auto moments = detail::zeros<B, double>(3, A.cols);
   B::column_moments(A, moments.view());
   return B::to_host(MatrixView<const double>(moments.view()));
 }
@@ -168,7 +168,7 @@ OutputMoments output_moments(const ScoringInput<B, T>& in) {
   const InputMoments moments = in.calibration.moments();
   const auto mean = detail::to_backend<B>(moments.mean);
   const auto diagonal = detail::to_backend<B>(in.calibration.hessian_diagonal());
-  auto sums = B::from_host(Matrix<double>(rows, 5).view());
+  auto sums = detail::zeros<B, double>(rows, 5);
   B::for_each_row(rows, detail::RowSums<T>{in.weights, product.view(), mean.view().data,
                                            diagonal.view().data, sums.view(), in.bits, in.grid});
   const Matrix<double> s = B::to_host(MatrixView<const double>(sums.view()));

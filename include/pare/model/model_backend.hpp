@@ -12,6 +12,9 @@ namespace pare {
 /// Static functions on views of memory that the backend can reach. A bias, weight or other row
 /// that a model lacks is a view without rows. Outputs do not overlap inputs unless it says so.
 ///
+/// T is what weights and activations are stored in. Where that has 16 bits, sums and everything
+/// between the reading of the inputs and the writing of the output are in float.
+///
 /// - `matrix<U>`, `from_host(view)`, `to_host(view)`, `copy(from, to)`: as in Backend; also for
 ///   U = std::int32_t.
 /// - `linear(Y, X, W, bias)`: Y = X W^T + bias; X (tokens, in), W (out, in), bias (1, out).
@@ -28,7 +31,7 @@ namespace pare {
 ///   log(sum exp(row)) - row[target], in double; logits (tokens, vocab), targets (1, tokens).
 template <class B, class T>
 concept ModelBackend =
-    std::floating_point<T> &&
+    detail::stores_scalar<B, T> &&
     requires(MatrixView<T> a, MatrixView<const T> c, MatrixView<const std::int32_t> ids,
              typename B::template matrix<T> owner, const typename B::template matrix<T> fixed) {
       { B::name } -> std::convertible_to<std::string_view>;
@@ -54,12 +57,18 @@ namespace detail {
 /// What every template over a model's backend asserts first; always true.
 template <class B, class T>
 constexpr bool check_model_backend() {
-  static_assert(check_backend<B, T>());
-  if constexpr (Backend<B, T>)
-    static_assert(ModelBackend<B, T>,
-                  "pare: a backend without the operations of a model: the type models Backend but "
-                  "not ModelBackend; write every operation listed in "
-                  "pare/model/model_backend.hpp, or use pare::backend::Eigen");
+  using Compute = compute_scalar<T>;
+  static_assert(check_backend<B, Compute>());
+  if constexpr (Backend<B, Compute>) {
+    static_assert(stores_scalar<B, T>,
+                  "pare: a model in a type that the backend does not store: Backend::stores<T> is "
+                  "false; write float or double, or use a backend that stores 16-bit types");
+    if constexpr (stores_scalar<B, T>)
+      static_assert(ModelBackend<B, T>,
+                    "pare: a backend without the operations of a model: the type models Backend "
+                    "but not ModelBackend; write every operation listed in "
+                    "pare/model/model_backend.hpp, or use pare::backend::Eigen");
+  }
   return true;
 }
 

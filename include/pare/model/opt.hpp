@@ -22,7 +22,8 @@
 
 namespace pare {
 
-/// y = W x + b, and where W came from.
+/// y = W x + b, and where W came from. T is what it is stored in, here and in all of a model: what
+/// the backend computes in, or 16 bits where the backend stores these.
 template <class B, class T>
 struct Linear {
   static_assert(detail::check_model_backend<B, T>());
@@ -171,7 +172,16 @@ class OptLoader {
     } else {
       Matrix<T> converted;
       converted.resize(values.rows(), values.cols());
-      std::copy_n(values.data(), values.size(), converted.data());
+      for (index_t i = 0; i < values.size(); ++i) {
+        converted.data()[i] = T(values.data()[i]);
+        if (std::isfinite(double(converted.data()[i]))) continue;
+        const index_t row = i / values.cols(), column = i % values.cols();
+        throw non_finite_error(who + "expected numbers within " +
+                                   std::string(scalar_traits<T>::name) + ", got " +
+                                   std::to_string(values.data()[i]) + " at " +
+                                   shape_text(row, column),
+                               row, column);
+      }
       return B::from_host(MatrixView<const T>(converted.view()));
     }
   }

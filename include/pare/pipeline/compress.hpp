@@ -4,6 +4,8 @@
 #include <functional>
 #include <limits>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "pare/core/scalar.hpp"
@@ -41,6 +43,9 @@ struct ModelCompressionOptions {
   /// Magnitude pruning and round-to-nearest: every Hessian is the identity and a block is the
   /// whole linear. No calibration text is read.
   bool magnitude = false;
+  /// Tokens of one forward batch: large enough for fast products, small enough to stay small. Whole
+  /// windows, one at least.
+  index_t batch_tokens = 4096;
 };
 
 /// What a caller is told while a model is being compressed; both may be empty.
@@ -51,29 +56,57 @@ struct CompressionProgress {
 
 namespace detail {
 
-/// Tokens of one forward batch: large enough for fast products, small enough to stay small.
-inline constexpr index_t batch_tokens = 4096;
-
 /// Which calibration a linear shares: 0 for k, v and q, then out_proj, fc1, fc2.
 inline constexpr std::array<int, 6> input_of_linear{0, 0, 0, 1, 2, 3};
 
-/// Puts compressed weights into the model, rounded to the type the checkpoint stores, so that what
-/// is evaluated is what is saved.
-template <class B, class T>
-void replace_weights(Linear<B, T>& linear, const CompressedLayer<B, T>& layer) {
-  Matrix<T> Q = B::to_host(detail::as_const(layer.weights.view()));
-  for (index_t i = 0; i < Q.size(); ++i) Q.data()[i] = T(round_to(linear.dtype, float(Q.data()[i])));
-  linear.weight = B::from_host(MatrixView<const T>(Q.view()));
-  require_finite<B, T>(linear.name + ": compressed weights in the checkpoint's type",
-                       detail::as_const(linear.weight.view()));
+/// Rounds a weight to the type the checkpoint stores and to S, which the model holds.
+template <class T, class S>
+struct RoundStored {
+  MatrixView<T> weights;  // (out, in)
+  DType dtype;
+  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const {
+    weights(r, c) = T(S(compute_scalar<S>(round_to(dtype, float(weights(r, c))))));
+  }
+};
+
+/// The weights of a linear as the solver takes them; `converted` is used where types differ.
+template <class B, class S, class T = compute_scalar<S>>
+MatrixView<const T> dense_weights(const Linear<B, S>& linear,
+                                  typename B::template matrix<T>& converted) {
+  if constexpr (std::is_same_v<S, T>) {
+    return linear.weight.view();
+  } else {
+    converted.resize(linear.weight.rows(), linear.weight.cols());
+    convert<B>(linear.weight.view(), converted.view());
+    return converted.view();
+  }
 }
+
+/// Puts compressed weights into the model, rounded to the type the checkpoint stores, so that what
+/// is evaluated is what is saved. The linear is changed whole or, when it throws, not at all.
+template <class B, class S, class T = compute_scalar<S>>
+void replace_weights(Linear<B, S>& linear, CompressedLayer<B, T>&& layer) {
+  const MatrixView<T> Q = layer.weights.view();
+  B::for_each_element(Q.rows, Q.cols, RoundStored<T, S>{Q, linear.dtype});
+  require_finite<B, T>(linear.name + ": compressed weights in the checkpoint's type", Q);
+  if constexpr (std::is_same_v<S, T>)
+    linear.weight = std::move(layer.weights);
+  else
+    convert<B>(as_const(Q), linear.weight.view());
+}
+
+template <class T>
+struct SetIdentity {
+  MatrixView<T> A;  // (n, n)
+  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const { A(r, c) = r == c ? T(1) : T(0); }
+};
 
 template <class B, class T>
 Calibration<B, T> identity_calibration(index_t n) {
-  Matrix<T> I(n, n);
-  for (index_t i = 0; i < n; ++i) I(i, i) = 1;
-  const auto on_backend = B::from_host(MatrixView<const T>(I.view()));
-  return Calibration<B, T>::from_hessian(on_backend.view());
+  typename B::template matrix<T> I;
+  I.resize(n, n);
+  B::for_each_element(n, n, SetIdentity<T>{I.view()});
+  return Calibration<B, T>::from_hessian(I.view());
 }
 
 }  // namespace detail
@@ -82,21 +115,25 @@ Calibration<B, T> identity_calibration(index_t n) {
 ///
 /// Per decoder layer: its inputs are those of the already compressed layers before it, H of all
 /// six linears is accumulated, then all six are compressed; q, k and v share one H and one factor.
+/// The solver computes in compute_scalar<S>, S being what the model is stored in. Whatever is
+/// thrown, every linear is then either as it was or compressed, never half of it.
 /// @param windows  calibration tokens; may be empty with options.magnitude
 /// @return         one entry per compressed linear, in the order of compression
-/// @throws argument_error when nothing is selected or there are no windows; what the solver throws,
-///         with the linear's name in front; invariant_error naming the linear unless every selected
-///         one is in the statistics once, with all its channels and the mean bits asked for
-template <class Config, class B, class T>
-Statistics compress_model(OptModel<B, T>& model, const CalibrationWindows& windows,
+/// @throws argument_error when nothing is selected, there are no windows or batch_tokens is not
+///         positive; what the solver throws, with the linear's name in front; invariant_error naming
+///         the linear unless every selected one is in the statistics once, with all its channels and
+///         the mean bits asked for
+template <class Config, class B, class S>
+Statistics compress_model(OptModel<B, S>& model, const CalibrationWindows& windows,
                           const ModelCompressionOptions& options,
                           const CompressionProgress& progress = {}) {
+  using T = compute_scalar<S>;
   SolverOptions solver_options = options.solver;
   if (options.magnitude) solver_options.block_size = std::numeric_limits<index_t>::max() / 2;
   SparseGPTSolver<Config, B, T> solver(solver_options);
 
   const index_t layers = index_t(model.layers.size());
-  const auto selected = [&](index_t i, const Linear<B, T>& linear) {
+  const auto selected = [&](index_t i, const Linear<B, S>& linear) {
     return options.selection.selects(i, linear.name);
   };
   std::vector<std::string> chosen;
@@ -108,6 +145,9 @@ Statistics compress_model(OptModel<B, T>& model, const CalibrationWindows& windo
                          " layers matches");
   if (!options.magnitude && windows.count() < 1)
     throw argument_error("windows: expected at least one calibration window, got none");
+  if (options.batch_tokens < 1)
+    throw argument_error("batch_tokens: expected at least 1, got " +
+                         std::to_string(options.batch_tokens));
 
   // The work in units of one forward pass of one layer over all windows.
   const double total = double(2 * layers);
@@ -118,9 +158,10 @@ Statistics compress_model(OptModel<B, T>& model, const CalibrationWindows& windo
   };
 
   const index_t seqlen = windows.seqlen, count = options.magnitude ? 0 : windows.count();
-  const index_t batch = std::max<index_t>(1, detail::batch_tokens / std::max<index_t>(1, seqlen));
-  OptWorkspace<B, T> workspace;
-  typename B::template matrix<T> hidden;  // (windows * seqlen, hidden)
+  const index_t batch = std::max<index_t>(1, options.batch_tokens / std::max<index_t>(1, seqlen));
+  OptWorkspace<B, S> workspace;
+  typename B::template matrix<S> hidden;     // (windows * seqlen, hidden)
+  typename B::template matrix<T> converted;  // (out, in) of the linear at work
   if (count > 0)
     embed(model,
           std::span<const std::int32_t>(windows.ids.data(), std::size_t(count * seqlen)), seqlen,
@@ -151,8 +192,8 @@ Statistics compress_model(OptModel<B, T>& model, const CalibrationWindows& windo
                                       : Calibration<B, T>(in));
     }
     if (any && count > 0) {
-      for_each_batch([&](MatrixView<T> states, index_t size) {
-        const auto tap = [&](LayerInput input, MatrixView<const T> X) {
+      for_each_batch([&](MatrixView<S> states, index_t size) {
+        const auto tap = [&](LayerInput input, MatrixView<const S> X) {
           if (needed[std::size_t(input)]) calibrations[std::size_t(input)].add(X, size);
         };
         forward_layer(model, layer, states, seqlen, workspace, tap, LayerRun::inputs_only);
@@ -164,18 +205,17 @@ Statistics compress_model(OptModel<B, T>& model, const CalibrationWindows& windo
     Factor<B, T> factor;
     int factored = -1;
     for (std::size_t l = 0; l < linears.size(); ++l) {
-      Linear<B, T>& linear = *linears[l];
+      Linear<B, S>& linear = *linears[l];
       if (!selected(i, linear)) continue;
       const int input = detail::input_of_linear[l];
       const Calibration<B, T>& calibration = calibrations[std::size_t(input)];
       try {
         if (factored != input) factor = solver.prepare(calibration);
         factored = input;
-        const auto solved =
-            solver.solve(detail::as_const(linear.weight.view()), calibration, factor);
+        auto solved = solver.solve(detail::dense_weights(linear, converted), calibration, factor);
         statistics.layers.push_back(
             layer_statistics(linear.name, solved, 8 * dtype_bytes(linear.dtype)));
-        detail::replace_weights(linear, solved);
+        detail::replace_weights(linear, std::move(solved));
       } catch (const non_finite_error& e) {
         throw non_finite_error(linear.name + ": " + e.what(), e.row(), e.column());
       } catch (const argument_error& e) {
@@ -189,7 +229,7 @@ Statistics compress_model(OptModel<B, T>& model, const CalibrationWindows& windo
     }
     // The last layer's output calibrates nothing.
     if (i + 1 < layers && count > 0)
-      for_each_batch([&](MatrixView<T> states, index_t) {
+      for_each_batch([&](MatrixView<S> states, index_t) {
         forward_layer(model, layer, states, seqlen, workspace);
       });
     else

@@ -1,10 +1,15 @@
 // The statistics of one solved linear.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "pare/report/statistics.hpp"
+#include "pare/solver/count.hpp"
 #include "pare/solver/sparsegpt.hpp"
 
 namespace pare {
@@ -18,27 +23,51 @@ inline double group_index_bits(int zeros, int group) {
   return std::ceil(std::log2(ways) - 1e-9);
 }
 
+/// Sums over the weights of one linear.
+struct WeightCounts {
+  double pruned = 0;     ///< weights the mask pruned
+  double zeros = 0;      ///< weights that are zero, rounded ones too
+  double bits = 0;       ///< bits of all weights
+  double kept_bits = 0;  ///< bits of those the mask did not prune
+};
+
+/// Counts on the backend; only a few numbers per row travel.
+/// @param dense_bits  bits of a weight that is not quantized
+template <class B, class T>
+WeightCounts count_weights(const CompressedLayer<B, T>& layer, int dense_bits) {
+  const index_t rows = layer.weights.rows(), cols = layer.weights.cols();
+  const bool by_row = layer.quantized() && layer.axis == ChannelAxis::output;
+  const bool by_column = layer.quantized() && layer.axis == ChannelAxis::input;
+  const std::vector<std::uint8_t> widths =
+      layer.quantized() ? layer.bits : std::vector<std::uint8_t>{std::uint8_t(dense_bits)};
+  const auto on_backend = to_backend<B>(widths);
+  auto counts = zeros<B, std::int64_t>(rows, 3);
+  B::for_each_row(rows, CountRow<T>{layer.weights.view(), layer.mask.view(), on_backend.view().data,
+                                    by_row ? 1 : 0, by_column ? 1 : 0, counts.view()});
+  const Matrix<std::int64_t> host = B::to_host(MatrixView<const std::int64_t>(counts.view()));
+  WeightCounts sums;
+  for (index_t i = 0; i < rows; ++i) {
+    sums.pruned += double(host(i, 0));
+    sums.zeros += double(host(i, 1));
+    sums.kept_bits += double(host(i, 2));
+  }
+  sums.bits = std::accumulate(widths.begin(), widths.end(), 0.0) * double(rows * cols) /
+              double(widths.size());
+  return sums;
+}
+
 /// Bits of one linear when packed: codes of the weights that stay, 24 bits per grid (float16 scale
 /// and integer zero), a mask or group indices, 8 bits of width per channel with mixed precision.
 /// Codes of all weights and no mask where that is smaller; zero is on every grid.
 template <class B, class T>
-double stored_bits(const CompressedLayer<B, T>& layer, const Matrix<std::uint8_t>& mask,
-                   int dense_bits) {
-  const double weights = double(mask.size());
-  double dense = 0, sparse = 0;
-  for (index_t i = 0; i < mask.rows(); ++i)
-    for (index_t j = 0; j < mask.cols(); ++j) {
-      const int width = !layer.quantized() ? dense_bits
-                        : layer.axis == ChannelAxis::output ? layer.bits[std::size_t(i)]
-                                                            : layer.bits[std::size_t(j)];
-      dense += width;
-      sparse += mask(i, j) != 0 ? 0 : width;
-    }
+double stored_bits(const CompressedLayer<B, T>& layer, const WeightCounts& counts) {
+  const double weights = double(layer.weights.size());
+  double sparse = counts.kept_bits;
   if (layer.group > 0)
     sparse += weights / layer.group * group_index_bits(layer.zeros, layer.group);
   else
     sparse += weights;
-  double bits = layer.pruned() ? std::min(dense, sparse) : dense;
+  double bits = layer.pruned() ? std::min(counts.bits, sparse) : counts.bits;
   bits += 24.0 * double(layer.grids.scale.rows() * layer.grids.scale.cols());
   if (!layer.scores.empty()) bits += 8.0 * double(layer.bits.size());
   return bits;
@@ -51,12 +80,11 @@ double stored_bits(const CompressedLayer<B, T>& layer, const Matrix<std::uint8_t
 template <class B, class T>
 LayerStatistics layer_statistics(std::string name, const CompressedLayer<B, T>& layer,
                                  int dense_bits) {
-  const Matrix<T> Q = B::to_host(detail::as_const(layer.weights.view()));
-  const Matrix<std::uint8_t> mask = B::to_host(detail::as_const(layer.mask.view()));
+  const detail::WeightCounts counts = detail::count_weights(layer, dense_bits);
   LayerStatistics s;
   s.name = std::move(name);
-  s.rows = Q.rows();
-  s.columns = Q.cols();
+  s.rows = layer.weights.rows();
+  s.columns = layer.weights.cols();
   s.axis = layer.axis;
   s.channels = index_t(layer.bits.size());
   for (const std::uint8_t bits : layer.bits) ++s.bits_histogram[bits];
@@ -70,12 +98,12 @@ LayerStatistics layer_statistics(std::string name, const CompressedLayer<B, T>& 
                         double(layer.scores.size()),
                     *highest};
   }
-  s.sparsity = double(std::count(mask.data(), mask.data() + mask.size(), 1)) / double(mask.size());
-  s.zeros = double(std::count(Q.data(), Q.data() + Q.size(), T(0))) / double(Q.size());
+  s.sparsity = counts.pruned / double(s.weights());
+  s.zeros = counts.zeros / double(s.weights());
   s.loss = layer.loss;
   s.damping = layer.damping;
   s.damping_retries = layer.damping_retries;
-  s.stored_bits = detail::stored_bits(layer, mask, dense_bits);
+  s.stored_bits = detail::stored_bits(layer, counts);
   s.seconds = layer.seconds;
   return s;
 }

@@ -313,8 +313,8 @@ class SparseGPTSolver {
     const index_t width = std::min(layer.block_size, cols);
     errors_.resize(rows, width);
     mask_.resize(rows, cols);
-    B::for_each_element(rows, cols, ClearMask{mask_.view()});
-    auto row_loss = B::from_host(Matrix<double>(1, rows).view());
+    B::for_each_element(rows, cols, detail::SetZero<std::uint8_t>{mask_.view()});
+    auto row_loss = detail::zeros<B, double>(1, rows);
     std::vector<std::int32_t> visited_grid(layer.grids.of_column.size());
     for (std::size_t p = 0; p < visited_grid.size(); ++p)
       visited_grid[p] = layer.grids.of_column[std::size_t(factor.order[p])];
@@ -356,11 +356,6 @@ class SparseGPTSolver {
                                i, -1);
     }
   }
-
-  struct ClearMask {
-    MatrixView<std::uint8_t> mask;
-    PARE_HOST_DEVICE void operator()(index_t r, index_t c) const { mask(r, c) = 0; }
-  };
 
   SolverOptions options_;
   typename B::template matrix<T> current_, errors_;    // (out, in), (out, block)

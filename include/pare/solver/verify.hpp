@@ -43,7 +43,7 @@ struct VerifyRow {
     const std::uint8_t* m = mask.row(i);
     bool width = true, on_grid = true, counted = true, pruned_zero = true;
     for (index_t g = 0; g < grids.top.rows; ++g)
-      width &= grids.top(g, i) == T((1 << bits[g * per_grid + i * per_row]) - 1);
+      width &= has_width(g, i);
     if (grids.top.rows > 0)
       for (index_t j = 0; j < weights.cols; ++j) {
         const index_t g = column_grid[j];
@@ -57,6 +57,14 @@ struct VerifyRow {
         counted &= count == zeros;
       }
     for (index_t j = 0; j < weights.cols; ++j) pruned_zero &= m[j] == 0 || q[j] == T(0);
+    finish(i, width, on_grid, counted, pruned_zero);
+  }
+  /// Whether grid g of row i has as many values as its channel's width says.
+  PARE_HOST_DEVICE bool has_width(index_t g, index_t i) const {
+    return grids.top(g, i) == T((1 << bits[g * per_grid + i * per_row]) - 1);
+  }
+  PARE_HOST_DEVICE void finish(index_t i, bool width, bool on_grid, bool counted,
+                               bool pruned_zero) const {
     fault[i] = std::int32_t(!width         ? RowFault::grid_width
                             : !on_grid     ? RowFault::off_grid
                             : !counted     ? RowFault::group_count
@@ -65,19 +73,20 @@ struct VerifyRow {
   }
 };
 
-/// Marked weights of each block of columns in visit order, by row.
+/// Marked weights of each block of columns in visit order, by row. T holds such counts exactly.
+template <class T>
 struct CountBlock {
   MatrixView<const std::uint8_t> mask;  // (out, in)
   const index_t* order;                 ///< (in)
   index_t block_size;
-  MatrixView<double> counts;  // (out, blocks)
+  MatrixView<T> counts;  // (out, blocks)
 
   PARE_HOST_DEVICE void operator()(index_t i) const {
     for (index_t b = 0; b < counts.cols; ++b) {
       const index_t end = (b + 1) * block_size;
       index_t count = 0;
       for (index_t p = b * block_size; p < end && p < mask.cols; ++p) count += mask(i, order[p]);
-      counts(i, b) = double(count);
+      counts(i, b) = T(count);
     }
   }
 };
@@ -110,23 +119,30 @@ struct ClosedLoss {
   MatrixView<double> out;  // (3, checked): loss, noise of the weights, noise of H
 
   PARE_HOST_DEVICE void operator()(index_t r) const {
+    double loss = 0, weights = 0, spread = 0;
+    for (index_t j = 0; j < difference.cols; ++j) add_column(r, j, loss, weights, spread);
+    finish(r, loss, weights, spread);
+  }
+  PARE_HOST_DEVICE void add_column(index_t r, index_t j, double& loss, double& weights,
+                                   double& spread) const {
     const double epsilon = double(std::numeric_limits<T>::epsilon());
     const double tiny = unit * double(std::numeric_limits<T>::denorm_min());
     const double n = double(difference.cols);
-    double loss = 0, weights = 0, spread = 0;
-    for (index_t j = 0; j < difference.cols; ++j) {
-      const double diagonal = added + (dead[j] != 0 ? 1.0 : 0.0);
-      const double h = scale * double(gram(j, j)) + diagonal;  // H_jj and damping
-      const double d = difference(r, j);
-      const double w = epsilon * unit * (dead[j] != 0 ? 0.0 : double(before(r * step, j)));
-      loss += 0.5 * d * (scale * double(product(r, j)) + diagonal * d);
-      // A weight takes part in up to `in` updates, each rounded to epsilon |w|, up or down, or to a
-      // multiple of the smallest number, often the same way. So is its error e, which is (w - q) in
-      // units of U_jj. Twice all that, because compensation may make a weight larger than it was.
-      const double update = n * tiny, error = tiny * factor[j];
-      weights += 2 * h * (n * w * w + update * update + error * error);
-      spread += 0.5 * d * d * h;
-    }
+    const double diagonal = added + (dead[j] != 0 ? 1.0 : 0.0);
+    const double h = scale * double(gram(j, j)) + diagonal;  // H_jj and damping
+    const double d = difference(r, j);
+    const double w = epsilon * unit * (dead[j] != 0 ? 0.0 : double(before(r * step, j)));
+    loss += 0.5 * d * (scale * double(product(r, j)) + diagonal * d);
+    // A weight takes part in up to `in` updates, each rounded to epsilon |w|, up or down, or to a
+    // multiple of the smallest number, often the same way. So is its error e, which is (w - q) in
+    // units of U_jj. Twice all that, because compensation may make a weight larger than it was.
+    const double update = n * tiny, error = tiny * factor[j];
+    weights += 2 * h * (n * w * w + update * update + error * error);
+    spread += 0.5 * d * d * h;
+  }
+  PARE_HOST_DEVICE void finish(index_t r, double loss, double weights, double spread) const {
+    const double epsilon = double(std::numeric_limits<T>::epsilon());
+    const double n = double(difference.cols);
     out(0, r) = loss;
     out(1, r) = weights;
     // Sums of `in` rounded terms: epsilon each, and they are as often too large as too small.
@@ -181,7 +197,7 @@ template <class B, class T>
 void verify_rows(const CompressedLayer<B, T>& layer, const std::vector<std::uint8_t>& widths) {
   const index_t rows = layer.weights.rows();
   const index_t by_row = layer.axis == ChannelAxis::output ? 1 : 0;
-  auto fault = B::from_host(Matrix<std::int32_t>(1, rows).view());
+  auto fault = zeros<B, std::int32_t>(1, rows);
   const auto column_grid = to_backend<B>(layer.grids.of_column);
   const auto bits = to_backend<B>(widths);
   B::for_each_row(rows, VerifyRow<T>{layer.weights.view(), layer.mask.view(),
@@ -212,15 +228,16 @@ template <class B, class T>
 void verify_blocks(const CompressedLayer<B, T>& layer, const Factor<B, T>& factor) {
   const index_t rows = layer.mask.rows(), cols = layer.mask.cols();
   const index_t blocks = (cols + layer.block_size - 1) / layer.block_size;
-  auto counts = B::from_host(Matrix<double>(rows, blocks).view());
+  auto counts = zeros<B, T>(rows, blocks);
   const auto order = to_backend<B>(factor.order);
-  B::for_each_row(rows, CountBlock{layer.mask.view(), order.view().data, layer.block_size,
-                                   counts.view()});
-  const auto host = B::to_host(as_const(counts.view()));
+  B::for_each_row(rows, CountBlock<T>{layer.mask.view(), order.view().data, layer.block_size,
+                                      counts.view()});
+  auto moments = zeros<B, double>(3, blocks);
+  B::column_moments(as_const(counts.view()), moments.view());
+  const auto host = B::to_host(as_const(moments.view()));
   for (index_t b = 0; b < blocks; ++b) {
     const index_t width = std::min(layer.block_size, cols - b * layer.block_size);
-    index_t found = 0;
-    for (index_t i = 0; i < rows; ++i) found += index_t(host(i, b));
+    const index_t found = index_t(std::llround(host(1, b) * double(rows)));  // from their mean
     const index_t expected = pruned_count(layer.sparsity, rows * width);
     if (found != expected)
       throw invariant_error(4, "block " + std::to_string(b) + ": expected " +
@@ -258,7 +275,7 @@ void verify_loss(MatrixView<const T> W, const Calibration<B, T>& calibration,
                       Difference<T>{W, layer.weights.view(), dead.view().data, step, unit,
                                     difference.view()});
   B::multiply(product.view(), as_const(difference.view()), calibration.gram());
-  auto forms = B::from_host(Matrix<double>(3, checked).view());
+  auto forms = zeros<B, double>(3, checked);
   B::for_each_row(checked, ClosedLoss<T>{W, difference.view(), product.view(), calibration.gram(),
                                          dead.view().data, upper_diagonal.view().data, step, unit,
                                          calibration.hessian_scale(), factor.added, forms.view()});

@@ -1,0 +1,247 @@
+// Compresses whole models of published shapes with random weights on the GPU: 128 x 2048 random
+// calibration tokens, 50 % and 4 bits. Prints seconds by stage and the peak of device memory.
+//
+//   model_benchmark [results.json [SHAPE:TYPE ...]]     for instance opt-6.7b:float16
+//
+// The model is made on the device and is not timed. Stages of the forward passes and of the
+// Hessians stand between events; "solve" is the wall time of the solves, "rest" what is left of the
+// whole.
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "pare/model/opt_random.hpp"
+#include "pare/pipeline/compress.hpp"
+#include "timing.cuh"
+
+namespace {
+
+using namespace bench;
+using Joint = pare::Compression<pare::Unstructured, pare::BaseQuantizer>;
+using nlohmann::json;
+
+constexpr index_t windows = 128, batch_tokens = 16384;
+
+/// The CUDA backend with an interval around the operations of a model and of its Hessians.
+struct TimedModel : Cuda {
+  template <class S>
+  static void linear(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> W,
+                     MatrixView<const S> bias) {
+    const Stages::Scope scope("linear");
+    Cuda::linear<S>(Y, X, W, bias);
+  }
+  template <class S>
+  static void causal_attention(MatrixView<S> out, MatrixView<const S> q, MatrixView<const S> k,
+                               MatrixView<const S> v, index_t heads, index_t seqlen) {
+    const Stages::Scope scope("attention");
+    Cuda::causal_attention<S>(out, q, k, v, heads, seqlen);
+  }
+  template <class S>
+  static void layer_norm(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> weight,
+                         MatrixView<const S> bias, double epsilon) {
+    const Stages::Scope scope("norm, relu, add");
+    Cuda::layer_norm<S>(Y, X, weight, bias, epsilon);
+  }
+  template <class S>
+  static void relu(MatrixView<S> X) {
+    const Stages::Scope scope("norm, relu, add");
+    Cuda::relu<S>(X);
+  }
+  template <class S>
+  static void add(MatrixView<S> Y, MatrixView<const S> X) {
+    const Stages::Scope scope("norm, relu, add");
+    Cuda::add<S>(Y, X);
+  }
+  template <class T, class S>
+  static void gram_accumulate(MatrixView<T> G, MatrixView<const S> X) {
+    const Stages::Scope scope("gram");
+    Cuda::gram_accumulate(G, X);
+  }
+  template <class S>
+  static void column_moments(MatrixView<const S> X, MatrixView<double> moments) {
+    const Stages::Scope scope("moments");
+    Cuda::column_moments(X, moments);
+  }
+  template <class S>
+  static index_t find_non_finite(MatrixView<const S> A) {
+    const Stages::Scope scope("finite");
+    return Cuda::find_non_finite(A);
+  }
+  template <class T>
+  static bool inverse_factor(MatrixView<T> A) {
+    const Stages::Scope scope("factor");
+    return Cuda::inverse_factor(A);
+  }
+};
+
+/// Device memory between two points, in GiB.
+struct Memory {
+  cudaMemPool_t pool;
+
+  Memory() {
+    int device = 0;
+    gpu::check(cudaGetDevice(&device), "cudaGetDevice");
+    gpu::check(cudaDeviceGetDefaultMemPool(&pool, device), "cudaDeviceGetDefaultMemPool");
+    gpu::synchronize();
+    gpu::check(cudaMemPoolTrimTo(pool, 0), "cudaMemPoolTrimTo");
+    std::uint64_t now = 0;
+    for (const auto what : {cudaMemPoolAttrUsedMemHigh, cudaMemPoolAttrReservedMemHigh})
+      gpu::check(cudaMemPoolSetAttribute(pool, what, &now), "cudaMemPoolSetAttribute");
+  }
+  /// The most that was in use at a time.
+  double peak() const {
+    std::uint64_t bytes = 0;
+    gpu::check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemHigh, &bytes),
+               "cudaMemPoolGetAttribute");
+    return double(bytes) / double(1 << 30);
+  }
+  /// What the device has given away: the pool, which keeps what it had, and the libraries.
+  static double taken() {
+    std::size_t free = 0, total = 0;
+    gpu::check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    return double(total - free) / double(1 << 30);
+  }
+};
+
+/// Floating-point operations of a run by stage, a multiply-add as two.
+std::map<std::string, double> operations(const pare::OptConfig& c, double seqlen) {
+  const double tokens = double(windows) * seqlen, h = double(c.hidden_size), f = double(c.ffn_dim);
+  const double layers = double(c.num_hidden_layers);
+  return {{"linear", layers * 2 * tokens * (2 * (4 * h * h + 2 * h * f) - h * f) -
+                         2 * tokens * (4 * h * h + 2 * h * f)},
+          {"attention", (2 * layers - 1) * 2 * tokens * seqlen * h},
+          {"gram", layers * tokens * (3 * h * h + f * f)}};
+}
+
+/// A number that differs between models whose compressed weights differ.
+template <class S>
+std::uint64_t fingerprint(const pare::OptModel<TimedModel, S>& model) {
+  std::uint64_t hash = 1;
+  for (const auto& layer : model.layers)
+    for (const auto* linear : layer.linears()) {
+      const auto bytes = Cuda::to_host(linear->weight.view());
+      const auto* words = reinterpret_cast<const unsigned char*>(bytes.data());
+      for (std::size_t i = 0; i < std::size_t(bytes.size()) * sizeof(S); ++i)
+        hash = (hash ^ words[i]) * 0x100000001b3ull;
+    }
+  return hash;
+}
+
+pare::CalibrationWindows random_windows(const pare::OptConfig& config, index_t count) {
+  const index_t seqlen = config.max_position_embeddings;
+  pare::CalibrationWindows text{{}, seqlen};
+  std::mt19937 generator(2);
+  std::uniform_int_distribution<std::int32_t> token(4, std::int32_t(config.vocab_size - 1));
+  for (index_t i = 0; i < count * seqlen; ++i) text.ids.push_back(token(generator));
+  return text;
+}
+
+/// Compresses a fresh model and returns it; the times go to `result`.
+template <class S>
+pare::OptModel<TimedModel, S> run(const std::string& shape, index_t count, json& result) {
+  const pare::OptConfig config = pare::opt_shape(shape);
+  const auto text = random_windows(config, count);
+  const Memory memory;
+  auto model = pare::random_opt<TimedModel, S>(config, 1);
+  gpu::synchronize();
+  Stages::get().clear();
+  const auto start = std::chrono::steady_clock::now();
+  const auto statistics = pare::compress_model<Joint>(
+      model, text,
+      {.solver = {.sparsity = 0.5, .bits = 4}, .selection = {}, .batch_tokens = batch_tokens});
+  gpu::synchronize();
+  const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
+  const pare::Totals totals = pare::totals(statistics);
+
+  std::map<std::string, double> seconds = Stages::get().sums();
+  for (auto& [name, value] : seconds) value /= 1000;
+  seconds["solve"] = totals.seconds;
+  double rest = passed.count();
+  for (const auto& [name, value] : seconds) rest -= value;
+  seconds["rest"] = rest;
+  result = {{"shape", shape},
+            {"type", pare::scalar_traits<S>::name},
+            {"windows", count},
+            {"seconds", passed.count()},
+            {"stages", seconds},
+            {"peak_gib", memory.peak()},
+            {"device_gib", Memory::taken()},
+            {"loss", totals.loss},
+            {"sparsity", totals.sparsity},
+            {"stored_bits_per_weight", totals.stored_bits_per_weight},
+            {"damping_retries", json::array()}};
+  for (const auto& layer : statistics.layers)
+    if (layer.damping_retries > 0) result["damping_retries"].push_back(layer.name);
+  return model;
+}
+
+template <class S>
+json measure(const std::string& shape, double limit, bool twice) {
+  json result, again;
+  {
+    const auto model = run<S>(shape, windows, result);
+    if (twice) {
+      const std::uint64_t first = fingerprint(model);
+      result["same_bytes_twice"] = first == fingerprint(run<S>(shape, windows, again));
+      result["seconds_again"] = again["seconds"];
+    }
+  }
+  std::printf("%s %s: %.2f s (limit %.0f), peak %.2f GiB, device %.2f GiB, loss %.8g%s\n   ",
+              shape.c_str(), std::string(pare::scalar_traits<S>::name).c_str(),
+              result["seconds"].get<double>(), limit, result["peak_gib"].get<double>(),
+              result["device_gib"].get<double>(), result["loss"].get<double>(),
+              !twice                                   ? ""
+              : result["same_bytes_twice"].get<bool>() ? ", same bytes twice"
+                                                       : ", OTHER BYTES the second time");
+  for (const auto& [name, value] : result["stages"].items())
+    std::printf(" %s %.3f,", name.c_str(), value.get<double>());
+  std::printf("\n   ");
+  const pare::OptConfig config = pare::opt_shape(shape);
+  for (const auto& [name, flop] : operations(config, double(config.max_position_embeddings))) {
+    const double rate = flop / result["stages"].value(name, 1.0) * 1e-12;
+    result["tflop_per_s"][name] = rate;
+    std::printf(" %s %.0f TFLOP/s,", name.c_str(), rate);
+  }
+  std::printf("\n");
+  std::fflush(stdout);
+  result["limit_seconds"] = limit;
+  return result;
+}
+
+bool chosen(const std::vector<std::string>& names, const std::string& name) {
+  return names.empty() || std::find(names.begin(), names.end(), name) != names.end();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::vector<std::string> names(argv + std::min(argc, 2), argv + argc);
+  json results = json::array();
+  try {
+    json ignored;
+    run<pare::float16>("opt-125m", 8, ignored);  // loads the libraries
+    run<float>("opt-125m", 8, ignored);
+    if (chosen(names, "opt-125m:float32")) results.push_back(measure<float>("opt-125m", 8, false));
+    if (chosen(names, "opt-125m:float16"))
+      results.push_back(measure<pare::float16>("opt-125m", 8, true));
+    if (chosen(names, "opt-6.7b:float16"))
+      results.push_back(measure<pare::float16>("opt-6.7b", 90, false));
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "%s\n", e.what());
+    return 1;
+  }
+  if (argc > 1) {
+    std::ofstream out(argv[1]);
+    out << results.dump(2) << "\n";
+    if (!out.flush()) {
+      std::fprintf(stderr, "%s: cannot be written\n", argv[1]);
+      return 1;
+    }
+  }
+  return 0;
+}

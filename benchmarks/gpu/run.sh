@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Runs the GPU tests, compute-sanitizer on a part of them and the GPU benchmarks.
+#   benchmarks/gpu/run.sh [PROGRAMS] [RESULTS]
+# PROGRAMS: folder of the built programs; empty or left out: they are built in build/.
+# RESULTS: folder for tests.log, sanitizer.log, solver.json, model.json; default build/gpu.
+set -uo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+bin=${1:-}
+out=${2:-$root/build/gpu}
+tests=(cuda cuda_calibration cuda_quantization cuda_importance cuda_solver cuda_solver_behaviour
+       cuda_golden cuda_forward cuda_storage_types cuda_perplexity)
+if [ -z "$bin" ]; then
+  source "$root/cmake/setup.sh"
+  pare_build "${tests[@]/%/_test}" gpu_solver_benchmark gpu_model_benchmark || exit 1
+  bin=$root/build/bin
+fi
+mkdir -p "$out"
+export OMP_WAIT_POLICY=passive
+nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,power.limit --format=csv
+logs=$(mktemp -d)
+verdict='No errors|ERROR SUMMARY|RACECHECK SUMMARY|failure'
+status=0
+
+# name seconds command...: runs in the background, keeps the log and the exit code.
+start() {
+  local name=$1 limit=$2
+  shift 2
+  { timeout "$limit" "$@" >"$logs/$name" 2>&1; echo $? >"$logs/$name.rc"; } &
+}
+# Prints one line per log, failures in full, and adds all of them to a file.
+report() {
+  local file=$1 name rc
+  shift
+  for name in "$@"; do
+    rc=$(cat "$logs/$name.rc")
+    echo "== $name: exit $rc: $(grep -E "$verdict" "$logs/$name" | tail -n 2 | tr '\n' ' ')"
+    if [ "$rc" != 0 ]; then
+      status=1
+      grep -v '^Running' "$logs/$name" | cut -c1-300 | head -n 25
+    fi
+    { echo "==== $name: exit $rc"; cat "$logs/$name"; } >>"$out/$file"
+  done
+}
+
+rm -f "$out/tests.log" "$out/sanitizer.log"
+for name in "${tests[@]}"; do start "$name" 150 "$bin/${name}_test" --log_level=error; done
+wait
+report tests.log "${tests[@]}"
+
+if command -v compute-sanitizer >/dev/null; then
+  kernels=the_tuned_sweep*,selection*,products*,the_grid_fit*,rows_and*,copies*
+  memcheck=(compute-sanitizer --tool memcheck --error-exitcode 9)
+  # Of our kernels: those of the libraries take minutes.
+  racecheck=(compute-sanitizer --tool racecheck --error-exitcode 9 --kernel-regex kns=pare)
+  start memcheck_kernels 150 "${memcheck[@]}" "$bin/cuda_test" --run_test="$kernels"
+  start memcheck_solver 150 "${memcheck[@]}" "$bin/cuda_solver_behaviour_test" \
+    --run_test='post_condition_7*'
+  start memcheck_model 150 "${memcheck[@]}" "$bin/cuda_storage_types_test" \
+    --run_test='sums*,operations*,attention*,compression*'
+  start memcheck_forward 150 "${memcheck[@]}" "$bin/cuda_forward_test" \
+    --run_test='layer_norms*,attention*,cross_entropies*,taps*'
+  start racecheck_kernels 150 "${racecheck[@]}" "$bin/cuda_test" --run_test="$kernels"
+  start racecheck_solver 150 "${racecheck[@]}" "$bin/cuda_solver_behaviour_test" \
+    --run_test='post_condition_7_same*'
+  start racecheck_model 150 "${racecheck[@]}" "$bin/cuda_storage_types_test" \
+    --run_test='operations*,attention*'
+  wait
+  report sanitizer.log memcheck_kernels memcheck_solver memcheck_model memcheck_forward \
+    racecheck_kernels racecheck_solver racecheck_model
+else
+  echo "skipped: no compute-sanitizer"
+fi
+
+timeout 200 "$bin/gpu_solver_benchmark" "$out/solver.json" || status=1
+timeout 200 "$bin/gpu_model_benchmark" "$out/model.json" || status=1
+exit $status

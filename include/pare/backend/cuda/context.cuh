@@ -1,0 +1,45 @@
+// Handles of cuBLAS and cuSOLVER, one set per host thread, and the device's measures.
+#pragma once
+
+#include "pare/backend/cuda/memory.cuh"
+
+namespace pare::backend::cuda {
+
+/// What every call needs; made on first use by a host thread, for the device current then.
+class Context {
+ public:
+  static Context& get() {
+    thread_local Context context;
+    return context;
+  }
+
+  cublasHandle_t blas = nullptr;
+  cusolverDnHandle_t solver = nullptr;
+  int multiprocessors = 0;
+
+ private:
+  Context() {
+    int device = 0;
+    check(cudaGetDevice(&device), "cudaGetDevice");
+    check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
+          "cudaDeviceGetAttribute");
+    check(cublasCreate(&blas), "cublasCreate");
+    check(cublasSetStream(blas, stream()), "cublasSetStream");
+    // Sums in another order on every run would break "same input, same bytes".
+    check(cublasSetAtomicsMode(blas, CUBLAS_ATOMICS_NOT_ALLOWED), "cublasSetAtomicsMode");
+    // Partial sums of 16-bit products stay in float.
+    check(cublasSetMathMode(blas, cublasMath_t(CUBLAS_DEFAULT_MATH |
+                                               CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)),
+          "cublasSetMathMode");
+    check(cusolverDnCreate(&solver), "cusolverDnCreate");
+    check(cusolverDnSetStream(solver, stream()), "cusolverDnSetStream");
+  }
+  ~Context() {
+    cusolverDnDestroy(solver);
+    cublasDestroy(blas);
+  }
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+};
+
+}  // namespace pare::backend::cuda

@@ -1,0 +1,127 @@
+// Matrix products on cuBLAS. Row-major C = A B is column-major C^T = B^T A^T, so nothing is moved.
+#pragma once
+
+#include <algorithm>
+
+#include "pare/backend/cuda/context.cuh"
+#include "pare/backend/cuda/storage.cuh"
+
+namespace pare::backend::cuda {
+
+/// C = alpha A B + beta C, all row-major; A (m, k), B (k, n), C (m, n).
+inline void gemm(float alpha, MatrixView<const float> A, MatrixView<const float> B, float beta,
+                 MatrixView<float> C) {
+  if (C.size() == 0) return;
+  check(cublasSgemm_64(Context::get().blas, CUBLAS_OP_N, CUBLAS_OP_N, C.cols, C.rows, A.cols,
+                       &alpha, B.data, B.stride, A.data, A.stride, &beta, C.data, C.stride),
+        "cublasSgemm");
+}
+inline void gemm(double alpha, MatrixView<const double> A, MatrixView<const double> B, double beta,
+                 MatrixView<double> C) {
+  if (C.size() == 0) return;
+  check(cublasDgemm_64(Context::get().blas, CUBLAS_OP_N, CUBLAS_OP_N, C.cols, C.rows, A.cols,
+                       &alpha, B.data, B.stride, A.data, A.stride, &beta, C.data, C.stride),
+        "cublasDgemm");
+}
+
+/// The same for `count` matrices of one shape that lie `step` elements apart.
+inline void gemm_batched(float alpha, MatrixView<const float> A, index_t step_a,
+                         MatrixView<const float> B, index_t step_b, float beta,
+                         MatrixView<float> C, index_t step_c, index_t count) {
+  check(cublasSgemmStridedBatched_64(Context::get().blas, CUBLAS_OP_N, CUBLAS_OP_N, C.cols, C.rows,
+                                     A.cols, &alpha, B.data, B.stride, step_b, A.data, A.stride,
+                                     step_a, &beta, C.data, C.stride, step_c, count),
+        "cublasSgemmStridedBatched");
+}
+inline void gemm_batched(double alpha, MatrixView<const double> A, index_t step_a,
+                         MatrixView<const double> B, index_t step_b, double beta,
+                         MatrixView<double> C, index_t step_c, index_t count) {
+  check(cublasDgemmStridedBatched_64(Context::get().blas, CUBLAS_OP_N, CUBLAS_OP_N, C.cols, C.rows,
+                                     A.cols, &alpha, B.data, B.stride, step_b, A.data, A.stride,
+                                     step_a, &beta, C.data, C.stride, step_c, count),
+        "cublasDgemmStridedBatched");
+}
+
+/// Adds X^T X to the upper triangle of the row-major G.
+inline void syrk(MatrixView<float> G, MatrixView<const float> X) {
+  const float one = 1;
+  check(cublasSsyrk_64(Context::get().blas, CUBLAS_FILL_MODE_LOWER, CUBLAS_OP_N, G.rows, X.rows,
+                       &one, X.data, X.stride, &one, G.data, G.stride),
+        "cublasSsyrk");
+}
+inline void syrk(MatrixView<double> G, MatrixView<const double> X) {
+  const double one = 1;
+  check(cublasDsyrk_64(Context::get().blas, CUBLAS_FILL_MODE_LOWER, CUBLAS_OP_N, G.rows, X.rows,
+                       &one, X.data, X.stride, &one, G.data, G.stride),
+        "cublasDsyrk");
+}
+
+/// Rows of G that one product makes: narrower wastes less below the diagonal, but fills the device
+/// less.
+inline constexpr index_t gram_strip = 2048;
+
+/// The same for X in 16 bits, at the rate of the tensor cores: products of 16-bit numbers are exact
+/// in float, and sums are in float. There is no syrk for these; what strips compute below the
+/// diagonal is overwritten by the mirror.
+template <class S>
+  requires is_storage_only<S>
+void syrk(MatrixView<float> G, MatrixView<const S> X) {
+  using Type = DeviceScalar<S>;
+  const float one = 1;
+  for (index_t r = 0; r < G.rows; r += gram_strip) {
+    const index_t strip = std::min(gram_strip, G.rows - r), width = G.cols - r;
+    check(cublasGemmEx_64(Context::get().blas, CUBLAS_OP_N, CUBLAS_OP_T, width, strip, X.rows, &one,
+                          X.data + r, Type::data, X.stride, X.data + r, Type::data, X.stride, &one,
+                          &G(r, r), CUDA_R_32F, G.stride, Type::compute, CUBLAS_GEMM_DEFAULT),
+          "cublasGemmEx");
+  }
+}
+
+inline constexpr int tile_side = 32;
+
+/// Copies the upper triangle of G below the diagonal, a tile per block of threads.
+template <class T>
+__global__ void mirror_upper(MatrixView<T> G) {
+  __shared__ T tile[tile_side][tile_side + 1];  // the odd row length keeps banks apart
+  if (blockIdx.x < blockIdx.y) return;
+  const index_t row = index_t(blockIdx.y) * tile_side, col = index_t(blockIdx.x) * tile_side;
+  for (index_t r = threadIdx.y; r < tile_side; r += blockDim.y)
+    if (row + r < G.rows && col + threadIdx.x < G.cols)
+      tile[r][threadIdx.x] = G(row + r, col + threadIdx.x);
+  __syncthreads();
+  for (index_t c = threadIdx.y; c < tile_side; c += blockDim.y) {
+    const index_t i = col + c, j = row + threadIdx.x;  // below the diagonal
+    if (i < G.rows && j < i) G(i, j) = tile[threadIdx.x][c];
+  }
+}
+
+/// The products of a Backend.
+struct Products {
+  /// Half the arithmetic of a full product, then a mirror.
+  template <class T, class S>
+  static void gram_accumulate(MatrixView<T> G, MatrixView<const S> X) {
+    syrk(G, X);
+    const unsigned side = unsigned((G.rows + tile_side - 1) / tile_side);
+    mirror_upper<<<dim3(side, side), dim3(tile_side, 8), 0, stream()>>>(G);
+    check_launch("mirror_upper");
+  }
+
+  template <class T>
+  static void multiply(MatrixView<T> C, MatrixView<const T> A, MatrixView<const T> B) {
+    // cuBLAS picks its kernel by strides too: a window must give the bytes a whole matrix gives.
+    DeviceMatrix<T> whole;
+    if (A.stride != A.cols) {
+      whole.resize(A.rows, A.cols);
+      DeviceMemory::copy(A, whole.view());
+      A = whole.view();
+    }
+    gemm(T(1), A, B, T(0), C);
+  }
+
+  template <class T>
+  static void trailing_update(MatrixView<T> W, MatrixView<const T> E, MatrixView<const T> U) {
+    gemm(T(-1), E, U, T(1), W);
+  }
+};
+
+}  // namespace pare::backend::cuda

@@ -1,0 +1,35 @@
+// The CUDA backend: device memory, Thrust, cuBLAS and cuSOLVER, tuned kernels. Needs nvcc.
+#pragma once
+
+#include "pare/backend/cuda/elements.cuh"
+#include "pare/backend/cuda/factor.cuh"
+#include "pare/backend/cuda/model.cuh"
+#include "pare/backend/cuda/product.cuh"
+#include "pare/backend/cuda/select.cuh"
+#include "pare/backend/cuda/sweep.cuh"
+#include "pare/backend/system.hpp"
+
+namespace pare::backend {
+
+/// Computes on the GPU that is current when a host thread first uses it. All work of a host thread
+/// is ordered on one stream; only what returns to the host waits for it. Deterministic.
+template <>
+struct Thrust<system::cuda> : cuda::DeviceMemory,
+                              cuda::Elements,
+                              cuda::Products,
+                              cuda::Factorization,
+                              cuda::Selection,
+                              cuda::ModelOps {
+  static constexpr std::string_view name = "cuda";
+  template <class T>
+  static constexpr bool supports = std::is_same_v<T, float> || std::is_same_v<T, double>;
+  template <class S>
+  static constexpr bool stores = supports<S> || is_storage_only<S>;
+
+  template <class Sweep>
+  static void row_sweep(const Sweep& sweep) {
+    cuda::run_sweep(sweep, [](index_t rows, const Sweep& f) { for_each_row(rows, f); });
+  }
+};
+
+}  // namespace pare::backend

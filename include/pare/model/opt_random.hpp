@@ -1,0 +1,173 @@
+// OPT models of the published shapes with random weights, made where the backend computes.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "pare/core/error.hpp"
+#include "pare/core/scalar.hpp"
+#include "pare/model/opt.hpp"
+
+namespace pare {
+
+/// The configuration of a published size: "opt-125m", "opt-350m" (norms behind the residual sums,
+/// projected embeddings), "opt-1.3b", "opt-2.7b" or "opt-6.7b". Throws argument_error for another
+/// name. Source: Zhang et al. 2022 (OPT), table 1, and the published config.json files.
+inline OptConfig opt_shape(std::string_view name) {
+  struct Shape {
+    std::string_view name;
+    index_t hidden, layers, heads;
+  };
+  constexpr Shape shapes[] = {{"opt-125m", 768, 12, 12},
+                              {"opt-350m", 1024, 24, 16},
+                              {"opt-1.3b", 2048, 24, 32},
+                              {"opt-2.7b", 2560, 32, 32},
+                              {"opt-6.7b", 4096, 32, 32}};
+  std::string known;
+  for (const Shape& shape : shapes) {
+    known += (known.empty() ? "" : ", ") + std::string(shape.name);
+    if (shape.name != name) continue;
+    OptConfig config;
+    config.hidden_size = config.word_embed_proj_dim = shape.hidden;
+    config.ffn_dim = 4 * shape.hidden;
+    config.num_hidden_layers = shape.layers;
+    config.num_attention_heads = shape.heads;
+    config.vocab_size = 50272;
+    config.max_position_embeddings = 2048;
+    if (shape.name == "opt-350m") {
+      config.word_embed_proj_dim = 512;
+      config.do_layer_norm_before = false;
+    }
+    return config;
+  }
+  throw argument_error("shape: expected one of " + known + ", got " + std::string(name));
+}
+
+namespace detail {
+
+/// A(r, c) = scale z, where z is a nearly normal number that depends on nothing but key, row and
+/// column: the sum of eight uniform integers, so that every backend makes the same bytes.
+template <class S>
+struct FillNormal {
+  MatrixView<S> A;
+  std::uint64_t key;
+  float scale;
+
+  /// splitmix64's mixing of a counter.
+  PARE_HOST_DEVICE static std::uint64_t mix(std::uint64_t z) {
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    return z ^ (z >> 31);
+  }
+  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const {
+    constexpr std::uint64_t golden = 0x9e3779b97f4a7c15ull;
+    const std::uint64_t at = mix(key + golden * std::uint64_t(r + 1)) + 2 * std::uint64_t(c);
+    std::int32_t sum = -8 * 32767 - 4;  // less the mean, 8 * 32767.5
+    for (std::uint64_t bits : {mix(golden * at), mix(golden * (at + 1))})
+      for (int i = 0; i < 4; ++i, bits >>= 16) sum += std::int32_t(bits & 0xffffu);
+    // One uniform integer below 2^16 has the variance 2^32 / 12.
+    constexpr float deviation = 53509.9f;  // sqrt(8 / 12) 2^16
+    A(r, c) = S(compute_scalar<S>(scale * (float(sum) / deviation)));
+  }
+};
+
+template <class S>
+struct FillConstant {
+  MatrixView<S> A;
+  float value;
+  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const {
+    A(r, c) = S(compute_scalar<S>(value));
+  }
+};
+
+/// Makes the tensors of a model one after the other, each from a key of its own.
+template <class B, class S>
+class RandomOpt {
+ public:
+  RandomOpt(const OptConfig& config, std::uint64_t seed) : config_(config), key_(seed) {}
+
+  OptModel<B, S> model() {
+    const index_t hidden = config_.hidden_size, word = config_.word_embed_proj_dim;
+    OptModel<B, S> model;
+    model.config = config_;
+    model.embed_tokens = normal(config_.vocab_size, word);
+    model.embed_positions = normal(config_.max_position_embeddings + opt_position_offset, hidden);
+    if (config_.projects_embeddings()) {
+      model.project_in = linear("project_in", hidden, word, false);
+      model.project_out = linear("project_out", word, hidden, false);
+    }
+    for (index_t i = 0; i < config_.num_hidden_layers; ++i) model.layers.push_back(layer(i));
+    if (config_.has_final_layer_norm()) model.final_layer_norm = layer_norm();
+    if (!config_.tie_word_embeddings) model.untied_head = normal(config_.vocab_size, word);
+    return model;
+  }
+
+ private:
+  using Owner = typename B::template matrix<S>;
+
+  static constexpr float deviation = 0.02f;  ///< init_std of the published configurations
+
+  Owner normal(index_t rows, index_t cols) {
+    Owner A;
+    A.resize(rows, cols);
+    key_ = FillNormal<S>::mix(key_ + 1);
+    B::for_each_element(rows, cols, FillNormal<S>{A.view(), key_, deviation});
+    return A;
+  }
+
+  Owner constant(index_t cols, float value) const {
+    Owner A;
+    A.resize(1, cols);
+    B::for_each_element(1, cols, FillConstant<S>{A.view(), value});
+    return A;
+  }
+
+  Linear<B, S> linear(const std::string& name, index_t out, index_t in, bool has_bias) {
+    Linear<B, S> linear;
+    linear.name = name;
+    linear.tensor = "model.decoder." + name + ".weight";
+    linear.dtype = scalar_traits<S>::dtype;
+    linear.weight = normal(out, in);
+    if (has_bias) linear.bias = constant(out, 0);
+    return linear;
+  }
+
+  LayerNorm<B, S> layer_norm() const {
+    LayerNorm<B, S> norm;
+    if (!config_.layer_norm_elementwise_affine) return norm;
+    norm.weight = constant(config_.hidden_size, 1);
+    norm.bias = constant(config_.hidden_size, 0);
+    return norm;
+  }
+
+  OptLayer<B, S> layer(index_t index) {
+    const index_t hidden = config_.hidden_size, ffn = config_.ffn_dim;
+    const auto names = opt_linear_names(index);
+    OptLayer<B, S> layer;
+    const auto linears = layer.linears();
+    for (std::size_t l = 0; l < linears.size(); ++l)
+      *linears[l] = linear(names[l], linears[l] == &layer.fc1 ? ffn : hidden,
+                           linears[l] == &layer.fc2 ? ffn : hidden, config_.enable_bias);
+    layer.self_attn_layer_norm = layer_norm();
+    layer.final_layer_norm = layer_norm();
+    return layer;
+  }
+
+  OptConfig config_;
+  std::uint64_t key_;
+};
+
+}  // namespace detail
+
+/// A model with weights and embeddings N(0, 0.02), biases 0 and layer norms 1, as the published
+/// initialisation has them.
+/// @param config  its shape, from opt_shape or load_opt_config
+/// @param seed    the same seed gives the same bytes on every backend
+template <class B, class S>
+OptModel<B, S> random_opt(const OptConfig& config, std::uint64_t seed) {
+  return detail::RandomOpt<B, S>(config, seed).model();
+}
+
+}  // namespace pare

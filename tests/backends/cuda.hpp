@@ -1,0 +1,18 @@
+// The oracle and the GPU.
+#pragma once
+
+#include <tuple>
+
+#include "pare/backend/cuda/thrust_cuda.cuh"
+#include "pare/backend/reference.hpp"
+
+namespace test {
+
+using Backends =
+    std::tuple<pare::backend::Reference, pare::backend::Thrust<pare::backend::system::cuda>>;
+
+/// Calls f(). Host threads take no part in the work.
+template <class F>
+void on_threads(int, const F& f) { f(); }
+
+}  // namespace test

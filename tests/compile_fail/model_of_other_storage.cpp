@@ -1,0 +1,16 @@
+#include "pare/backend/reference.hpp"
+#include "pare/model/opt.hpp"
+using namespace pare;
+struct B : backend::Reference {
+  static constexpr std::string_view name = "mine";
+  template <class S>
+  static constexpr bool stores = supports<S>;
+};
+#ifdef PARE_MISUSE
+using Stored = float16;
+static_assert(!ModelBackend<B, Stored>);
+#else
+using Stored = float;
+static_assert(ModelBackend<B, Stored>);
+#endif
+const auto model = load_opt<B, Stored>("folder");

@@ -1,0 +1,370 @@
+// Kernels of the CUDA backend against the functors and the reference they stand for; its memory and
+// its errors.
+#define BOOST_TEST_MODULE pare_cuda
+#include <boost/test/unit_test.hpp>
+
+#include <set>
+
+#include "solver_support.hpp"
+
+using namespace pare;
+using namespace test;
+
+namespace {
+
+using Cuda = backend::Thrust<backend::system::cuda>;
+using Host = backend::Reference;
+
+static_assert(Backend<Cuda, float> && Backend<Cuda, double> && !Backend<Cuda, int>);
+
+template <class T>
+double largest(const Matrix<T>& m) {
+  double size = 0;
+  for (index_t i = 0; i < m.size(); ++i) size = std::max(size, std::abs(double(m.data()[i])));
+  return size;
+}
+
+template <class T>
+double largest_difference(const Matrix<T>& a, const Matrix<T>& b) {
+  BOOST_REQUIRE_EQUAL(a.rows(), b.rows());
+  BOOST_REQUIRE_EQUAL(a.cols(), b.cols());
+  double difference = 0;
+  for (index_t i = 0; i < a.size(); ++i) {
+    const double d = std::abs(double(a.data()[i]) - double(b.data()[i]));
+    if (!(d <= difference)) difference = d;  // keeps a NaN
+  }
+  return difference;
+}
+
+/// Everything a sweep of one block reads and writes, in host memory. Weights and errors lie in
+/// wider matrices, `offset` columns from their left edge.
+template <class T>
+struct SweepData {
+  index_t rows, count, offset;
+  Matrix<T> weights, errors, factor, scale, zero, top;
+  Matrix<std::uint8_t> mask;
+  Matrix<std::int32_t> column_grid;
+  Matrix<double> row_loss;
+
+  SweepData(index_t r, index_t c, index_t grids, index_t shift, index_t group)
+      : rows(r),
+        count(c),
+        offset(shift),
+        weights(random_normal<T>(r, c + 2 * shift, 1, 0.1)),
+        errors(r, c + 2 * shift),
+        factor(c, c),
+        scale(grids, r),
+        zero(grids, r),
+        top(grids, r),
+        mask(r, c),
+        column_grid(1, c),
+        row_loss(random_normal<double>(1, r, 2)) {
+    errors.fill(T(99));
+    Random random(3);
+    for (index_t i = 0; i < c; ++i)
+      for (index_t j = i; j < c; ++j)
+        factor(i, j) = T(i == j ? 1 + random.uniform() : 0.2 * random.normal() / (1 + j - i));
+    for (index_t g = 0; g < grids; ++g)
+      for (index_t i = 0; i < r; ++i) {
+        top(g, i) = T((1 << (2 + (g + i) % 3)) - 1);
+        scale(g, i) = T(0.5 * (0.5 + random.uniform())) / top(g, i);
+        zero(g, i) = std::nearbyint(T(random.uniform()) * top(g, i));
+      }
+    for (index_t j = 0; j < c; ++j) column_grid(0, j) = std::int32_t(j * grids / c);
+    if (group == 0)
+      for (index_t i = 0; i < mask.size(); ++i) mask.data()[i] = random.uniform() < 0.5;
+  }
+
+  /// Sweeps on backend B and brings back what changed.
+  template <class B, MaskSource Mask, bool Quantize>
+  void sweep(int zeros, int group) {
+    auto w = upload<B>(weights), e = upload<B>(errors), s = upload<B>(scale), z = upload<B>(zero),
+         t = upload<B>(top), u = upload<B>(factor);
+    auto m = upload<B>(mask);
+    auto c = upload<B>(column_grid);
+    auto l = upload<B>(row_loss);
+    B::row_sweep(RowSweep<T, Mask, Quantize>{
+        w.view().columns(offset, count), e.view().columns(offset, count), m.view(), u.view(),
+        {s.view(), z.view(), t.view()}, c.view().data, l.view().data, zeros, group});
+    weights = download<B>(w);
+    errors = download<B>(e);
+    mask = download<B>(m);
+    row_loss = download<B>(l);
+  }
+};
+
+/// The sweep of a whole block on both backends. A weight that rounds the other way after a
+/// difference in the last digit changes its row from there on, so rows are counted.
+template <class T, MaskSource Mask, bool Quantize>
+void check_sweep(index_t rows, index_t count, index_t grids, index_t offset, int zeros, int group) {
+  BOOST_TEST_CONTEXT("rows " << rows << " columns " << count << " grids " << grids << " offset "
+                             << offset << " group " << group) {
+    SweepData<T> expected(rows, count, grids, offset, group), given = expected;
+    const Matrix<T> before = expected.weights;
+    expected.template sweep<Host, Mask, Quantize>(zeros, group);
+    given.template sweep<Cuda, Mask, Quantize>(zeros, group);
+    const double limit = tolerance<T> * largest(expected.weights);
+    index_t other_rows = 0;
+    for (index_t i = 0; i < rows; ++i) {
+      bool same = true;
+      for (index_t j = 0; j < expected.weights.cols(); ++j) {
+        const bool inside = j >= offset && j < offset + count;
+        if (!inside) {  // what lies beside the block is left alone
+          BOOST_REQUIRE_EQUAL(given.weights(i, j), before(i, j));
+          BOOST_REQUIRE_EQUAL(given.errors(i, j), T(99));
+          continue;
+        }
+        same &= std::abs(double(given.weights(i, j)) - double(expected.weights(i, j))) <= limit;
+        same &= std::abs(double(given.errors(i, j)) - double(expected.errors(i, j))) <=
+                10 * tolerance<T>;
+        same &= given.mask(i, j - offset) == expected.mask(i, j - offset);
+      }
+      if (same)
+        BOOST_REQUIRE_LE(std::abs(given.row_loss(0, i) - expected.row_loss(0, i)),
+                         tolerance<T> * (1 + std::abs(expected.row_loss(0, i))));
+      other_rows += !same;
+    }
+    BOOST_TEST(double(other_rows) <= (sizeof(T) == 8 ? 0.0 : 0.02) * double(rows) + 0.0);
+  }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(the_tuned_sweep_is_row_sweep, T, Scalars) {
+  for (const index_t count : {1, 3, 4, 31, 64, 100, 127, 128, 129, 300})
+    for (const index_t offset : {0, 4, 5}) {
+      const index_t rows = count == 128 ? 500 : 37;
+      check_sweep<T, MaskSource::given, true>(rows, count, 1, offset, 0, 0);
+      check_sweep<T, MaskSource::given, false>(rows, count, 1, offset, 0, 0);
+      check_sweep<T, MaskSource::none, true>(rows, count, std::min<index_t>(3, count), offset, 0,
+                                             0);
+    }
+  for (const int group : {2, 3, 4, 5, 8, 12, 150})
+    for (const index_t groups : {1, 5, 16, 40}) {
+      const index_t count = groups * group;
+      if (count > 500) continue;
+      check_sweep<T, MaskSource::groups, true>(37, count, 1, 0, (group + 1) / 2, group);
+      check_sweep<T, MaskSource::groups, false>(37, count, 1, 4, 1, group);
+    }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(selection_is_that_of_a_stable_sort, T, Scalars) {
+  struct Shape {
+    index_t rows, cols;
+  };
+  for (const auto& [rows, cols] :
+       {Shape{1, 1}, {1, 70}, {70, 1}, {7, 33}, {300, 128}, {2000, 128}, {129, 1000}}) {
+    Matrix<T> W = random_normal<T>(rows, cols, 4);
+    const Matrix<T> noise = random_normal<T>(1, cols, 5);
+    Matrix<T> d(1, cols), ones(1, cols);
+    ones.fill(T(1));
+    for (index_t j = 0; j < cols; ++j) d(0, j) = T(std::exp(double(noise(0, j))));
+    Matrix<T> few = W, zeros(rows, cols);  // many ties, and nothing but ties
+    for (index_t i = 0; i < few.size(); ++i)
+      few.data()[i] = std::nearbyint(few.data()[i] * T(2)) / T(2);
+    for (const auto& [weights, divisors] :
+         {std::pair<const Matrix<T>*, const Matrix<T>*>{&W, &d}, {&few, &ones}, {&few, &d},
+          {&zeros, &d}})
+      for (const double share : {0.0, 0.3, 0.5, 0.99, 1.0}) {
+        const index_t k = index_t(share * double(rows * cols));
+        const auto on = [&]<class B>(std::type_identity<B>) {
+          const auto w = upload<B>(*weights), s = upload<B>(*divisors);
+          Matrix<std::uint8_t> poison(rows, cols + 3);
+          poison.fill(7);
+          auto mask = upload<B>(poison);
+          B::select_smallest(w.view(), s.view(), k, mask.view().columns(2, cols));
+          return download<B>(mask);
+        };
+        BOOST_TEST((same_bytes(on(std::type_identity<Cuda>{}), on(std::type_identity<Host>{}))),
+                   "shape " << shape_text(rows, cols) << " k " << k);
+      }
+  }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(the_factor_inverts_large_matrices, T, Scalars) {
+  for (const index_t n : {1, 2, 63, 64, 65, 127, 192, 320, 1000, 2304}) {
+    // I + a a^T with a known inverse: (I + a a^T)^-1 = I - a a^T / (1 + a^T a).
+    const Matrix<double> a = random_normal<double>(1, n, 6);
+    double square = 0;
+    for (index_t i = 0; i < n; ++i) square += a(0, i) * a(0, i);
+    Matrix<T> A(n, n);
+    for (index_t i = 0; i < n; ++i)
+      for (index_t j = 0; j < n; ++j) A(i, j) = T((i == j ? 1 : 0) + a(0, i) * a(0, j));
+    auto device = upload<Cuda>(A);
+    BOOST_REQUIRE(Cuda::inverse_factor(device.view()));
+    const Matrix<T> U = download<Cuda>(device);
+    double worst = 0;
+    for (index_t i = 0; i < n; ++i) {
+      for (index_t j = 0; j < i; ++j) BOOST_REQUIRE_EQUAL(U(i, j), T(0));
+      BOOST_REQUIRE(U(i, i) > T(0));
+    }
+    for (index_t i = 0; i < n; i += 1 + n / 50)
+      for (index_t j = i; j < n; j += 1 + n / 60) {
+        double sum = 0;
+        for (index_t k = 0; k <= i; ++k) sum += double(U(k, i)) * double(U(k, j));
+        const double expected = (i == j ? 1 : 0) - a(0, i) * a(0, j) / (1 + square);
+        worst = std::max(worst, std::abs(sum - expected));
+      }
+    BOOST_TEST(worst <= tolerance<T>, "n " << n << ": " << worst);
+  }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(products_and_moments_agree_with_the_reference, T, Scalars) {
+  for (const index_t n : {1, 31, 64, 150}) {
+    const Matrix<T> X = correlated_activations<T>(2 * n + 3, n, 7, 0.3);
+    const Matrix<T> W = random_normal<T>(9, n, 8);
+    const auto on = [&]<class B>(std::type_identity<B>) {
+      const auto x = upload<B>(X), w = upload<B>(W);
+      auto G = upload<B>(Matrix<T>(n, n));
+      auto C = upload<B>(Matrix<T>(9, n));
+      auto M = upload<B>(Matrix<double>(3, n));
+      B::gram_accumulate(G.view(), x.view());
+      B::gram_accumulate(G.view(), MatrixView<const T>(x.view()).block(1, 0, n, n));
+      B::multiply(C.view(), w.view(), MatrixView<const T>(G.view()));
+      B::trailing_update(C.view(), w.view(), MatrixView<const T>(G.view()).block(0, 0, n, n));
+      B::trailing_update(C.view(), w.view(), MatrixView<const T>(G.view()));
+      B::column_moments(x.view(), M.view());
+      return std::tuple(download<B>(G), download<B>(C), download<B>(M));
+    };
+    const auto [G, C, M] = on(std::type_identity<Cuda>{});
+    const auto [expected_G, expected_C, expected_M] = on(std::type_identity<Host>{});
+    BOOST_TEST(largest_difference(G, expected_G) <= 1e-2 * tolerance<T> * largest(expected_G));
+    BOOST_TEST(largest_difference(C, expected_C) <= tolerance<T> * largest(expected_C));
+    BOOST_TEST(largest_difference(M, expected_M) <= 1e-9 * largest(expected_M));
+    for (index_t i = 0; i < n; ++i)
+      for (index_t j = 0; j < i; ++j) BOOST_REQUIRE_EQUAL(G(i, j), G(j, i));
+  }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(the_grid_fit_chooses_the_ranges_of_fit_grid, T, Scalars) {
+  const index_t rows = 40;
+  for (const index_t cols : {1, 5, 32, 300, 1031})
+    for (const bool symmetric : {false, true})
+      for (const bool clip : {false, true}) {
+        Matrix<T> W = random_normal<T>(rows, cols, 9, 0.02);
+        for (index_t j = 0; j < cols; ++j) W(3, j) = 0;
+        Matrix<std::uint8_t> bits(1, rows);
+        for (index_t i = 0; i < rows; ++i) bits(0, i) = std::uint8_t(2 + i % 7);
+        const auto on = [&]<class B>(std::type_identity<B>) {
+          const auto w = upload<B>(W);
+          const auto b = upload<B>(bits);
+          auto grid = upload<B>(Matrix<T>(3, rows));
+          const auto row = [&](index_t r) { return grid.view().block(r, 0, 1, rows); };
+          B::for_each_row(rows, FitRow<T>{w.view(), b.view().data, 1,
+                                          {.symmetric = symmetric, .clip_search = clip}, row(0),
+                                          row(1), row(2)});
+          return download<B>(grid);
+        };
+        const Matrix<T> given = on(std::type_identity<Cuda>{});
+        const Matrix<T> expected = on(std::type_identity<Host>{});
+        const auto error_of = [&](const Matrix<T>& grid, index_t i) {
+          double sum = 0;
+          for (index_t j = 0; j < cols; ++j) {
+            const double w = W(i, j);
+            const double q = round_to_grid(W(i, j), grid(0, i), grid(1, i), grid(2, i));
+            sum += std::pow(std::abs(q - w), 2.4);
+          }
+          return sum;
+        };
+        for (index_t i = 0; i < rows; ++i) BOOST_TEST_CONTEXT("columns " << cols << " row " << i) {
+            BOOST_TEST(given(2, i) == expected(2, i));
+            const bool same =
+                relative_difference(double(given(0, i)), double(expected(0, i))) <= 1e-6 &&
+                given(1, i) == expected(1, i);
+            // Only candidates of the clip search that are equally good may change places.
+            BOOST_TEST((same || clip));
+            const double rounding = std::numeric_limits<T>::epsilon() * 0.02;
+            BOOST_TEST(error_of(given, i) <= (1 + 1e-3) * error_of(expected, i) +
+                                                 double(cols) * std::pow(rounding, 2.4));
+          }
+      }
+}
+
+BOOST_AUTO_TEST_CASE(rows_and_elements_are_each_visited_once) {
+  for (const auto& [rows, cols] : {std::pair<index_t, index_t>{1, 1}, {3, 700}, {70000, 2}}) {
+    auto counts = detail::zeros<Cuda, double>(rows, cols);
+    const auto ones = upload<Cuda>([&] {
+      Matrix<double> m(rows, cols);
+      m.fill(1);
+      return m;
+    }());
+    Cuda::for_each_element(rows, cols, detail::AddElement<double>{counts.view(), ones.view()});
+    const Matrix<double> host = download<Cuda>(counts);
+    BOOST_TEST(std::count(host.data(), host.data() + host.size(), 1.0) == host.size());
+  }
+  Cuda::for_each_element(0, 5, detail::NoOpElement{});
+  Cuda::for_each_row(0, detail::NoOpRow{});
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(copies_keep_every_element, T, Scalars) {
+  const Matrix<T> m = random_normal<T>(13, 29, 10);
+  BOOST_TEST(same_bytes(download<Cuda>(upload<Cuda>(m)), m));
+  const auto window = m.view().block(2, 3, 7, 11);
+  const auto device = upload<Cuda>(m);
+  BOOST_TEST(same_bytes(Cuda::to_host(MatrixView<const T>(device.view()).block(2, 3, 7, 11)),
+                        Matrix<T>(window)));
+  BOOST_TEST(same_bytes(Cuda::to_host(MatrixView<const T>(Cuda::from_host(window).view())),
+                        Matrix<T>(window)));
+  BOOST_CHECK_THROW(Cuda::matrix<T>(-1, 2), shape_error);
+  Cuda::matrix<T> small(2, 2);
+  BOOST_CHECK_THROW(Cuda::copy(MatrixView<const T>(device.view()), small.view()), shape_error);
+}
+
+BOOST_AUTO_TEST_CASE(memory_that_is_not_there_is_a_typed_error) {
+  std::size_t free = 0, total = 0;
+  backend::cuda::check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  const index_t side = index_t{1} << 22;
+  try {
+    Cuda::matrix<double> huge(side, side);
+    BOOST_ERROR("allocated 128 TiB");
+  } catch (const out_of_memory_error& e) {
+    BOOST_TEST(contains(e.what(), std::to_string(side * side * 8)));
+    BOOST_TEST(contains(e.what(), std::to_string(total)));
+  }
+  // and nothing is broken behind it
+  const Matrix<float> m = random_normal<float>(5, 5, 11);
+  BOOST_TEST(same_bytes(download<Cuda>(upload<Cuda>(m)), m));
+}
+
+BOOST_AUTO_TEST_CASE(a_failed_call_is_an_error_with_its_name) {
+  BOOST_TEST(contains(message_of<device_error>([] {
+                        backend::cuda::check(cudaSetDevice(1 << 20), "cudaSetDevice");
+                      }),
+                      "cudaSetDevice: cudaErrorInvalidDevice"));
+  BOOST_TEST(contains(message_of<device_error>([] {
+                        backend::cuda::check(CUBLAS_STATUS_INVALID_VALUE, "cublasSgemm");
+                      }),
+                      "cublasSgemm: CUBLAS_STATUS_INVALID_VALUE"));
+  BOOST_TEST(contains(message_of<device_error>([] {
+                        backend::cuda::check(CUSOLVER_STATUS_ALLOC_FAILED, "cusolverDnSpotrf");
+                      }),
+                      "cusolverDnSpotrf"));
+}
+
+BOOST_AUTO_TEST_CASE(a_large_solve_repeats_its_bytes_and_keeps_within_its_memory) {
+  using T = float;
+  const index_t rows = 768, cols = 1024;
+  const auto W = upload<Cuda>(random_normal<T>(rows, cols, 12, 0.02));
+  Calibration<Cuda, T> calibration(cols);
+  {
+    const auto X = upload<Cuda>(correlated_activations<T>(2 * cols, cols, 13));
+    calibration.add(X.view(), 8);
+  }
+  cudaMemPool_t pool;
+  backend::cuda::check(cudaDeviceGetDefaultMemPool(&pool, 0), "cudaDeviceGetDefaultMemPool");
+  for_each_config([&]<class Config>(std::type_identity<Config>, const SolverOptions& options) {
+    std::uint64_t high = 0;
+    Cuda::to_host(MatrixView<const T>(W.view()).block(0, 0, 1, 1));
+    backend::cuda::check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrUsedMemHigh, &high),
+                         "cudaMemPoolSetAttribute");
+    SparseGPTSolver<Config, Cuda, T> solver(options);
+    const std::string first = layer_bytes<Cuda, T>(solver.solve(W.view(), calibration));
+    backend::cuda::check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemHigh, &high),
+                         "cudaMemPoolGetAttribute");
+    const std::uint64_t allowed =
+        sizeof(T) * std::uint64_t(4 * rows * cols + 3 * cols * cols) + (std::uint64_t{4} << 20);
+    BOOST_TEST(high <= allowed);
+    for (int run = 0; run < 5; ++run)
+      BOOST_TEST((layer_bytes<Cuda, T>(solver.solve(W.view(), calibration)) == first));
+  });
+}
