@@ -174,8 +174,9 @@ inline std::map<std::string, bool> backends() {
   for (const auto& [name, target] : std::map<std::string, std::string>{{"eigen", "eigen"},
                                                                        {"xtensor", "xtensor"},
                                                                        {"thrust-omp", "thrust"},
-                                                                       {"thrust-tbb", "thrust_tbb"}})
-    all[name] = built.find("," + target + ",") != std::string::npos;
+                                                                       {"thrust-tbb", "thrust_tbb"},
+                                                                       {"cuda", "cuda"}})
+    all[name] = built.find(",tool_" + target + ",") != std::string::npos;
   return all;
 }
 
@@ -185,6 +186,14 @@ inline void check_not_built(const Outcome& outcome, const std::string& program,
   check_failure(outcome, 2, program,
                 {"--backend " + backend + ": this program was built without it; install ",
                  " and configure with -DPARE_"});
+}
+
+/// Whether the backend needs a GPU and there is none. Then checks that the program said so.
+inline bool check_without_gpu(const Outcome& outcome, const std::string& program,
+                              const std::string& backend) {
+  if (backend != "cuda" || fs::exists("/dev/nvidia0")) return false;
+  check_failure(outcome, 1, program, {"cudaGetDevice: cudaError"});
+  return true;
 }
 
 /// The JSON in `text`; a failed check and null when it is none.

@@ -670,6 +670,9 @@ BOOST_AUTO_TEST_CASE(every_backend_agrees_or_says_how_to_build_it) {
         cli::check_not_built(pare_opt(texts, "compress", chosen), "pare-opt", name);
         continue;
       }
+      if (name == "cuda" &&
+          cli::check_without_gpu(pare_opt(texts, "compress", chosen), "pare-opt", name))
+        continue;
       const Json report = report_of(texts, chosen);
       BOOST_TEST(report.at("config").at("backend") == name);
       for (const char* which : {"dense", "compressed"}) {
@@ -679,6 +682,24 @@ BOOST_AUTO_TEST_CASE(every_backend_agrees_or_says_how_to_build_it) {
                    (which == std::string("dense") ? 1e-4 : 0.05));
       }
     }
+}
+
+BOOST_AUTO_TEST_CASE(a_shape_stands_for_a_model_and_a_text) {
+  const Folder folder;
+  const fs::path report = folder / "report.json";
+  const Outcome outcome =
+      cli::run(PARE_OPT, {"compress", "--shape", "opt-125m", "--sparsity", "0.5", "--wbits", "4",
+                          "--maxlayer", "1", "--prune-only", "k_proj", "--nsamples", "2",
+                          "--seqlen", "16", "--report", report.string()});
+  check_success(outcome);
+  BOOST_CHECK(test::contains(outcome.out, "calibration: 2 windows of 16 tokens"));
+  const Json json = cli::parse_json(cli::read_text(report));
+  BOOST_TEST(json.at("config").at("shape") == "opt-125m");
+  BOOST_TEST(json.at("config").at("model").is_null());
+  BOOST_REQUIRE(json.at("layers").size() == 1u);
+  BOOST_TEST(json.at("layers")[0].at("rows") == 768);
+  BOOST_TEST(json.at("layers")[0].at("sparsity") == 0.5);
+  BOOST_TEST(json.at("totals").at("peak_device_bytes").is_null());
 }
 
 BOOST_AUTO_TEST_CASE(several_texts_are_evaluated) {

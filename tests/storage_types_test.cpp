@@ -151,33 +151,54 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(sums_over_activations, C, Stored) {
   }
 }
 
+namespace {
+
+/// Checks results that were rounded to S once; `sums` is what sums in float may add to that.
+template <class S>
+void check_rounded(const Matrix<S>& got, const Matrix<double>& expected, double sums,
+                   const char* what) {
+  double worst = 0, largest = 0;
+  const Matrix<double> values = widen(got);
+  for (index_t i = 0; i < expected.size(); ++i) {
+    const double step = half_step<S> * std::abs(expected.data()[i]);
+    worst = std::max(worst, std::abs(values.data()[i] - expected.data()[i]) - step);
+    largest = std::max(largest, std::abs(values.data()[i]));
+  }
+  BOOST_TEST(worst <= sums, what << ": " << worst);
+  BOOST_TEST(largest > 0.1, what);
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(products, C, Stored) {
+  using B = typename C::backend;
+  using S = typename C::scalar;
+  const index_t tokens = 130, in = 64, out = 96;
+  const auto X = random_matrix<S>(tokens, in, 1), W = random_matrix<S>(out, in, 2, 0.1);
+  const auto bias = random_matrix<S>(1, out, 3);
+  const auto x = upload<B>(X), w = upload<B>(W), b = upload<B>(bias);
+  for (const bool has_bias : {false, true}) {
+    auto y = upload<B>(undefined<S>(tokens, out));
+    Matrix<double> expected(tokens, out);
+    const MatrixView<const S> none;
+    B::template linear<S>(y.view(), x.view(), w.view(), has_bias ? b.view() : none);
+    Oracle::linear<double>(expected, widen(X), widen(W),
+                           has_bias ? widen(bias) : Matrix<double>());
+    check_rounded<S>(download<B>(y), expected, 2e-5, has_bias ? "with a bias" : "without a bias");
+  }
+}
+
 BOOST_AUTO_TEST_CASE_TEMPLATE(operations_of_a_model, C, Stored) {
   using B = typename C::backend;
   using S = typename C::scalar;
   const index_t tokens = 130, in = 64, out = 96;
   const auto X = random_matrix<S>(tokens, in, 1), W = random_matrix<S>(out, in, 2, 0.1);
-  const auto bias = random_matrix<S>(1, out, 3), weight = random_matrix<S>(1, in, 4);
-  const auto shift = random_matrix<S>(1, in, 5);
-  const auto x = upload<B>(X), w = upload<B>(W), b = upload<B>(bias), g = upload<B>(weight);
-  const auto s = upload<B>(shift);
-  // Rounding of the result, and of sums in float.
+  const auto weight = random_matrix<S>(1, in, 4), shift = random_matrix<S>(1, in, 5);
+  const auto x = upload<B>(X), w = upload<B>(W), g = upload<B>(weight), s = upload<B>(shift);
+  auto y = upload<B>(random_matrix<S>(tokens, out, 6));
   const auto check = [](const auto& got, const Matrix<double>& expected, const char* what) {
-    double worst = 0, largest = 0;
-    const Matrix<double> values = widen(download<B>(got));
-    for (index_t i = 0; i < expected.size(); ++i) {
-      const double limit = half_step<S> * std::abs(expected.data()[i]) + 1e-5;
-      worst = std::max(worst, std::abs(values.data()[i] - expected.data()[i]) / limit);
-      largest = std::max(largest, std::abs(values.data()[i]));
-    }
-    BOOST_TEST(worst <= 1.0, what);
-    BOOST_TEST(largest > 0.1, what);
+    check_rounded<S>(download<B>(got), expected, 1e-5, what);
   };
-
-  auto y = upload<B>(undefined<S>(tokens, out));
-  Matrix<double> products(tokens, out);
-  B::template linear<S>(y.view(), x.view(), w.view(), b.view());
-  Oracle::linear<double>(products, widen(X), widen(W), widen(bias));
-  check(y, products, "linear");
 
   auto n = upload<B>(undefined<S>(tokens, in));
   Matrix<double> normal(tokens, in);
@@ -371,7 +392,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(compression, C, Stored) {
     BOOST_TEST(layer.sparsity == expected.layers[i].sparsity);
     // A mask bit, 4 bits for every second weight, a grid per row; dense weights have 16 bits.
     BOOST_TEST(layer.stored_bits == 3.0 * double(layer.weights()) + 24.0 * double(layer.rows));
-    BOOST_TEST(relative_difference(layer.loss, expected.layers[i].loss) < 0.05);
+    // Small linears: the activations' rounding moves some masks and with them some per cent.
+    BOOST_TEST(relative_difference(layer.loss, expected.layers[i].loss) < 0.08);
     const std::size_t l = i % 6;
     const Matrix<S> Q = download<B>(model.layers[i / 6].linears()[l]->weight);
     BOOST_TEST(same_bytes(Q, download<B>(again.layers[i / 6].linears()[l]->weight)));

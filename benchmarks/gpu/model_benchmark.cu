@@ -11,7 +11,6 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -25,7 +24,7 @@ using namespace bench;
 using Joint = pare::Compression<pare::Unstructured, pare::BaseQuantizer>;
 using nlohmann::json;
 
-constexpr index_t windows = 128, batch_tokens = 16384;
+constexpr index_t windows = 128;
 
 /// The CUDA backend with an interval around the operations of a model and of its Hessians.
 struct TimedModel : Cuda {
@@ -132,28 +131,19 @@ std::uint64_t fingerprint(const pare::OptModel<TimedModel, S>& model) {
   return hash;
 }
 
-pare::CalibrationWindows random_windows(const pare::OptConfig& config, index_t count) {
-  const index_t seqlen = config.max_position_embeddings;
-  pare::CalibrationWindows text{{}, seqlen};
-  std::mt19937 generator(2);
-  std::uniform_int_distribution<std::int32_t> token(4, std::int32_t(config.vocab_size - 1));
-  for (index_t i = 0; i < count * seqlen; ++i) text.ids.push_back(token(generator));
-  return text;
-}
-
 /// Compresses a fresh model and returns it; the times go to `result`.
 template <class S>
 pare::OptModel<TimedModel, S> run(const std::string& shape, index_t count, json& result) {
   const pare::OptConfig config = pare::opt_shape(shape);
-  const auto text = random_windows(config, count);
+  const index_t seqlen = config.max_position_embeddings;
+  const pare::CalibrationWindows text{pare::random_tokens(config, count * seqlen, 2), seqlen};
   const Memory memory;
   auto model = pare::random_opt<TimedModel, S>(config, 1);
   gpu::synchronize();
   Stages::get().clear();
   const auto start = std::chrono::steady_clock::now();
   const auto statistics = pare::compress_model<Joint>(
-      model, text,
-      {.solver = {.sparsity = 0.5, .bits = 4}, .selection = {}, .batch_tokens = batch_tokens});
+      model, text, {.solver = {.sparsity = 0.5, .bits = 4}, .selection = {}});
   gpu::synchronize();
   const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
   const pare::Totals totals = pare::totals(statistics);

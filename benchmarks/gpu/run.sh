@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Runs the GPU tests, compute-sanitizer on a part of them and the GPU benchmarks.
+# Runs the GPU tests, compute-sanitizer on a part of them and the GPU benchmarks. Where Python has
+# torch, the published algorithm too: first against the golden layers, where these are, then timed.
 #   benchmarks/gpu/run.sh [PROGRAMS] [RESULTS]
 # PROGRAMS: folder of the built programs; empty or left out: they are built in build/.
-# RESULTS: folder for tests.log, sanitizer.log, solver.json, model.json; default build/gpu.
+# RESULTS: folder for tests.log, sanitizer.log, machine.json, solver.json, model.json and
+# peer_*.json; default build/gpu. render.py joins them and renders the page.
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 bin=${1:-}
@@ -51,7 +53,7 @@ if command -v compute-sanitizer >/dev/null; then
   kernels=the_tuned_sweep*,selection*,products*,the_grid_fit*,rows_and*,copies*
   memcheck=(compute-sanitizer --tool memcheck --error-exitcode 9)
   # Of our kernels: those of the libraries take minutes.
-  racecheck=(compute-sanitizer --tool racecheck --error-exitcode 9 --kernel-regex kns=pare)
+  racecheck=(compute-sanitizer --tool racecheck --error-exitcode 9 --kernel-name kns=pare)
   start memcheck_kernels 150 "${memcheck[@]}" "$bin/cuda_test" --run_test="$kernels"
   start memcheck_solver 150 "${memcheck[@]}" "$bin/cuda_solver_behaviour_test" \
     --run_test='post_condition_7*'
@@ -71,6 +73,26 @@ else
   echo "skipped: no compute-sanitizer"
 fi
 
+cuda=$(nvcc --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
+driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)
+printf '{"date": "%s", "driver": "%s", "cuda": "%s"}\n' "$(date +%F)" "$driver" "$cuda" \
+  >"$out/machine.json"
 timeout 200 "$bin/gpu_solver_benchmark" "$out/solver.json" || status=1
 timeout 200 "$bin/gpu_model_benchmark" "$out/model.json" || status=1
+
+peer=$root/benchmarks/peers/sparsegpt_torch.py
+golden=${PARE_SHARED_DIR:-$root/../shared}/golden
+if python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+  if [ -d "$golden" ]; then
+    python3 "$peer" check "$golden" --device cuda | tail -n 3 || status=1
+  else
+    echo "skipped: no golden layers to check the peer with"
+  fi
+  python3 "$peer" bench --device cuda --repeat 3 --config 50+4 --shape 768x768 --shape 4096x4096 \
+    --shape 11008x4096 --shape 4096x11008 --shape 12288x12288 >"$out/peer_50.json" || status=1
+  python3 "$peer" bench --device cuda --repeat 3 --config 2:4 --shape 4096x4096 \
+    >"$out/peer_24.json" || status=1
+else
+  echo "skipped: Python has no torch that sees the GPU"
+fi
 exit $status

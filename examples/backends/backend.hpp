@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -32,6 +33,15 @@ class Model {
   virtual std::vector<std::uint64_t> fingerprints() const = 0;
   /// Writes a Hugging Face folder like `source`.
   virtual void save(const fs::path& source, const fs::path& folder) const = 0;
+  /// The most device memory that was in use at a time, bytes; none where the host's is used.
+  virtual std::optional<std::size_t> peak_device_memory() const = 0;
+};
+
+/// Where a model comes from.
+struct ModelSource {
+  fs::path folder = {};                            ///< a Hugging Face folder, or
+  std::optional<pare::OptConfig> random = {};      ///< a shape that gets random weights
+  pare::DType dtype = pare::DType::f32;            ///< what it is stored in while it is worked on
 };
 
 /// A linear in a file that is to be compressed into another.
@@ -46,7 +56,9 @@ struct LayerJob {
 /// instantiates it for one backend, because that takes long to compile.
 template <class B>
 struct OnBackend {
-  static std::unique_ptr<Model> load_model(const fs::path& folder);
+  /// Whether a model can be stored as `dtype`; load_model takes no other.
+  static bool stores(pare::DType dtype);
+  static std::unique_ptr<Model> load_model(const ModelSource& source);
   static pare::Statistics compress_layer(const LayerJob& job);
 };
 

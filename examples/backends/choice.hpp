@@ -19,21 +19,22 @@ namespace tool {
 /// A backend by its name of --backend.
 struct NamedBackend {
   std::string name;
-  std::unique_ptr<Model> (*load_model)(const fs::path&) = nullptr;  ///< null when it was not built
+  std::unique_ptr<Model> (*load_model)(const ModelSource&) = nullptr;  ///< null: not built
   pare::Statistics (*compress_layer)(const LayerJob&) = nullptr;
+  bool (*stores)(pare::DType) = nullptr;
   const char* advice = nullptr;  ///< how to build it
 };
 
 template <class B>
 NamedBackend built(const char* name) {
-  return {name, &OnBackend<B>::load_model, &OnBackend<B>::compress_layer, nullptr};
+  return {name, &OnBackend<B>::load_model, &OnBackend<B>::compress_layer, &OnBackend<B>::stores};
 }
 
 /// Every backend that --backend can name.
 inline std::vector<NamedBackend> all_backends() {
   namespace backend = pare::backend;
   std::vector<NamedBackend> all{built<backend::Eigen>("eigen")};
-  const auto missing = [&](const char* name, const char* advice) {
+  [[maybe_unused]] const auto missing = [&](const char* name, const char* advice) {
     all.push_back({.name = name, .advice = advice});
   };
 #if defined(PARE_HAS_XTENSOR)
@@ -52,6 +53,11 @@ inline std::vector<NamedBackend> all_backends() {
 #else
   missing("thrust-tbb", "install Thrust and TBB (libthrust-dev libtbb-dev) and configure with "
                         "-DPARE_THRUST=ON");
+#endif
+#if defined(PARE_HAS_CUDA)
+  all.push_back(built<backend::Thrust<backend::system::cuda>>("cuda"));
+#else
+  missing("cuda", "install the CUDA Toolkit and configure with -DPARE_CUDA=ON");
 #endif
   return all;
 }

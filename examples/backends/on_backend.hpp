@@ -2,9 +2,11 @@
 #pragma once
 
 #include <bit>
+#include <type_traits>
 
 #include "backends/backend.hpp"
 #include "opt/model_io.hpp"
+#include "pare/model/opt_random.hpp"
 #include "pare/model/perplexity.hpp"
 #include "pare/pipeline/layer.hpp"
 
@@ -12,10 +14,13 @@ namespace tool {
 
 namespace detail {
 
-template <class B>
+/// @tparam S  what the model is stored in
+template <class B, class S>
 class ModelOn : public Model {
  public:
-  explicit ModelOn(const fs::path& folder) : model_(pare::load_opt<B, float>(folder)) {}
+  explicit ModelOn(const ModelSource& source)
+      : model_(source.random ? pare::random_opt<B, S>(*source.random, 1)
+                             : pare::load_opt<B, S>(source.folder)) {}
 
   double perplexity(std::span<const std::int32_t> ids, index_t seqlen,
                     const std::function<void(index_t, index_t)>& progress) const override {
@@ -37,9 +42,9 @@ class ModelOn : public Model {
     for (const auto& layer : model_.layers)
       for (const auto* linear : layer.linears()) {
         std::uint64_t hash = 0xcbf29ce484222325u;
-        const pare::Matrix<float> W = B::to_host(pare::detail::as_const(linear->weight.view()));
+        const pare::Matrix<S> W = B::to_host(pare::detail::as_const(linear->weight.view()));
         for (index_t i = 0; i < W.size(); ++i) {
-          hash ^= std::bit_cast<std::uint32_t>(W.data()[i]);
+          hash ^= std::bit_cast<std::uint32_t>(float(W.data()[i]));
           hash *= 0x100000001b3u;
         }
         result.push_back(hash);
@@ -51,8 +56,15 @@ class ModelOn : public Model {
     save_model(model_, source, folder);
   }
 
+  std::optional<std::size_t> peak_device_memory() const override {
+    if constexpr (requires { B::peak_bytes(); })
+      return B::peak_bytes();
+    else
+      return std::nullopt;
+  }
+
  private:
-  pare::OptModel<B, float> model_;
+  pare::OptModel<B, S> model_;
 };
 
 template <class B>
@@ -117,8 +129,27 @@ auto naming(const fs::path& file, const F& f) {
 }  // namespace detail
 
 template <class B>
-std::unique_ptr<Model> OnBackend<B>::load_model(const fs::path& folder) {
-  return std::make_unique<detail::ModelOn<B>>(folder);
+bool OnBackend<B>::stores(pare::DType dtype) {
+  switch (dtype) {
+    case pare::DType::f32: return true;
+    case pare::DType::f16: return pare::ModelBackend<B, pare::float16>;
+    case pare::DType::bf16: return pare::ModelBackend<B, pare::bfloat16>;
+    default: return false;
+  }
+}
+
+template <class B>
+std::unique_ptr<Model> OnBackend<B>::load_model(const ModelSource& source) {
+  if constexpr (pare::ModelBackend<B, pare::float16>)
+    if (source.dtype == pare::DType::f16)
+      return std::make_unique<detail::ModelOn<B, pare::float16>>(source);
+  if constexpr (pare::ModelBackend<B, pare::bfloat16>)
+    if (source.dtype == pare::DType::bf16)
+      return std::make_unique<detail::ModelOn<B, pare::bfloat16>>(source);
+  if (source.dtype != pare::DType::f32)
+    throw pare::argument_error("dtype: the backend " + std::string(B::name) +
+                               " stores models as float32 only");
+  return std::make_unique<detail::ModelOn<B, float>>(source);
 }
 
 template <class B>

@@ -118,16 +118,17 @@ inline void add_values(CLI::App& app, const std::string& name, std::vector<std::
             [&values](const std::vector<std::string>& words) { values = words; });
 }
 
-/// Registers an argument that must be given and names a file or a folder.
+/// Registers an argument that names a file or a folder. It must be given, here or, where it is not
+/// `required`, as require_arguments says.
 inline void add_argument(CLI::App& app, const std::string& name, std::string& value,
-                         const std::string& help) {
+                         const std::string& help, bool required = true) {
   const auto callback = [&value, name](const CLI::results_t& words) {
     value = words.front();
     if (value.empty())
       throw usage_error(written(name, value) + ": the name is empty; name another");
     return true;
   };
-  app.add_option(name, CLI::callback_t(callback), help)->required();
+  app.add_option(name, CLI::callback_t(callback), help)->required(required);
 }
 
 /// Registers an option without a value.
@@ -145,6 +146,24 @@ inline std::string one_of(const std::vector<std::string>& names) {
   return text;
 }
 
+/// What a command is called, how it is written, and the first of its arguments that is missing.
+struct Usage {
+  std::string name, text, missing;
+
+  Usage(const CLI::App& app, const CLI::App& command)
+      : name(&app == &command ? app.get_name() : app.get_name() + " " + command.get_name()),
+        text(name) {
+    for (const CLI::Option* option : command.get_options()) {
+      if (!option->get_positional()) continue;
+      text += " " + option->get_name(true);
+      if (option->count() == 0 && missing.empty()) missing = option->get_name(true);
+    }
+  }
+  std::string refusal() const {
+    return name + " without " + missing + ": an argument is missing; write " + text;
+  }
+};
+
 /// Says why the parser refused the words. What it says itself differs from version to version.
 inline std::string refusal(const CLI::App& app, std::span<char* const> words,
                            const CLI::ParseError& error) {
@@ -159,14 +178,7 @@ inline std::string refusal(const CLI::App& app, std::span<char* const> words,
                             : surplus.front() + ": unknown command") +
            "; write " + one_of(commands);
 
-  const std::string name =
-      parsed.empty() ? app.get_name() : app.get_name() + " " + command.get_name();
-  std::string usage = name, missing;
-  for (const CLI::Option* option : command.get_options()) {
-    if (!option->get_positional()) continue;
-    usage += " " + option->get_name(true);
-    if (option->count() == 0 && missing.empty()) missing = option->get_name(true);
-  }
+  const Usage usage(app, command);
   if (dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr) {
     const std::string last = words.back();
     if (const CLI::Option* option = command.get_option_no_throw(last))
@@ -179,10 +191,9 @@ inline std::string refusal(const CLI::App& app, std::span<char* const> words,
   }
   for (const std::string& word : surplus)
     if (word.starts_with("-"))
-      return word.substr(0, word.find('=')) + ": unknown option; see " + name + " --help";
-  if (!missing.empty())
-    return name + " without " + missing + ": an argument is missing; write " + usage;
-  if (!surplus.empty()) return surplus.front() + ": an argument too many; write " + usage;
+      return word.substr(0, word.find('=')) + ": unknown option; see " + usage.name + " --help";
+  if (!usage.missing.empty()) return usage.refusal();
+  if (!surplus.empty()) return surplus.front() + ": an argument too many; write " + usage.text;
   return error.what();
 }
 
@@ -200,6 +211,12 @@ inline bool parse(CLI::App& app, int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     throw usage_error(detail::refusal(app, {argv, std::size_t(argc)}, e));
   }
+}
+
+/// Throws usage_error when an argument of the command is missing.
+inline void require_arguments(const CLI::App& app, const CLI::App& command) {
+  const detail::Usage usage(app, command);
+  if (!usage.missing.empty()) throw usage_error(usage.refusal());
 }
 
 /// Runs a program: exit code 0, 2 for a command line or an input that cannot be used, 1 for a

@@ -1,12 +1,14 @@
 // What the commands of pare-opt read from the command line, and its checks.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "backends/choice.hpp"
 #include "opt/model_io.hpp"
+#include "pare/model/opt_random.hpp"
 #include "pare/pipeline/compress.hpp"
 
 namespace tool {
@@ -16,22 +18,27 @@ struct Arguments {
   std::string model, calibration_text;
   std::vector<std::string> evaluations;
   std::optional<index_t> seqlen, nsamples, first_layer, last_layer;
-  std::optional<std::string> prune_only, save, report, backend;
+  std::optional<std::string> prune_only, save, report, backend, dtype, shape;
   bool invert = false, gmp = false;
   CompressionFlags flags;
 };
 
-inline void add_model(CLI::App& command, Arguments& arguments) {
-  add_argument(command, "MODEL", arguments.model, "Hugging Face folder of an OPT model");
+/// @param required  whether there is no other way to name a model
+inline void add_model(CLI::App& command, Arguments& arguments, bool required = true) {
+  add_argument(command, "MODEL", arguments.model, "Hugging Face folder of an OPT model", required);
   add_values(command, "--eval", arguments.evaluations, "a text to measure perplexity on",
              "NAME=FILE");
   add_value(command, "--seqlen", arguments.seqlen, "tokens per window (default: the model's)");
   add_value(command, "--report", arguments.report, "write a JSON report to this file", "FILE");
   add_backend_option(command, arguments.backend);
+  add_value(command, "--dtype", arguments.dtype,
+            "what the model is stored in while it is worked on: float32 (default), float16 or "
+            "bfloat16",
+            "TEXT", "a run has one type of storage");
 }
 
-inline void add_compression(CLI::App& command, Arguments& arguments) {
-  add_argument(command, "CALIB_TEXT", arguments.calibration_text, "text to calibrate on");
+inline void add_compression(CLI::App& command, Arguments& arguments, bool required = true) {
+  add_argument(command, "CALIB_TEXT", arguments.calibration_text, "text to calibrate on", required);
   add_solver_options(command, arguments.flags);
   add_value(command, "--nsamples", arguments.nsamples, "calibration windows (default: 128)");
   add_value(command, "--minlayer", arguments.first_layer, "first decoder layer to compress");
@@ -39,6 +46,51 @@ inline void add_compression(CLI::App& command, Arguments& arguments) {
   add_value(command, "--prune-only", arguments.prune_only,
             "compress only linears whose name holds this");
   add_flag(command, "--invert", arguments.invert, "compress the linears not selected instead");
+}
+
+inline void add_shape(CLI::App& command, Arguments& arguments) {
+  add_value(command, "--shape", arguments.shape,
+            "instead of MODEL and CALIB_TEXT: random weights of this shape and random tokens, to "
+            "measure a machine; " + detail::one_of(pare::opt_shape_names()),
+            "TEXT", "a run has one model");
+}
+
+/// Checks --shape, which stands for a model and a text.
+inline void check_shape(const Arguments& arguments) {
+  const std::string shape = written("--shape", *arguments.shape);
+  const std::vector<std::string> known = pare::opt_shape_names();
+  if (std::find(known.begin(), known.end(), *arguments.shape) == known.end())
+    throw usage_error(shape + ": there is no such shape; write " + detail::one_of(known));
+  if (!arguments.model.empty())
+    throw usage_error(shape + " with " + arguments.model +
+                      ": weights and tokens are random then; leave one of them out");
+  if (!arguments.evaluations.empty())
+    throw usage_error(shape + " with --eval " + arguments.evaluations.front() +
+                      ": random weights have no vocabulary to read a text with; leave one of them "
+                      "out");
+  if (arguments.save)
+    throw usage_error(shape + " with --save " + *arguments.save +
+                      ": there is no folder to take the model's other files from; leave one of "
+                      "them out");
+}
+
+/// Where the model comes from, checked before anything is read.
+/// @throws usage_error for a type that is not known or that the backend does not store
+inline ModelSource source_of(const Arguments& arguments, const NamedBackend& backend) {
+  ModelSource source{.folder = arguments.model};
+  if (arguments.shape) source.random = pare::opt_shape(*arguments.shape);
+  if (!arguments.dtype) return source;
+  const std::string dtype = written("--dtype", *arguments.dtype);
+  if (*arguments.dtype == "float16")
+    source.dtype = pare::DType::f16;
+  else if (*arguments.dtype == "bfloat16")
+    source.dtype = pare::DType::bf16;
+  else if (*arguments.dtype != "float32")
+    throw usage_error(dtype + ": there is no such type; write float32, float16 or bfloat16");
+  if (!backend.stores(source.dtype))
+    throw usage_error(dtype + " with --backend " + backend.name +
+                      ": it stores float32 only; write --dtype float32 or --backend cuda");
+  return source;
 }
 
 inline pare::LinearSelection selection_of(const Arguments& arguments) {

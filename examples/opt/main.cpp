@@ -62,12 +62,15 @@ Inputs read_inputs(const Arguments& arguments, const std::vector<tool::Evaluatio
                    const pare::CompressionRequest* request) {
   Inputs inputs;
   const tool::fs::path folder = arguments.model;
-  inputs.config = pare::load_opt_config(folder);
+  inputs.config =
+      arguments.shape ? pare::opt_shape(*arguments.shape) : pare::load_opt_config(folder);
   tool::check_against_config(arguments, inputs.config, request);
   inputs.seqlen = arguments.seqlen.value_or(inputs.config.max_position_embeddings);
+  const index_t asked = arguments.nsamples.value_or(128);
+  if (arguments.shape && !arguments.gmp)
+    inputs.windows = {pare::random_tokens(inputs.config, asked * inputs.seqlen, 2), inputs.seqlen};
   if (evaluations.empty() && arguments.calibration_text.empty()) return inputs;
   const pare::Tokenizer tokenizer = tool::load_tokenizer(folder, inputs.config);
-  const index_t asked = arguments.nsamples.value_or(128);
   if (!arguments.calibration_text.empty() && !arguments.gmp) {
     std::vector<std::int32_t> ids =
         tool::read_tokens(arguments.calibration_text, tokenizer, inputs.config);
@@ -133,7 +136,8 @@ pare::Statistics compress(Model& model, const Inputs& inputs, const Arguments& a
 pare::Json config_json(const Arguments& arguments, const Inputs& inputs,
                        const pare::CompressionRequest& request) {
   pare::Json json = tool::to_json(request);
-  json["model"] = arguments.model;
+  json["model"] = arguments.shape ? pare::Json(nullptr) : pare::Json(arguments.model);
+  json["shape"] = arguments.shape ? pare::Json(*arguments.shape) : pare::Json(nullptr);
   json["calibration_text"] = arguments.calibration_text;
   json["nsamples"] = inputs.windows.count();
   json["seqlen"] = inputs.seqlen;
@@ -145,18 +149,20 @@ pare::Json config_json(const Arguments& arguments, const Inputs& inputs,
   json["eval"] = arguments.evaluations;
   json["save"] = arguments.save ? pare::Json(*arguments.save) : pare::Json(nullptr);
   json["backend"] = tool::chosen_backend(arguments.backend).name;
+  json["dtype"] = arguments.dtype.value_or("float32");
   return json;
 }
 
 void run_compress(const Arguments& arguments) {
   const pare::CompressionRequest request = tool::checked(arguments.flags);
   const tool::NamedBackend backend = tool::chosen_backend(arguments.backend);
+  const tool::ModelSource source = tool::source_of(arguments, backend);
   if (arguments.gmp) tool::check_magnitude(arguments);
   tool::check_windows_and_selection(arguments);
   const auto evaluations = tool::parse_evaluations(arguments.evaluations);
   const Outputs outputs(arguments, evaluations);
   const Inputs inputs = read_inputs(arguments, evaluations, &request);
-  const std::unique_ptr<Model> model = backend.load_model(arguments.model);
+  const std::unique_ptr<Model> model = backend.load_model(source);
   if (!request.quantize) std::printf("quantization is off (no --wbits): this run only prunes\n");
 
   const Perplexities dense = evaluate(*model, inputs, "dense");
@@ -175,7 +181,11 @@ void run_compress(const Arguments& arguments) {
   const std::string scores = pare::score_table(statistics);
   std::printf("\n%s%s%s", scores.c_str(), scores.empty() ? "" : "\n",
               pare::totals_text(statistics).c_str());
-  std::printf("seconds in all     %.3f\n\n", seconds);
+  std::printf("seconds in all     %.3f\n", seconds);
+  const std::optional<std::size_t> device_bytes = model->peak_device_memory();
+  if (device_bytes)
+    std::printf("device memory      %.2f GiB at most\n", double(*device_bytes) / double(1 << 30));
+  std::printf("\n");
   const Perplexities compressed = evaluate(*model, inputs, "compressed");
   print_perplexities(dense, "dense");
   print_perplexities(compressed, "compressed");
@@ -190,6 +200,8 @@ void run_compress(const Arguments& arguments) {
     report.update(pare::to_json(statistics));
     report["totals"]["solver_seconds"] = report["totals"]["seconds"];
     report["totals"]["seconds"] = seconds;
+    report["totals"]["peak_device_bytes"] =
+        device_bytes ? pare::Json(*device_bytes) : pare::Json(nullptr);
     report["config"] = config_json(arguments, inputs, request);
     tool::write_report(*outputs.report, report);
   }
@@ -198,10 +210,11 @@ void run_compress(const Arguments& arguments) {
 void run_evaluate(const Arguments& arguments) {
   const auto evaluations = tool::required_evaluations(arguments, "evaluate");
   const tool::NamedBackend backend = tool::chosen_backend(arguments.backend);
+  const tool::ModelSource source = tool::source_of(arguments, backend);
   tool::check_windows_and_selection(arguments);
   const Outputs outputs(arguments, evaluations);
   const Inputs inputs = read_inputs(arguments, evaluations, nullptr);
-  const std::unique_ptr<Model> model = backend.load_model(arguments.model);
+  const std::unique_ptr<Model> model = backend.load_model(source);
   const Perplexities result = evaluate(*model, inputs, "given");
   for (const auto& [name, value] : result)
     std::printf("perplexity on %s: %.3f\n", name.c_str(), value);
@@ -210,7 +223,8 @@ void run_evaluate(const Arguments& arguments) {
                                            {"config",
                                             {{"model", arguments.model},
                                              {"seqlen", inputs.seqlen},
-                                             {"backend", backend.name}}}});
+                                             {"backend", backend.name},
+                                             {"dtype", arguments.dtype.value_or("float32")}}}});
 }
 
 /// One row of the comparison.
@@ -263,6 +277,7 @@ void print_comparison(const std::vector<Run>& runs) {
 void run_compare(const Arguments& arguments) {
   const auto evaluations = tool::required_evaluations(arguments, "compare");
   const tool::NamedBackend backend = tool::chosen_backend(arguments.backend);
+  const tool::ModelSource source = tool::source_of(arguments, backend);
   const auto request_for = [&](int wbits, std::optional<double> target, const char* method) {
     tool::CompressionFlags flags = arguments.flags;
     if (!flags.sparsity && !flags.prunen && !flags.prunem) flags.sparsity = 0.5;
@@ -284,7 +299,7 @@ void run_compare(const Arguments& arguments) {
   const Outputs outputs(arguments, evaluations);
   const Inputs inputs = read_inputs(arguments, evaluations, &*runs[1].request);
   for (Run& run : runs) {
-    const std::unique_ptr<Model> model = backend.load_model(arguments.model);
+    const std::unique_ptr<Model> model = backend.load_model(source);
     if (run.request) {
       const auto start = std::chrono::steady_clock::now();
       run.statistics = compress(*model, inputs, arguments, *run.request, false, run.name);
@@ -319,8 +334,9 @@ int main(int argc, char** argv) {
   Arguments arguments;
 
   CLI::App& compress = *app.add_subcommand("compress", "prune and quantize a model");
-  tool::add_model(compress, arguments);
-  tool::add_compression(compress, arguments);
+  tool::add_model(compress, arguments, false);
+  tool::add_compression(compress, arguments, false);
+  tool::add_shape(compress, arguments);
   tool::add_bit_options(compress, arguments.flags);
   tool::add_flag(compress, "--gmp", arguments.gmp,
                  "magnitude pruning and round-to-nearest instead, for comparison");
@@ -338,7 +354,13 @@ int main(int argc, char** argv) {
 
   return tool::run("pare-opt", [&] {
     if (!tool::parse(app, argc, argv)) return;
-    if (compress.parsed()) run_compress(arguments);
+    if (compress.parsed()) {
+      if (arguments.shape)
+        tool::check_shape(arguments);
+      else
+        tool::require_arguments(app, compress);
+      run_compress(arguments);
+    }
     if (evaluate.parsed()) run_evaluate(arguments);
     if (compare.parsed()) run_compare(arguments);
   });

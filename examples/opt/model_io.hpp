@@ -117,7 +117,8 @@ void save_model(const pare::OptModel<B, T>& model, const fs::path& source, const
     const auto found = linears.find(info.name);
     if (found == linears.end()) return std::nullopt;
     const pare::Matrix<T> W = B::to_host(pare::detail::as_const(found->second->weight.view()));
-    const std::vector<float> values(W.data(), W.data() + W.size());
+    std::vector<float> values(std::size_t(W.size()));
+    for (index_t i = 0; i < W.size(); ++i) values[std::size_t(i)] = float(W.data()[i]);
     return pare::encode_floats(values, found->second->dtype);
   };
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "pare/core/error.hpp"
 #include "pare/core/scalar.hpp"
@@ -12,21 +13,33 @@
 
 namespace pare {
 
+namespace detail {
+
+struct PublishedShape {
+  std::string_view name;
+  index_t hidden, layers, heads;
+};
+inline constexpr PublishedShape published_shapes[] = {{"opt-125m", 768, 12, 12},
+                                                      {"opt-350m", 1024, 24, 16},
+                                                      {"opt-1.3b", 2048, 24, 32},
+                                                      {"opt-2.7b", 2560, 32, 32},
+                                                      {"opt-6.7b", 4096, 32, 32}};
+
+}  // namespace detail
+
+/// The names that opt_shape takes.
+inline std::vector<std::string> opt_shape_names() {
+  std::vector<std::string> names;
+  for (const auto& shape : detail::published_shapes) names.emplace_back(shape.name);
+  return names;
+}
+
 /// The configuration of a published size: "opt-125m", "opt-350m" (norms behind the residual sums,
 /// projected embeddings), "opt-1.3b", "opt-2.7b" or "opt-6.7b". Throws argument_error for another
 /// name. Source: Zhang et al. 2022 (OPT), table 1, and the published config.json files.
 inline OptConfig opt_shape(std::string_view name) {
-  struct Shape {
-    std::string_view name;
-    index_t hidden, layers, heads;
-  };
-  constexpr Shape shapes[] = {{"opt-125m", 768, 12, 12},
-                              {"opt-350m", 1024, 24, 16},
-                              {"opt-1.3b", 2048, 24, 32},
-                              {"opt-2.7b", 2560, 32, 32},
-                              {"opt-6.7b", 4096, 32, 32}};
   std::string known;
-  for (const Shape& shape : shapes) {
+  for (const auto& shape : detail::published_shapes) {
     known += (known.empty() ? "" : ", ") + std::string(shape.name);
     if (shape.name != name) continue;
     OptConfig config;
@@ -168,6 +181,20 @@ class RandomOpt {
 template <class B, class S>
 OptModel<B, S> random_opt(const OptConfig& config, std::uint64_t seed) {
   return detail::RandomOpt<B, S>(config, seed).model();
+}
+
+/// Token ids to go with it, uniform over the vocabulary but for the four special ones in front.
+inline std::vector<std::int32_t> random_tokens(const OptConfig& config, index_t count,
+                                               std::uint64_t seed) {
+  constexpr std::uint64_t special = 4;
+  const std::uint64_t words = std::uint64_t(config.vocab_size) - special;
+  std::vector<std::int32_t> ids(std::size_t(count), 0);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    const std::uint64_t at = detail::FillNormal<float>::mix(seed) + i;
+    ids[i] = std::int32_t(special + detail::FillNormal<float>::mix(0x9e3779b97f4a7c15ull * at) %
+                                        words);
+  }
+  return ids;
 }
 
 }  // namespace pare

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <limits>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -43,9 +44,8 @@ struct ModelCompressionOptions {
   /// Magnitude pruning and round-to-nearest: every Hessian is the identity and a block is the
   /// whole linear. No calibration text is read.
   bool magnitude = false;
-  /// Tokens of one forward batch: large enough for fast products, small enough to stay small. Whole
-  /// windows, one at least.
-  index_t batch_tokens = 4096;
+  /// Tokens of one forward batch, in whole windows, one at least; none: what suits the backend.
+  std::optional<index_t> batch_tokens = {};
 };
 
 /// What a caller is told while a model is being compressed; both may be empty.
@@ -55,6 +55,13 @@ struct CompressionProgress {
 };
 
 namespace detail {
+
+/// Tokens of a forward batch: large enough for fast products, small enough to stay small.
+template <class B>
+inline constexpr index_t batch_tokens = 4096;
+template <class B>
+  requires requires { B::batch_tokens; }
+inline constexpr index_t batch_tokens<B> = B::batch_tokens;
 
 /// Which calibration a linear shares: 0 for k, v and q, then out_proj, fc1, fc2.
 inline constexpr std::array<int, 6> input_of_linear{0, 0, 0, 1, 2, 3};
@@ -145,9 +152,9 @@ Statistics compress_model(OptModel<B, S>& model, const CalibrationWindows& windo
                          " layers matches");
   if (!options.magnitude && windows.count() < 1)
     throw argument_error("windows: expected at least one calibration window, got none");
-  if (options.batch_tokens < 1)
-    throw argument_error("batch_tokens: expected at least 1, got " +
-                         std::to_string(options.batch_tokens));
+  const index_t batch_tokens = options.batch_tokens.value_or(detail::batch_tokens<B>);
+  if (batch_tokens < 1)
+    throw argument_error("batch_tokens: expected at least 1, got " + std::to_string(batch_tokens));
 
   // The work in units of one forward pass of one layer over all windows.
   const double total = double(2 * layers);
@@ -158,7 +165,7 @@ Statistics compress_model(OptModel<B, S>& model, const CalibrationWindows& windo
   };
 
   const index_t seqlen = windows.seqlen, count = options.magnitude ? 0 : windows.count();
-  const index_t batch = std::max<index_t>(1, options.batch_tokens / std::max<index_t>(1, seqlen));
+  const index_t batch = std::max<index_t>(1, batch_tokens / std::max<index_t>(1, seqlen));
   OptWorkspace<B, S> workspace;
   typename B::template matrix<S> hidden;     // (windows * seqlen, hidden)
   typename B::template matrix<T> converted;  // (out, in) of the linear at work

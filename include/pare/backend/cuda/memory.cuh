@@ -161,6 +161,17 @@ struct DeviceMemory {
     synchronize();
     return result;
   }
+  /// The most memory of the current device's pool that was in use at a time, bytes.
+  static std::size_t peak_bytes() {
+    int device = 0;
+    check(cudaGetDevice(&device), "cudaGetDevice");
+    cudaMemPool_t pool;
+    check(cudaDeviceGetDefaultMemPool(&pool, device), "cudaDeviceGetDefaultMemPool");
+    std::uint64_t bytes = 0;
+    check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemHigh, &bytes),
+          "cudaMemPoolGetAttribute");
+    return std::size_t(bytes);
+  }
   /// Copies a matrix onto another of the same shape.
   template <class T>
   static void copy(MatrixView<const T> from, MatrixView<T> to) {

@@ -25,6 +25,7 @@ struct Thrust<system::cuda> : cuda::DeviceMemory,
   static constexpr bool supports = std::is_same_v<T, float> || std::is_same_v<T, double>;
   template <class S>
   static constexpr bool stores = supports<S> || is_storage_only<S>;
+  static constexpr index_t batch_tokens = 16384;  ///< of a forward pass: fills the GPU
 
   template <class Sweep>
   static void row_sweep(const Sweep& sweep) {
