@@ -173,18 +173,20 @@ void check_rounded(const Matrix<S>& got, const Matrix<double>& expected, double 
 BOOST_AUTO_TEST_CASE_TEMPLATE(products, C, Stored) {
   using B = typename C::backend;
   using S = typename C::scalar;
-  const index_t tokens = 130, in = 64, out = 96;
-  const auto X = random_matrix<S>(tokens, in, 1), W = random_matrix<S>(out, in, 2, 0.1);
-  const auto bias = random_matrix<S>(1, out, 3);
-  const auto x = upload<B>(X), w = upload<B>(W), b = upload<B>(bias);
-  for (const bool has_bias : {false, true}) {
-    auto y = upload<B>(undefined<S>(tokens, out));
-    Matrix<double> expected(tokens, out);
-    const MatrixView<const S> none;
-    B::template linear<S>(y.view(), x.view(), w.view(), has_bias ? b.view() : none);
-    Oracle::linear<double>(expected, widen(X), widen(W),
-                           has_bias ? widen(bias) : Matrix<double>());
-    check_rounded<S>(download<B>(y), expected, 2e-5, has_bias ? "with a bias" : "without a bias");
+  const std::tuple<index_t, index_t, index_t> shapes[] = {{130, 64, 96}, {9, 35, 17}};
+  for (const auto& [tokens, in, out] : shapes) {
+    const auto X = random_matrix<S>(tokens, in, 1), W = random_matrix<S>(out, in, 2, 0.1);
+    const auto bias = random_matrix<S>(1, out, 3);
+    const auto x = upload<B>(X), w = upload<B>(W), b = upload<B>(bias);
+    for (const bool has_bias : {false, true}) {
+      auto y = upload<B>(undefined<S>(tokens, out));
+      Matrix<double> expected(tokens, out);
+      const MatrixView<const S> none;
+      B::template linear<S>(y.view(), x.view(), w.view(), has_bias ? b.view() : none);
+      Oracle::linear<double>(expected, widen(X), widen(W),
+                             has_bias ? widen(bias) : Matrix<double>());
+      check_rounded<S>(download<B>(y), expected, 2e-5, has_bias ? "with a bias" : "without a bias");
+    }
   }
 }
 

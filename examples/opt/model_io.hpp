@@ -91,14 +91,18 @@ inline fs::path savable_folder(const std::string& given, const fs::path& model) 
 }
 
 /// Checks --report before hours of work. Returns the file, which is none of those the run reads.
+/// @param model  the folder; empty when the run reads none
 /// @param texts  the text files that the run reads
 inline fs::path reportable_file(const std::string& given, const fs::path& model,
                                 const std::vector<fs::path>& texts) {
   const fs::path path = output_path("--report", given);
-  bool is_input = path.parent_path() == resolved(model) &&
-                  (path.extension() == ".safetensors" ||
-                   path.filename() == pare::Checkpoint::index_name);
-  for (const char* name : model_files) is_input |= path == resolved(model / name);
+  bool is_input = false;
+  if (!model.empty()) {
+    is_input = path.parent_path() == resolved(model) &&
+               (path.extension() == ".safetensors" ||
+                path.filename() == pare::Checkpoint::index_name);
+    for (const char* name : model_files) is_input |= path == resolved(model / name);
+  }
   for (const fs::path& text : texts) is_input |= path == resolved(text);
   if (is_input)
     throw usage_error("--report " + given + ": this is an input of the run; name another file");

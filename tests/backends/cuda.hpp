@@ -1,15 +1,13 @@
-// The oracle and the GPU.
+// The GPU.
 #pragma once
 
 #include <tuple>
 
 #include "pare/backend/cuda/thrust_cuda.cuh"
-#include "pare/backend/reference.hpp"
 
 namespace test {
 
-using Backends =
-    std::tuple<pare::backend::Reference, pare::backend::Thrust<pare::backend::system::cuda>>;
+using Backends = std::tuple<pare::backend::Thrust<pare::backend::system::cuda>>;
 
 /// Calls f(). Host threads take no part in the work.
 template <class F>

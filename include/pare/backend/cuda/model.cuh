@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "pare/backend/cuda/attention.cuh"
+#include "pare/backend/cuda/biased_product.cuh"
 #include "pare/backend/cuda/elements.cuh"
 
 namespace pare::backend::cuda {
@@ -112,6 +113,8 @@ struct ModelOps : Attention {
     using Type = DeviceScalar<S>;
     using A = compute_scalar<S>;
     if (Y.size() == 0) return;
+    if constexpr (is_storage_only<S>)
+      if (bias.rows > 0) return biased_product(Y, X, W, bias);
     // The product adds to what is there.
     const A one = 1, beta = bias.rows > 0 ? 1 : 0;
     if (bias.rows > 0)

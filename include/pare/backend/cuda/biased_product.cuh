@@ -1,0 +1,115 @@
+// The product with a bias for models stored in 16 bits.
+#pragma once
+
+#include <cublasLt.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <type_traits>
+
+#include "pare/backend/cuda/context.cuh"
+#include "pare/backend/cuda/storage.cuh"
+
+namespace pare::backend::cuda {
+
+/// Frees what cublasLt makes.
+struct LtDelete {
+  void operator()(cublasLtHandle_t p) const { cublasLtDestroy(p); }
+  void operator()(cublasLtMatmulDesc_t p) const { cublasLtMatmulDescDestroy(p); }
+  void operator()(cublasLtMatrixLayout_t p) const { cublasLtMatrixLayoutDestroy(p); }
+  void operator()(cublasLtMatmulPreference_t p) const { cublasLtMatmulPreferenceDestroy(p); }
+};
+template <class Handle>
+using LtOwner = std::unique_ptr<std::remove_pointer_t<Handle>, LtDelete>;
+
+/// A row-major matrix as cublasLt sees it, column by column.
+template <class S>
+LtOwner<cublasLtMatrixLayout_t> lt_layout(MatrixView<S> A) {
+  cublasLtMatrixLayout_t layout = nullptr;
+  check(cublasLtMatrixLayoutCreate(&layout, DeviceScalar<std::remove_const_t<S>>::data,
+                                   std::uint64_t(A.cols), std::uint64_t(A.rows), A.stride),
+        "cublasLtMatrixLayoutCreate");
+  return LtOwner<cublasLtMatrixLayout_t>(layout);
+}
+
+/// The largest power of two up to 256 that divides an address.
+inline std::uint32_t alignment(const void* p) {
+  const auto address = reinterpret_cast<std::uintptr_t>(p);
+  return std::uint32_t(std::min<std::uintptr_t>(256, address & (~address + 1)));
+}
+
+/// Y = X W^T + bias in 16 bits, rounded once. X (tokens, in), W (out, in), bias (1, out).
+///
+/// cublasGemmEx rounds the product before it adds a C of 16 bits, so this goes through cublasLt,
+/// whose epilogue adds the bias in float. The choice of its algorithm is kept per shape.
+template <class S>
+  requires is_storage_only<S>
+void biased_product(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> W,
+                    MatrixView<const S> bias) {
+  struct Algorithm {
+    cublasLtMatmulAlgo_t algorithm;
+    std::size_t workspace;
+  };
+  using Key = std::array<std::int64_t, 10>;
+  thread_local std::map<Key, Algorithm> chosen;
+  thread_local const LtOwner<cublasLtHandle_t> handle = [] {
+    cublasLtHandle_t created = nullptr;
+    check(cublasLtCreate(&created), "cublasLtCreate");
+    return LtOwner<cublasLtHandle_t>(created);
+  }();
+  const auto set = [](cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribute,
+                      const auto& value) {
+    check(cublasLtMatmulDescSetAttribute(operation, attribute, &value, sizeof(value)),
+          "cublasLtMatmulDescSetAttribute");
+  };
+  cublasLtMatmulDesc_t created = nullptr;
+  check(cublasLtMatmulDescCreate(&created, CUBLAS_COMPUTE_32F, CUDA_R_32F),
+        "cublasLtMatmulDescCreate");
+  const LtOwner<cublasLtMatmulDesc_t> operation(created);
+  set(created, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
+  set(created, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+  set(created, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias.data);
+  const auto w = lt_layout(W), x = lt_layout(X), y = lt_layout(Y);
+
+  constexpr std::size_t most_workspace = std::size_t{32} << 20;
+  const std::array<std::uint32_t, 3> aligned{alignment(W.data), alignment(X.data),
+                                             alignment(Y.data)};
+  const Key key{Y.rows, Y.cols,     X.cols,     Y.stride,   X.stride,
+                W.stride, aligned[0], aligned[1], aligned[2], alignment(bias.data)};
+  auto found = chosen.find(key);
+  if (found == chosen.end()) {
+    cublasLtMatmulPreference_t made = nullptr;
+    check(cublasLtMatmulPreferenceCreate(&made), "cublasLtMatmulPreferenceCreate");
+    const LtOwner<cublasLtMatmulPreference_t> preference(made);
+    const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
+      check(cublasLtMatmulPreferenceSetAttribute(made, attribute, &value, sizeof(value)),
+            "cublasLtMatmulPreferenceSetAttribute");
+    };
+    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, most_workspace);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, aligned[0]);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, aligned[1]);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, aligned[2]);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, aligned[2]);
+    // Partial sums of a split product are added in float.
+    prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+           std::uint32_t(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+    cublasLtMatmulHeuristicResult_t result{};
+    int count = 0;
+    check(cublasLtMatmulAlgoGetHeuristic(handle.get(), created, w.get(), x.get(), y.get(), y.get(),
+                                         made, 1, &result, &count),
+          "cublasLtMatmulAlgoGetHeuristic");
+    check(count > 0 ? result.state : CUBLAS_STATUS_NOT_SUPPORTED, "cublasLtMatmulAlgoGetHeuristic");
+    found = chosen.emplace(key, Algorithm{result.algo, result.workspaceSize}).first;
+  }
+  DeviceMatrix<std::uint8_t> workspace(1, index_t(found->second.workspace));
+  const float one = 1, zero = 0;
+  check(cublasLtMatmul(handle.get(), created, &one, W.data, w.get(), X.data, x.get(), &zero, Y.data,
+                       y.get(), Y.data, y.get(), &found->second.algorithm, workspace.data(),
+                       found->second.workspace, stream()),
+        "cublasLtMatmul");
+}
+
+}  // namespace pare::backend::cuda
