@@ -2,7 +2,7 @@
 #define BOOST_TEST_MODULE pare_calibration
 #include <boost/test/unit_test.hpp>
 
-#include "pare/calibration/factor.hpp"
+#include "pare/calibration/drift.hpp"
 #include "support.hpp"
 
 using namespace pare;
@@ -460,4 +460,114 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(the_end_of_the_ladder_is_an_error, C, Cases) {
                         }),
                         "4 retries"));
   }
+}
+
+// ---------------------------------------------------------------- drift of the inputs
+
+namespace {
+
+/// sum |W x_dense - V x|^2 + ridge |V - W|^2.
+double corrected_objective(const Matrix<double>& W, const Matrix<double>& V,
+                           const Matrix<double>& dense, const Matrix<double>& X, double ridge) {
+  double sum = 0;
+  for (index_t r = 0; r < W.rows(); ++r) {
+    for (index_t t = 0; t < X.rows(); ++t) {
+      double difference = 0;
+      for (index_t j = 0; j < W.cols(); ++j)
+        difference += W(r, j) * dense(t, j) - V(r, j) * X(t, j);
+      sum += difference * difference;
+    }
+    for (index_t j = 0; j < W.cols(); ++j)
+      sum += ridge * (V(r, j) - W(r, j)) * (V(r, j) - W(r, j));
+  }
+  return sum;
+}
+
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(corrected_weights_minimise_their_objective, C, Cases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  const index_t tokens = 90, in = 21, out = 7;
+  const auto dense = random_normal<T>(tokens, in, 5);
+  auto X = dense;
+  const auto noise = random_normal<T>(tokens, in, 6);
+  for (index_t i = 0; i < X.size(); ++i) X.data()[i] += T(0.3) * noise.data()[i];
+  for (index_t t = 0; t < tokens; ++t) X(t, 4) = 0;  // a dead input
+  const auto W = random_normal<T>(out, in, 7);
+  const auto on_dense = upload<B>(dense), on_x = upload<B>(X), on_w = upload<B>(W);
+
+  Calibration<B, T> calibration(in);
+  InputDrift<B, T> drift(in);
+  for (const index_t begin : {0, 40}) {  // in two batches
+    const index_t count = begin == 0 ? 40 : tokens - 40;
+    const MatrixView<const T> x = on_x.view().block(begin, 0, count, in);
+    calibration.add(x, 2);
+    drift.add(on_dense.view().block(begin, 0, count, in), x);
+  }
+  std::vector<index_t> order(std::size_t(in), 0);
+  for (index_t p = 0; p < in; ++p) order[std::size_t(p)] = (5 * p + 3) % in;
+  const auto factor = factorize(calibration, {.damping = 0.02, .order = order});
+  const auto corrected = [&](double share) {
+    return cast<double>(download<B>(
+        corrected_weights<B, T>(on_w.view(), drift, calibration, factor, share)));
+  };
+  const Matrix<double> V = corrected(1), w = cast<double>(W), d = cast<double>(dense), x = cast<double>(X);
+  // H is 2 / sequences times the sum over tokens, and so is what is added to it.
+  const double ridge = factor.added / calibration.hessian_scale();
+  const double best = corrected_objective(w, V, d, x, ridge);
+  BOOST_TEST(best < 0.9 * corrected_objective(w, w, d, x, ridge));
+  for (index_t j = 0; j < in; ++j)
+    for (const double step : {-1e-2, 1e-2}) {
+      Matrix<double> moved = V;
+      moved(2, j) += step;
+      // Of the dead input the ridge alone knows, of which rounding in T moves nothing.
+      BOOST_TEST(corrected_objective(w, moved, d, x, ridge) > best, "input " << j);
+    }
+  for (index_t r = 0; r < out; ++r) BOOST_TEST(V(r, 4) == w(r, 4));
+
+  const Matrix<double> none = corrected(0), half = corrected(0.5);
+  for (index_t i = 0; i < w.size(); ++i) {
+    BOOST_TEST(none.data()[i] == w.data()[i]);
+    BOOST_TEST(std::abs(half.data()[i] - (w.data()[i] + V.data()[i]) / 2) < 1e-5);
+  }
+
+  InputDrift<B, T> still(in);
+  still.add(on_x.view(), on_x.view());
+  const auto same =
+      download<B>(corrected_weights<B, T>(on_w.view(), still, calibration, factor, 1));
+  for (index_t i = 0; i < w.size(); ++i) BOOST_TEST(same.data()[i] == W.data()[i]);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(drift_refuses_what_does_not_fit, C, Cases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  const auto X = upload<B>(random_normal<T>(8, 5, 1)), fewer = upload<B>(random_normal<T>(7, 5, 2));
+  const auto wide = upload<B>(random_normal<T>(8, 6, 3)), W = upload<B>(random_normal<T>(3, 5, 4));
+  auto bad_values = random_normal<T>(8, 5, 5);
+  bad_values(6, 2) = std::numeric_limits<T>::quiet_NaN();
+  const auto bad = upload<B>(bad_values);
+  BOOST_CHECK_THROW((InputDrift<B, T>(0)), argument_error);
+  InputDrift<B, T> drift(5);
+  BOOST_CHECK_THROW(drift.add(fewer.view(), X.view()), shape_error);
+  BOOST_CHECK_THROW(drift.add(wide.view(), wide.view()), shape_error);
+  BOOST_CHECK_THROW(drift.add(bad.view(), X.view()), non_finite_error);
+  BOOST_CHECK_THROW(drift.add(X.view(), bad.view()), non_finite_error);
+  const Matrix<T> sum = B::to_host(drift.sum());
+  for (index_t i = 0; i < sum.size(); ++i) BOOST_TEST(sum.data()[i] == 0);
+
+  Calibration<B, T> calibration(5), other(6);
+  calibration.add(X.view());
+  other.add(wide.view());
+  const auto factor = factorize(calibration), other_factor = factorize(other);
+  const auto correct = [&](const auto& w, const auto& c, const auto& f, double share) {
+    corrected_weights<B, T>(w.view(), drift, c, f, share);
+  };
+  BOOST_CHECK_NO_THROW(correct(W, calibration, factor, 1));
+  BOOST_CHECK_THROW(correct(wide, calibration, factor, 1), shape_error);
+  BOOST_CHECK_THROW(correct(W, other, factor, 1), shape_error);
+  BOOST_CHECK_THROW(correct(W, calibration, other_factor, 1), shape_error);
+  for (const double share : {-0.1, 1.1, std::nan("")})
+    BOOST_CHECK_THROW(correct(W, calibration, factor, share), argument_error);
 }

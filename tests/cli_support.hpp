@@ -188,12 +188,14 @@ inline void check_not_built(const Outcome& outcome, const std::string& program,
                  " and configure with -DPARE_"});
 }
 
-/// Whether the backend needs a GPU and there is none. Then checks that the program said so.
-inline bool check_without_gpu(const Outcome& outcome, const std::string& program,
-                              const std::string& backend) {
-  if (backend != "cuda" || fs::exists("/dev/nvidia0")) return false;
+/// Whether the backend needs a GPU and there is none.
+inline bool needs_missing_gpu(const std::string& backend) {
+  return backend == "cuda" && !fs::exists("/dev/nvidia0");
+}
+
+/// Checks that a program said that there is no GPU.
+inline void check_without_gpu(const Outcome& outcome, const std::string& program) {
   check_failure(outcome, 1, program, {"cudaGetDevice: cudaError"});
-  return true;
 }
 
 /// The JSON in `text`; a failed check and null when it is none.

@@ -266,7 +266,8 @@ BOOST_AUTO_TEST_CASE(the_command_of_the_old_system) {
                       {"percdamp", 0.01},      {"blocksize", 128},
                       {"minlayer", 0},         {"maxlayer", 4},
                       {"prune_only", ""},      {"invert", false},
-                      {"gmp", false},          {"model", tiny.string()},
+                      {"gmp", false},          {"true_sequential", false},
+                      {"asymmetric", 0.0},     {"model", tiny.string()},
                       {"calibration_text", texts.calibration.string()}};
   for (const auto& [key, value] : expected.items()) {
     BOOST_TEST_INFO(key << " in " << config);
@@ -572,6 +573,8 @@ BOOST_AUTO_TEST_CASE(options_change_the_result_and_are_reported) {
       {{"--prunen", "2", "--prunem", "4"}, "prunem", 4},
       {{"--seqlen", "128"}, "seqlen", 128},
       {{"--nsamples", "7"}, "nsamples", 7},
+      {{"--true-sequential"}, "true_sequential", true},
+      {{"--true-sequential", "--asymmetric", "0.5"}, "asymmetric", 0.5},
       {{"--target-avg-bits", "3"}, "bit_method", "budget"},
       {{"--target-avg-bits", "3", "--axis", "input"}, "axis", "input"},
   };
@@ -670,9 +673,11 @@ BOOST_AUTO_TEST_CASE(every_backend_agrees_or_says_how_to_build_it) {
         cli::check_not_built(pare_opt(texts, "compress", chosen), "pare-opt", name);
         continue;
       }
-      if (name == "cuda" &&
-          cli::check_without_gpu(pare_opt(texts, "compress", chosen), "pare-opt", name))
+      const Arguments pruning{"--sparsity", "0.5", "--backend", name};
+      if (cli::needs_missing_gpu(name)) {
+        cli::check_without_gpu(pare_opt(texts, "compress", pruning), "pare-opt");
         continue;
+      }
       const Json report = report_of(texts, chosen);
       BOOST_TEST(report.at("config").at("backend") == name);
       for (const char* which : {"dense", "compressed"}) {

@@ -19,7 +19,8 @@ struct Arguments {
   std::vector<std::string> evaluations;
   std::optional<index_t> seqlen, nsamples, first_layer, last_layer;
   std::optional<std::string> prune_only, save, report, backend, dtype, shape;
-  bool invert = false, gmp = false;
+  std::optional<double> asymmetric;
+  bool invert = false, gmp = false, true_sequential = false;
   CompressionFlags flags;
 };
 
@@ -40,6 +41,11 @@ inline void add_model(CLI::App& command, Arguments& arguments, bool required = t
 inline void add_compression(CLI::App& command, Arguments& arguments, bool required = true) {
   add_argument(command, "CALIB_TEXT", arguments.calibration_text, "text to calibrate on", required);
   add_solver_options(command, arguments.flags);
+  add_flag(command, "--true-sequential", arguments.true_sequential,
+           "calibrate out_proj, fc1 and fc2 behind the compressed linears of their own layer");
+  add_value(command, "--asymmetric", arguments.asymmetric,
+            "share of the correction of weights towards the dense model on its own inputs, 0..1 "
+            "(default: 0)");
   add_value(command, "--nsamples", arguments.nsamples, "calibration windows (default: 128)");
   add_value(command, "--minlayer", arguments.first_layer, "first decoder layer to compress");
   add_value(command, "--maxlayer", arguments.last_layer, "decoder layer to stop before");
@@ -117,6 +123,10 @@ inline std::string selection_text(const Arguments& arguments) {
 
 /// Checks what needs the command line alone about windows and selected linears.
 inline void check_windows_and_selection(const Arguments& arguments) {
+  if (arguments.asymmetric && !(*arguments.asymmetric >= 0 && *arguments.asymmetric <= 1))
+    throw usage_error("--asymmetric " + pare::number_text(*arguments.asymmetric) +
+                      ": it is a share of the whole correction; write one within 0..1, for "
+                      "instance --asymmetric 0.5");
   if (arguments.seqlen && *arguments.seqlen < 2)
     throw usage_error("--seqlen " + std::to_string(*arguments.seqlen) +
                       ": in a window each token but the first is predicted; write 2 or more");
@@ -153,6 +163,8 @@ inline void check_magnitude(const Arguments& arguments) {
         Unused{flags.act_order, "--act-order", "has no Hessian to order by"},
         Unused{flags.percdamp.has_value(), "--percdamp", "has no Hessian to damp"},
         Unused{flags.blocksize.has_value(), "--blocksize", "takes the whole linear as one block"},
+        Unused{arguments.true_sequential, "--true-sequential", "calibrates nothing"},
+        Unused{arguments.asymmetric.has_value(), "--asymmetric", "corrects nothing"},
         Unused{arguments.nsamples.has_value(), "--nsamples", "reads no calibration text"},
         Unused{arguments.seqlen && arguments.evaluations.empty(), "--seqlen",
                "reads no calibration text, and no --eval is given"}})

@@ -128,7 +128,9 @@ pare::Statistics compress(Model& model, const Inputs& inputs, const Arguments& a
   return model.compress(request, inputs.windows,
                         {.solver = request.solver,
                          .selection = tool::selection_of(arguments),
-                         .magnitude = arguments.gmp},
+                         .magnitude = arguments.gmp,
+                         .true_sequential = arguments.true_sequential,
+                         .asymmetric = arguments.asymmetric.value_or(0)},
                         callbacks);
 }
 
@@ -146,6 +148,8 @@ pare::Json config_json(const Arguments& arguments, const Inputs& inputs,
   json["prune_only"] = arguments.prune_only.value_or("");
   json["invert"] = arguments.invert;
   json["gmp"] = arguments.gmp;
+  json["true_sequential"] = arguments.true_sequential;
+  json["asymmetric"] = arguments.asymmetric.value_or(0);
   json["eval"] = arguments.evaluations;
   json["save"] = arguments.save ? pare::Json(*arguments.save) : pare::Json(nullptr);
   json["backend"] = tool::chosen_backend(arguments.backend).name;

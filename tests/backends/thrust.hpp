@@ -1,4 +1,4 @@
-// Thrust on the systems that need no further library.
+// Thrust on OpenMP.
 #pragma once
 
 #include <tuple>
@@ -8,10 +8,9 @@
 
 namespace test {
 
-using Backends = std::tuple<pare::backend::Thrust<pare::backend::system::cpp>,
-                            pare::backend::Thrust<pare::backend::system::omp>>;
+using Backends = std::tuple<pare::backend::Thrust<pare::backend::system::omp>>;
 
-/// Calls f() with `threads` threads for the backends above.
+/// Calls f() with `threads` threads for the backend above.
 template <class F>
 void on_threads(int threads, const F& f) { on_openmp_threads(threads, f); }
 

@@ -55,6 +55,10 @@ struct MatrixView {
 
 namespace detail {
 
+/// The same view of what it may not write to.
+template <class T>
+MatrixView<const T> as_const(MatrixView<T> v) { return v; }
+
 /// Allocates on cache-line boundaries and leaves trivial elements uninitialised.
 template <class T>
 struct AlignedAllocator {

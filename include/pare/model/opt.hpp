@@ -254,8 +254,9 @@ struct OptWorkspace {
 /// Which linears of a layer read an activation.
 enum class LayerInput : std::uint8_t { qkv, out_proj, fc1, fc2 };
 
-/// How far forward_layer goes: to the end, or to the input of fc2 with `hidden` left as it was.
-enum class LayerRun : std::uint8_t { whole, inputs_only };
+/// How far forward_layer goes: to an input of its linears, with `hidden` left as it was, or to the
+/// end.
+enum class LayerRun : std::uint8_t { to_qkv, to_out_proj, to_fc1, to_fc2, whole };
 
 /// A tap that takes nothing.
 struct NoTap {
@@ -325,11 +326,13 @@ void forward_layer(const OptModel<B, T>& model, const OptLayer<B, T>& layer,
     input = mixed;
   }
   tap(LayerInput::qkv, input);
+  if (run == LayerRun::to_qkv) return;
   detail::apply<B, T>(layer.q_proj, input, q);
   detail::apply<B, T>(layer.k_proj, input, k);
   detail::apply<B, T>(layer.v_proj, input, v);
   B::template causal_attention<T>(mixed, q, k, v, config.num_attention_heads, seqlen);
   tap(LayerInput::out_proj, View(mixed));
+  if (run == LayerRun::to_out_proj) return;
 
   const MatrixView<T> sum = q;  // free by now; `hidden` itself is written at the very end only
   detail::apply<B, T>(layer.out_proj, mixed, sum);
@@ -341,10 +344,11 @@ void forward_layer(const OptModel<B, T>& model, const OptLayer<B, T>& layer,
     input = mixed;
   }
   tap(LayerInput::fc1, input);
+  if (run == LayerRun::to_fc1) return;
   detail::apply<B, T>(layer.fc1, input, ffn);
   B::template relu<T>(ffn);
   tap(LayerInput::fc2, View(ffn));
-  if (run == LayerRun::inputs_only) return;
+  if (run == LayerRun::to_fc2) return;
 
   detail::apply<B, T>(layer.fc2, ffn, hidden);
   B::template add<T>(hidden, sum);

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "pare/calibration/drift.hpp"
 #include "pare/core/scalar.hpp"
 #include "pare/model/opt.hpp"
 #include "pare/pipeline/layer.hpp"
@@ -44,6 +45,12 @@ struct ModelCompressionOptions {
   /// Magnitude pruning and round-to-nearest: every Hessian is the identity and a block is the
   /// whole linear. No calibration text is read.
   bool magnitude = false;
+  /// Linears of a layer are calibrated behind those before them in the layer too: q, k and v, then
+  /// out_proj, fc1, fc2, with a pass over the text for each.
+  bool true_sequential = false;
+  /// Share of the correction of weights towards what the dense model does on its own inputs, 0..1
+  /// (see corrected_weights). Above 0 the dense model's states are kept beside the others.
+  double asymmetric = 0;
   /// Tokens of one forward batch, in whole windows, one at least; none: what suits the backend.
   std::optional<index_t> batch_tokens = {};
 };
@@ -65,6 +72,14 @@ inline constexpr index_t batch_tokens<B> = B::batch_tokens;
 
 /// Which calibration a linear shares: 0 for k, v and q, then out_proj, fc1, fc2.
 inline constexpr std::array<int, 6> input_of_linear{0, 0, 0, 1, 2, 3};
+inline constexpr std::array<LayerRun, 4> run_to_input{LayerRun::to_qkv, LayerRun::to_out_proj,
+                                                      LayerRun::to_fc1, LayerRun::to_fc2};
+
+/// The linears of a layer that are calibrated in one pass: those that read inputs first <= i <= last.
+struct CalibrationStage {
+  int first, last;
+  bool holds(int input) const { return input >= first && input <= last; }
+};
 
 /// Rounds a weight to the type the checkpoint stores and to S, which the model holds.
 template <class T, class S>
@@ -122,12 +137,13 @@ Calibration<B, T> identity_calibration(index_t n) {
 ///
 /// Per decoder layer: its inputs are those of the already compressed layers before it, H of all
 /// six linears is accumulated, then all six are compressed; q, k and v share one H and one factor.
+/// With options.true_sequential each of the four inputs has its own pass.
 /// The solver computes in compute_scalar<S>, S being what the model is stored in. Whatever is
 /// thrown, every linear is then either as it was or compressed, never half of it.
 /// @param windows  calibration tokens; may be empty with options.magnitude
 /// @return         one entry per compressed linear, in the order of compression
-/// @throws argument_error when nothing is selected, there are no windows or batch_tokens is not
-///         positive; what the solver throws, with the linear's name in front; invariant_error naming
+/// @throws argument_error when nothing is selected, there are no windows, an option is out of its
+///         range or would be ignored; what the solver throws, with the linear's name in front; invariant_error naming
 ///         the linear unless every selected one is in the statistics once, with all its channels and
 ///         the mean bits asked for
 template <class Config, class B, class S>
@@ -156,8 +172,18 @@ Statistics compress_model(OptModel<B, S>& model, const CalibrationWindows& windo
   if (batch_tokens < 1)
     throw argument_error("batch_tokens: expected at least 1, got " + std::to_string(batch_tokens));
 
+  if (!(options.asymmetric >= 0 && options.asymmetric <= 1))
+    throw argument_error("asymmetric: expected a share within 0..1, got " +
+                         std::to_string(options.asymmetric));
+  if (options.magnitude && (options.true_sequential || options.asymmetric > 0))
+    throw argument_error(std::string(options.true_sequential ? "true_sequential" : "asymmetric") +
+                         ": would be ignored with magnitude, which reads no calibration text");
+  const bool asymmetric = options.asymmetric > 0;
+  std::vector<detail::CalibrationStage> stages{{0, 3}};
+  if (options.true_sequential) stages = {{0, 0}, {1, 1}, {2, 2}, {3, 3}};
+
   // The work in units of one forward pass of one layer over all windows.
-  const double total = double(2 * layers);
+  const double total = double(index_t(stages.size() + 1) * layers);
   double done = 0;
   const auto advance = [&](double units) {
     done += units;
@@ -167,77 +193,119 @@ Statistics compress_model(OptModel<B, S>& model, const CalibrationWindows& windo
   const index_t seqlen = windows.seqlen, count = options.magnitude ? 0 : windows.count();
   const index_t batch = std::max<index_t>(1, batch_tokens / std::max<index_t>(1, seqlen));
   OptWorkspace<B, S> workspace;
-  typename B::template matrix<S> hidden;     // (windows * seqlen, hidden)
+  typename B::template matrix<S> hidden;        // (windows * seqlen, hidden)
+  typename B::template matrix<S> dense_hidden;  // the same in the dense model, when asymmetric
   typename B::template matrix<T> converted;  // (out, in) of the linear at work
   if (count > 0)
     embed(model,
           std::span<const std::int32_t>(windows.ids.data(), std::size_t(count * seqlen)), seqlen,
           workspace, hidden);
-  // Runs pass(rows of hidden, windows) over all batches.
+  if (asymmetric) dense_hidden = hidden;
+  // Runs pass(rows of hidden, rows of dense_hidden or none, windows) over all batches.
   const auto for_each_batch = [&](const auto& pass) {
     for (index_t first = 0; first < count; first += batch) {
       const index_t size = std::min(batch, count - first);
-      pass(hidden.view().block(first * seqlen, 0, size * seqlen, hidden.cols()), size);
+      const auto rows_of = [&](auto& states) {
+        return states.view().block(first * seqlen, 0, size * seqlen, hidden.cols());
+      };
+      pass(rows_of(hidden), asymmetric ? rows_of(dense_hidden) : MatrixView<S>{}, size);
       advance(double(size) / double(count));
     }
   };
+  std::array<typename B::template matrix<S>, 4> dense_inputs;  // of a batch, (tokens, in)
 
   Statistics statistics;
   for (index_t i = 0; i < layers; ++i) {
     auto& layer = model.layers[std::size_t(i)];
     const auto linears = layer.linears();
-    std::array<bool, 4> needed{};
-    for (std::size_t l = 0; l < linears.size(); ++l)
-      if (selected(i, *linears[l])) needed[std::size_t(detail::input_of_linear[l])] = true;
-    const bool any = needed[0] || needed[1] || needed[2] || needed[3];
+    std::optional<OptLayer<B, S>> dense;  // the layer as it was
+    if (asymmetric) dense = layer;
 
-    std::vector<Calibration<B, T>> calibrations;
-    for (const std::size_t l : {0, 3, 4, 5}) {
-      const index_t in = linears[l]->weight.cols();
-      const bool identity = options.magnitude && needed[std::size_t(detail::input_of_linear[l])];
-      calibrations.push_back(identity ? detail::identity_calibration<B, T>(in)
-                                      : Calibration<B, T>(in));
-    }
-    if (any && count > 0) {
-      for_each_batch([&](MatrixView<S> states, index_t size) {
-        const auto tap = [&](LayerInput input, MatrixView<const S> X) {
-          if (needed[std::size_t(input)]) calibrations[std::size_t(input)].add(X, size);
-        };
-        forward_layer(model, layer, states, seqlen, workspace, tap, LayerRun::inputs_only);
-      });
-    } else {
-      advance(1);
-    }
-
-    Factor<B, T> factor;
-    int factored = -1;
-    for (std::size_t l = 0; l < linears.size(); ++l) {
-      Linear<B, S>& linear = *linears[l];
-      if (!selected(i, linear)) continue;
-      const int input = detail::input_of_linear[l];
-      const Calibration<B, T>& calibration = calibrations[std::size_t(input)];
-      try {
-        if (factored != input) factor = solver.prepare(calibration);
-        factored = input;
-        auto solved = solver.solve(detail::dense_weights(linear, converted), calibration, factor);
-        statistics.layers.push_back(
-            layer_statistics(linear.name, solved, 8 * dtype_bytes(linear.dtype)));
-        detail::replace_weights(linear, std::move(solved));
-      } catch (const non_finite_error& e) {
-        throw non_finite_error(linear.name + ": " + e.what(), e.row(), e.column());
-      } catch (const argument_error& e) {
-        throw argument_error(linear.name + ": " + e.what());
-      } catch (const factorization_error& e) {
-        throw factorization_error(linear.name + ": " + e.what());
-      } catch (const invariant_error& e) {
-        throw invariant_error(e.condition(), linear.name + ": " + e.detail());
+    for (const detail::CalibrationStage& stage : stages) {
+      std::array<bool, 4> needed{};
+      int last = -1;
+      for (std::size_t l = 0; l < linears.size(); ++l) {
+        const int input = detail::input_of_linear[l];
+        if (!stage.holds(input) || !selected(i, *linears[l])) continue;
+        needed[std::size_t(input)] = true;
+        last = std::max(last, input);
       }
-      if (progress.linear_done) progress.linear_done(statistics.layers.back());
+      if (last < 0) {
+        advance(1);
+        continue;
+      }
+
+      std::array<std::optional<Calibration<B, T>>, 4> calibrations;
+      std::array<std::optional<InputDrift<B, T>>, 4> drifts;
+      for (const std::size_t l : {0, 3, 4, 5}) {
+        const std::size_t input = std::size_t(detail::input_of_linear[l]);
+        if (!needed[input]) continue;
+        const index_t in = linears[l]->weight.cols();
+        if (options.magnitude)
+          calibrations[input] = detail::identity_calibration<B, T>(in);
+        else
+          calibrations[input].emplace(in);
+        if (asymmetric) drifts[input].emplace(in);
+      }
+      if (options.magnitude) advance(1);
+      for_each_batch([&](MatrixView<S> states, MatrixView<S> dense_states, index_t size) {
+        const LayerRun run = detail::run_to_input[std::size_t(last)];
+        if (asymmetric) {
+          const auto keep = [&](LayerInput input, MatrixView<const S> X) {
+            if (!needed[std::size_t(input)]) return;
+            auto& kept = dense_inputs[std::size_t(input)];
+            kept.resize(X.rows, X.cols);
+            B::copy(X, kept.view());
+          };
+          forward_layer(model, *dense, dense_states, seqlen, workspace, keep, run);
+        }
+        const auto tap = [&](LayerInput input, MatrixView<const S> X) {
+          const std::size_t at = std::size_t(input);
+          if (!needed[at]) return;
+          calibrations[at]->add(X, size);
+          if (asymmetric) drifts[at]->add(detail::as_const(dense_inputs[at].view()), X);
+        };
+        forward_layer(model, layer, states, seqlen, workspace, tap, run);
+      });
+
+      Factor<B, T> factor;
+      int factored = -1;
+      for (std::size_t l = 0; l < linears.size(); ++l) {
+        Linear<B, S>& linear = *linears[l];
+        const int input = detail::input_of_linear[l];
+        if (!stage.holds(input) || !selected(i, linear)) continue;
+        const Calibration<B, T>& calibration = *calibrations[std::size_t(input)];
+        try {
+          if (factored != input) factor = solver.prepare(calibration);
+          factored = input;
+          MatrixView<const T> weights = detail::dense_weights(linear, converted);
+          typename B::template matrix<T> corrected;  // (out, in)
+          if (asymmetric) {
+            corrected = corrected_weights<B, T>(weights, *drifts[std::size_t(input)], calibration,
+                                                factor, options.asymmetric);
+            weights = corrected.view();
+          }
+          auto solved = solver.solve(weights, calibration, factor);
+          statistics.layers.push_back(
+              layer_statistics(linear.name, solved, 8 * dtype_bytes(linear.dtype)));
+          detail::replace_weights(linear, std::move(solved));
+        } catch (const non_finite_error& e) {
+          throw non_finite_error(linear.name + ": " + e.what(), e.row(), e.column());
+        } catch (const argument_error& e) {
+          throw argument_error(linear.name + ": " + e.what());
+        } catch (const factorization_error& e) {
+          throw factorization_error(linear.name + ": " + e.what());
+        } catch (const invariant_error& e) {
+          throw invariant_error(e.condition(), linear.name + ": " + e.detail());
+        }
+        if (progress.linear_done) progress.linear_done(statistics.layers.back());
+      }
     }
     // The last layer's output calibrates nothing.
     if (i + 1 < layers && count > 0)
-      for_each_batch([&](MatrixView<S> states, index_t) {
+      for_each_batch([&](MatrixView<S> states, MatrixView<S> dense_states, index_t) {
         forward_layer(model, layer, states, seqlen, workspace);
+        if (asymmetric) forward_layer(model, *dense, dense_states, seqlen, workspace);
       });
     else
       advance(1);

@@ -150,9 +150,6 @@ struct ClosedLoss {
   }
 };
 
-template <class T>
-MatrixView<const T> as_const(MatrixView<T> v) { return v; }
-
 /// Conditions 2 and 3 of the shapes: one width within 2..8 per channel, one grid per row or per row
 /// and width, every column on the grid of its width. Returns the widths by row or by grid.
 template <class B, class T>
