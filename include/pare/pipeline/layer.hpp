@@ -69,7 +69,7 @@ double stored_bits(const CompressedLayer<B, T>& layer, const WeightCounts& count
     sparse += weights;
   double bits = layer.pruned() ? std::min(counts.bits, sparse) : counts.bits;
   bits += 24.0 * double(layer.grids.scale.rows() * layer.grids.scale.cols());
-  if (!layer.scores.empty()) bits += 8.0 * double(layer.bits.size());
+  if (layer.mixed_widths) bits += 8.0 * double(layer.bits.size());
   return bits;
 }
 

@@ -81,14 +81,34 @@ constexpr bool check_fixed() {
 
 }  // namespace detail
 
+/// In a policy's place: nothing is chosen, the widths are given to the solver's solve().
+struct Assigned {};
+
+namespace detail {
+
+/// The policy of MixedPrecision and what stands beside it; always true.
+template <class Policy, class... Fixed>
+constexpr bool check_mixed() {
+  if constexpr (std::is_same_v<Policy, Assigned>) {
+    static_assert(sizeof...(Fixed) == 0,
+                  "pare: MixedPrecision<Assigned, ...> with Tiers or TargetAverageBits: the widths "
+                  "are given to solve(), nothing is left to choose; write "
+                  "MixedPrecision<Assigned>");
+    return true;
+  } else {
+    return check_policy<Policy>() && check_fixed<Fixed...>();
+  }
+}
+
+}  // namespace detail
+
 /// One bit width per channel, chosen by a policy from the channels' scores.
-/// @tparam Policy  models AllocationPolicy
+/// @tparam Policy  models AllocationPolicy, or Assigned: the widths are given to solve()
 /// @tparam Fixed   Tiers<...> and TargetAverageBits<...> where they are known at compile time;
 ///                 otherwise they are options of the solver
 template <class Policy, class... Fixed>
 struct MixedPrecision {
-  static_assert(detail::check_policy<Policy>());
-  static_assert(detail::check_fixed<Fixed...>());
+  static_assert(detail::check_mixed<Policy, Fixed...>());
   using policy = Policy;
   using tiers = typename detail::FirstOf<void, detail::IsTiers, Fixed...>::type;
   using target = typename detail::FirstOf<void, detail::IsTarget, Fixed...>::type;
@@ -112,6 +132,15 @@ template <class T>
 using IsQuantizer = std::bool_constant<is_quantizer<T>>;
 template <class T>
 using IsMixed = std::bool_constant<is_mixed<T>>;
+
+template <class T>
+inline constexpr bool is_assigned = false;
+template <class... Fixed>
+inline constexpr bool is_assigned<MixedPrecision<Assigned, Fixed...>> = true;
+template <class T>
+inline constexpr bool has_static_width = false;
+template <int Bits>
+inline constexpr bool has_static_width<UniformQuantizer<Bits>> = Bits != dynamic;
 
 /// Stands for MixedPrecision where there is none.
 struct NoMixedPrecision {
@@ -164,6 +193,10 @@ constexpr bool check_compression() {
                     "pare: MixedPrecision<...> without a BaseQuantizer: bits would be chosen and "
                     "nothing rounded; write Compression<Pattern, BaseQuantizer, "
                     "MixedPrecision<Policy>>");
+      static_assert(quantizers != 1 || mixed != 1 || !(has_static_width<Options> || ...) ||
+                        !(is_assigned<Options> || ...),
+                    "pare: MixedPrecision<Assigned> with a static width: the widths are given to "
+                    "solve(), the quantizer's would be ignored; write BaseQuantizer");
       static_assert(quantizers > 0 || mixed > 0 || !dense,
                     "pare: Compression<Dense> without a quantizer: there is nothing to do; write "
                     "Compression<Dense, BaseQuantizer> or a sparsity pattern");
@@ -187,6 +220,7 @@ struct Compression {
   static constexpr bool prunes = !std::is_same_v<pattern, Dense>;
   static constexpr bool quantizes = !std::is_void_v<quantizer>;
   static constexpr bool mixed = !std::is_void_v<policy>;
+  static constexpr bool assigned = std::is_same_v<policy, Assigned>;
 };
 
 namespace detail {

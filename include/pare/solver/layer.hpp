@@ -22,7 +22,8 @@ struct CompressedLayer {
   } grids;                                 ///< empty without a quantizer
   ChannelAxis axis = ChannelAxis::output;
   std::vector<std::uint8_t> bits;  ///< width per channel of `axis`; empty without a quantizer
-  std::vector<double> scores;      ///< importance per channel; empty without MixedPrecision
+  bool mixed_widths = false;       ///< every channel has its own width, to be stored with it
+  std::vector<double> scores;      ///< importance per channel; empty unless a policy used it
   std::vector<index_t> order;      ///< input visited at each position
   index_t block_size = 0;          ///< columns per block in force
   int zeros = 0, group = 0;        ///< n:m in force, 0 without

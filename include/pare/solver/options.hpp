@@ -15,6 +15,7 @@ struct SolverOptions {
   std::optional<double> sparsity = {};             ///< Unstructured: share of weights zeroed, [0, 1)
   std::optional<int> zeros = {};                   ///< NofM<>: weights zeroed per group
   std::optional<int> group = {};                   ///< NofM<>: consecutive inputs per group
+  // With MixedPrecision<Assigned> these three stay unset.
   std::optional<int> bits = {};                    ///< BaseQuantizer: width, 2..8
   std::optional<double> target_average_bits = {};  ///< MixedPrecision: mean bits per channel
   std::optional<std::vector<int>> tiers = {};      ///< MixedPrecision: widths; {2,3,4,6,8} when unset
@@ -31,6 +32,12 @@ inline void require_unset(bool set, const char* option, const char* needs) {
   if (set)
     throw argument_error(std::string(option) + ": the configuration has no " + needs +
                          ", the option would be ignored; leave it unset or add the " + needs);
+}
+
+inline void require_unassigned(bool set, const char* option) {
+  if (set)
+    throw argument_error(std::string(option) + ": with MixedPrecision<Assigned> the widths are "
+                         "given to solve(), the option would be ignored; leave it unset");
 }
 
 /// Throws argument_error unless the options fit the configuration; fills in static values.
@@ -62,7 +69,11 @@ SolverOptions validated(SolverOptions options) {
   } else {
     require_unset(options.zeros || options.group, "zeros, group", "NofM pattern");
   }
-  if constexpr (Config::quantizes) {
+  if constexpr (Config::assigned) {
+    require_unassigned(options.bits.has_value(), "bits");
+    require_unassigned(options.target_average_bits.has_value(), "target_average_bits");
+    require_unassigned(options.tiers.has_value(), "tiers");
+  } else if constexpr (Config::quantizes) {
     if constexpr (Config::quantizer::bits != dynamic) {
       if (options.bits && *options.bits != Config::quantizer::bits)
         throw argument_error("bits: the quantizer's width is static, leave it unset");
@@ -82,7 +93,7 @@ SolverOptions validated(SolverOptions options) {
                   "MixedPrecision");
     require_unset(options.tiers.has_value(), "tiers", "MixedPrecision");
     require_unset(options.axis != ChannelAxis::output, "axis", "MixedPrecision");
-  } else {
+  } else if constexpr (!Config::assigned) {
     using Fixed = typename Config::mixed_precision;
     if constexpr (!std::is_void_v<typename Fixed::tiers>) {
       const auto& values = Fixed::tiers::values;

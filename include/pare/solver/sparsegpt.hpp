@@ -8,6 +8,7 @@
 #include "pare/importance/scorer.hpp"
 #include "pare/quantization/fit.hpp"
 #include "pare/solver/layer.hpp"
+#include "pare/solver/misuse.hpp"
 #include "pare/solver/options.hpp"
 #include "pare/solver/order.hpp"
 #include "pare/solver/sweep.hpp"
@@ -39,33 +40,6 @@ struct ScatterColumns {
   PARE_HOST_DEVICE void operator()(index_t r, index_t p) const { to(r, order[p]) = from(r, p); }
 };
 
-template <class>
-inline constexpr bool never = false;
-template <class T>
-inline constexpr bool is_calibration = false;
-template <class B, class T>
-inline constexpr bool is_calibration<Calibration<B, T>> = true;
-
-/// Says why a calibration does not fit a solver; never compiles.
-template <class Given, class Expected>
-[[noreturn]] void refuse_calibration() {
-  static_assert(is_calibration<Given>,
-                "pare: solve(W, calibration) with something that is not a Calibration: the "
-                "solver needs H of the linear's inputs; write Calibration<B, T> and add() "
-                "activations, or Calibration<B, T>::from_hessian(H)");
-  if constexpr (is_calibration<Given>) {
-    constexpr bool same_backend =
-        std::same_as<typename Given::backend_type, typename Expected::backend_type>;
-    static_assert(same_backend,
-                  "pare: a Calibration of another backend than the solver's: their memories "
-                  "differ; write Calibration<B, T> with the B of SparseGPTSolver<Config, B, T>");
-    static_assert(!same_backend ||
-                      std::same_as<typename Given::scalar_type, typename Expected::scalar_type>,
-                  "pare: a Calibration of another scalar than the solver's: H would have to be "
-                  "converted; write Calibration<B, T> with the T of SparseGPTSolver<Config, B, T>");
-  }
-}
-
 }  // namespace detail
 
 /// Solves linears: prune, quantize, feed every error forward to the columns not yet visited.
@@ -88,7 +62,8 @@ class SparseGPTSolver {
   /// @throws argument_error or unattainable_error naming the option that does not fit
   explicit SparseGPTSolver(SolverOptions options)
       : options_(detail::validated<Config>(std::move(options))) {
-    if constexpr (Config::mixed) allocator();  // an unattainable target ends here, before any work
+    if constexpr (Config::mixed && !Config::assigned)
+      allocator();  // an unattainable target ends here, before any work
   }
 
   /// Factors the Hessian for linears that share their inputs (q, k and v, for instance).
@@ -110,19 +85,84 @@ class SparseGPTSolver {
   ///         argument_error (inputs not divisible by the group),
   ///         factorization_error, invariant_error
   Layer solve(MatrixView<const T> W, const Calibration<B, T>& calibration) {
-    require_inputs(W, calibration.in_features());
-    return solve(W, calibration, prepare(calibration));
+    if constexpr (detail::check_widths<Config, false>()) {
+      require_inputs(W, calibration.in_features());
+      return solve(W, calibration, prepare(calibration));
+    }
   }
 
   /// The same with a factor from prepare(), which may serve several linears.
   Layer solve(MatrixView<const T> W, const Calibration<B, T>& calibration,
               const Factor<B, T>& prepared) {
+    if constexpr (detail::check_widths<Config, false>())
+      return solve_all(W, calibration, prepared, {});
+  }
+
+  /// The same with MixedPrecision<Assigned>.
+  /// @param bits  a width within 2..8 for every channel of options().axis
+  /// @throws argument_error naming the channel whose width is none
+  Layer solve(MatrixView<const T> W, const Calibration<B, T>& calibration,
+              const Factor<B, T>& prepared, std::span<const std::uint8_t> bits) {
+    if constexpr (detail::check_widths<Config, true>())
+      return solve_all(W, calibration, prepared, bits);
+  }
+
+  /// What does not fit the solver's backend and scalar ends here, with a message.
+  template <class Given, class... Factors>
+    requires(!std::convertible_to<const Given&, const Calibration<B, T>&>)
+  Layer solve(MatrixView<const T>, const Given&, const Factors&...) {
+    detail::refuse_calibration<Given, Calibration<B, T>>();
+  }
+  template <class Given>
+    requires(!std::convertible_to<const Given&, const Calibration<B, T>&>)
+  Factor<B, T> prepare(const Given&) const {
+    detail::refuse_calibration<Given, Calibration<B, T>>();
+  }
+  template <class Given, class... Widths>
+    requires(!std::convertible_to<const Given&, const Factor<B, T>&>)
+  Layer solve(MatrixView<const T>, const Calibration<B, T>&, const Given&, const Widths&...) {
+    static_assert(detail::never<Given>,
+                  "pare: solve(W, calibration, factor) with a factor of another backend or scalar, "
+                  "or none: U belongs to one solver's kind; write the result of the solver's "
+                  "prepare()");
+  }
+  template <class Given>
+    requires(!std::convertible_to<const Given&, std::span<const std::uint8_t>>)
+  Layer solve(MatrixView<const T>, const Calibration<B, T>&, const Factor<B, T>&, const Given&) {
+    static_assert(detail::never<Given>,
+                  "pare: solve(W, calibration, factor, bits) with bits that are not bytes side by "
+                  "side: one width per channel is expected; write std::vector<std::uint8_t>");
+  }
+  template <class Weights, class Given, class... Factors>
+    requires(!std::convertible_to<const Weights&, MatrixView<const T>>)
+  Layer solve(const Weights&, const Given&, const Factors&...) {
+    static_assert(detail::never<Weights>,
+                  "pare: solve(W, ...) with weights that are not of the solver's scalar: W is "
+                  "expected as a view of (out, in) numbers; write MatrixView<const T> with the T "
+                  "of SparseGPTSolver<Config, B, T>");
+  }
+
+  const SolverOptions& options() const { return options_; }
+
+ private:
+  using Pattern = typename Config::pattern;
+  static constexpr MaskSource mask_source = is_n_of_m<Pattern> ? MaskSource::groups
+                                            : is_unstructured<Pattern> ? MaskSource::given
+                                                                       : MaskSource::none;
+
+  /// @param bits  the widths with MixedPrecision<Assigned>, otherwise empty
+  Layer solve_all(MatrixView<const T> W, const Calibration<B, T>& calibration,
+                  const Factor<B, T>& prepared, std::span<const std::uint8_t> bits) {
     const auto start = std::chrono::steady_clock::now();
     require_inputs(W, calibration.in_features());
     require_shape("factor (in, in)", {W.cols, W.cols},
                   {prepared.upper.rows(), prepared.upper.cols()});
+    if constexpr (Config::assigned) require_widths(bits, input_channels() ? W.cols : W.rows);
     Layer layer = blank(W);
-    if constexpr (Config::quantizes) choose_bits(layer, W, calibration, prepared);
+    if constexpr (Config::assigned)
+      layer.bits.assign(bits.begin(), bits.end());
+    else if constexpr (Config::quantizes)
+      choose_bits(layer, W, calibration, prepared);
 
     Factor<B, T> reordered;
     const Factor<B, T>* factor = &prepared;
@@ -160,42 +200,6 @@ class SparseGPTSolver {
     return layer;
   }
 
-  /// What does not fit the solver's backend and scalar ends here, with a message.
-  template <class Given, class... Factors>
-    requires(!std::convertible_to<const Given&, const Calibration<B, T>&>)
-  Layer solve(MatrixView<const T>, const Given&, const Factors&...) {
-    detail::refuse_calibration<Given, Calibration<B, T>>();
-  }
-  template <class Given>
-    requires(!std::convertible_to<const Given&, const Calibration<B, T>&>)
-  Factor<B, T> prepare(const Given&) const {
-    detail::refuse_calibration<Given, Calibration<B, T>>();
-  }
-  template <class Given>
-    requires(!std::convertible_to<const Given&, const Factor<B, T>&>)
-  Layer solve(MatrixView<const T>, const Calibration<B, T>&, const Given&) {
-    static_assert(detail::never<Given>,
-                  "pare: solve(W, calibration, factor) with a factor of another backend or scalar, "
-                  "or none: U belongs to one solver's kind; write the result of the solver's "
-                  "prepare()");
-  }
-  template <class Weights, class Given, class... Factors>
-    requires(!std::convertible_to<const Weights&, MatrixView<const T>>)
-  Layer solve(const Weights&, const Given&, const Factors&...) {
-    static_assert(detail::never<Weights>,
-                  "pare: solve(W, ...) with weights that are not of the solver's scalar: W is "
-                  "expected as a view of (out, in) numbers; write MatrixView<const T> with the T "
-                  "of SparseGPTSolver<Config, B, T>");
-  }
-
-  const SolverOptions& options() const { return options_; }
-
- private:
-  using Pattern = typename Config::pattern;
-  static constexpr MaskSource mask_source = is_n_of_m<Pattern> ? MaskSource::groups
-                                            : is_unstructured<Pattern> ? MaskSource::given
-                                                                       : MaskSource::none;
-
   bool input_channels() const { return Config::mixed && options_.axis == ChannelAxis::input; }
 
   /// Inputs that must stay neighbours: the n:m group, otherwise 1.
@@ -221,9 +225,20 @@ class SparseGPTSolver {
     require_finite<B, T>("weights (out, in)", W);
   }
 
+  static void require_widths(std::span<const std::uint8_t> bits, index_t channels) {
+    if (index_t(bits.size()) != channels)
+      throw shape_error("bits: expected one width for each of " + std::to_string(channels) +
+                        " channels, got " + std::to_string(bits.size()));
+    for (std::size_t c = 0; c < bits.size(); ++c)
+      if (bits[c] < min_bits || bits[c] > max_bits)
+        throw argument_error("bits: expected widths within 2..8, got " + std::to_string(bits[c]) +
+                             " for channel " + std::to_string(c));
+  }
+
   Layer blank(MatrixView<const T> W) const {
     Layer layer;
     layer.axis = options_.axis;
+    layer.mixed_widths = Config::mixed;
     const index_t group = group_of(W.cols);
     // A group must not straddle two blocks; for n:m the block size changes no result.
     layer.block_size = std::max(group, options_.block_size - options_.block_size % group);

@@ -1,0 +1,13 @@
+#include "pare/backend/reference.hpp"
+#include "pare/solver/sparsegpt.hpp"
+using namespace pare;
+using B = backend::Reference;
+using Config = Compression<Dense, BaseQuantizer, MixedPrecision<Assigned>>;
+auto compress(SparseGPTSolver<Config, B, float>& solver, MatrixView<const float> W,
+              const Calibration<B, float>& inputs, std::span<const std::uint8_t> bits) {
+#ifdef PARE_MISUSE
+  return solver.solve(W, inputs);
+#else
+  return solver.solve(W, inputs, solver.prepare(inputs), bits);
+#endif
+}

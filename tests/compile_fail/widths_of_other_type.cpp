@@ -1,0 +1,15 @@
+#include "pare/backend/reference.hpp"
+#include "pare/solver/sparsegpt.hpp"
+using namespace pare;
+using B = backend::Reference;
+using Config = Compression<Dense, BaseQuantizer, MixedPrecision<Assigned>>;
+#ifdef PARE_MISUSE
+using Widths = std::vector<int>;
+#else
+using Widths = std::vector<std::uint8_t>;
+#endif
+auto compress(SparseGPTSolver<Config, B, float>& solver, MatrixView<const float> W,
+              const Calibration<B, float>& inputs, const Factor<B, float>& factor,
+              const Widths& bits) {
+  return solver.solve(W, inputs, factor, bits);
+}
