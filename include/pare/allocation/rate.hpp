@@ -1,0 +1,265 @@
+// Rate-distortion allocation: widths for the channels of one linear or of many under one budget.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <numeric>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "pare/core/error.hpp"
+#include "pare/core/matrix.hpp"
+
+namespace pare {
+
+/// One way to store a linear, with one sparsity pattern for instance: what every width of every
+/// channel costs and loses. The tables are (channels, widths), row-major.
+struct RateMode {
+  double fixed_bits = 0;           ///< bits spent whatever the widths
+  std::vector<int> widths;         ///< in bits, strictly increasing
+  std::vector<double> cost;        ///< bits that a channel takes at a width, rising with the width
+  std::vector<double> distortion;  ///< loss of a channel at a width, any unit, >= 0; need not fall
+
+  std::size_t channels() const { return widths.empty() ? 0 : cost.size() / widths.size(); }
+};
+
+/// The ways to store one linear; one of them is chosen.
+struct RateGroup {
+  std::vector<RateMode> modes;
+};
+
+/// What was chosen, and how much better a choice could be at most.
+struct RatePlan {
+  struct Choice {
+    std::size_t mode = 0;
+    std::vector<std::uint8_t> bits;  ///< width per channel
+  };
+  std::vector<Choice> groups;
+  double bits = 0;        ///< spent, <= budget
+  double distortion = 0;  ///< of this choice
+  double bound = 0;       ///< no choice within the budget has less (Lagrangian dual)
+
+  double gap() const { return distortion - bound; }
+};
+
+namespace detail {
+
+inline void require_rates(std::span<const RateGroup> groups) {
+  const auto fail = [](std::size_t group, std::size_t mode, const std::string& what) {
+    throw argument_error("groups: mode " + std::to_string(mode) + " of group " +
+                         std::to_string(group) + ": " + what);
+  };
+  if (groups.empty()) throw argument_error("groups: expected at least one, got none");
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    if (groups[g].modes.empty())
+      throw argument_error("groups: group " + std::to_string(g) + ": expected at least one mode");
+    for (std::size_t m = 0; m < groups[g].modes.size(); ++m) {
+      const RateMode& mode = groups[g].modes[m];
+      const std::size_t levels = mode.widths.size();
+      if (levels == 0) fail(g, m, "expected at least one width");
+      for (std::size_t k = 1; k < levels; ++k)
+        if (mode.widths[k] <= mode.widths[k - 1]) fail(g, m, "widths: expected rising ones");
+      if (mode.cost.empty() || mode.cost.size() % levels != 0 ||
+          mode.cost.size() != mode.distortion.size())
+        fail(g, m, "cost and distortion: expected (channels, " + std::to_string(levels) +
+                       ") numbers each, got " + std::to_string(mode.cost.size()) + " and " +
+                       std::to_string(mode.distortion.size()));
+      if (mode.channels() !=
+          groups[g].modes.front().channels())
+        fail(g, m, "expected as many channels as mode 0");
+      if (!(mode.fixed_bits >= 0) || !std::isfinite(mode.fixed_bits))
+        fail(g, m, "fixed_bits: expected a number >= 0, got " + std::to_string(mode.fixed_bits));
+      for (std::size_t i = 0; i < mode.cost.size(); ++i) {
+        const bool rises = i % levels == 0 ? mode.cost[i] >= 0 : mode.cost[i] > mode.cost[i - 1];
+        if (!rises || !std::isfinite(mode.cost[i]))
+          fail(g, m, "cost: expected finite numbers >= 0 that rise with the width, got " +
+                         std::to_string(mode.cost[i]) + " for channel " +
+                         std::to_string(i / levels));
+        if (!(mode.distortion[i] >= 0) || !std::isfinite(mode.distortion[i]))
+          fail(g, m, "distortion: expected finite numbers >= 0, got " +
+                         std::to_string(mode.distortion[i]) + " for channel " +
+                         std::to_string(i / levels));
+      }
+    }
+  }
+}
+
+/// Width index per channel of every group, and its mode.
+struct RateState {
+  std::vector<std::size_t> mode;
+  std::vector<std::vector<std::uint8_t>> level;
+  double bits = 0, distortion = 0;
+};
+
+/// The choice that minimises distortion + price * bits, for price = infinity bits alone; ties go to
+/// fewer bits, then to the earlier mode. `dual` receives the minimum.
+inline RateState best_at_price(std::span<const RateGroup> groups, double price, double& dual) {
+  RateState state;
+  const bool bits_alone = std::isinf(price);
+  dual = 0;
+  std::vector<std::uint8_t> level;
+  for (const RateGroup& group : groups) {
+    double best = std::numeric_limits<double>::infinity(), best_bits = 0, best_distortion = 0;
+    std::size_t best_mode = 0;
+    std::vector<std::uint8_t> best_level;
+    for (std::size_t m = 0; m < group.modes.size(); ++m) {
+      const RateMode& mode = group.modes[m];
+      const std::size_t levels = mode.widths.size(), channels = mode.channels();
+      level.assign(channels, 0);
+      double bits = mode.fixed_bits, distortion = 0;
+      for (std::size_t c = 0; c < channels; ++c) {
+        const double* cost = mode.cost.data() + c * levels;
+        const double* loss = mode.distortion.data() + c * levels;
+        std::size_t at = 0;
+        if (!bits_alone)
+          for (std::size_t k = 1; k < levels; ++k)
+            if (loss[k] + price * cost[k] < loss[at] + price * cost[at]) at = k;
+        level[c] = std::uint8_t(at);
+        bits += cost[at];
+        distortion += loss[at];
+      }
+      const double total = bits_alone ? bits : distortion + price * bits;
+      if (total < best || (total == best && bits < best_bits)) {
+        best = total;
+        best_bits = bits;
+        best_distortion = distortion;
+        best_mode = m;
+        best_level = level;
+      }
+    }
+    dual += best;
+    state.bits += best_bits;
+    state.distortion += best_distortion;
+    state.mode.push_back(best_mode);
+    state.level.push_back(std::move(best_level));
+  }
+  return state;
+}
+
+/// Spends what is left of the budget on wider channels, the best gain per bit first, until no step
+/// that gains fits any more.
+inline void spend_rest(std::span<const RateGroup> groups, RateState& state, double budget) {
+  struct Step {
+    double gain;  ///< distortion per bit
+    std::uint32_t group, channel;
+    std::uint8_t level;
+  };
+  std::vector<Step> steps;
+  while (true) {
+    steps.clear();
+    const double left = budget - state.bits;
+    for (std::size_t g = 0; g < groups.size(); ++g) {
+      const RateMode& mode = groups[g].modes[state.mode[g]];
+      const std::size_t levels = mode.widths.size();
+      for (std::size_t c = 0; c < mode.channels(); ++c) {
+        const double* cost = mode.cost.data() + c * levels;
+        const double* loss = mode.distortion.data() + c * levels;
+        const std::size_t from = state.level[g][c];
+        Step best{0, std::uint32_t(g), std::uint32_t(c), 0};
+        for (std::size_t k = from + 1; k < levels && cost[k] - cost[from] <= left; ++k) {
+          const double gain = (loss[from] - loss[k]) / (cost[k] - cost[from]);
+          if (gain > best.gain) best.gain = gain, best.level = std::uint8_t(k);
+        }
+        if (best.gain > 0) steps.push_back(best);
+      }
+    }
+    if (steps.empty()) return;
+    std::stable_sort(steps.begin(), steps.end(),
+                     [](const Step& a, const Step& b) { return a.gain > b.gain; });
+    for (const Step& step : steps) {
+      const RateMode& mode = groups[step.group].modes[state.mode[step.group]];
+      const std::size_t row = step.channel * mode.widths.size();
+      std::uint8_t& level = state.level[step.group][step.channel];
+      const double cost = mode.cost[row + step.level] - mode.cost[row + level];
+      if (state.bits + cost > budget) continue;
+      state.bits += cost;
+      state.distortion += mode.distortion[row + step.level] - mode.distortion[row + level];
+      level = step.level;
+    }
+  }
+}
+
+}  // namespace detail
+
+/// Chooses a mode for every group and a width for every channel: the least distortion within a
+/// budget of bits.
+///
+/// Reverse water-filling: at a price per bit every channel takes its own best width and every group
+/// its best mode, which is optimal for the bits this spends; the price is bisected to the lowest
+/// that keeps the budget. What is left goes to single channels by gain per bit, so that the
+/// remainder is smaller than any step up that would gain. Ties go to fewer bits and to the lower
+/// index; scaling all distortions by a power of two changes nothing.
+/// @param groups       linears, or one; modes of a group have the same channels
+/// @param budget_bits  bits for all of them, everything counted that their costs count
+/// @return             the choice and the bound of its optimality
+/// @throws argument_error naming the group and mode whose tables do not fit, unattainable_error with
+///         the least that is needed
+/// Source: Shoham & Gersho 1988 for the Lagrangian; Cover & Thomas, section 10.3.3, for reverse
+/// water-filling.
+inline RatePlan allocate_rates(std::span<const RateGroup> groups, double budget_bits) {
+  detail::require_rates(groups);
+  const double budget = budget_bits * (1 + 1e-12);  // sums of costs are rounded
+  double dual = 0;
+  const detail::RateState least =
+      detail::best_at_price(groups, std::numeric_limits<double>::infinity(), dual);
+  if (!(least.bits <= budget))
+    throw unattainable_error("budget_bits: expected at least " + std::to_string(least.bits) +
+                             ", which the narrowest choice takes, got " +
+                             std::to_string(budget_bits));
+  detail::RateState state = detail::best_at_price(groups, 0, dual);
+  double bound = dual;
+  if (state.bits > budget) {
+    // A price above which every channel is at its narrowest: the steepest step there is.
+    double high = 0;
+    for (const RateGroup& group : groups)
+      for (const RateMode& mode : group.modes) {
+        const std::size_t levels = mode.widths.size();
+        double most = 0;
+        for (std::size_t i = 0; i < mode.cost.size(); ++i) {
+          most += mode.distortion[i];
+          if (i % levels == 0) continue;
+          high = std::max(high, (mode.distortion[i - i % levels] + mode.distortion[i]) /
+                                    (mode.cost[i] - mode.cost[i - 1]));
+        }
+        high = std::max(high, most);
+      }
+    double low = 0;
+    high = std::max(high, std::numeric_limits<double>::min());
+    state = least;
+    for (int i = 0; i < 400; ++i) {
+      const double price = low > 0 ? std::sqrt(low) * std::sqrt(high) : high * 0x1p-8;
+      if (!(price > low && price < high) || (low > 0 && high / low < 1 + 1e-14)) break;
+      const detail::RateState tried = detail::best_at_price(groups, price, dual);
+      bound = std::max(bound, dual - price * budget);
+      if (tried.bits <= budget) {
+        high = price;
+        state = tried;
+      } else {
+        low = price;
+      }
+    }
+  }
+  detail::spend_rest(groups, state, budget);
+
+  RatePlan plan;
+  plan.bits = state.bits;
+  plan.bound = bound;
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    const RateMode& mode = groups[g].modes[state.mode[g]];
+    RatePlan::Choice choice{state.mode[g], {}};
+    for (std::size_t c = 0; c < mode.channels(); ++c) {
+      const std::size_t level = state.level[g][c];
+      choice.bits.push_back(std::uint8_t(mode.widths[level]));
+      plan.distortion += mode.distortion[c * mode.widths.size() + level];
+    }
+    plan.groups.push_back(std::move(choice));
+  }
+  // Equal but for rounding where the choice is optimal.
+  plan.bound = std::min(plan.bound, plan.distortion);
+  return plan;
+}
+
+}  // namespace pare
