@@ -107,3 +107,101 @@ BOOST_AUTO_TEST_CASE(options_that_assigned_widths_would_ignore_are_refused) {
   BOOST_TEST(contains(refusal({.tiers = {{2, 3}}}), "tiers: with MixedPrecision<Assigned>"));
   BOOST_TEST(contains(refusal({.sparsity = 0.5}), "sparsity: the configuration has no"));
 }
+
+// ---------------------------------------------------------------- the distortion objective
+
+namespace {
+
+using RoundDistortion = Compression<Dense, BaseQuantizer, MixedPrecision<Budget, GridDistortion>>;
+using JointDistortion =
+    Compression<Unstructured, BaseQuantizer, MixedPrecision<Budget, GridDistortion>>;
+using RankDistortion = Compression<Dense, BaseQuantizer, MixedPrecision<Quantile, GridDistortion>>;
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(distortion_is_the_sum_over_a_channel, C, Cases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  const index_t rows = 21, cols = 136;
+  const Data<B, T> data(Problem{rows, cols, {3}, 93});
+  const auto factor = factorize(data.calibration);
+  const std::vector<int> widths{2, 5, 8};
+  Matrix<std::uint8_t> mask(rows, cols);
+  for (index_t i = 0; i < mask.size(); ++i) mask.data()[i] = i % 3 == 1;
+  const auto on_mask = upload<B>(mask);
+  for (const bool clip_search : {false, true})
+    for (const bool masked : {false, true}) {
+      const ScoringInput<B, T> input{data.weights.view(), data.calibration, factor, 4,
+                                     {.clip_search = clip_search}};
+      std::vector<double> by_row(std::size_t(rows * 3)), by_column(std::size_t(cols * 3));
+      for (index_t i = 0; i < rows; ++i)
+        for (std::size_t k = 0; k < 3; ++k) {
+          const Grid<T> grid =
+              fit_grid(data.W.view().row(i), cols, widths[k], {.clip_search = clip_search});
+          for (index_t j = 0; j < cols; ++j) {
+            if (j == 3) continue;  // dead: nothing is lost there
+            const double w = data.W(i, j), u = factor.upper_diagonal[std::size_t(j)];
+            const double q = masked && mask(i, j) != 0
+                                 ? 0
+                                 : double(round_to_grid(data.W(i, j), grid.scale, grid.zero,
+                                                        grid.top));
+            by_row[std::size_t(i) * 3 + k] += (w - q) * (w - q) / (u * u);
+            by_column[std::size_t(j) * 3 + k] += (w - q) * (w - q) / (u * u);
+          }
+        }
+      const MatrixView<const std::uint8_t> none;
+      const auto compare = [&](ChannelAxis axis, const std::vector<double>& expected) {
+        const auto got = channel_distortion(
+            input, axis, widths, masked ? detail::as_const(on_mask.view()) : none);
+        BOOST_REQUIRE_EQUAL(got.size(), expected.size());
+        for (std::size_t i = 0; i < got.size(); ++i)
+          // A code on the border of two may differ by the grid's last digit.
+          BOOST_TEST(relative_difference(got[i], expected[i]) < 1e-3, to_string(axis) << " " << i);
+      };
+      compare(ChannelAxis::output, by_row);
+      compare(ChannelAxis::input, by_column);
+      BOOST_CHECK_THROW(channel_distortion(input, ChannelAxis::output, std::vector<int>{9}),
+                        argument_error);
+      const auto small = upload<B>(Matrix<std::uint8_t>(rows, cols - 1));
+      BOOST_CHECK_THROW(
+          channel_distortion(input, ChannelAxis::output, widths, detail::as_const(small.view())),
+          shape_error);
+    }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(budget_spends_along_the_curves_of_distortion, C, Cases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  // Rows of very different size, so that there is something to gain.
+  Problem problem{40, 136, {3}, 94};
+  Data<B, T> data(problem);
+  Matrix<T> W = data.W;
+  Random random(9);
+  for (index_t i = 0; i < W.rows(); ++i) {
+    const T size = T(std::exp(random.normal()));
+    for (index_t j = 0; j < W.cols(); ++j) W(i, j) *= size;
+  }
+  const auto weights = upload<B>(W);
+  const auto loss = [&]<class Config>(std::type_identity<Config>, SolverOptions options) {
+    SparseGPTSolver<Config, B, T> solver(options);
+    const auto layer = solver.solve(weights.view(), data.calibration);
+    double mean = 0;
+    for (const std::uint8_t b : layer.bits) mean += double(b) / double(layer.bits.size());
+    BOOST_TEST(mean <= 3 + 1e-9);
+    if (Config::mixed) BOOST_TEST(layer.scores.size() == layer.bits.size());
+    return layer.loss;
+  };
+  using std::type_identity;
+  const double uniform = loss(type_identity<Round>{}, {.bits = 3});
+  const SolverOptions mixed{.bits = 3, .target_average_bits = 3.0};
+  BOOST_TEST(loss(type_identity<RoundDistortion>{}, mixed) < 0.7 * uniform);
+  BOOST_TEST(loss(type_identity<RankDistortion>{}, mixed) > 0);
+  SolverOptions by_input = mixed;
+  by_input.axis = ChannelAxis::input;
+  BOOST_TEST(loss(type_identity<RoundDistortion>{}, by_input) > 0);
+
+  const double pruned = loss(type_identity<Joint>{}, {.sparsity = 0.5, .bits = 3});
+  SolverOptions joint = mixed;
+  joint.sparsity = 0.5;
+  BOOST_TEST(loss(type_identity<JointDistortion>{}, joint) < pruned);
+}

@@ -40,6 +40,24 @@ using IsTiers = std::bool_constant<is_tiers<T>>;
 template <class T>
 using IsTarget = std::bool_constant<is_target<T>>;
 
+}  // namespace detail
+
+/// Objective of MixedPrecision: a policy sees the five-signal score of every channel.
+struct FiveSignals {};
+
+/// Objective of MixedPrecision: a policy sees what rounding loses, by grid and factor
+/// (channel_distortion). Budget then spends bits along the channels' own curves, of which a score
+/// knows one point; other policies rank channels by their loss at the base width.
+struct GridDistortion {};
+
+namespace detail {
+
+template <class T>
+inline constexpr bool is_objective =
+    std::is_same_v<T, FiveSignals> || std::is_same_v<T, GridDistortion>;
+template <class T>
+using IsObjective = std::bool_constant<is_objective<T>>;
+
 /// The first of a list that satisfies a predicate, or Default.
 template <class Default, template <class> class Predicate, class... Options>
 struct FirstOf {
@@ -54,17 +72,17 @@ struct FirstOf<Default, Predicate, Head, Tail...> {
 /// The static arguments of MixedPrecision; always true. One message per misuse.
 template <class... Fixed>
 constexpr bool check_fixed() {
-  constexpr bool known = ((is_tiers<Fixed> || is_target<Fixed>) && ...);
+  constexpr bool known = ((is_tiers<Fixed> || is_target<Fixed> || is_objective<Fixed>) && ...);
   static_assert(known,
                 "pare: MixedPrecision<Policy, ...>: an argument is neither Tiers nor "
-                "TargetAverageBits; write for instance MixedPrecision<Budget, Tiers<2, 3, 4>, "
-                "TargetAverageBits<5, 2>>");
+                "TargetAverageBits nor an objective; write for instance MixedPrecision<Budget, "
+                "GridDistortion, Tiers<2, 3, 4>, TargetAverageBits<5, 2>>");
   if constexpr (known && (0 + ... + sizeof(Fixed)) > 0) {  // sizeof: every argument checks itself
     constexpr int tiers = (int(is_tiers<Fixed>) + ...), targets = (int(is_target<Fixed>) + ...);
-    constexpr bool once = tiers <= 1 && targets <= 1;
+    constexpr bool once = tiers <= 1 && targets <= 1 && (int(is_objective<Fixed>) + ...) <= 1;
     static_assert(once,
-                  "pare: MixedPrecision<Policy, ...> with two Tiers or two TargetAverageBits: "
-                  "only one can be in force; write one of each");
+                  "pare: MixedPrecision<Policy, ...> with two Tiers, two TargetAverageBits or two "
+                  "objectives: only one can be in force; write one of each");
     if constexpr (once && targets == 1) {
       using Target = typename FirstOf<void, IsTarget, Fixed...>::type;
       using Widths = typename FirstOf<DefaultTiers, IsTiers, Fixed...>::type;
@@ -91,8 +109,8 @@ template <class Policy, class... Fixed>
 constexpr bool check_mixed() {
   if constexpr (std::is_same_v<Policy, Assigned>) {
     static_assert(sizeof...(Fixed) == 0,
-                  "pare: MixedPrecision<Assigned, ...> with Tiers or TargetAverageBits: the widths "
-                  "are given to solve(), nothing is left to choose; write "
+                  "pare: MixedPrecision<Assigned, ...> with Tiers, TargetAverageBits or an "
+                  "objective: the widths are given to solve(), nothing is left to choose; write "
                   "MixedPrecision<Assigned>");
     return true;
   } else {
@@ -102,16 +120,18 @@ constexpr bool check_mixed() {
 
 }  // namespace detail
 
-/// One bit width per channel, chosen by a policy from the channels' scores.
+/// One bit width per channel, chosen by a policy from what an objective says of the channels.
 /// @tparam Policy  models AllocationPolicy, or Assigned: the widths are given to solve()
-/// @tparam Fixed   Tiers<...> and TargetAverageBits<...> where they are known at compile time;
-///                 otherwise they are options of the solver
+/// @tparam Fixed   an objective, FiveSignals unless it is named; Tiers<...> and
+///                 TargetAverageBits<...> where they are known at compile time, otherwise they are
+///                 options of the solver
 template <class Policy, class... Fixed>
 struct MixedPrecision {
   static_assert(detail::check_mixed<Policy, Fixed...>());
   using policy = Policy;
   using tiers = typename detail::FirstOf<void, detail::IsTiers, Fixed...>::type;
   using target = typename detail::FirstOf<void, detail::IsTarget, Fixed...>::type;
+  using objective = typename detail::FirstOf<FiveSignals, detail::IsObjective, Fixed...>::type;
 };
 
 namespace detail {
@@ -147,6 +167,7 @@ struct NoMixedPrecision {
   using policy = void;
   using tiers = void;
   using target = void;
+  using objective = void;
 };
 
 /// Whether every type of a list differs from the others.

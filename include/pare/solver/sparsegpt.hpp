@@ -5,6 +5,8 @@
 #include <utility>
 
 #include "pare/allocation/allocator.hpp"
+#include "pare/allocation/rate.hpp"
+#include "pare/importance/distortion.hpp"
 #include "pare/importance/scorer.hpp"
 #include "pare/quantization/fit.hpp"
 #include "pare/solver/layer.hpp"
@@ -200,6 +202,9 @@ class SparseGPTSolver {
     return layer;
   }
 
+  static constexpr bool distortion_objective =
+      std::is_same_v<typename Config::mixed_precision::objective, GridDistortion>;
+
   bool input_channels() const { return Config::mixed && options_.axis == ChannelAxis::input; }
 
   /// Inputs that must stay neighbours: the n:m group, otherwise 1.
@@ -258,7 +263,10 @@ class SparseGPTSolver {
 
   void choose_bits(Layer& layer, MatrixView<const T> W, const Calibration<B, T>& calibration,
                    const Factor<B, T>& factor) const {
-    if constexpr (Config::mixed) {
+    if constexpr (Config::mixed && distortion_objective) {
+      const ScoringInput<B, T> input{W, calibration, factor, *options_.bits, options_.grid};
+      choose_by_distortion(layer, input);
+    } else if constexpr (Config::mixed) {
       // Without clip search: a score ranks rows, and the search would cost as much as the solve.
       const ScoringInput<B, T> input{W, calibration, factor, *options_.bits,
                                      {.symmetric = options_.grid.symmetric}};
@@ -269,6 +277,40 @@ class SparseGPTSolver {
       layer.bits = allocator().allocate(layer.scores).bits;
     } else {
       layer.bits.assign(std::size_t(W.rows), std::uint8_t(*options_.bits));
+    }
+  }
+
+  /// The loss at the base width ranks channels; Budget spends along the whole curves. Weights that
+  /// a one-shot mask would prune count as lost.
+  void choose_by_distortion(Layer& layer, const ScoringInput<B, T>& input) const {
+    const index_t rows = input.weights.rows, cols = input.weights.cols;
+    typename B::template matrix<std::uint8_t> mask;  // (out, in), or empty
+    if constexpr (mask_source != MaskSource::none) {
+      const double share = mask_source == MaskSource::groups
+                               ? double(*options_.zeros) / double(*options_.group)
+                               : layer.sparsity;
+      mask.resize(rows, cols);
+      const std::vector<double> u = input_signal::Hessian{}(input);
+      const auto divisor = detail::to_backend<B>(std::vector<T>(u.begin(), u.end()));
+      B::select_smallest(input.weights, detail::as_const(divisor.view()),
+                         pruned_count(share, rows * cols), mask.view());
+    }
+    const auto distortion = [&](std::span<const int> widths) {
+      return channel_distortion(input, options_.axis, widths, detail::as_const(mask.view()));
+    };
+    const std::vector<int> base{input.bits};
+    layer.scores = distortion(base);
+    if constexpr (std::is_same_v<typename Config::policy, Budget>) {
+      RateMode mode;
+      mode.widths = options_.tiers.value_or(default_tiers());
+      mode.distortion = distortion(mode.widths);
+      for (std::size_t c = 0; c < layer.scores.size(); ++c)
+        mode.cost.insert(mode.cost.end(), mode.widths.begin(), mode.widths.end());
+      const double budget = *options_.target_average_bits * double(layer.scores.size());
+      const RateGroup group{{std::move(mode)}};
+      layer.bits = allocate_rates(std::span(&group, 1), budget).groups.front().bits;
+    } else {
+      layer.bits = allocator().allocate(layer.scores).bits;
     }
   }
 
