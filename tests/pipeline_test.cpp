@@ -4,7 +4,7 @@
 
 #include "model_support.hpp"
 #include "pare/model/opt_random.hpp"
-#include "pare/pipeline/compress.hpp"
+#include "pare/pipeline/sensitivity_json.hpp"
 
 using namespace pare;
 using namespace test;
@@ -153,4 +153,227 @@ BOOST_AUTO_TEST_CASE(options_that_cannot_be_met_are_refused) {
   magnitude.magnitude = true;
   BOOST_CHECK_THROW(compress_model<Config>(model, {}, magnitude), argument_error);
   BOOST_TEST(same_weights(model, before));
+}
+
+// ---------------------------------------------------------------- sensitivities and plans
+
+namespace {
+
+const std::vector<LinearPattern> three_patterns{
+    {}, {PatternKind::unstructured, 0.5, 0, 0}, {PatternKind::n_of_m, 0, 2, 4}};
+
+SensitivityOptions measuring(std::vector<LinearPattern> patterns = {LinearPattern{}}) {
+  SensitivityOptions options;
+  options.patterns = std::move(patterns);
+  options.divergence_windows = 4;
+  options.batch_tokens = 96;
+  return options;
+}
+
+double code_bits(const Statistics& statistics) { return *totals(statistics).average_bits; }
+
+double divergence_after(const Model& dense, const ModelPlan& plan,
+                        const CalibrationWindows& windows, ReferencePredictions<B, float>& from) {
+  Model model = dense;
+  compress_model(model, windows, {}, plan);
+  return from.divergence(model);
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(divergence_is_the_mean_of_kl) {
+  const Model dense = random_opt<B, float>(small_config(), 3);
+  const CalibrationWindows windows = random_windows(3, 7);
+  ReferencePredictions<B, float> reference(dense, windows.ids, 32);
+  BOOST_TEST(reference.divergence(dense) < 1e-10);
+  Model other = dense;
+  compress_model<Config>(other, windows, plain);
+  // By hand, in double.
+  const auto logits_of = [&](const Model& model) {
+    OptWorkspace<B, float> workspace;
+    const Matrix<float> hidden = states_of(model, windows);
+    Matrix<double> logits(hidden.rows(), 101);
+    head(model, hidden.view(), workspace, [&](index_t first, MatrixView<const float> chunk) {
+      for (index_t t = 0; t < chunk.rows; ++t)
+        for (index_t j = 0; j < 101; ++j) logits(first + t, j) = double(chunk(t, j));
+    });
+    for (index_t t = 0; t < logits.rows(); ++t) {
+      double sum = 0;
+      for (index_t j = 0; j < 101; ++j) sum += std::exp(logits(t, j));
+      for (index_t j = 0; j < 101; ++j) logits(t, j) -= std::log(sum);
+    }
+    return logits;
+  };
+  const Matrix<double> p = logits_of(dense), q = logits_of(other);
+  double expected = 0;
+  for (index_t i = 0; i < p.size(); ++i)
+    expected += std::exp(p.data()[i]) * (p.data()[i] - q.data()[i]) / double(p.rows());
+  BOOST_TEST(expected > 1e-6);
+  BOOST_TEST(relative_difference(reference.divergence(other), expected) < 1e-3);
+  // From a layer in the middle, for a model that is dense before it.
+  Model tail = dense;
+  tail.layers[2] = other.layers[2];
+  Matrix<float> states = states_of(dense, windows);
+  {
+    OptWorkspace<B, float> workspace;
+    embed(dense, std::span<const std::int32_t>(windows.ids), 32, workspace, states);
+    for (std::size_t l = 0; l < 2; ++l)
+      forward_layer(dense, dense.layers[l], states.view(), 32, workspace);
+  }
+  BOOST_TEST(reference.divergence(tail, 2, states.view()) == reference.divergence(tail));
+  BOOST_CHECK_THROW((ReferencePredictions<B, float>(dense, {}, 32)), argument_error);
+}
+
+BOOST_AUTO_TEST_CASE(sensitivities_leave_the_model_as_it_was) {
+  Model model = random_opt<B, float>(small_config(), 3);
+  const Model before = model;
+  const CalibrationWindows windows = random_windows(16, 1);
+  const Sensitivities s = measure_sensitivities(model, windows, measuring(three_patterns));
+  BOOST_TEST(same_weights(model, before));
+  BOOST_REQUIRE_EQUAL(s.linears.size(), 18u);
+  for (const LinearSensitivity& linear : s.linears) {
+    BOOST_REQUIRE_EQUAL(linear.modes.size(), 3u);
+    for (const ModeSensitivity& mode : linear.modes) {
+      BOOST_TEST(mode.kept.size() == std::size_t(linear.rows));
+      BOOST_TEST(mode.distortion.size() == std::size_t(5 * linear.rows));
+      BOOST_TEST(mode.divergence.at(3) > 1e-12);
+      double kept = 0;
+      for (const double share : mode.kept) kept += share / double(linear.rows);
+      BOOST_TEST(std::abs(kept - (mode.pattern.kind == PatternKind::dense ? 1 : 0.5)) < 1e-9);
+    }
+    BOOST_TEST(linear.modes[2].divergence.at(3) > linear.modes[0].divergence.at(3));
+  }
+  // What one of them says, by hand.
+  ReferencePredictions<B, float> reference(
+      before, std::span(windows.ids).first(4 * 32), 32);
+  Model one = before;
+  ModelCompressionOptions options{.solver = {.bits = 3}};
+  options.selection = {.first_layer = 1, .last_layer = 2, .name_part = "fc1"};
+  // The first layer stays dense, so that its linears read what they read in the dense model.
+  compress_model<Compression<Dense, BaseQuantizer>>(one, windows, options);
+  for (const LinearSensitivity& linear : s.linears)
+    if (linear.name == "layers.1.fc1")
+      BOOST_TEST(relative_difference(linear.modes[0].divergence.at(3),
+                                     reference.divergence(one)) < 1e-4);
+
+  const Sensitivities again = measure_sensitivities(model, windows, measuring(three_patterns));
+  BOOST_TEST(to_json(s) == to_json(again));
+  // When it ends early.
+  model.layers[2].fc2.weight(3, 5) = std::numeric_limits<float>::infinity();
+  Model broken = model;
+  BOOST_CHECK_THROW(measure_sensitivities(model, windows, measuring()), error);
+  BOOST_TEST(squared_distance(model.layers[1].fc1.weight, broken.layers[1].fc1.weight) == 0);
+}
+
+BOOST_AUTO_TEST_CASE(plans_keep_their_budget) {
+  const Model dense = random_opt<B, float>(small_config(), 3);
+  const CalibrationWindows windows = random_windows(16, 1);
+  Model model = dense;
+  const Sensitivities s = measure_sensitivities(model, windows, measuring());
+  const Sensitivities joint = measure_sensitivities(model, windows, measuring(three_patterns));
+  ReferencePredictions<B, float> reference(dense, windows.ids, 32);
+  for (const double target : {2.5, 3.0, 4.3}) {
+    for (const PlanScope scope : {PlanScope::layer, PlanScope::model})
+      for (const PlanObjective objective : {PlanObjective::distortion, PlanObjective::divergence}) {
+        const ModelPlan plan = plan_bits(s, {scope, objective, BudgetKind::code_bits, target});
+        Model compressed = dense;
+        const Statistics statistics = compress_model(compressed, windows, {}, plan);
+        BOOST_TEST(std::abs(code_bits(statistics) - plan.bits_per_weight) < 1e-9);
+        BOOST_TEST(code_bits(statistics) <= target + 1e-9);
+        BOOST_TEST(code_bits(statistics) > target - 0.02);
+        BOOST_TEST(plan.bound <= plan.predicted_loss);
+        BOOST_TEST(plan.predicted_loss <= *plan.uniform_loss * (1 + 1e-9));
+        BOOST_TEST(*plan.uniform_bits == int(target));
+        BOOST_TEST(!plan.uniform_kept);
+        if (scope == PlanScope::layer)
+          for (const LayerStatistics& layer : statistics.layers)
+            BOOST_TEST(*layer.average_bits <= target + 1e-9);
+      }
+    const ModelPlan stored =
+        plan_bits(s, {PlanScope::model, PlanObjective::divergence, BudgetKind::stored_bits, target + 1});
+    Model compressed = dense;
+    const double measured =
+        totals(compress_model(compressed, windows, {}, stored)).stored_bits_per_weight;
+    // Nothing is pruned: what is stored is known before.
+    BOOST_TEST(std::abs(measured - stored.bits_per_weight) < 1e-5);
+    BOOST_TEST(measured <= target + 1 + 1e-9);
+  }
+  const ModelPlan chosen = plan_bits(
+      joint, {PlanScope::model, PlanObjective::divergence, BudgetKind::stored_bits, 3.5});
+  Model compressed = dense;
+  const Statistics statistics = compress_model(compressed, windows, {}, chosen);
+  BOOST_TEST(totals(statistics).stored_bits_per_weight < 3.55);
+  BOOST_TEST(chosen.predicted_loss <=
+             plan_bits(s, {PlanScope::model, PlanObjective::divergence, BudgetKind::stored_bits, 3.5})
+                     .predicted_loss * (1 + 1e-9));
+  BOOST_CHECK_THROW(plan_bits(s, {.bits_per_weight = 1.9}), unattainable_error);
+  BOOST_CHECK_THROW(plan_bits({}, {.bits_per_weight = 3}), argument_error);
+  SensitivityOptions without = measuring();
+  without.divergence_widths = {};
+  const Sensitivities none = measure_sensitivities(model, windows, without);
+  BOOST_CHECK_THROW(plan_bits(none, {.bits_per_weight = 3}), argument_error);
+  BOOST_CHECK_NO_THROW(
+      plan_bits(none, {.objective = PlanObjective::distortion, .bits_per_weight = 3}));
+}
+
+BOOST_AUTO_TEST_CASE(a_plan_for_the_model_beats_uniform_widths) {
+  const Model dense = random_opt<B, float>(small_config(), 3);
+  const CalibrationWindows windows = random_windows(32, 1);
+  Model model = dense;
+  const Sensitivities s = measure_sensitivities(model, windows, measuring());
+  ReferencePredictions<B, float> reference(dense, windows.ids, 32);
+  ModelPlan uniform = plan_bits(s, {.bits_per_weight = 3});
+  for (LinearPlan& linear : uniform.linears) std::fill(linear.bits.begin(), linear.bits.end(), 3);
+  const double best = divergence_after(dense, plan_bits(s, {.bits_per_weight = 3}), windows, reference);
+  const double other = divergence_after(dense, uniform, windows, reference);
+  BOOST_TEST_MESSAGE("divergence " << best << ", uniform " << other);
+  BOOST_TEST(best < other);
+}
+
+BOOST_AUTO_TEST_CASE(sensitivities_survive_a_file) {
+  Model model = random_opt<B, float>(small_config(), 3);
+  const CalibrationWindows windows = random_windows(8, 1);
+  const SensitivityOptions options = measuring(three_patterns);
+  const Sensitivities s = measure_sensitivities(model, windows, options);
+  const std::string text = to_json(s).dump();
+  const Sensitivities read = sensitivities_of_json(text);
+  BOOST_TEST(to_json(read).dump() == text);
+  const std::uint64_t fingerprint = model_fingerprint(model);
+  BOOST_CHECK_NO_THROW(require_measured_for(read, fingerprint, windows, options));
+
+  const auto refusal = [&](std::uint64_t other_model, const CalibrationWindows& other_windows,
+                           const SensitivityOptions& other) {
+    return message_of<argument_error>(
+        [&] { require_measured_for(read, other_model, other_windows, other); });
+  };
+  BOOST_TEST(contains(refusal(fingerprint + 1, windows, options), "another model"));
+  CalibrationWindows moved = windows;
+  moved.ids[5] = (moved.ids[5] + 1) % 101;
+  BOOST_TEST(contains(refusal(fingerprint, moved, options), "another calibration text"));
+  BOOST_TEST(contains(refusal(fingerprint, random_windows(9, 1), options), "windows: expected 9"));
+  SensitivityOptions other = options;
+  other.solver.act_order = true;
+  BOOST_TEST(contains(refusal(fingerprint, windows, other), "another act_order"));
+  other = options;
+  other.solver.grid.clip_search = true;
+  BOOST_TEST(contains(refusal(fingerprint, windows, other), "clip_search"));
+  other = options;
+  other.patterns = {LinearPattern{}};
+  BOOST_TEST(contains(refusal(fingerprint, windows, other), "sparsity pattern"));
+  other = options;
+  other.divergence_widths = {2};
+  BOOST_TEST(contains(refusal(fingerprint, windows, other), "at 2 bits"));
+  model.layers[0].fc1.weight(0, 0) += 1;
+  BOOST_TEST(model_fingerprint(model) != fingerprint);
+
+  for (const auto& [from, to] : std::vector<std::pair<std::string, std::string>>{
+           {"\"version\":1", "\"version\":2"}, {"\"axis\":\"output\"", "\"axis\":\"depth\""},
+           {"\"rows\":48", "\"rows\":47"},     {"\"widths\":[2,", "\"widths\":[1,2,"},
+           {"\"damping\"", "\"dumping\""},     {"{\"version\"", "[\"version\""}}) {
+    std::string broken = text;
+    const std::size_t at = broken.find(from);
+    BOOST_REQUIRE(at != std::string::npos);
+    broken.replace(at, from.size(), to);
+    BOOST_CHECK_THROW(sensitivities_of_json(broken), format_error);
+  }
 }

@@ -182,6 +182,21 @@ inline void spend_rest(std::span<const RateGroup> groups, RateState& state, doub
   }
 }
 
+/// Makes every channel's curve fall strictly with the width, by next to nothing where it does not:
+/// then all of a budget is spent, to less than a step.
+/// @param distortion  (channels, levels), row-major
+inline void make_falling(std::vector<double>& distortion, std::size_t levels) {
+  double most = 0;
+  for (const double d : distortion) most = std::max(most, d);
+  const double step = std::max(1e-12 * most, 1e-300);
+  for (std::size_t begin = 0; begin < distortion.size(); begin += levels) {
+    for (std::size_t k = 1; k < levels; ++k)
+      distortion[begin + k] = std::min(distortion[begin + k], distortion[begin + k - 1]);
+    for (std::size_t k = 0; k < levels; ++k)
+      distortion[begin + k] += step * double(levels - 1 - k);
+  }
+}
+
 }  // namespace detail
 
 /// Chooses a mode for every group and a width for every channel: the least distortion within a

@@ -52,8 +52,8 @@ struct ScatterAdd {
 
 }  // namespace detail
 
-/// Streams the inputs of one linear in the dense model and in the compressed one, token by token the
-/// same text: sum (x_dense - x) x^T, in one pass.
+/// Streams the inputs of one linear in the dense model and in the compressed one, both reading the
+/// same tokens: sum (x_dense - x) x^T, in one pass.
 template <class B, class T>
 class InputDrift {
   static_assert(detail::check_backend<B, T>());

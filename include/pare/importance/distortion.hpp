@@ -10,7 +10,7 @@ namespace pare {
 
 namespace detail {
 
-/// What rounding w at row i and input j loses: squared, by 1 / U_jj^2. A pruned weight is lost whole.
+/// What rounding w at row i and input j loses: squared, over U_jj^2. A pruned weight is lost whole.
 template <class T>
 struct RoundingLoss {
   MatrixView<const T> weights;          // (out, in)

@@ -13,6 +13,7 @@
 #include "pare/core/scalar.hpp"
 #include "pare/model/opt.hpp"
 #include "pare/pipeline/layer.hpp"
+#include "pare/pipeline/pattern.hpp"
 
 namespace pare {
 
@@ -75,7 +76,7 @@ inline constexpr std::array<int, 6> input_of_linear{0, 0, 0, 1, 2, 3};
 inline constexpr std::array<LayerRun, 4> run_to_input{LayerRun::to_qkv, LayerRun::to_out_proj,
                                                       LayerRun::to_fc1, LayerRun::to_fc2};
 
-/// The linears of a layer that are calibrated in one pass: those that read inputs first <= i <= last.
+/// The linears of a layer that are calibrated in one pass: they read inputs first <= i <= last.
 struct CalibrationStage {
   int first, last;
   bool holds(int input) const { return input >= first && input <= last; }
@@ -131,30 +132,44 @@ Calibration<B, T> identity_calibration(index_t n) {
   return Calibration<B, T>::from_hessian(I.view());
 }
 
-}  // namespace detail
+/// Calls f(), putting a linear's name in front of what it throws.
+template <class F>
+void named(const std::string& name, const F& f) {
+  try {
+    f();
+  } catch (const non_finite_error& e) {
+    throw non_finite_error(name + ": " + e.what(), e.row(), e.column());
+  } catch (const argument_error& e) {
+    throw argument_error(name + ": " + e.what());
+  } catch (const factorization_error& e) {
+    throw factorization_error(name + ": " + e.what());
+  } catch (const invariant_error& e) {
+    throw invariant_error(e.condition(), name + ": " + e.detail());
+  }
+}
 
-/// Compresses the selected linears of a model in place.
-///
-/// Per decoder layer: its inputs are those of the already compressed layers before it, H of all
-/// six linears is accumulated, then all six are compressed; q, k and v share one H and one factor.
-/// With options.true_sequential each of the four inputs has its own pass.
-/// The solver computes in compute_scalar<S>, S being what the model is stored in. Whatever is
-/// thrown, every linear is then either as it was or compressed, never half of it.
-/// @param windows  calibration tokens; may be empty with options.magnitude
-/// @return         one entry per compressed linear, in the order of compression
-/// @throws argument_error when nothing is selected, there are no windows, an option is out of its
-///         range or would be ignored; what the solver throws, with the linear's name in front; invariant_error naming
-///         the linear unless every selected one is in the statistics once, with all its channels and
-///         the mean bits asked for
-template <class Config, class B, class S>
-Statistics compress_model(OptModel<B, S>& model, const CalibrationWindows& windows,
-                          const ModelCompressionOptions& options,
-                          const CompressionProgress& progress = {}) {
+/// Compresses every linear by one configuration.
+template <class Config, class B, class T>
+struct ConfiguredWork {
+  SparseGPTSolver<Config, B, T> solver;
+
+  /// Linears with equal patterns and inputs share a factor.
+  LinearPattern pattern(const std::string&) const { return {}; }
+  Factor<B, T> prepare(const std::string&, const Calibration<B, T>& calibration) const {
+    return solver.prepare(calibration);
+  }
+  CompressedLayer<B, T> solve(const std::string&, MatrixView<const T> W,
+                              const Calibration<B, T>& calibration, const Factor<B, T>& factor) {
+    return solver.solve(W, calibration, factor);
+  }
+};
+
+/// Compresses the linears of a model layer by layer; see compress_model. `work` solves them.
+template <class B, class S, class Work>
+Statistics compress_layers(OptModel<B, S>& model, const CalibrationWindows& windows,
+                           const ModelCompressionOptions& options,
+                           const CompressionProgress& progress, Work& work) {
   using T = compute_scalar<S>;
-  SolverOptions solver_options = options.solver;
-  if (options.magnitude) solver_options.block_size = std::numeric_limits<index_t>::max() / 2;
-  SparseGPTSolver<Config, B, T> solver(solver_options);
-
   const index_t layers = index_t(model.layers.size());
   const auto selected = [&](index_t i, const Linear<B, S>& linear) {
     return options.selection.selects(i, linear.name);
@@ -171,7 +186,6 @@ Statistics compress_model(OptModel<B, S>& model, const CalibrationWindows& windo
   const index_t batch_tokens = options.batch_tokens.value_or(detail::batch_tokens<B>);
   if (batch_tokens < 1)
     throw argument_error("batch_tokens: expected at least 1, got " + std::to_string(batch_tokens));
-
   if (!(options.asymmetric >= 0 && options.asymmetric <= 1))
     throw argument_error("asymmetric: expected a share within 0..1, got " +
                          std::to_string(options.asymmetric));
@@ -179,7 +193,7 @@ Statistics compress_model(OptModel<B, S>& model, const CalibrationWindows& windo
     throw argument_error(std::string(options.true_sequential ? "true_sequential" : "asymmetric") +
                          ": would be ignored with magnitude, which reads no calibration text");
   const bool asymmetric = options.asymmetric > 0;
-  std::vector<detail::CalibrationStage> stages{{0, 3}};
+  std::vector<CalibrationStage> stages{{0, 3}};
   if (options.true_sequential) stages = {{0, 0}, {1, 1}, {2, 2}, {3, 3}};
 
   // The work in units of one forward pass of one layer over all windows.
@@ -221,11 +235,11 @@ Statistics compress_model(OptModel<B, S>& model, const CalibrationWindows& windo
     std::optional<OptLayer<B, S>> dense;  // the layer as it was
     if (asymmetric) dense = layer;
 
-    for (const detail::CalibrationStage& stage : stages) {
+    for (const CalibrationStage& stage : stages) {
       std::array<bool, 4> needed{};
       int last = -1;
       for (std::size_t l = 0; l < linears.size(); ++l) {
-        const int input = detail::input_of_linear[l];
+        const int input = input_of_linear[l];
         if (!stage.holds(input) || !selected(i, *linears[l])) continue;
         needed[std::size_t(input)] = true;
         last = std::max(last, input);
@@ -238,18 +252,18 @@ Statistics compress_model(OptModel<B, S>& model, const CalibrationWindows& windo
       std::array<std::optional<Calibration<B, T>>, 4> calibrations;
       std::array<std::optional<InputDrift<B, T>>, 4> drifts;
       for (const std::size_t l : {0, 3, 4, 5}) {
-        const std::size_t input = std::size_t(detail::input_of_linear[l]);
+        const std::size_t input = std::size_t(input_of_linear[l]);
         if (!needed[input]) continue;
         const index_t in = linears[l]->weight.cols();
         if (options.magnitude)
-          calibrations[input] = detail::identity_calibration<B, T>(in);
+          calibrations[input] = identity_calibration<B, T>(in);
         else
           calibrations[input].emplace(in);
         if (asymmetric) drifts[input].emplace(in);
       }
       if (options.magnitude) advance(1);
       for_each_batch([&](MatrixView<S> states, MatrixView<S> dense_states, index_t size) {
-        const LayerRun run = detail::run_to_input[std::size_t(last)];
+        const LayerRun run = run_to_input[std::size_t(last)];
         if (asymmetric) {
           const auto keep = [&](LayerInput input, MatrixView<const S> X) {
             if (!needed[std::size_t(input)]) return;
@@ -263,41 +277,34 @@ Statistics compress_model(OptModel<B, S>& model, const CalibrationWindows& windo
           const std::size_t at = std::size_t(input);
           if (!needed[at]) return;
           calibrations[at]->add(X, size);
-          if (asymmetric) drifts[at]->add(detail::as_const(dense_inputs[at].view()), X);
+          if (asymmetric) drifts[at]->add(as_const(dense_inputs[at].view()), X);
         };
         forward_layer(model, layer, states, seqlen, workspace, tap, run);
       });
 
       Factor<B, T> factor;
-      int factored = -1;
+      std::pair<int, LinearPattern> factored{-1, {}};  // input and pattern of the factor
       for (std::size_t l = 0; l < linears.size(); ++l) {
         Linear<B, S>& linear = *linears[l];
-        const int input = detail::input_of_linear[l];
+        const int input = input_of_linear[l];
         if (!stage.holds(input) || !selected(i, linear)) continue;
         const Calibration<B, T>& calibration = *calibrations[std::size_t(input)];
-        try {
-          if (factored != input) factor = solver.prepare(calibration);
-          factored = input;
-          MatrixView<const T> weights = detail::dense_weights(linear, converted);
+        named(linear.name, [&] {
+          const std::pair needed_factor{input, work.pattern(linear.name)};
+          if (factored != needed_factor) factor = work.prepare(linear.name, calibration);
+          factored = needed_factor;
+          MatrixView<const T> weights = dense_weights(linear, converted);
           typename B::template matrix<T> corrected;  // (out, in)
           if (asymmetric) {
             corrected = corrected_weights<B, T>(weights, *drifts[std::size_t(input)], calibration,
                                                 factor, options.asymmetric);
             weights = corrected.view();
           }
-          auto solved = solver.solve(weights, calibration, factor);
+          auto solved = work.solve(linear.name, weights, calibration, factor);
           statistics.layers.push_back(
               layer_statistics(linear.name, solved, 8 * dtype_bytes(linear.dtype)));
-          detail::replace_weights(linear, std::move(solved));
-        } catch (const non_finite_error& e) {
-          throw non_finite_error(linear.name + ": " + e.what(), e.row(), e.column());
-        } catch (const argument_error& e) {
-          throw argument_error(linear.name + ": " + e.what());
-        } catch (const factorization_error& e) {
-          throw factorization_error(linear.name + ": " + e.what());
-        } catch (const invariant_error& e) {
-          throw invariant_error(e.condition(), linear.name + ": " + e.detail());
-        }
+          replace_weights(linear, std::move(solved));
+        });
         if (progress.linear_done) progress.linear_done(statistics.layers.back());
       }
     }
@@ -311,9 +318,36 @@ Statistics compress_model(OptModel<B, S>& model, const CalibrationWindows& windo
       advance(1);
   }
   require_layers(statistics, chosen);
+  return statistics;
+}
+
+}  // namespace detail
+
+/// Compresses the selected linears of a model in place.
+///
+/// Per decoder layer: its inputs are those of the already compressed layers before it, H of all
+/// six linears is accumulated, then all six are compressed; q, k and v share one H and one factor.
+/// With options.true_sequential each of the four inputs has its own pass.
+/// The solver computes in compute_scalar<S>, S being what the model is stored in. Whatever is
+/// thrown, every linear is then either as it was or compressed, never half of it.
+/// @param windows  calibration tokens; may be empty with options.magnitude
+/// @return         one entry per compressed linear, in the order of compression
+/// @throws argument_error when nothing is selected, there are no windows, an option is out of its
+///         range or would be ignored; what the solver throws, with the linear's name in front;
+///         invariant_error naming the linear unless every selected one is in the statistics once,
+///         with all its channels and the mean bits asked for
+template <class Config, class B, class S>
+Statistics compress_model(OptModel<B, S>& model, const CalibrationWindows& windows,
+                          const ModelCompressionOptions& options,
+                          const CompressionProgress& progress = {}) {
+  using T = compute_scalar<S>;
+  SolverOptions solver_options = options.solver;
+  if (options.magnitude) solver_options.block_size = std::numeric_limits<index_t>::max() / 2;
+  detail::ConfiguredWork<Config, B, T> work{SparseGPTSolver<Config, B, T>(solver_options)};
+  Statistics statistics = detail::compress_layers(model, windows, options, progress, work);
   require_counted(statistics, Config::quantizes);
   if constexpr (Config::quantizes) {
-    const SolverOptions& o = solver.options();
+    const SolverOptions& o = work.solver.options();
     const std::vector<int> tiers =
         Config::mixed ? o.tiers.value_or(default_tiers()) : std::vector<int>{*o.bits};
     for (const LayerStatistics& layer : statistics.layers)

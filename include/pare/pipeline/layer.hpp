@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "pare/pipeline/stored.hpp"
 #include "pare/report/statistics.hpp"
 #include "pare/solver/count.hpp"
 #include "pare/solver/sparsegpt.hpp"
@@ -15,13 +16,6 @@
 namespace pare {
 
 namespace detail {
-
-/// Bits of the index of which `zeros` of `group` weights are gone: ceil(log2(binomial)).
-inline double group_index_bits(int zeros, int group) {
-  double ways = 1;
-  for (int i = 1; i <= zeros; ++i) ways = ways * (group - zeros + i) / i;
-  return std::ceil(std::log2(ways) - 1e-9);
-}
 
 /// Sums over the weights of one linear.
 struct WeightCounts {
@@ -56,20 +50,21 @@ WeightCounts count_weights(const CompressedLayer<B, T>& layer, int dense_bits) {
   return sums;
 }
 
-/// Bits of one linear when packed: codes of the weights that stay, 24 bits per grid (float16 scale
-/// and integer zero), a mask or group indices, 8 bits of width per channel with mixed precision.
-/// Codes of all weights and no mask where that is smaller; zero is on every grid.
+/// Bits of one linear when packed: codes of the weights that stay, grids, a mask or group indices, a
+/// width per channel with mixed precision. Codes of all weights and no mask where that is smaller;
+/// zero is on every grid.
 template <class B, class T>
 double stored_bits(const CompressedLayer<B, T>& layer, const WeightCounts& counts) {
-  const double weights = double(layer.weights.size());
-  double sparse = counts.kept_bits;
-  if (layer.group > 0)
-    sparse += weights / layer.group * group_index_bits(layer.zeros, layer.group);
-  else
-    sparse += weights;
-  double bits = layer.pruned() ? std::min(counts.bits, sparse) : counts.bits;
-  bits += 24.0 * double(layer.grids.scale.rows() * layer.grids.scale.cols());
-  if (layer.mixed_widths) bits += 8.0 * double(layer.bits.size());
+  LinearPattern pattern;
+  if (layer.pruned())
+    pattern = {layer.group > 0 ? PatternKind::n_of_m : PatternKind::unstructured, layer.sparsity,
+               layer.zeros, layer.group};
+  double bits = counts.bits;
+  if (layer.pruned())
+    bits = std::min(bits, counts.kept_bits +
+                              stored_mask_bits(pattern, double(layer.weights.size())));
+  bits += stored_grid_bits * double(layer.grids.scale.rows() * layer.grids.scale.cols());
+  if (layer.mixed_widths) bits += stored_width_bits * double(layer.bits.size());
   return bits;
 }
 

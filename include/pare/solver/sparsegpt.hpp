@@ -304,6 +304,7 @@ class SparseGPTSolver {
       RateMode mode;
       mode.widths = options_.tiers.value_or(default_tiers());
       mode.distortion = distortion(mode.widths);
+      detail::make_falling(mode.distortion, mode.widths.size());
       for (std::size_t c = 0; c < layer.scores.size(); ++c)
         mode.cost.insert(mode.cost.end(), mode.widths.begin(), mode.widths.end());
       const double budget = *options_.target_average_bits * double(layer.scores.size());

@@ -1,0 +1,285 @@
+// A plan: a pattern and widths for every linear of a model, chosen from its sensitivities.
+#pragma once
+
+#include <cmath>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "pare/allocation/rate.hpp"
+#include "pare/pipeline/sensitivity.hpp"
+
+namespace pare {
+
+/// Who meets the budget: every linear by itself, or all of them together.
+enum class PlanScope : std::uint8_t { layer, model };
+
+/// What a plan makes small: the distortion by grid and factor, or that scaled for every linear to
+/// the divergence (KL) that it was measured to cause alone.
+enum class PlanObjective : std::uint8_t { distortion, divergence };
+
+/// What the budget counts: codes of all weights, or everything that is stored.
+enum class BudgetKind : std::uint8_t { code_bits, stored_bits };
+
+struct PlanOptions {
+  PlanScope scope = PlanScope::model;
+  PlanObjective objective = PlanObjective::divergence;
+  BudgetKind budget = BudgetKind::code_bits;
+  double bits_per_weight = 0;  ///< the target, mean over the weights
+};
+
+/// What is done to one linear.
+struct LinearPlan {
+  std::string name;
+  LinearPattern pattern;
+  std::vector<std::uint8_t> bits;  ///< width per channel
+};
+
+/// What is done to a model, and what is expected of it. Losses are in nats per token with the
+/// objective divergence, otherwise in the unit of H.
+struct ModelPlan {
+  std::vector<LinearPlan> linears;
+  ChannelAxis axis = ChannelAxis::output;
+  double bits_per_weight = 0;        ///< spent, as the budget counts, <= the target
+  double predicted_loss = 0;         ///< sum over all channels
+  double bound = 0;                  ///< no choice within the budget has less
+  std::optional<double> uniform_loss;  ///< predicted for uniform widths within the same budget
+  std::optional<int> uniform_bits;     ///< these; none when the narrowest do not fit
+  std::string uniform_pattern;         ///< and their pattern
+  bool uniform_kept = false;           ///< whether they were better, and are the plan
+};
+
+namespace detail {
+
+/// Divergence per unit of distortion at every width: measured there, or interpolated in the
+/// logarithm of the distortion; beyond the measured widths it stays as it is at the nearest.
+inline std::vector<double> divergence_scale(const ModeSensitivity& mode,
+                                            const std::vector<int>& widths) {
+  const std::size_t levels = widths.size();
+  std::vector<double> sums(levels, 0.0);
+  for (std::size_t i = 0; i < mode.distortion.size(); ++i) sums[i % levels] += mode.distortion[i];
+  struct Point {
+    double log_distortion, log_scale;
+  };
+  std::vector<Point> points;  // by falling distortion
+  for (const auto& [width, divergence] : mode.divergence) {
+    const auto found = std::find(widths.begin(), widths.end(), width);
+    if (found == widths.end())
+      throw argument_error("sensitivities: a divergence at " + std::to_string(width) +
+                           " bits, which is no width a plan may choose");
+    const double sum = sums[std::size_t(found - widths.begin())];
+    if (sum > 0 && divergence > 0)
+      points.push_back({std::log(sum), std::log(divergence / sum)});
+  }
+  std::vector<double> scale(levels, 0.0);  // of a linear that changes nothing
+  if (points.empty()) return scale;
+  std::sort(points.begin(), points.end(),
+            [](const Point& a, const Point& b) { return a.log_distortion > b.log_distortion; });
+  for (std::size_t k = 0; k < levels; ++k) {
+    const double x = sums[k] > 0 ? std::log(sums[k]) : points.back().log_distortion;
+    std::size_t p = 0;
+    while (p < points.size() && points[p].log_distortion > x) ++p;
+    if (p == 0 || p == points.size()) {
+      scale[k] = std::exp(points[p == 0 ? 0 : p - 1].log_scale);
+    } else {
+      const Point &a = points[p - 1], &b = points[p];
+      const double share = (a.log_distortion - x) / (a.log_distortion - b.log_distortion);
+      scale[k] = std::exp(a.log_scale + share * (b.log_scale - a.log_scale));
+    }
+  }
+  return scale;
+}
+
+/// What a linear costs and loses in every mode.
+inline RateGroup rates_of(const LinearSensitivity& linear, const Sensitivities& sensitivities,
+                          const PlanOptions& options) {
+  const std::vector<int>& widths = sensitivities.widths;
+  const std::size_t levels = widths.size();
+  const bool by_row = sensitivities.axis == ChannelAxis::output;
+  const double weights = double(linear.rows * linear.columns);
+  const double channel = double(by_row ? linear.columns : linear.rows);  // weights of one
+  RateGroup group;
+  for (const ModeSensitivity& measured : linear.modes) {
+    RateMode mode;
+    mode.widths = widths;
+    mode.distortion = measured.distortion;
+    if (options.objective == PlanObjective::divergence) {
+      if (measured.divergence.empty())
+        throw argument_error("sensitivities: " + linear.name +
+                             ": no divergence was measured; measure it, or plan by distortion");
+      const std::vector<double> scale = divergence_scale(measured, widths);
+      for (std::size_t i = 0; i < mode.distortion.size(); ++i)
+        mode.distortion[i] *= scale[i % levels];
+    }
+    make_falling(mode.distortion, levels);
+    const bool stored = options.budget == BudgetKind::stored_bits;
+    if (stored) {
+      mode.fixed_bits = stored_mask_bits(measured.pattern, weights);
+      if (!by_row) mode.fixed_bits += stored_grid_bits * double(linear.rows) * double(levels);
+    }
+    for (std::size_t i = 0; i < mode.distortion.size(); ++i) {
+      const double kept = stored ? channel * measured.kept[i / levels] : channel;
+      double cost = kept * widths[i % levels];
+      // The last term: a channel of which all is pruned must have a price too.
+      if (stored)
+        cost += stored_width_bits + (by_row ? stored_grid_bits : 0) + 1e-6 * double(i % levels);
+      mode.cost.push_back(cost);
+    }
+    group.modes.push_back(std::move(mode));
+  }
+  return group;
+}
+
+/// Loss and bits of a linear at one width.
+struct UniformRate {
+  double bits = 0, loss = 0;
+};
+
+inline UniformRate uniform_rate(const RateMode& mode, std::size_t level) {
+  UniformRate rate{mode.fixed_bits, 0};
+  for (std::size_t i = level; i < mode.cost.size(); i += mode.widths.size()) {
+    rate.bits += mode.cost[i];
+    rate.loss += mode.distortion[i];
+  }
+  return rate;
+}
+
+}  // namespace detail
+
+/// Chooses a pattern and widths for every linear of `sensitivities`, the least predicted loss within
+/// the budget; uniform widths within the same budget when these are predicted to lose less.
+///
+/// Losses of linears and channels are taken to add up. Deterministic.
+/// @throws argument_error when the sensitivities hold nothing or not what the objective needs,
+///         unattainable_error when no choice fits
+inline ModelPlan plan_bits(const Sensitivities& sensitivities, const PlanOptions& options) {
+  if (sensitivities.linears.empty())
+    throw argument_error("sensitivities: expected at least one linear, got none");
+  std::vector<RateGroup> groups;
+  std::vector<double> weights;
+  for (const LinearSensitivity& linear : sensitivities.linears) {
+    groups.push_back(detail::rates_of(linear, sensitivities, options));
+    weights.push_back(double(linear.rows * linear.columns));
+  }
+  const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
+
+  ModelPlan plan;
+  plan.axis = sensitivities.axis;
+  std::vector<RatePlan::Choice> choices;
+  double bits = 0;
+  const auto take = [&](const RatePlan& rates) {
+    choices.insert(choices.end(), rates.groups.begin(), rates.groups.end());
+    bits += rates.bits;
+    plan.predicted_loss += rates.distortion;
+    plan.bound += rates.bound;
+  };
+  if (options.scope == PlanScope::model) {
+    take(allocate_rates(groups, options.bits_per_weight * total));
+  } else {
+    for (std::size_t g = 0; g < groups.size(); ++g)
+      detail::named(sensitivities.linears[g].name, [&] {
+        take(allocate_rates(std::span(&groups[g], 1), options.bits_per_weight * weights[g]));
+      });
+  }
+  plan.bits_per_weight = bits / total;
+
+  // Uniform: one mode and one width for all linears, the best that fits.
+  std::size_t uniform_mode = 0, uniform_level = 0;
+  for (std::size_t m = 0; m < groups.front().modes.size(); ++m)
+    for (std::size_t k = 0; k < sensitivities.widths.size(); ++k) {
+      double spent = 0, loss = 0;
+      bool fits = true;
+      for (std::size_t g = 0; g < groups.size(); ++g) {
+        const detail::UniformRate rate = detail::uniform_rate(groups[g].modes.at(m), k);
+        // One width for all is stored once.
+        const double widths = options.budget == BudgetKind::stored_bits
+                                  ? stored_width_bits * double(groups[g].modes[m].channels())
+                                  : 0;
+        spent += rate.bits - widths;
+        loss += rate.loss;
+        if (options.scope == PlanScope::layer)
+          fits = fits && rate.bits - widths <= options.bits_per_weight * weights[g] * (1 + 1e-9);
+      }
+      fits = fits && spent <= options.bits_per_weight * total * (1 + 1e-9);
+      if (!fits || (plan.uniform_loss && loss >= *plan.uniform_loss)) continue;
+      plan.uniform_loss = loss;
+      plan.uniform_bits = sensitivities.widths[k];
+      plan.uniform_pattern = to_string(sensitivities.linears.front().modes[m].pattern);
+      uniform_mode = m;
+      uniform_level = k;
+    }
+  plan.uniform_kept = plan.uniform_loss && *plan.uniform_loss < plan.predicted_loss;
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    const LinearSensitivity& linear = sensitivities.linears[g];
+    const std::size_t mode = plan.uniform_kept ? uniform_mode : choices[g].mode;
+    std::vector<std::uint8_t> widths = choices[g].bits;
+    if (plan.uniform_kept)
+      widths.assign(widths.size(), std::uint8_t(sensitivities.widths[uniform_level]));
+    plan.linears.push_back({linear.name, linear.modes[mode].pattern, std::move(widths)});
+  }
+  return plan;
+}
+
+namespace detail {
+
+/// Compresses every linear as a plan says.
+template <class B, class T>
+struct PlannedWork {
+  PlannedSolver<B, T> solver;
+  std::map<std::string, const LinearPlan*> linears;
+
+  const LinearPlan& of(const std::string& name) const {
+    const auto found = linears.find(name);
+    if (found == linears.end())
+      throw argument_error("plan: it says nothing of " + name + ", which is selected");
+    return *found->second;
+  }
+  LinearPattern pattern(const std::string& name) const { return of(name).pattern; }
+  Factor<B, T> prepare(const std::string& name, const Calibration<B, T>& calibration) const {
+    return solver.prepare(of(name).pattern, calibration);
+  }
+  CompressedLayer<B, T> solve(const std::string& name, MatrixView<const T> W,
+                              const Calibration<B, T>& calibration,
+                              const Factor<B, T>& factor) const {
+    return solver.solve(of(name).pattern, W, calibration, factor, of(name).bits);
+  }
+};
+
+}  // namespace detail
+
+/// Compresses a model as a plan says; otherwise as the other compress_model.
+/// @param options  options.solver: damping, block_size, act_order and grid; what the plan says must
+///                 be unset
+/// @throws also argument_error when the plan does not fit the model or the selection, or with
+///         options.magnitude; invariant_error when a linear's widths are not the plan's
+template <class B, class S>
+Statistics compress_model(OptModel<B, S>& model, const CalibrationWindows& windows,
+                          const ModelCompressionOptions& options, const ModelPlan& plan,
+                          const CompressionProgress& progress = {}) {
+  using T = compute_scalar<S>;
+  if (options.magnitude)
+    throw argument_error("magnitude: a plan calibrates, which magnitude pruning does not");
+  SolverOptions solver_options = options.solver;
+  solver_options.axis = plan.axis;
+  detail::PlannedWork<B, T> work{PlannedSolver<B, T>(solver_options), {}};
+  for (const LinearPlan& linear : plan.linears) work.linears[linear.name] = &linear;
+  for (index_t i = 0; i < index_t(model.layers.size()); ++i)
+    for (const auto* linear : model.layers[std::size_t(i)].linears())
+      if (options.selection.selects(i, linear->name)) work.of(linear->name);
+  Statistics statistics = detail::compress_layers(model, windows, options, progress, work);
+  require_counted(statistics, true);
+  if (statistics.layers.size() != plan.linears.size())
+    throw argument_error("plan: it has " + std::to_string(plan.linears.size()) +
+                         " linears, of which " + std::to_string(statistics.layers.size()) +
+                         " are selected");
+  for (const LayerStatistics& layer : statistics.layers) {
+    std::map<int, index_t> planned;
+    for (const std::uint8_t bits : work.of(layer.name).bits) ++planned[bits];
+    if (planned != layer.bits_histogram)
+      throw invariant_error(1, layer.name + ": the widths are not those of the plan");
+  }
+  return statistics;
+}
+
+}  // namespace pare

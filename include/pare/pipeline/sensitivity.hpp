@@ -1,0 +1,271 @@
+// How much each linear of a model suffers from rounding, measured on the dense model.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "pare/importance/distortion.hpp"
+#include "pare/model/divergence.hpp"
+#include "pare/pipeline/compress.hpp"
+
+namespace pare {
+
+/// One linear with one sparsity pattern.
+struct ModeSensitivity {
+  LinearPattern pattern;
+  std::vector<double> distortion;   ///< (channels, widths), row-major; see channel_distortion
+  std::vector<double> kept;         ///< share of each channel's weights that stay, (channels)
+  std::map<int, double> divergence; ///< by width of all channels: KL when this linear alone is
+                                    ///< compressed, nats per token; empty when not measured
+};
+
+struct LinearSensitivity {
+  std::string name;
+  index_t rows = 0, columns = 0;  ///< (out, in)
+  std::vector<ModeSensitivity> modes;
+};
+
+/// What to measure.
+struct SensitivityOptions {
+  SolverOptions solver = {};                 ///< axis, grid, damping, block_size, act_order
+  std::vector<LinearPattern> patterns = {LinearPattern{}};
+  std::vector<int> widths = {2, 3, 4, 6, 8};  ///< tiers that a plan may choose from, increasing
+  std::vector<int> divergence_widths = {3};   ///< where the KL is measured; empty: nowhere
+  /// Windows the KL is measured on, the first of the calibration text; none: as many as keep the
+  /// whole pass within one and a half plain compressions.
+  std::optional<index_t> divergence_windows = {};
+  LinearSelection selection = {};
+  std::optional<index_t> batch_tokens = {};  ///< as in ModelCompressionOptions
+};
+
+/// What measure_sensitivities found, and what it was measured with.
+struct Sensitivities {
+  std::vector<LinearSensitivity> linears;
+  std::vector<int> widths, divergence_widths;
+  ChannelAxis axis = ChannelAxis::output;
+  GridOptions grid = {};
+  double damping = 0;
+  index_t block_size = 0;
+  bool act_order = false;
+  index_t seqlen = 0, windows = 0, divergence_windows = 0;
+  std::uint64_t model = 0, text = 0;  ///< fingerprints of the weights and of the token ids
+};
+
+namespace detail {
+
+/// FNV-1a over the bytes of numbers.
+class Fingerprint {
+ public:
+  template <class U>
+  void add(const U* values, std::size_t count) {
+    const auto* bytes = reinterpret_cast<const unsigned char*>(values);
+    for (std::size_t i = 0; i < count * sizeof(U); ++i) {
+      hash_ ^= bytes[i];
+      hash_ *= 0x100000001b3u;
+    }
+  }
+  std::uint64_t value() const { return hash_; }
+
+ private:
+  std::uint64_t hash_ = 0xcbf29ce484222325u;
+};
+
+/// Windows for the KL: each evaluation of a linear runs the layers from its own on and the head.
+inline index_t affordable_windows(const OptConfig& config, index_t windows, std::size_t solves) {
+  const double h = double(config.hidden_size), layers = double(config.num_hidden_layers);
+  const double layer = 4 * h * h + 2 * h * double(config.ffn_dim);
+  const double head = double(config.vocab_size) * double(config.word_embed_proj_dim) / layer;
+  // A plain compression runs every layer twice; this pass once, which leaves 2 layers * windows. A
+  // quarter of that is left to the solves.
+  const double passes = 6 * double(solves) * ((layers + 1) / 2 + head);
+  return std::clamp<index_t>(index_t(1.5 * double(windows) / passes), 1, windows);
+}
+
+/// Share of every channel's weights that a mask (out, in) leaves.
+template <class B>
+std::vector<double> kept_shares(MatrixView<const std::uint8_t> mask, bool by_row) {
+  const Matrix<std::uint8_t> m = B::to_host(mask);
+  std::vector<double> shares(std::size_t(by_row ? m.rows() : m.cols()), 0.0);
+  const double share = 1 / double(by_row ? m.cols() : m.rows());
+  for (index_t i = 0; i < m.rows(); ++i)
+    for (index_t j = 0; j < m.cols(); ++j)
+      if (m(i, j) == 0) shares[std::size_t(by_row ? i : j)] += share;
+  return shares;
+}
+
+/// Calls f() when it goes.
+template <class F>
+class AtExit {
+ public:
+  explicit AtExit(F f) : f_(std::move(f)) {}
+  AtExit(const AtExit&) = delete;
+  ~AtExit() { f_(); }
+
+ private:
+  F f_;
+};
+
+}  // namespace detail
+
+/// Fingerprint of all linears' weights.
+template <class B, class S>
+std::uint64_t model_fingerprint(const OptModel<B, S>& model) {
+  detail::Fingerprint fingerprint;
+  for (const auto& layer : model.layers)
+    for (const auto* linear : layer.linears()) {
+      const Matrix<S> W = B::to_host(linear->weight.view());
+      fingerprint.add(W.data(), std::size_t(W.size()));
+    }
+  return fingerprint.value();
+}
+
+inline std::uint64_t text_fingerprint(const CalibrationWindows& windows) {
+  detail::Fingerprint fingerprint;
+  fingerprint.add(windows.ids.data(), windows.ids.size());
+  fingerprint.add(&windows.seqlen, 1);
+  return fingerprint.value();
+}
+
+/// Measures the selected linears of a dense model, one pass over the calibration text.
+///
+/// Per linear and pattern: the distortion of every channel at every width, and the divergence of the
+/// model's predictions when this linear alone is compressed, at options.divergence_widths. The model
+/// is as it was afterwards, whatever is thrown.
+/// @param model    dense; a linear's weights are replaced while its divergence is measured
+/// @param windows  calibration tokens, at least one window
+/// @param advanced told the share of linears done, 0..1; may be empty
+/// @throws argument_error naming an option that does not fit; what the solver throws
+template <class B, class S>
+Sensitivities measure_sensitivities(OptModel<B, S>& model, const CalibrationWindows& windows,
+                                    const SensitivityOptions& options,
+                                    const std::function<void(double)>& advanced = {}) {
+  using T = compute_scalar<S>;
+  if (windows.count() < 1)
+    throw argument_error("windows: expected at least one calibration window, got none");
+  if (options.patterns.empty())
+    throw argument_error("patterns: expected at least one, got none");
+  for (const auto* widths : {&options.widths, &options.divergence_widths})
+    for (std::size_t k = 0; k < widths->size(); ++k)
+      if ((*widths)[k] < min_bits || (*widths)[k] > max_bits ||
+          (k > 0 && (*widths)[k] <= (*widths)[k - 1]))
+        throw argument_error("widths: expected increasing numbers within 2..8");
+  if (options.widths.empty()) throw argument_error("widths: expected at least one, got none");
+  const PlannedSolver<B, T> solver(options.solver);
+  const index_t seqlen = windows.seqlen, count = windows.count();
+  const std::size_t evaluations = options.patterns.size() * options.divergence_widths.size();
+
+  Sensitivities result;
+  result.widths = options.widths;
+  result.divergence_widths = options.divergence_widths;
+  result.axis = options.solver.axis;
+  result.grid = options.solver.grid;
+  result.damping = options.solver.damping;
+  result.block_size = options.solver.block_size;
+  result.act_order = options.solver.act_order;
+  result.seqlen = seqlen;
+  result.windows = count;
+  if (evaluations > 0)
+    result.divergence_windows =
+        std::min(count, options.divergence_windows.value_or(
+                            detail::affordable_windows(model.config, count, evaluations)));
+  if (evaluations > 0 && result.divergence_windows < 1)
+    throw argument_error("divergence_windows: expected at least 1, got " +
+                         std::to_string(*options.divergence_windows));
+  result.model = model_fingerprint(model);
+  result.text = text_fingerprint(windows);
+
+  const std::span<const std::int32_t> ids(windows.ids.data(), std::size_t(count * seqlen));
+  OptWorkspace<B, S> workspace;
+  typename B::template matrix<S> hidden, start;  // (windows * seqlen, hidden), first of them
+  typename B::template matrix<T> converted;      // (out, in) of the linear at work
+  embed(model, ids, seqlen, workspace, hidden);
+  const index_t first_tokens = result.divergence_windows * seqlen;
+  std::optional<ReferencePredictions<B, S>> reference;
+  if (evaluations > 0) reference.emplace(model, ids.first(std::size_t(first_tokens)), seqlen);
+
+  const index_t layers = index_t(model.layers.size());
+  const index_t batch_tokens = options.batch_tokens.value_or(detail::batch_tokens<B>);
+  const index_t batch = std::max<index_t>(1, batch_tokens / seqlen);
+  for (index_t i = 0; i < layers; ++i) {
+    auto& layer = model.layers[std::size_t(i)];
+    const auto linears = layer.linears();
+    std::array<std::optional<Calibration<B, T>>, 4> calibrations;
+    for (std::size_t l = 0; l < linears.size(); ++l)
+      if (options.selection.selects(i, linears[l]->name))
+        calibrations[std::size_t(detail::input_of_linear[l])].emplace(linears[l]->weight.cols());
+    if (first_tokens > 0) {
+      start.resize(first_tokens, hidden.cols());
+      B::copy(detail::as_const(hidden.view()).block(0, 0, first_tokens, hidden.cols()),
+              start.view());
+    }
+    for (index_t first = 0; first < count; first += batch) {
+      const index_t size = std::min(batch, count - first);
+      const auto tap = [&](LayerInput input, MatrixView<const S> X) {
+        if (calibrations[std::size_t(input)]) calibrations[std::size_t(input)]->add(X, size);
+      };
+      forward_layer(model, layer,
+                    hidden.view().block(first * seqlen, 0, size * seqlen, hidden.cols()), seqlen,
+                    workspace, tap, i + 1 < layers ? LayerRun::whole : LayerRun::to_fc2);
+    }
+
+    Factor<B, T> factor;
+    std::pair<int, LinearPattern> factored{-1, {}};
+    for (std::size_t l = 0; l < linears.size(); ++l) {
+      Linear<B, S>& linear = *linears[l];
+      if (!options.selection.selects(i, linear.name)) continue;
+      const int input = detail::input_of_linear[l];
+      const Calibration<B, T>& calibration = *calibrations[std::size_t(input)];
+      LinearSensitivity measured{linear.name, linear.weight.rows(), linear.weight.cols(), {}};
+      const bool by_row = options.solver.axis == ChannelAxis::output;
+      const std::size_t channels = std::size_t(by_row ? measured.rows : measured.columns);
+      const MatrixView<const T> W = detail::dense_weights(linear, converted);
+      for (const LinearPattern& pattern : options.patterns) {
+        ModeSensitivity mode{pattern, {}, std::vector<double>(channels, 1.0), {}};
+        detail::named(linear.name, [&] {
+          if (factored != std::pair{input, pattern}) factor = solver.prepare(pattern, calibration);
+          factored = {input, pattern};
+          typename B::template matrix<std::uint8_t> mask;
+          // The mask and the weights of a solve at each width; masks of different widths hardly
+          // differ, the first serves the distortions.
+          std::vector<int> solves = options.divergence_widths;
+          if (solves.empty() && pattern.kind != PatternKind::dense)
+            solves = {options.widths[options.widths.size() / 2]};
+          for (const int width : solves) {
+            auto solved = solver.solve(pattern, W, calibration, factor,
+                                       std::vector<std::uint8_t>(channels, std::uint8_t(width)));
+            if (pattern.kind != PatternKind::dense && mask.rows() == 0) {
+              mask = solved.mask;
+              mode.kept = detail::kept_shares<B>(detail::as_const(mask.view()), by_row);
+            }
+            if (evaluations == 0) continue;
+            const auto dense = linear.weight;
+            const detail::AtExit restore([&] { B::copy(dense.view(), linear.weight.view()); });
+            if constexpr (std::is_same_v<S, T>)
+              B::copy(detail::as_const(solved.weights.view()), linear.weight.view());
+            else
+              convert<B>(detail::as_const(solved.weights.view()), linear.weight.view());
+            mode.divergence[width] =
+                reference->divergence(model, std::size_t(i), detail::as_const(start.view()));
+          }
+          const ScoringInput<B, T> scoring{W, calibration, factor, options.widths.front(),
+                                           options.solver.grid};
+          mode.distortion = channel_distortion(scoring, options.solver.axis, options.widths,
+                                               detail::as_const(mask.view()));
+        });
+        measured.modes.push_back(std::move(mode));
+      }
+      result.linears.push_back(std::move(measured));
+      if (advanced) advanced((double(i) + double(l + 1) / 6) / double(layers));
+    }
+  }
+  if (result.linears.empty())
+    throw argument_error("selection: no linear of the model's " + std::to_string(layers) +
+                         " layers matches");
+  return result;
+}
+
+}  // namespace pare

@@ -1,0 +1,171 @@
+// Sensitivities as a JSON file, to be measured once and used for any target.
+#pragma once
+
+#include <cstdio>
+#include <string>
+
+#include "pare/pipeline/plan.hpp"
+#include "pare/report/json.hpp"
+
+namespace pare {
+
+namespace detail {
+
+inline constexpr int sensitivity_version = 1;
+
+inline std::string hex(std::uint64_t value) {
+  char text[17];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
+  return text;
+}
+
+inline Json pattern_json(const LinearPattern& p) {
+  switch (p.kind) {
+    case PatternKind::unstructured: return {{"sparsity", p.sparsity}};
+    case PatternKind::n_of_m: return {{"zeros", p.zeros}, {"group", p.group}};
+    case PatternKind::dense: break;
+  }
+  return Json::object();
+}
+
+inline LinearPattern pattern_of_json(const Json& json) {
+  if (json.contains("sparsity"))
+    return {PatternKind::unstructured, json.at("sparsity").get<double>(), 0, 0};
+  if (json.contains("zeros"))
+    return {PatternKind::n_of_m, 0, json.at("zeros").get<int>(), json.at("group").get<int>()};
+  return {};
+}
+
+}  // namespace detail
+
+inline Json to_json(const Sensitivities& s) {
+  Json linears = Json::array();
+  for (const LinearSensitivity& linear : s.linears) {
+    Json modes = Json::array();
+    for (const ModeSensitivity& mode : linear.modes) {
+      Json divergence = Json::object();
+      for (const auto& [bits, value] : mode.divergence) divergence[std::to_string(bits)] = value;
+      modes.push_back({{"pattern", detail::pattern_json(mode.pattern)},
+                       {"divergence", divergence},
+                       {"kept", mode.kept},
+                       {"distortion", mode.distortion}});
+    }
+    linears.push_back({{"name", linear.name},
+                       {"rows", linear.rows},
+                       {"columns", linear.columns},
+                       {"modes", modes}});
+  }
+  return {{"version", detail::sensitivity_version},
+          {"model", detail::hex(s.model)},
+          {"text", detail::hex(s.text)},
+          {"axis", to_string(s.axis)},
+          {"symmetric", s.grid.symmetric},
+          {"clip_search", s.grid.clip_search},
+          {"damping", s.damping},
+          {"block_size", s.block_size},
+          {"act_order", s.act_order},
+          {"seqlen", s.seqlen},
+          {"windows", s.windows},
+          {"divergence_windows", s.divergence_windows},
+          {"divergence_widths", s.divergence_widths},
+          {"widths", s.widths},
+          {"linears", linears}};
+}
+
+/// @param text  the content of a file that to_json wrote
+/// @throws format_error saying what is wrong with it
+inline Sensitivities sensitivities_of_json(const std::string& text) {
+  try {
+    const Json json = Json::parse(text);
+    if (json.at("version") != detail::sensitivity_version)
+      throw format_error("sensitivities: expected version " +
+                         std::to_string(detail::sensitivity_version) + ", got " +
+                         json.at("version").dump());
+    Sensitivities s;
+    s.model = std::stoull(json.at("model").get<std::string>(), nullptr, 16);
+    s.text = std::stoull(json.at("text").get<std::string>(), nullptr, 16);
+    const std::string axis = json.at("axis");
+    if (axis != "output" && axis != "input")
+      throw format_error("sensitivities: axis: expected output or input, got " + axis);
+    s.axis = axis == "input" ? ChannelAxis::input : ChannelAxis::output;
+    s.grid = {.symmetric = json.at("symmetric"), .clip_search = json.at("clip_search")};
+    s.damping = json.at("damping");
+    s.block_size = json.at("block_size");
+    s.act_order = json.at("act_order");
+    s.seqlen = json.at("seqlen");
+    s.windows = json.at("windows");
+    s.divergence_windows = json.at("divergence_windows");
+    s.divergence_widths = json.at("divergence_widths").get<std::vector<int>>();
+    s.widths = json.at("widths").get<std::vector<int>>();
+    for (const Json& item : json.at("linears")) {
+      LinearSensitivity linear{item.at("name"), item.at("rows"), item.at("columns"), {}};
+      const index_t channels =
+          s.axis == ChannelAxis::output ? linear.rows : linear.columns;
+      for (const Json& m : item.at("modes")) {
+        ModeSensitivity mode{detail::pattern_of_json(m.at("pattern")),
+                             m.at("distortion").get<std::vector<double>>(),
+                             m.at("kept").get<std::vector<double>>(),
+                             {}};
+        for (const auto& [bits, value] : m.at("divergence").items())
+          mode.divergence[std::stoi(bits)] = value;
+        if (index_t(mode.kept.size()) != channels ||
+            mode.distortion.size() != mode.kept.size() * s.widths.size())
+          throw format_error("sensitivities: " + linear.name + ": expected " +
+                             std::to_string(channels) + " channels with " +
+                             std::to_string(s.widths.size()) + " widths each");
+        linear.modes.push_back(std::move(mode));
+      }
+      if (linear.modes.empty())
+        throw format_error("sensitivities: " + linear.name + ": expected at least one mode");
+      s.linears.push_back(std::move(linear));
+    }
+    return s;
+  } catch (const nlohmann::json::exception& e) {
+    throw format_error(std::string("sensitivities: ") + e.what());
+  } catch (const std::invalid_argument&) {
+    throw format_error("sensitivities: expected hexadecimal fingerprints and widths as numbers");
+  } catch (const std::out_of_range&) {
+    throw format_error("sensitivities: a number is out of range");
+  }
+}
+
+/// Throws argument_error naming the first thing in which measured sensitivities are not those that
+/// `options` would measure on this model and text.
+/// @param model  model_fingerprint of the model
+inline void require_measured_for(const Sensitivities& s, std::uint64_t model,
+                                 const CalibrationWindows& windows,
+                                 const SensitivityOptions& options) {
+  const auto require = [](const std::string& what, const auto& expected, const auto& found) {
+    if (expected == found) return;
+    std::string message = "sensitivities: measured with another " + what;
+    if constexpr (std::is_arithmetic_v<std::decay_t<decltype(expected)>>)
+      message += ": expected " + std::to_string(expected) + ", found " + std::to_string(found);
+    throw argument_error(message);
+  };
+  require("model", model, s.model);
+  require("seqlen", windows.seqlen, s.seqlen);
+  require("number of calibration windows", windows.count(), s.windows);
+  require("calibration text", text_fingerprint(windows), s.text);
+  require("axis", options.solver.axis, s.axis);
+  require("grid: symmetric", options.solver.grid.symmetric, s.grid.symmetric);
+  require("grid: clip_search", options.solver.grid.clip_search, s.grid.clip_search);
+  require("damping", options.solver.damping, s.damping);
+  require("block_size", options.solver.block_size, s.block_size);
+  require("act_order", options.solver.act_order, s.act_order);
+  require("list of widths", options.widths, s.widths);
+  if (options.divergence_windows)
+    require("number of windows for the divergence", *options.divergence_windows,
+            s.divergence_windows);
+  for (const int width : options.divergence_widths)
+    if (std::find(s.divergence_widths.begin(), s.divergence_widths.end(), width) ==
+        s.divergence_widths.end())
+      throw argument_error("sensitivities: no divergence was measured at " +
+                           std::to_string(width) + " bits");
+  for (const LinearSensitivity& linear : s.linears) {
+    std::vector<LinearPattern> patterns;
+    for (const ModeSensitivity& mode : linear.modes) patterns.push_back(mode.pattern);
+    require("sparsity pattern for " + linear.name, options.patterns, patterns);
+  }
+}
+
+}  // namespace pare
