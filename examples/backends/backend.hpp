@@ -11,6 +11,7 @@
 #include "common/command_line.hpp"
 #include "pare/pipeline/compress.hpp"
 #include "pare/pipeline/dispatch.hpp"
+#include "pare/pipeline/plan.hpp"
 #include "pare/report/statistics.hpp"
 #include "pare/storage/safetensors.hpp"
 
@@ -29,6 +30,20 @@ class Model {
                                     const pare::CalibrationWindows& windows,
                                     const pare::ModelCompressionOptions& options,
                                     const pare::CompressionProgress& progress) = 0;
+  /// progress(share done)
+  virtual pare::Sensitivities measure(const pare::CalibrationWindows& windows,
+                                      const pare::SensitivityOptions& options,
+                                      const std::function<void(double)>& progress) = 0;
+  virtual pare::Statistics compress(const pare::ModelPlan& plan,
+                                    const pare::CalibrationWindows& windows,
+                                    const pare::ModelCompressionOptions& options,
+                                    const pare::CompressionProgress& progress) = 0;
+  /// Keeps this model's predictions on a text, token windows of `seqlen`.
+  virtual void keep_reference(std::span<const std::int32_t> ids, index_t seqlen) = 0;
+  /// Mean KL from the predictions kept, nats per token.
+  virtual double divergence() = 0;
+  /// A number for all weights.
+  virtual std::uint64_t fingerprint() const = 0;
   /// A number for the weights of every linear, in model order.
   virtual std::vector<std::uint64_t> fingerprints() const = 0;
   /// Writes a Hugging Face folder like `source`.

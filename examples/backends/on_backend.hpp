@@ -9,6 +9,7 @@
 #include "pare/model/opt_random.hpp"
 #include "pare/model/perplexity.hpp"
 #include "pare/pipeline/layer.hpp"
+#include "pare/pipeline/plan.hpp"
 
 namespace tool {
 
@@ -35,6 +36,25 @@ class ModelOn : public Model {
       return pare::compress_model<Config>(model_, windows, options, progress);
     });
   }
+
+  pare::Sensitivities measure(const pare::CalibrationWindows& windows,
+                              const pare::SensitivityOptions& options,
+                              const std::function<void(double)>& progress) override {
+    return pare::measure_sensitivities(model_, windows, options, progress);
+  }
+
+  pare::Statistics compress(const pare::ModelPlan& plan, const pare::CalibrationWindows& windows,
+                            const pare::ModelCompressionOptions& options,
+                            const pare::CompressionProgress& progress) override {
+    return pare::compress_model(model_, windows, options, plan, progress);
+  }
+
+  void keep_reference(std::span<const std::int32_t> ids, index_t seqlen) override {
+    reference_.emplace(model_, ids, seqlen);
+  }
+  double divergence() override { return reference_.value().divergence(model_); }
+
+  std::uint64_t fingerprint() const override { return pare::model_fingerprint(model_); }
 
   /// FNV-1a over the elements of every linear.
   std::vector<std::uint64_t> fingerprints() const override {
@@ -65,6 +85,7 @@ class ModelOn : public Model {
 
  private:
   pare::OptModel<B, S> model_;
+  std::optional<pare::ReferencePredictions<B, S>> reference_;
 };
 
 template <class B>

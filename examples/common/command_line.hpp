@@ -95,19 +95,28 @@ void add_words(CLI::App& app, const std::string& name, const char* type, const s
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }
 
-/// Registers an option that is given once.
-/// @param value  set when the option is given
+/// Registers an option that is given once; its word goes to `read`.
 /// @param type   what --help calls the value
 /// @param once   why it cannot be given twice
+template <class Read>
+void add_word(CLI::App& app, const std::string& name, const char* type, const std::string& help,
+              const std::string& once, const Read& read) {
+  add_words(app, name, type, help, [name, once, read](const std::vector<std::string>& words) {
+    std::string all;
+    for (const std::string& word : words) all += (all.empty() ? "" : " ") + written(name, word);
+    if (words.size() > 1) throw usage_error(all + ": " + once + "; give it once");
+    read(words.front());
+  });
+}
+
+/// The same for a number or a text.
+/// @param value  set when the option is given
 template <class T>
 void add_value(CLI::App& app, const std::string& name, std::optional<T>& value,
                const std::string& help, const char* type = type_name<T>,
                const std::string& once = "an option has one value") {
-  add_words(app, name, type, help, [&value, name, once](const std::vector<std::string>& words) {
-    std::string all;
-    for (const std::string& word : words) all += (all.empty() ? "" : " ") + written(name, word);
-    if (words.size() > 1) throw usage_error(all + ": " + once + "; give it once");
-    value = parse_value<T>(name, words.front());
+  add_word(app, name, type, help, once, [&value, name](const std::string& word) {
+    value = parse_value<T>(name, word);
   });
 }
 

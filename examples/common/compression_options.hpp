@@ -13,11 +13,11 @@ namespace tool {
 
 /// What the command line said; unset where it said nothing.
 struct CompressionFlags {
-  std::optional<double> sparsity, target_average_bits, percdamp;
+  std::optional<double> sparsity, target_average_bits, target_stored_bits, percdamp;
   std::optional<int> prunen, prunem, wbits;
-  std::optional<std::string> bit_method, axis;
-  std::optional<pare::index_t> blocksize;
-  bool act_order = false, clip_search = false, symmetric = false;
+  std::optional<std::string> bit_method, axis, scope, importance, sensitivity;
+  std::optional<pare::index_t> blocksize, kl_windows;
+  bool sparsity_auto = false, act_order = false, clip_search = false, symmetric = false;
 };
 
 inline void add_axis_option(CLI::App& app, CompressionFlags& flags) {
@@ -27,7 +27,11 @@ inline void add_axis_option(CLI::App& app, CompressionFlags& flags) {
 
 /// Options that every compression has.
 inline void add_solver_options(CLI::App& app, CompressionFlags& flags) {
-  add_value(app, "--sparsity", flags.sparsity, "share of weights to prune, [0, 1)");
+  add_word(app, "--sparsity", "FLOAT", "share of weights to prune, [0, 1)",
+           "an option has one value", [&flags](const std::string& word) {
+             flags.sparsity_auto = word == "auto";
+             if (!flags.sparsity_auto) flags.sparsity = parse_value<double>("--sparsity", word);
+           });
   add_value(app, "--prunen", flags.prunen, "n of n:m, zeros per group");
   add_value(app, "--prunem", flags.prunem, "m of n:m, consecutive inputs per group");
   add_flag(app, "--act-order", flags.act_order, "visit inputs by falling diag(H)");
@@ -74,6 +78,10 @@ inline void check_pattern(const CompressionFlags& flags, pare::CompressionReques
   }
 }
 
+inline bool has_target(const CompressionFlags& flags) {
+  return flags.target_average_bits || flags.target_stored_bits;
+}
+
 inline void check_quantizer(const CompressionFlags& flags, pare::CompressionRequest& request) {
   constexpr int off = 16;
   if (flags.wbits && *flags.wbits != off &&
@@ -82,8 +90,10 @@ inline void check_quantizer(const CompressionFlags& flags, pare::CompressionRequ
                       ": no grid has that width; write one within 2..8, or 16 for no quantization");
   request.quantize = flags.wbits && *flags.wbits != off;
   const std::string no_grid = flags.wbits ? " with --wbits 16" : " without --wbits";
-  if (flags.target_average_bits && !request.quantize)
-    throw usage_error("--target-avg-bits" + no_grid +
+  if (has_target(flags) && !request.quantize)
+    throw usage_error((flags.target_average_bits ? "--target-avg-bits"
+                                                 : "--target-bits-per-weight") +
+                      no_grid +
                       ": mixed precision needs a base quantizer, otherwise bits are chosen and "
                       "nothing is quantized; write --wbits 4");
   if ((flags.clip_search || flags.symmetric) && !request.quantize)
@@ -101,14 +111,15 @@ inline void check_mixed_precision(const CompressionFlags& flags,
   if (flags.axis && *flags.axis != "output" && *flags.axis != "input")
     throw usage_error(written("--axis", *flags.axis) +
                       ": there is no such axis; write output or input");
-  if (flags.bit_method && !flags.target_average_bits)
+  if (flags.bit_method && !has_target(flags))
     throw usage_error(
         "--bit-method without --target-avg-bits: there is no target to meet; add "
         "--target-avg-bits 4.0");
-  if (flags.axis && !flags.target_average_bits)
+  if (flags.axis && !has_target(flags))
     throw usage_error(
         "--axis without --target-avg-bits: channels matter to mixed precision only; "
         "add --target-avg-bits 4.0 or leave it out");
+  if (flags.axis == "input") request.solver.axis = pare::ChannelAxis::input;
   if (!flags.target_average_bits) return;
   const std::vector<int>& tiers = pare::default_tiers();
   if (!(*flags.target_average_bits >= tiers.front() && *flags.target_average_bits <= tiers.back()))
@@ -119,7 +130,6 @@ inline void check_mixed_precision(const CompressionFlags& flags,
   request.policy =
       flags.bit_method == "quantile" ? pare::PolicyKind::quantile : pare::PolicyKind::budget;
   request.solver.target_average_bits = flags.target_average_bits;
-  if (flags.axis == "input") request.solver.axis = pare::ChannelAxis::input;
 }
 
 inline void check_something_to_do(const CompressionFlags& flags,
@@ -141,6 +151,10 @@ inline void check_something_to_do(const CompressionFlags& flags,
 ///         would be ignored. Nothing has been read by then.
 inline pare::CompressionRequest checked(const CompressionFlags& flags) {
   pare::CompressionRequest request;
+  if (flags.sparsity_auto && !flags.target_stored_bits)
+    throw usage_error("--sparsity auto: what is pruned is chosen under pare-opt compress "
+                      "--target-bits-per-weight alone, which counts what pruning saves; write a "
+                      "share, for instance --sparsity 0.5");
   detail::check_pattern(flags, request);
   detail::check_quantizer(flags, request);
   detail::check_mixed_precision(flags, request);

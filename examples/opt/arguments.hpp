@@ -8,6 +8,7 @@
 
 #include "backends/choice.hpp"
 #include "opt/model_io.hpp"
+#include "opt/planning.hpp"
 #include "pare/model/opt_random.hpp"
 #include "pare/pipeline/compress.hpp"
 
@@ -18,7 +19,7 @@ struct Arguments {
   std::string model, calibration_text;
   std::vector<std::string> evaluations;
   std::optional<index_t> seqlen, nsamples, first_layer, last_layer;
-  std::optional<std::string> prune_only, save, report, backend, dtype, shape;
+  std::optional<std::string> prune_only, save, report, backend, dtype, shape, preset;
   std::optional<double> asymmetric;
   bool invert = false, gmp = false, true_sequential = false;
   CompressionFlags flags;
@@ -59,6 +60,26 @@ inline void add_shape(CLI::App& command, Arguments& arguments) {
             "instead of MODEL and CALIB_TEXT: random weights of this shape and random tokens, to "
             "measure a machine; " + detail::one_of(pare::opt_shape_names()),
             "TEXT", "a run has one model");
+}
+
+inline void add_preset(CLI::App& command, Arguments& arguments) {
+  add_value(command, "--preset", arguments.preset,
+            "best: --act-order --clip-search --true-sequential --asymmetric 0.5, and with a target "
+            "--scope model; what is given besides goes first");
+}
+
+/// Fills in what a preset says and the command line does not.
+inline void apply_preset(Arguments& arguments) {
+  if (!arguments.preset) return;
+  if (*arguments.preset != "best")
+    throw usage_error(written("--preset", *arguments.preset) +
+                      ": there is no such preset; write best");
+  CompressionFlags& flags = arguments.flags;
+  flags.act_order = arguments.true_sequential = true;
+  if (flags.wbits.value_or(16) != 16) flags.clip_search = true;
+  if (!arguments.asymmetric) arguments.asymmetric = 0.5;
+  const bool has_target = flags.target_average_bits || flags.target_stored_bits;
+  if (has_target && !flags.scope && !flags.importance && !flags.bit_method) flags.scope = "model";
 }
 
 /// Checks --shape, which stands for a model and a text.
@@ -160,6 +181,8 @@ inline void check_magnitude(const Arguments& arguments) {
   for (const Unused& unused :
        {Unused{flags.target_average_bits.has_value(), "--target-avg-bits",
                "reads no activations to score channels by"},
+        Unused{flags.target_stored_bits.has_value(), "--target-bits-per-weight",
+               "reads no activations to plan by"},
         Unused{flags.act_order, "--act-order", "has no Hessian to order by"},
         Unused{flags.percdamp.has_value(), "--percdamp", "has no Hessian to damp"},
         Unused{flags.blocksize.has_value(), "--blocksize", "takes the whole linear as one block"},

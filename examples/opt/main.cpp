@@ -113,9 +113,50 @@ pare::Json to_json(const Perplexities& perplexities) {
   return json;
 }
 
+/// What a plan is made from: read from --sensitivity when the file is there, otherwise measured.
+pare::Sensitivities sensitivities(Model& model, const Inputs& inputs, const Arguments& arguments,
+                                  const tool::PlanRequest& plan) {
+  pare::SensitivityOptions options = plan.sensitivity;
+  options.selection = tool::selection_of(arguments);
+  const std::optional<std::string>& file = arguments.flags.sensitivity;
+  std::error_code error;
+  if (file && tool::fs::exists(*file, error)) {
+    const pare::Sensitivities kept = [&] {
+      try {
+        const std::string text = pare::detail::read_whole_file(*file);
+        const pare::Sensitivities read = pare::sensitivities_of_json(text);
+        pare::require_measured_for(read, model.fingerprint(), inputs.windows, options);
+        return read;
+      } catch (const pare::format_error& e) {
+        throw pare::format_error(*file + ": " + e.what());
+      } catch (const pare::argument_error& e) {
+        throw tool::usage_error("--sensitivity " + *file + ": " + e.what() +
+                                "; name another file to measure anew");
+      }
+    }();
+    std::printf("sensitivities: read from %s\n", file->c_str());
+    return kept;
+  }
+  const auto start = std::chrono::steady_clock::now();
+  pare::Sensitivities measured = [&] {
+    ProgressLine line("measuring sensitivities");
+    return model.measure(inputs.windows, options, [&](double share) { line.advance(share); });
+  }();
+  std::printf("sensitivities: measured in %.3f s", seconds_since(start));
+  if (measured.divergence_windows > 0)
+    std::printf(", the kl on %td windows", measured.divergence_windows);
+  std::printf("\n");
+  if (file) {
+    tool::write_report(*file, pare::to_json(measured));
+    std::printf("sensitivities: written to %s\n", file->c_str());
+  }
+  return measured;
+}
+
+/// @param plan  none: every linear chooses by itself what the request says
 pare::Statistics compress(Model& model, const Inputs& inputs, const Arguments& arguments,
-                          const pare::CompressionRequest& request, bool lines,
-                          const std::string& what) {
+                          const pare::CompressionRequest& request, const pare::ModelPlan* plan,
+                          bool lines, const std::string& what) {
   ProgressLine progress(what);
   pare::CompressionProgress callbacks;
   callbacks.advanced = [&](double share) { progress.advance(share); };
@@ -125,13 +166,17 @@ pare::Statistics compress(Model& model, const Inputs& inputs, const Arguments& a
       std::printf("%s\n", pare::layer_line(layer).c_str());
       std::fflush(stdout);
     };
-  return model.compress(request, inputs.windows,
-                        {.solver = request.solver,
-                         .selection = tool::selection_of(arguments),
-                         .magnitude = arguments.gmp,
-                         .true_sequential = arguments.true_sequential,
-                         .asymmetric = arguments.asymmetric.value_or(0)},
-                        callbacks);
+  pare::ModelCompressionOptions options{.solver = request.solver,
+                                        .selection = tool::selection_of(arguments),
+                                        .magnitude = arguments.gmp,
+                                        .true_sequential = arguments.true_sequential,
+                                        .asymmetric = arguments.asymmetric.value_or(0)};
+  if (plan == nullptr) return model.compress(request, inputs.windows, options, callbacks);
+  options.solver = {.grid = request.solver.grid,
+                    .damping = request.solver.damping,
+                    .block_size = request.solver.block_size,
+                    .act_order = request.solver.act_order};
+  return model.compress(*plan, inputs.windows, options, callbacks);
 }
 
 /// Every option in force.
@@ -148,6 +193,15 @@ pare::Json config_json(const Arguments& arguments, const Inputs& inputs,
   json["prune_only"] = arguments.prune_only.value_or("");
   json["invert"] = arguments.invert;
   json["gmp"] = arguments.gmp;
+  const tool::CompressionFlags& flags = arguments.flags;
+  const auto given = [](const auto& value) { return value ? pare::Json(*value) : pare::Json(); };
+  json["target_bits_per_weight"] = given(flags.target_stored_bits);
+  json["sparsity_auto"] = flags.sparsity_auto;
+  json["scope"] = given(flags.scope);
+  json["importance"] = given(flags.importance);
+  json["sensitivity"] = given(flags.sensitivity);
+  json["kl_windows"] = given(flags.kl_windows);
+  json["preset"] = given(arguments.preset);
   json["true_sequential"] = arguments.true_sequential;
   json["asymmetric"] = arguments.asymmetric.value_or(0);
   json["eval"] = arguments.evaluations;
@@ -159,6 +213,7 @@ pare::Json config_json(const Arguments& arguments, const Inputs& inputs,
 
 void run_compress(const Arguments& arguments) {
   const pare::CompressionRequest request = tool::checked(arguments.flags);
+  const std::optional<tool::PlanRequest> planned = tool::planned(arguments.flags, request);
   const tool::NamedBackend backend = tool::chosen_backend(arguments.backend);
   const tool::ModelSource source = tool::source_of(arguments, backend);
   if (arguments.gmp) tool::check_magnitude(arguments);
@@ -175,11 +230,16 @@ void run_compress(const Arguments& arguments) {
     std::printf("magnitude pruning: no calibration\n");
   else
     std::printf("calibration: %td windows of %td tokens\n", inputs.windows.count(), inputs.seqlen);
+  std::optional<pare::ModelPlan> plan;
+  if (planned) {
+    plan = pare::plan_bits(sensitivities(*model, inputs, arguments, *planned), planned->options);
+    std::printf("%s", tool::plan_text(*plan, *planned).c_str());
+  }
   std::printf("\n%s\n", pare::layer_header().c_str());
   std::fflush(stdout);
   const auto start = std::chrono::steady_clock::now();
-  const pare::Statistics statistics =
-      compress(*model, inputs, arguments, request, true, "compressing");
+  const pare::Statistics statistics = compress(*model, inputs, arguments, request,
+                                               plan ? &*plan : nullptr, true, "compressing");
   const double seconds = seconds_since(start);
 
   const std::string scores = pare::score_table(statistics);
@@ -206,6 +266,7 @@ void run_compress(const Arguments& arguments) {
     report["totals"]["seconds"] = seconds;
     report["totals"]["peak_device_bytes"] =
         device_bytes ? pare::Json(*device_bytes) : pare::Json(nullptr);
+    report["plan"] = plan ? tool::to_json(*plan) : pare::Json(nullptr);
     report["config"] = config_json(arguments, inputs, request);
     tool::write_report(*outputs.report, report);
   }
@@ -306,7 +367,7 @@ void run_compare(const Arguments& arguments) {
     const std::unique_ptr<Model> model = backend.load_model(source);
     if (run.request) {
       const auto start = std::chrono::steady_clock::now();
-      run.statistics = compress(*model, inputs, arguments, *run.request, false, run.name);
+      run.statistics = compress(*model, inputs, arguments, *run.request, nullptr, false, run.name);
       run.seconds = seconds_since(start);
     }
     run.perplexities = evaluate(*model, inputs, run.name);
@@ -342,6 +403,8 @@ int main(int argc, char** argv) {
   tool::add_compression(compress, arguments, false);
   tool::add_shape(compress, arguments);
   tool::add_bit_options(compress, arguments.flags);
+  tool::add_plan_options(compress, arguments.flags);
+  tool::add_preset(compress, arguments);
   tool::add_flag(compress, "--gmp", arguments.gmp,
                  "magnitude pruning and round-to-nearest instead, for comparison");
   tool::add_value(compress, "--save", arguments.save,
@@ -363,6 +426,7 @@ int main(int argc, char** argv) {
         tool::check_shape(arguments);
       else
         tool::require_arguments(app, compress);
+      tool::apply_preset(arguments);
       run_compress(arguments);
     }
     if (evaluate.parsed()) run_evaluate(arguments);

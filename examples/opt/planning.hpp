@@ -1,0 +1,167 @@
+// The options of pare-opt that plan bits from sensitivities, and their checks.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/compression_options.hpp"
+#include "pare/pipeline/sensitivity_json.hpp"
+
+namespace tool {
+
+/// What to measure and how to plan with it.
+struct PlanRequest {
+  pare::PlanOptions options;
+  pare::SensitivityOptions sensitivity;
+};
+
+inline void add_plan_options(CLI::App& app, CompressionFlags& flags) {
+  add_value(app, "--target-bits-per-weight", flags.target_stored_bits,
+            "mean bits per weight with grids, masks and widths counted, for the whole model");
+  add_value(app, "--scope", flags.scope,
+            "who meets the target: every layer by itself (default) or the model as a whole");
+  add_value(app, "--importance", flags.importance,
+            "what bits are spent on: five signals (default with --scope layer), the distortion by "
+            "grid and factor, or the measured kl (default with --scope model)");
+  add_value(app, "--sensitivity", flags.sensitivity,
+            "read what the plan is made from, or measure it and write it here", "FILE");
+  add_value(app, "--kl-windows", flags.kl_windows,
+            "windows to measure the kl on (default: as many as half a compression's time allows)");
+}
+
+namespace detail {
+
+inline void check_plan_values(const CompressionFlags& flags) {
+  if (flags.scope && *flags.scope != "layer" && *flags.scope != "model")
+    throw usage_error(written("--scope", *flags.scope) +
+                      ": there is no such scope; write layer or model");
+  if (flags.importance && *flags.importance != "five" && *flags.importance != "distortion" &&
+      *flags.importance != "kl")
+    throw usage_error(written("--importance", *flags.importance) +
+                      ": there is no such importance; write five, distortion or kl");
+  if (flags.target_average_bits && flags.target_stored_bits)
+    throw usage_error("--target-avg-bits with --target-bits-per-weight: a run has one target; "
+                      "leave one of them out");
+  if (!has_target(flags))
+    for (const auto& [given, option] :
+         {std::pair{flags.scope.has_value(), "--scope"},
+          {flags.importance.has_value(), "--importance"},
+          {flags.sensitivity.has_value(), "--sensitivity"},
+          {flags.kl_windows.has_value(), "--kl-windows"}})
+      if (given)
+        throw usage_error(std::string(option) +
+                          " without a target: there are no bits to share out; add "
+                          "--target-avg-bits 3.0");
+  if (flags.kl_windows && *flags.kl_windows < 1)
+    throw usage_error("--kl-windows " + std::to_string(*flags.kl_windows) +
+                      ": there is nothing to measure on; write 1 or more");
+}
+
+/// Refuses what a plan cannot do.
+inline void check_plan(const CompressionFlags& flags, bool model_scope, const std::string& by) {
+  if (model_scope && by == "five")
+    throw usage_error("--importance five with --scope model: scores of different linears have no "
+                      "common unit; write --importance kl");
+  if (!model_scope && by == "kl")
+    throw usage_error("--importance kl with --scope layer: the kl of a linear does not tell its "
+                      "channels apart; write --importance distortion, or --scope model");
+  if (flags.target_stored_bits && by == "five")
+    throw usage_error("--importance five with --target-bits-per-weight: a score says nothing of "
+                      "what is stored; write --importance distortion or kl");
+  if (flags.bit_method == "quantile")
+    throw usage_error("--bit-method quantile with --importance " + by +
+                      ": a plan spends bits along curves, not by rank; write --bit-method budget");
+  const std::vector<int>& tiers = pare::default_tiers();
+  if (by == "kl" && std::find(tiers.begin(), tiers.end(), *flags.wbits) == tiers.end())
+    throw usage_error("--wbits " + std::to_string(*flags.wbits) +
+                      " with --importance kl: the kl is measured at this width, which must be one "
+                      "of the tiers " + pare::tiers_text(tiers) + "; write --wbits 3");
+  if (flags.kl_windows && by != "kl")
+    throw usage_error("--kl-windows with --importance " + by +
+                      ": no kl is measured; write --importance kl");
+  if (flags.target_stored_bits && !(*flags.target_stored_bits > 0))
+    throw usage_error("--target-bits-per-weight " + pare::number_text(*flags.target_stored_bits) +
+                      ": weights take bits; write for instance --target-bits-per-weight 3.0");
+}
+
+}  // namespace detail
+
+/// What the command line asks to plan; none when every linear chooses by itself as it is solved.
+/// @param request  what checked(flags) gave
+/// @throws usage_error for a combination that cannot be, or in which an option would be ignored
+inline std::optional<PlanRequest> planned(const CompressionFlags& flags,
+                                          const pare::CompressionRequest& request) {
+  detail::check_plan_values(flags);
+  if (!detail::has_target(flags)) return std::nullopt;
+  const bool model_scope = flags.scope.value_or(flags.target_stored_bits ? "model" : "layer") ==
+                           "model";
+  const std::string by = flags.importance.value_or(
+      model_scope ? "kl" : flags.target_stored_bits ? "distortion" : "five");
+  detail::check_plan(flags, model_scope, by);
+  if (by == "five") {
+    if (flags.sensitivity)
+      throw usage_error("--sensitivity with --importance five: scores are taken while a linear is "
+                        "compressed, there is nothing to keep; write --scope model");
+    return std::nullopt;
+  }
+  PlanRequest plan;
+  plan.options.scope = model_scope ? pare::PlanScope::model : pare::PlanScope::layer;
+  plan.options.objective =
+      by == "kl" ? pare::PlanObjective::divergence : pare::PlanObjective::distortion;
+  plan.options.budget = flags.target_stored_bits ? pare::BudgetKind::stored_bits
+                                                 : pare::BudgetKind::code_bits;
+  plan.options.bits_per_weight =
+      flags.target_stored_bits.value_or(flags.target_average_bits.value_or(0));
+  const pare::SolverOptions& solver = request.solver;
+  plan.sensitivity.solver = {.axis = solver.axis,
+                             .grid = solver.grid,
+                             .damping = solver.damping,
+                             .block_size = solver.block_size,
+                             .act_order = solver.act_order};
+  plan.sensitivity.patterns = {pare::pattern_of(request)};
+  if (flags.sparsity_auto)
+    plan.sensitivity.patterns = {{},
+                                 {pare::PatternKind::n_of_m, 0, 2, 4},
+                                 {pare::PatternKind::unstructured, 0.5, 0, 0},
+                                 {pare::PatternKind::unstructured, 0.7, 0, 0}};
+  plan.sensitivity.widths = pare::default_tiers();
+  plan.sensitivity.divergence_widths.clear();
+  if (by == "kl") plan.sensitivity.divergence_widths = {*flags.wbits};
+  plan.sensitivity.divergence_windows = flags.kl_windows;
+  return plan;
+}
+
+/// A plan in one or two lines.
+inline std::string plan_text(const pare::ModelPlan& plan, const PlanRequest& request) {
+  using pare::number_text;
+  const bool kl = request.options.objective == pare::PlanObjective::divergence;
+  std::string text = "plan: " + number_text(plan.bits_per_weight) +
+                     (request.options.budget == pare::BudgetKind::stored_bits
+                          ? " stored bits per weight"
+                          : " code bits per weight") +
+                     ", predicted " + (kl ? "kl " : "distortion ") +
+                     number_text(plan.predicted_loss) + ", at least " + number_text(plan.bound) +
+                     " for any choice";
+  if (!plan.uniform_loss) return text + "; no uniform width fits\n";
+  text += "; uniform " + std::to_string(*plan.uniform_bits) + " bits (" + plan.uniform_pattern +
+          ") " + number_text(*plan.uniform_loss);
+  return text + (plan.uniform_kept ? ", which is kept\n" : "\n");
+}
+
+/// The same for a report.
+inline pare::Json to_json(const pare::ModelPlan& plan) {
+  pare::Json patterns = pare::Json::object();
+  for (const pare::LinearPlan& linear : plan.linears)
+    patterns[linear.name] = pare::to_string(linear.pattern);
+  return {{"bits_per_weight", plan.bits_per_weight},
+          {"predicted_loss", plan.predicted_loss},
+          {"bound", plan.bound},
+          {"gap", plan.predicted_loss - plan.bound},
+          {"uniform_loss", plan.uniform_loss ? pare::Json(*plan.uniform_loss) : pare::Json()},
+          {"uniform_bits", plan.uniform_bits ? pare::Json(*plan.uniform_bits) : pare::Json()},
+          {"uniform_kept", plan.uniform_kept},
+          {"patterns", patterns}};
+}
+
+}  // namespace tool
