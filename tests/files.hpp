@@ -15,11 +15,13 @@
 #include <string>
 #include <string_view>
 
+#include "paths.hpp"
+
 namespace test {
 
 /// The folder of shared data, or nothing; then one line says what was skipped.
 inline std::optional<std::filesystem::path> shared_folder(std::string_view what) {
-  std::filesystem::path folder = PARE_SHARED_DIR;
+  std::filesystem::path folder = shared_dir;
   if (const char* given = std::getenv("PARE_SHARED")) folder = given;
   if (!folder.empty() && std::filesystem::is_directory(folder)) return folder;
   std::cout << "skipped: " << what << ": set PARE_SHARED to the folder of shared data\n";
