@@ -1,5 +1,5 @@
 // pare-opt as a program, on the shipped opt-tiny with short texts: reports, saved folders,
-// selections, the comparison, unusable inputs.
+// selections, unusable inputs.
 #define BOOST_TEST_MODULE pare_opt_tool
 #include <boost/test/unit_test.hpp>
 
@@ -719,76 +719,6 @@ BOOST_AUTO_TEST_CASE(several_texts_are_evaluated) {
   BOOST_TEST(report.at("perplexity").at("short") != report.at("perplexity").at("other"));
   BOOST_CHECK(test::contains(outcome.out, "perplexity on short: "));
   BOOST_CHECK(test::contains(outcome.out, "perplexity on other: "));
-}
-
-BOOST_AUTO_TEST_CASE(the_comparison_tells_five_configurations_apart) {
-  const Texts texts;
-  const Outcome outcome =
-      pare_opt(texts, "compare", {"--report", (texts / "report.json").string()});
-  check_success(outcome);
-  const std::vector<std::string> names{"dense", "uniform 4", "quantile 4.0", "quantile 3.5",
-                                       "budget 4.0"};
-  const Json report = cli::parse_json(cli::read_text(texts / "report.json"));
-  const Json& runs = report.at("runs");
-  BOOST_REQUIRE(runs.size() == 5u);
-  std::set<double> perplexities, losses;
-  for (std::size_t r = 0; r < 5; ++r) BOOST_TEST_CONTEXT(names[r]) {
-      BOOST_TEST(runs[r].at("name") == names[r]);
-      perplexities.insert(runs[r].at("perplexity").at("short").get<double>());
-      BOOST_CHECK(test::contains(outcome.out, "\n" + names[r] + " "));
-      if (r == 0) continue;
-      losses.insert(runs[r].at("totals").at("loss").get<double>());
-      BOOST_TEST(runs[r].at("layers").size() == 24u);
-      BOOST_TEST(std::abs(runs[r].at("totals").at("sparsity").get<double>() - 0.5) < 1e-12);
-      const double target = r == 3 ? 3.5 : 4.0, mean = runs[r].at("totals").at("average_bits");
-      BOOST_TEST(mean <= target);
-      BOOST_TEST(mean > target - 2.0 / 192);
-    }
-  BOOST_TEST(perplexities.size() == 5u);
-  BOOST_TEST(losses.size() == 4u);
-  for (std::size_t l = 0; l < 24; ++l) {
-    std::set<double> per_layer;
-    for (const std::size_t r : {2u, 3u, 4u})
-      per_layer.insert(runs[r].at("layers").at(l).at("loss").get<double>());
-    BOOST_TEST_INFO(runs[2].at("layers").at(l).at("name"));
-    BOOST_CHECK(per_layer.size() == 3u);
-  }
-  for (const char* part : {"mean bits", "sparsity", "seconds", "total loss", "short"}) {
-    BOOST_TEST_INFO(part);
-    BOOST_CHECK(test::contains(outcome.out, part));
-  }
-  for (const std::string& name : all_names())
-    BOOST_CHECK(test::contains(outcome.out, "\n" + name + " "));
-}
-
-BOOST_AUTO_TEST_CASE(the_comparison_takes_another_sparsity_and_axis) {
-  const Texts texts;
-  const Outcome outcome =
-      pare_opt(texts, "compare",
-               {"--sparsity", "0.25", "--axis", "input", "--act-order", "--minlayer", "1",
-                "--report", (texts / "report.json").string()});
-  check_success(outcome);
-  const Json report = cli::parse_json(cli::read_text(texts / "report.json"));
-  for (std::size_t r = 1; r < 5; ++r) {
-    const Json& run = report.at("runs").at(r);
-    BOOST_TEST(run.at("layers").size() == 18u);
-    BOOST_TEST(std::abs(run.at("totals").at("sparsity").get<double>() - 0.25) < 1e-12);
-    BOOST_TEST(run.at("config").at("axis") == (r == 1 ? "output" : "input"));
-  }
-}
-
-BOOST_AUTO_TEST_CASE(the_comparison_fails_when_two_configurations_agree) {
-  // Nothing is left at this sparsity, so that every configuration gives zeros.
-  const Texts texts;
-  const Outcome outcome = pare_opt(
-      texts, "compare",
-      {"--sparsity", "0.9999999999999", "--prune-only", "3.self_attn.q_proj"});
-  check_failure(outcome, 1, "pare-opt",
-                {"identical weights", "\"uniform 4\" and \"quantile 4.0\"",
-                 "\"uniform 4\" and \"quantile 3.5\"", "\"uniform 4\" and \"budget 4.0\"",
-                 "\"quantile 4.0\" and \"quantile 3.5\"", "\"quantile 4.0\" and \"budget 4.0\"",
-                 "\"quantile 3.5\" and \"budget 4.0\""});
-  BOOST_CHECK(!test::contains(outcome.err, "dense"));
 }
 
 BOOST_AUTO_TEST_CASE(help_lists_the_options) {

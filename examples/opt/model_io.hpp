@@ -15,6 +15,8 @@
 
 namespace tool {
 
+using pare::index_t;
+
 /// A text and the name its perplexity goes by, "NAME=FILE" on the command line.
 struct EvaluationText {
   std::string name;
