@@ -13,6 +13,8 @@
 #include <vector>
 
 #include "files.hpp"
+#include "pare/storage/checkpoint.hpp"
+#include "pare/storage/convert.hpp"
 #include "pare/storage/pytorch.hpp"
 #include "torch_files.hpp"
 
@@ -458,4 +460,118 @@ BOOST_AUTO_TEST_CASE(no_pickle_takes_long) {
   std::string wide = "\x80\x02}(" + p_text("x") + x_of_eight + "q\x02";
   for (int i = 0; i < 100'000; ++i) wide += p_text("y" + std::to_string(i)) + "h\x02";
   BOOST_TEST(pare::detail::read_tensor_pickle("f", wide + "u.").size() == 100'001u);
+}
+
+BOOST_AUTO_TEST_CASE(checkpoints_prefer_safetensors) {
+  const Folder folder;
+  const std::vector<TensorData> bin{{"bin", "U8", {1}, counting_bytes(1)}};
+  const std::vector<TensorData> shard{{"shard", "U8", {1}, counting_bytes(1)}};
+  write_text(folder / "pytorch_model-00001-of-00001.bin", torch_file(shard));
+  write_text(folder / "pytorch_model.bin.index.json",
+             R"({"weight_map":{"shard":"pytorch_model-00001-of-00001.bin"}})");
+  {
+    const pare::Checkpoint checkpoint(folder.path);
+    BOOST_CHECK(checkpoint.format() == pare::CheckpointFormat::pytorch);
+    BOOST_TEST(checkpoint.sharded());
+    BOOST_CHECK(checkpoint.find("shard").has_value());
+  }
+  write_text(folder / "pytorch_model.bin", torch_file(bin));
+  BOOST_CHECK(pare::Checkpoint(folder.path).find("bin").has_value());
+  BOOST_TEST(!pare::Checkpoint(folder.path).sharded());
+  pare::write_safetensors(folder / "s.safetensors", {{"safe shard", "U8", {1}, counting_bytes(1)}});
+  write_text(folder / "model.safetensors.index.json",
+             R"({"weight_map":{"safe shard":"s.safetensors"}})");
+  BOOST_CHECK(pare::Checkpoint(folder.path).find("safe shard").has_value());
+  pare::write_safetensors(folder / "model.safetensors", {{"safe", "U8", {1}, counting_bytes(1)}});
+  BOOST_CHECK(pare::Checkpoint(folder.path).find("safe").has_value());
+  BOOST_CHECK(pare::Checkpoint(folder.path).format() == pare::CheckpointFormat::safetensors);
+}
+
+BOOST_AUTO_TEST_CASE(checkpoints_are_written_as_safetensors) {
+  const Folder source, target;
+  const TensorData a{"a", "F16", {2, 3}, counting_bytes(12)}, b{"b", "U8", {3}, counting_bytes(3)};
+  const TensorData c{"c", "F32", {2}, counting_bytes(8)}, d{"d", "F32", {2}, counting_bytes(8)};
+  const auto replace = [](const pare::TensorInfo& info) {
+    return info.name == "c" ? std::optional(std::vector<std::byte>(8)) : std::nullopt;
+  };
+  write_text(source / "pytorch_model.bin", torch_file({b, a, c, d}, true));
+  pare::write_as_safetensors(pare::Checkpoint(source.path), target.path, {"a"}, replace);
+  {
+    const pare::SafetensorsFile file(target / "model.safetensors");
+    BOOST_TEST(file.metadata().at("format") == "pt");
+    BOOST_TEST(file.tensors().size() == 3u);
+    BOOST_CHECK(file.read_bytes("b") == b.bytes);
+    BOOST_CHECK(file.read_bytes("c") == std::vector<std::byte>(8));
+    BOOST_CHECK(file.read_bytes("d") == d.bytes);  // shared its bytes with c
+    for (const pare::TensorInfo& info : file.tensors())
+      BOOST_TEST(info.begin % std::uint64_t(pare::element_bytes(info.dtype)) == 0u);
+  }
+  const auto too_long = [](const pare::TensorInfo&) {
+    return std::optional(std::vector<std::byte>(100));
+  };
+  BOOST_CHECK_THROW(
+      pare::write_as_safetensors(pare::Checkpoint(source.path), target.path, {}, too_long),
+      pare::argument_error);
+
+  const Folder sharded, saved;
+  write_text(sharded / "pytorch_model-00001-of-00002.bin", torch_file({a, b}));
+  write_text(sharded / "pytorch_model-00002-of-00002.bin", torch_file({b, c}));
+  write_text(sharded / "pytorch_model.bin.index.json",
+             R"({"weight_map":{"a":"pytorch_model-00001-of-00002.bin",)"
+             R"("b":"pytorch_model-00002-of-00002.bin","c":"pytorch_model-00002-of-00002.bin"}})");
+  pare::write_as_safetensors(pare::Checkpoint(sharded.path), saved.path, {}, replace);
+  const auto index =
+      nlohmann::json::parse(read_text(saved / "model.safetensors.index.json"));
+  BOOST_TEST(index.at("metadata").at("total_size") == 23);
+  BOOST_TEST(index.at("weight_map").at("a") == "model-00001-of-00002.safetensors");
+  BOOST_TEST(index.at("weight_map").at("b") == "model-00002-of-00002.safetensors");
+  const pare::Checkpoint after(saved.path);
+  BOOST_TEST(after.files().size() == 2u);
+  BOOST_CHECK(after.files()[0].read_bytes("a") == a.bytes);
+  BOOST_CHECK(after.files()[0].find("b") == nullptr);
+  BOOST_CHECK(after.at("b").file->read_bytes("b") == b.bytes);
+  BOOST_CHECK(after.at("c").file->read_bytes("c") == std::vector<std::byte>(8));
+}
+
+BOOST_AUTO_TEST_CASE(shards_that_cannot_be_used_are_named) {
+  const Folder f;
+  const fs::path index = f / "pytorch_model.bin.index.json";
+  const auto message = [&](const std::string& map) {
+    write_text(index, "{\"weight_map\":" + map + "}");
+    try {
+      pare::Checkpoint{f.path};
+    } catch (const pare::error& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  write_text(f / "s.bin", small_file());
+  BOOST_TEST(message(R"({"a":"s.bin"})") == "");
+  BOOST_TEST(message(R"({"a":"t.bin"})") == index.string() + ": shard 't.bin' is missing");
+  BOOST_TEST(message(R"({"b":"s.bin"})") ==
+             index.string() + ": tensor 'b' is not in its shard 's.bin'");
+  BOOST_TEST(message(R"({"a":"../s.bin"})") ==
+             index.string() + ": tensor 'a' is in file '../s.bin', which is not a plain file name");
+  write_text(f / "s.bin", "x");
+  BOOST_TEST(message(R"({"a":"s.bin"})").starts_with((f / "s.bin").string() + ": not a zip"));
+}
+
+BOOST_AUTO_TEST_CASE(the_shared_model_equals_its_safetensors) {
+  const auto shared = shared_folder("opt-tiny as PyTorch saved it");
+  if (!shared) return;
+  const pare::Checkpoint bin(*shared / "models" / "opt-tiny-bin");
+  const pare::Checkpoint safe(*shared / "models" / "opt-tiny");
+  BOOST_CHECK(bin.format() == pare::CheckpointFormat::pytorch);
+  std::size_t equal = 0;
+  for (const pare::TensorInfo& info : safe.files().at(0).tensors()) {
+    const pare::TensorLocation other = bin.at(info.name);
+    BOOST_TEST(other.info->dtype == info.dtype);
+    BOOST_TEST(other.info->shape == info.shape, boost::test_tools::per_element());
+    equal += std::ranges::equal(other.file->bytes(*other.info), safe.files()[0].bytes(info));
+  }
+  BOOST_TEST(equal == safe.files()[0].tensors().size());
+  // The file holds the head as well, which is tied.
+  BOOST_TEST(bin.files().at(0).tensors().size() == equal + 1);
+  BOOST_CHECK(bin.files()[0].read_bytes("lm_head.weight") ==
+              bin.files()[0].read_bytes("model.decoder.embed_tokens.weight"));
 }
