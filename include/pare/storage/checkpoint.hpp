@@ -52,6 +52,12 @@ class Checkpoint {
     }
   }
 
+  /// Opens the safetensors file called `file` of `folder` alone.
+  Checkpoint(const std::filesystem::path& folder, const char* file) : folder_(folder) {
+    files_.emplace_back(folder / file);
+    for (const TensorInfo& info : files_[0].tensors()) file_of_.emplace(info.name, 0);
+  }
+
   const std::filesystem::path& folder() const { return folder_; }
   /// The files, ordered by name.
   const std::vector<SafetensorsFile>& files() const { return files_; }

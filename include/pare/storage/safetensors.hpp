@@ -318,34 +318,40 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
 };
 
-/// Writes the tensors in the order given. The file appears complete or not at all. Throws
-/// argument_error for tensors that make no file (shape against bytes, unknown dtype, a name used
-/// twice or not UTF-8) and io_error if it cannot be written.
+/// Gives the bytes of tensor number i; they need to stay until the next call only.
+using TensorSource = std::function<std::span<const std::byte>(std::size_t i)>;
+
+/// Writes the tensors in the order given, held one at a time; their offsets are not read. The file
+/// appears complete or not at all. Throws argument_error for tensors that make no file (shape
+/// against bytes, unknown dtype, a name used twice or not UTF-8) and io_error if it cannot be
+/// written.
 inline void write_safetensors(const std::filesystem::path& path,
-                              const std::vector<TensorData>& tensors,
-                              const std::map<std::string, std::string>& metadata = {}) {
+                              const std::vector<TensorInfo>& tensors,
+                              const std::map<std::string, std::string>& metadata,
+                              const TensorSource& bytes_of) {
   using nlohmann::json;
   std::string header;
+  std::vector<std::uint64_t> lengths;
+  const auto who = [&](const TensorInfo& t) {
+    return path.string() + ": tensor " + detail::quoted_name(t.name);
+  };
   try {
     if (!metadata.empty()) header = "\"__metadata__\":" + json(metadata).dump();
     std::set<std::string_view> names{"__metadata__"};
     std::uint64_t offset = 0;
-    for (const TensorData& t : tensors) {
-      const std::string who = path.string() + ": tensor " + detail::quoted_name(t.name);
+    for (const TensorInfo& t : tensors) {
       if (!names.insert(t.name).second)
-        throw argument_error(who + ": the name is reserved or used twice");
+        throw argument_error(who(t) + ": the name is reserved or used twice");
       const auto bytes = detail::tensor_bytes(t.dtype, t.shape);
       if (!bytes)
-        throw argument_error(who + ": dtype " + detail::quoted_name(t.dtype) +
+        throw argument_error(who(t) + ": dtype " + detail::quoted_name(t.dtype) +
                              " is unknown or a side is negative or too large");
-      if (*bytes != t.bytes.size())
-        throw argument_error(who + ": expected " + std::to_string(*bytes) +
-                             " bytes for its shape, got " + std::to_string(t.bytes.size()));
       if (!header.empty()) header += ',';
       header += json(t.name).dump() + ":{\"dtype\":\"" + t.dtype + "\",\"shape\":" +
                 json(t.shape).dump() + ",\"data_offsets\":[" + std::to_string(offset) + ',' +
                 std::to_string(offset + *bytes) + "]}";
       offset += *bytes;
+      lengths.push_back(*bytes);
     }
   } catch (const json::exception&) {
     throw argument_error(path.string() + ": a name or a metadata text is not valid UTF-8");
@@ -360,8 +366,25 @@ inline void write_safetensors(const std::filesystem::path& path,
   const std::uint64_t header_bytes = header.size();
   out.write(std::as_bytes(std::span(&header_bytes, 1)));
   out.write(std::as_bytes(std::span(header)));
-  for (const TensorData& t : tensors) out.write(t.bytes);
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const std::span<const std::byte> bytes = bytes_of(i);
+    if (bytes.size() != lengths[i])
+      throw argument_error(who(tensors[i]) + ": expected " + std::to_string(lengths[i]) +
+                           " bytes for its shape, got " + std::to_string(bytes.size()));
+    out.write(bytes);
+  }
   out.commit();
+}
+
+/// The same for tensors in memory.
+inline void write_safetensors(const std::filesystem::path& path,
+                              const std::vector<TensorData>& tensors,
+                              const std::map<std::string, std::string>& metadata = {}) {
+  std::vector<TensorInfo> infos;
+  for (const TensorData& t : tensors) infos.push_back({t.name, t.dtype, t.shape});
+  write_safetensors(path, infos, metadata, [&](std::size_t i) {
+    return std::span<const std::byte>(tensors[i].bytes);
+  });
 }
 
 /// New bytes for a tensor, or nothing to keep the old ones.
