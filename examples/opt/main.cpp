@@ -4,6 +4,8 @@
 #include <cstdio>
 
 #include "opt/arguments.hpp"
+#include "opt/packing.hpp"
+#include "opt/verifying.hpp"
 
 namespace {
 
@@ -62,6 +64,8 @@ Inputs read_inputs(const Arguments& arguments, const std::vector<tool::Evaluatio
                    const pare::CompressionRequest* request) {
   Inputs inputs;
   const tool::fs::path folder = arguments.model;
+  if (request != nullptr && !arguments.shape)
+    tool::require_dense_model(arguments.model);
   inputs.config =
       arguments.shape ? pare::opt_shape(*arguments.shape) : pare::load_opt_config(folder);
   tool::check_against_config(arguments, inputs.config, request);
@@ -153,12 +157,18 @@ pare::Sensitivities sensitivities(Model& model, const Inputs& inputs, const Argu
   return measured;
 }
 
-/// @param plan  none: every linear chooses by itself what the request says
+/// @param plan    none: every linear chooses by itself what the request says
+/// @param packed  receives every linear packed, when it is not null
 pare::Statistics compress(Model& model, const Inputs& inputs, const Arguments& arguments,
                           const pare::CompressionRequest& request, const pare::ModelPlan* plan,
-                          bool lines, const std::string& what) {
+                          bool lines, const std::string& what,
+                          pare::PackedLinears* packed = nullptr) {
   ProgressLine progress(what);
   pare::CompressionProgress callbacks;
+  if (packed != nullptr)
+    callbacks.linear_packed = [packed](const std::string& tensor, pare::PackedLinear&& linear) {
+      packed->insert_or_assign(tensor, std::move(linear));
+    };
   callbacks.advanced = [&](double share) { progress.advance(share); };
   if (lines)
     callbacks.linear_done = [&](const pare::LayerStatistics& layer) {
@@ -205,15 +215,19 @@ pare::Json config_json(const Arguments& arguments, const Inputs& inputs,
   json["true_sequential"] = arguments.true_sequential;
   json["asymmetric"] = arguments.asymmetric.value_or(0);
   json["eval"] = arguments.evaluations;
-  json["save"] = arguments.save ? pare::Json(*arguments.save) : pare::Json(nullptr);
+  json["save"] = given(arguments.save);
+  json["save_packed"] = given(arguments.save_packed);
+  json["half_scale"] = request.solver.grid.half_scale;
   json["backend"] = tool::chosen_backend(arguments.backend).name;
   json["dtype"] = arguments.dtype.value_or("float32");
   return json;
 }
 
 void run_compress(const Arguments& arguments) {
-  const pare::CompressionRequest request = tool::checked(arguments.flags);
+  pare::CompressionRequest request = tool::checked(arguments.flags);
   const std::optional<tool::PlanRequest> planned = tool::planned(arguments.flags, request);
+  // A packed file holds scales as float16: the solver rounds on exactly these grids.
+  request.solver.grid.half_scale = arguments.save_packed && request.quantize;
   const tool::NamedBackend backend = tool::chosen_backend(arguments.backend);
   const tool::ModelSource source = tool::source_of(arguments, backend);
   if (arguments.gmp) tool::check_magnitude(arguments);
@@ -237,9 +251,11 @@ void run_compress(const Arguments& arguments) {
   }
   std::printf("\n%s\n", pare::layer_header().c_str());
   std::fflush(stdout);
+  pare::PackedLinears packed;
   const auto start = std::chrono::steady_clock::now();
   const pare::Statistics statistics = compress(*model, inputs, arguments, request,
-                                               plan ? &*plan : nullptr, true, "compressing");
+                                               plan ? &*plan : nullptr, true, "compressing",
+                                               arguments.save_packed ? &packed : nullptr);
   const double seconds = seconds_since(start);
 
   const std::string scores = pare::score_table(statistics);
@@ -258,7 +274,7 @@ void run_compress(const Arguments& arguments) {
     model->save(arguments.model, *outputs.save);
     std::printf("saved to %s\n", arguments.save->c_str());
   }
-  if (outputs.report) {
+  if (outputs.report || outputs.save_packed) {
     pare::Json report{{"perplexity",
                        {{"dense", to_json(dense)}, {"compressed", to_json(compressed)}}}};
     report.update(pare::to_json(statistics));
@@ -268,7 +284,12 @@ void run_compress(const Arguments& arguments) {
         device_bytes ? pare::Json(*device_bytes) : pare::Json(nullptr);
     report["plan"] = plan ? tool::to_json(*plan) : pare::Json(nullptr);
     report["config"] = config_json(arguments, inputs, request);
-    tool::write_report(*outputs.report, report);
+    if (outputs.save_packed) {
+      tool::save_packed(packed, arguments.model, *outputs.save_packed,
+                        pare::text_fingerprint(inputs.windows), report);
+      std::printf("packed to %s\n", arguments.save_packed->c_str());
+    }
+    if (outputs.report) tool::write_report(*outputs.report, report);
   }
 }
 
@@ -409,6 +430,8 @@ int main(int argc, char** argv) {
                  "magnitude pruning and round-to-nearest instead, for comparison");
   tool::add_value(compress, "--save", arguments.save,
                   "write the compressed model to this new folder", "DIR");
+  tool::add_value(compress, "--save-packed", arguments.save_packed,
+                  "write it bit-packed to this new folder; grids then have float16 scales", "DIR");
 
   CLI::App& evaluate = *app.add_subcommand("evaluate", "measure perplexity");
   tool::add_model(evaluate, arguments);
@@ -418,6 +441,22 @@ int main(int argc, char** argv) {
   tool::add_model(compare, arguments);
   tool::add_compression(compare, arguments);
   tool::add_axis_option(compare, arguments.flags);
+
+  std::string packed, output;
+  CLI::App& unpack = *app.add_subcommand("unpack", "write a packed model as a dense one");
+  tool::add_argument(unpack, "DIR", packed, "folder that compress --save-packed wrote");
+  tool::add_argument(unpack, "OUT", output, "new folder, in the form of Hugging Face");
+  CLI::App& inspect = *app.add_subcommand("inspect", "print what a packed model is made of");
+  tool::add_argument(inspect, "DIR", packed, "folder that compress --save-packed wrote");
+
+  tool::VerifyArguments verification;
+  CLI::App& verify = *app.add_subcommand(
+      "verify", "hold a packed model against its original and its own report");
+  tool::add_argument(verify, "ORIGINAL", verification.original, "folder of the dense model");
+  tool::add_argument(verify, "PACKED", verification.packed, "folder made from it");
+  tool::add_argument(verify, "TEXT", verification.text,
+                     "the text it was calibrated on, to compute every loss again", false);
+  tool::add_backend_option(verify, verification.backend);
 
   return tool::run("pare-opt", [&] {
     if (!tool::parse(app, argc, argv)) return;
@@ -431,5 +470,8 @@ int main(int argc, char** argv) {
     }
     if (evaluate.parsed()) run_evaluate(arguments);
     if (compare.parsed()) run_compare(arguments);
+    if (unpack.parsed()) tool::unpack_model(packed, output);
+    if (inspect.parsed()) tool::inspect_packed(packed);
+    if (verify.parsed()) tool::verify_packed(verification);
   });
 }
