@@ -312,6 +312,16 @@ BOOST_AUTO_TEST_CASE(plans_keep_their_budget) {
     BOOST_TEST(totals(compress_model(pruned, windows, {}, within)).stored_bits_per_weight <=
                target);
   }
+  SensitivityOptions by_column = measuring(three_patterns);
+  by_column.solver.axis = ChannelAxis::input;
+  const Sensitivities columns = measure_sensitivities(model, windows, by_column);
+  for (const double target : {6.1, 7.3}) {
+    const ModelPlan within = plan_bits(
+        columns, {PlanScope::model, PlanObjective::divergence, BudgetKind::stored_bits, target});
+    Model pruned = dense;
+    BOOST_TEST(totals(compress_model(pruned, windows, {}, within)).stored_bits_per_weight <=
+               target);
+  }
   const ModelPlan chosen = plan_bits(
       joint, {PlanScope::model, PlanObjective::divergence, BudgetKind::stored_bits, 3.5});
   Model compressed = dense;
