@@ -26,7 +26,7 @@ pare_missing() {  # pare_missing PACKAGE...: those that are not installed
 }
 
 pare_install_missing() {
-  local required=(g++ cmake ninja-build pkg-config libeigen3-dev nlohmann-json3-dev libcli11-dev
+  local required=(g++ ccache cmake ninja-build pkg-config libeigen3-dev nlohmann-json3-dev libcli11-dev
                   libpcre2-dev libboost-test-dev libbenchmark-dev)
   local backends=("libthrust-dev libtbb-dev"
                   "libxtensor-dev libxtensor-blas-dev libxsimd-dev libopenblas-dev")
@@ -53,8 +53,16 @@ pare_install_missing() {
 }
 
 pare_build() {  # pare_build TARGET...
+  local build=$pare_root/build launcher=()
   pare_install_missing
-  pare_quietly "configure" cmake -S "$pare_root" -B "$pare_root/build" -G Ninja
+  mkdir -p "$build"
+  if command -v ccache >/dev/null; then  # a second clone on this machine builds in no time
+    # Objects are for this processor (-march=native), whose flags must be part of what is looked up.
+    grep -m 1 -E '^(flags|Features)' /proc/cpuinfo >"$build/processor" || true
+    export CCACHE_BASEDIR=$pare_root CCACHE_NOHASHDIR=1 CCACHE_EXTRAFILES=$build/processor
+    launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache)
+  fi
+  pare_quietly "configure" cmake -S "$pare_root" -B "$build" -G Ninja "${launcher[@]}"
   echo "building: $*"
-  pare_quietly "build" cmake --build "$pare_root/build" --target "$@"
+  pare_quietly "build" cmake --build "$build" --target "$@"
 }

@@ -40,7 +40,7 @@ using test::read_text;
 using test::write_text;
 
 /// What the repository ships: texts and the model opt-tiny.
-inline const fs::path data = PARE_EXAMPLES_DATA;
+inline const fs::path data = test::examples_data;
 
 /// The first `bytes` bytes of a shipped text, cut at a space.
 inline std::string excerpt(const char* name, std::size_t bytes) {

@@ -1,6 +1,8 @@
-// Files in tests: the folder of shared data, folders of their own, whole reads and writes.
+// Files in tests: the folder of shared data, folders of their own, files in memory, whole reads and
+// writes.
 #pragma once
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -15,11 +17,13 @@
 #include <string>
 #include <string_view>
 
+#include "paths.hpp"
+
 namespace test {
 
 /// The folder of shared data, or nothing; then one line says what was skipped.
 inline std::optional<std::filesystem::path> shared_folder(std::string_view what) {
-  std::filesystem::path folder = PARE_SHARED_DIR;
+  std::filesystem::path folder = shared_dir;
   if (const char* given = std::getenv("PARE_SHARED")) folder = given;
   if (!folder.empty() && std::filesystem::is_directory(folder)) return folder;
   std::cout << "skipped: " << what << ": set PARE_SHARED to the folder of shared data\n";
@@ -42,6 +46,27 @@ struct Folder {
   }
   std::filesystem::path operator/(const std::filesystem::path& name) const { return path / name; }
   std::filesystem::path path;
+};
+
+/// A file that has a path but lies in memory only.
+class MemoryFile {
+ public:
+  explicit MemoryFile(std::string_view content) : descriptor_(::memfd_create("test", MFD_CLOEXEC)) {
+    if (descriptor_ < 0)
+      throw std::runtime_error(std::string("memfd_create: ") + std::strerror(errno));
+    while (!content.empty()) {
+      const ssize_t n = ::write(descriptor_, content.data(), content.size());
+      if (n <= 0) throw std::runtime_error(std::string("write: ") + std::strerror(errno));
+      content.remove_prefix(std::size_t(n));
+    }
+  }
+  MemoryFile(const MemoryFile&) = delete;
+  MemoryFile& operator=(const MemoryFile&) = delete;
+  ~MemoryFile() { ::close(descriptor_); }
+  std::filesystem::path path() const { return "/proc/self/fd/" + std::to_string(descriptor_); }
+
+ private:
+  int descriptor_;
 };
 
 inline void write_text(const std::filesystem::path& path, std::string_view text) {

@@ -367,7 +367,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(logits_of_opt_postln, C, Cases) {
 BOOST_AUTO_TEST_CASE_TEMPLATE(perplexity_of_opt_tiny_agrees_with_the_oracle, C, Cases) {
   using B = typename C::backend;
   using T = typename C::scalar;
-  const fs::path folder = fs::path(PARE_EXAMPLES_DATA) / "opt-tiny";
+  const fs::path folder = fs::path(test::examples_data) / "opt-tiny";
   std::mt19937 engine(1);
   ids_t ids(3 * 128);
   for (std::int32_t& id : ids) id = std::int32_t(engine() % 4096);

@@ -19,7 +19,7 @@ namespace {
 
 const fs::path tests = PARE_TESTS_DIR;
 const fs::path page = tests.parent_path() / "docs" / "misuse.md";
-const fs::path tiny = fs::path(PARE_EXAMPLES_DATA) / "opt-tiny";
+const fs::path tiny = fs::path(test::examples_data) / "opt-tiny";
 
 /// One line of the run-time table.
 struct Misuse {

@@ -30,7 +30,7 @@ inline fs::path shared_folder() {
 
 /// The model folder called `name`: from the examples where they ship it, else the shared one.
 inline fs::path model_folder(const std::string& name) {
-  const fs::path data = fs::path(PARE_EXAMPLES_DATA) / name;
+  const fs::path data = fs::path(test::examples_data) / name;
   if (fs::exists(data / "config.json")) return data;
   const fs::path shared = shared_folder();
   return shared.empty() ? fs::path() : shared / "models" / name;

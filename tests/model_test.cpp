@@ -105,7 +105,7 @@ BOOST_AUTO_TEST_CASE(bad_configurations) {
 // ---------------------------------------------------------------- loading
 
 BOOST_AUTO_TEST_CASE(names_of_linears) {
-  for (const char* prefix : {"model.decoder.", "decoder."}) {
+  for (const char* prefix : {"model.decoder.", "decoder.", ""}) {
     SmallModel files;
     files.prefix = prefix;
     auto model = pare::load_opt<EigenBackend, float>(files.write());
@@ -117,6 +117,17 @@ BOOST_AUTO_TEST_CASE(names_of_linears) {
       BOOST_TEST(linears[i]->tensor == prefix + linears[i]->name + ".weight");
       BOOST_TEST((linears[i]->dtype == pare::DType::f32));
     }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(every_prefix_names_the_same_model) {
+  const ids_t ids{2, 3, 4, 5, 6, 7};
+  std::vector<Matrix<float>> logits;
+  for (const char* prefix : {"model.decoder.", "decoder.", ""}) {
+    SmallModel files(nlohmann::json{{"tie_word_embeddings", false}});
+    files.prefix = prefix;
+    logits.push_back(run_model(pare::load_opt<EigenBackend, float>(files.write()), ids, 3));
+    BOOST_TEST(distance(logits.back(), logits.front()) == 0);
   }
 }
 
@@ -135,7 +146,17 @@ BOOST_AUTO_TEST_CASE(bad_weights) {
     SmallModel files;
     files.tensors.erase("embed_tokens.weight");
     BOOST_TEST(load(files) == files.folder.string() +
-                                  ": there is no tensor 'model.decoder.embed_tokens.weight'");
+                                  ": there is no tensor 'model.decoder.embed_tokens.weight', "
+                                  "'decoder.embed_tokens.weight' or 'embed_tokens.weight'");
+  }
+  {
+    SmallModel files;
+    auto& second = files.tensors["decoder.embed_tokens.weight"];
+    second = files.tensors["embed_tokens.weight"];
+    second.name = "";  // no prefix
+    BOOST_TEST(load(files) == files.folder.string() +
+                                  ": holds both tensor 'model.decoder.embed_tokens.weight' and "
+                                  "tensor 'decoder.embed_tokens.weight', expected one of them");
   }
   for (const std::vector<std::int64_t>& shape :
        {std::vector<std::int64_t>{12, 20}, {20}, {240}, {2, 10, 12}, {}}) {

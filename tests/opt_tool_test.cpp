@@ -1,5 +1,5 @@
 // pare-opt as a program, on the shipped opt-tiny with short texts: reports, saved folders,
-// selections, the comparison, unusable inputs.
+// selections, unusable inputs.
 #define BOOST_TEST_MODULE pare_opt_tool
 #include <boost/test/unit_test.hpp>
 
@@ -10,6 +10,7 @@
 
 #include "cli_support.hpp"
 #include "pare/storage/checkpoint.hpp"
+#include "torch_files.hpp"
 
 namespace fs = std::filesystem;
 using cli::Arguments;
@@ -152,6 +153,33 @@ fs::path copy_sharded(const fs::path& target) {
   return target;
 }
 
+/// opt-tiny as PyTorch saves it, head and embeddings being one storage: one file or two shards.
+fs::path copy_as_pytorch(const fs::path& target, const std::string& prefix, bool sharded) {
+  copy_model(target, false);
+  std::vector<std::vector<TensorData>> files(sharded ? 2 : 1);
+  Json index{{"metadata", Json::object()}, {"weight_map", Json::object()}};
+  const auto file_name = [&](std::size_t file) {
+    return sharded ? "pytorch_model-0000" + std::to_string(file + 1) + "-of-00002.bin"
+                   : std::string(pare::Checkpoint::pytorch_name);
+  };
+  for (TensorData& tensor : tensors_of(tiny / weights_name)) {
+    const bool last = tensor.name.find("layers.1") != std::string::npos;
+    const std::size_t file = last ? files.size() - 1 : 0;
+    tensor.name = prefix + tensor.name.substr(std::strlen("model.decoder."));
+    index["weight_map"][tensor.name] = file_name(file);
+    files[file].push_back(std::move(tensor));
+    if (files[file].back().name != prefix + "embed_tokens.weight") continue;
+    TensorData head = files[file].back();
+    head.name = "lm_head.weight";
+    index["weight_map"][head.name] = file_name(file);
+    files[file].push_back(std::move(head));
+  }
+  for (std::size_t file = 0; file < files.size(); ++file)
+    cli::write_text(target / file_name(file), test::torch_file(files[file], true));
+  if (sharded) cli::write_text(target / pare::Checkpoint::pytorch_index_name, index.dump());
+  return target;
+}
+
 /// Checks a saved folder against its source: same files, same tensors, only `changed` differ.
 void check_saved(const fs::path& source, const fs::path& saved,
                  const std::vector<std::string>& changed) {
@@ -164,8 +192,10 @@ void check_saved(const fs::path& source, const fs::path& saved,
   std::set<std::string> differ, expected;
   for (const std::string& name : changed) expected.insert(tensor_of(name));
   for (std::size_t f = 0; f < before.files().size(); ++f) {
-    const pare::SafetensorsFile &old_file = before.files()[f], &new_file = after.files()[f];
-    BOOST_TEST(old_file.path().filename().string() == new_file.path().filename().string());
+    BOOST_TEST(before.files()[f].path().filename().string() ==
+               after.files()[f].path().filename().string());
+    const pare::SafetensorsFile old_file(before.files()[f].path());
+    const pare::SafetensorsFile new_file(after.files()[f].path());
     BOOST_CHECK(old_file.metadata() == new_file.metadata());
     BOOST_REQUIRE(old_file.tensors().size() == new_file.tensors().size());
     for (const pare::TensorInfo& info : old_file.tensors()) {
@@ -340,6 +370,80 @@ BOOST_AUTO_TEST_CASE(a_sharded_model_is_read_and_saved_as_shards) {
     single.at("config").erase(where);
   }
   BOOST_CHECK(timeless(sharded) == timeless(single));
+}
+
+BOOST_AUTO_TEST_CASE(what_pytorch_saved_is_read_and_saved_as_safetensors) {
+  const Texts texts;
+  const Arguments options{"--sparsity", "0.5", "--wbits", "4", "--minlayer", "3", "--save"};
+  const auto saving = [&](const fs::path& folder) {
+    Arguments all = options;
+    all.push_back(folder.string());
+    return all;
+  };
+  report_of(texts, saving(texts / "expected"));
+  const pare::SafetensorsFile expected(texts / "expected" / weights_name);
+  const double dense = evaluated(texts, tiny), compressed = evaluated(texts, texts / "expected");
+  const struct {
+    const char* prefix;
+    bool sharded;
+    std::set<std::string> weights;
+  } table[] = {
+      {"model.decoder.", false, {"model.safetensors"}},
+      {"decoder.", true, {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
+                          "model.safetensors.index.json"}},
+      {"", false, {"model.safetensors"}}};
+  for (const auto& row : table) BOOST_TEST_CONTEXT("prefix '" << row.prefix << "'") {
+      const fs::path model = texts / "model", saved = texts / "saved";
+      copy_as_pytorch(model, row.prefix, row.sharded);
+      BOOST_TEST(evaluated(texts, model) == dense);
+      report_of(texts, saving(saved), model);
+      BOOST_TEST(evaluated(texts, saved) == compressed);
+
+      std::set<std::string> files(model_files.begin(), model_files.end()), found;
+      files.insert(row.weights.begin(), row.weights.end());
+      for (const auto& entry : fs::directory_iterator(saved))
+        found.insert(entry.path().filename().string());
+      BOOST_TEST(found == files, boost::test_tools::per_element());
+
+      const pare::Checkpoint after(saved);
+      BOOST_CHECK(!after.find("lm_head.weight"));  // tied
+      std::size_t tensors = 0;
+      for (const pare::TensorFile& file : after.files()) tensors += file.tensors().size();
+      BOOST_TEST(tensors == expected.tensors().size());
+      for (const pare::TensorInfo& info : expected.tensors()) {
+        const auto now = after.at(row.prefix + info.name.substr(std::strlen("model.decoder.")));
+        BOOST_TEST_INFO(info.name);
+        BOOST_CHECK(now.file->read_bytes(now.info->name) == expected.read_bytes(info.name));
+      }
+      fs::remove_all(model);
+      fs::remove_all(saved);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_head_that_differs_is_kept) {
+  const Texts texts;
+  const fs::path model = copy_model(texts / "model", false);
+  std::vector<TensorData> tensors = tensors_of(tiny / weights_name);
+  const auto embedding = std::find_if(tensors.begin(), tensors.end(), [](const TensorData& t) {
+    return t.name == "model.decoder.embed_tokens.weight";
+  });
+  TensorData head = *embedding;
+  head.name = "lm_head.weight";
+  head.bytes[0] ^= std::byte{1};
+  tensors.push_back(head);
+  cli::write_text(model / pare::Checkpoint::pytorch_name, test::torch_file(tensors));
+  report_of(texts, {"--sparsity", "0.5", "--prune-only", "0.fc1", "--save",
+                    (texts / "saved").string()}, model);
+  BOOST_CHECK(pare::SafetensorsFile(texts / "saved" / weights_name).read_bytes(head.name) ==
+              head.bytes);
+}
+
+BOOST_AUTO_TEST_CASE(the_shared_pytorch_model_evaluates_like_its_safetensors) {
+  const auto shared = test::shared_folder("opt-tiny as PyTorch saved it");
+  if (!shared) return;
+  const Texts texts;
+  BOOST_TEST(evaluated(texts, *shared / "models" / "opt-tiny-bin") ==
+             evaluated(texts, *shared / "models" / "opt-tiny"));
 }
 
 BOOST_AUTO_TEST_CASE(other_float_types_are_kept) {
@@ -721,76 +825,6 @@ BOOST_AUTO_TEST_CASE(several_texts_are_evaluated) {
   BOOST_CHECK(test::contains(outcome.out, "perplexity on other: "));
 }
 
-BOOST_AUTO_TEST_CASE(the_comparison_tells_five_configurations_apart) {
-  const Texts texts;
-  const Outcome outcome =
-      pare_opt(texts, "compare", {"--report", (texts / "report.json").string()});
-  check_success(outcome);
-  const std::vector<std::string> names{"dense", "uniform 4", "quantile 4.0", "quantile 3.5",
-                                       "budget 4.0"};
-  const Json report = cli::parse_json(cli::read_text(texts / "report.json"));
-  const Json& runs = report.at("runs");
-  BOOST_REQUIRE(runs.size() == 5u);
-  std::set<double> perplexities, losses;
-  for (std::size_t r = 0; r < 5; ++r) BOOST_TEST_CONTEXT(names[r]) {
-      BOOST_TEST(runs[r].at("name") == names[r]);
-      perplexities.insert(runs[r].at("perplexity").at("short").get<double>());
-      BOOST_CHECK(test::contains(outcome.out, "\n" + names[r] + " "));
-      if (r == 0) continue;
-      losses.insert(runs[r].at("totals").at("loss").get<double>());
-      BOOST_TEST(runs[r].at("layers").size() == 24u);
-      BOOST_TEST(std::abs(runs[r].at("totals").at("sparsity").get<double>() - 0.5) < 1e-12);
-      const double target = r == 3 ? 3.5 : 4.0, mean = runs[r].at("totals").at("average_bits");
-      BOOST_TEST(mean <= target);
-      BOOST_TEST(mean > target - 2.0 / 192);
-    }
-  BOOST_TEST(perplexities.size() == 5u);
-  BOOST_TEST(losses.size() == 4u);
-  for (std::size_t l = 0; l < 24; ++l) {
-    std::set<double> per_layer;
-    for (const std::size_t r : {2u, 3u, 4u})
-      per_layer.insert(runs[r].at("layers").at(l).at("loss").get<double>());
-    BOOST_TEST_INFO(runs[2].at("layers").at(l).at("name"));
-    BOOST_CHECK(per_layer.size() == 3u);
-  }
-  for (const char* part : {"mean bits", "sparsity", "seconds", "total loss", "short"}) {
-    BOOST_TEST_INFO(part);
-    BOOST_CHECK(test::contains(outcome.out, part));
-  }
-  for (const std::string& name : all_names())
-    BOOST_CHECK(test::contains(outcome.out, "\n" + name + " "));
-}
-
-BOOST_AUTO_TEST_CASE(the_comparison_takes_another_sparsity_and_axis) {
-  const Texts texts;
-  const Outcome outcome =
-      pare_opt(texts, "compare",
-               {"--sparsity", "0.25", "--axis", "input", "--act-order", "--minlayer", "1",
-                "--report", (texts / "report.json").string()});
-  check_success(outcome);
-  const Json report = cli::parse_json(cli::read_text(texts / "report.json"));
-  for (std::size_t r = 1; r < 5; ++r) {
-    const Json& run = report.at("runs").at(r);
-    BOOST_TEST(run.at("layers").size() == 18u);
-    BOOST_TEST(std::abs(run.at("totals").at("sparsity").get<double>() - 0.25) < 1e-12);
-    BOOST_TEST(run.at("config").at("axis") == (r == 1 ? "output" : "input"));
-  }
-}
-
-BOOST_AUTO_TEST_CASE(the_comparison_fails_when_two_configurations_agree) {
-  // Nothing is left at this sparsity, so that every configuration gives zeros.
-  const Texts texts;
-  const Outcome outcome = pare_opt(
-      texts, "compare",
-      {"--sparsity", "0.9999999999999", "--prune-only", "3.self_attn.q_proj"});
-  check_failure(outcome, 1, "pare-opt",
-                {"identical weights", "\"uniform 4\" and \"quantile 4.0\"",
-                 "\"uniform 4\" and \"quantile 3.5\"", "\"uniform 4\" and \"budget 4.0\"",
-                 "\"quantile 4.0\" and \"quantile 3.5\"", "\"quantile 4.0\" and \"budget 4.0\"",
-                 "\"quantile 3.5\" and \"budget 4.0\""});
-  BOOST_CHECK(!test::contains(outcome.err, "dense"));
-}
-
 BOOST_AUTO_TEST_CASE(help_lists_the_options) {
   check_success(cli::run(PARE_OPT, {"--help"}));
   BOOST_CHECK(test::contains(cli::run(PARE_OPT, {"compress", "--help"}).out, "--target-avg-bits"));
@@ -957,9 +991,9 @@ BOOST_AUTO_TEST_CASE(models_that_cannot_be_used_name_the_file_and_the_cause) {
 
   const std::string weights_file = (model / weights_name).string() + ": ";
   fresh(false);
-  refuse("no weights", {model.string() + ": found neither"});
+  refuse("no weights", {model.string() + ": found none of", "pytorch_model.bin"});
   cli::write_text(model / "pytorch_model.bin", "");
-  refuse("a pickle", {model.string() + ": found neither", "pytorch_model.bin"});
+  refuse("an empty pickle", {(model / "pytorch_model.bin").string() + ": not a zip archive"});
   fresh();
   const std::string whole = cli::read_text(tiny / weights_name);
   for (const std::size_t keep : {std::size_t(0), std::size_t(4), std::size_t(1000),

@@ -337,7 +337,7 @@ BOOST_AUTO_TEST_CASE(shapes_of_published_models) {
 BOOST_AUTO_TEST_CASE_TEMPLATE(opt_tiny_agrees_with_float, C, Stored) {
   using B = typename C::backend;
   using S = typename C::scalar;
-  const fs::path folder = fs::path(PARE_EXAMPLES_DATA) / "opt-tiny";
+  const fs::path folder = fs::path(test::examples_data) / "opt-tiny";
   const auto model = pare::load_opt<B, S>(folder);
   const auto wide = pare::load_opt<B, float>(folder);
   const ids_t ids = random_ids(3 * 128, 4096);

@@ -27,7 +27,7 @@ namespace {
 /// The tokenizer shipped with the examples.
 const pare::Tokenizer& shipped() {
   static const pare::Tokenizer tokenizer = [] {
-    const fs::path folder = fs::path(PARE_EXAMPLES_DATA) / "opt-tiny";
+    const fs::path folder = fs::path(test::examples_data) / "opt-tiny";
     return pare::Tokenizer::load(folder / "vocab.json", folder / "merges.txt");
   }();
   return tokenizer;

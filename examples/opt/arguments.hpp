@@ -9,6 +9,7 @@
 #include "backends/choice.hpp"
 #include "opt/model_io.hpp"
 #include "opt/planning.hpp"
+#include "opt/plot.hpp"
 #include "pare/model/opt_random.hpp"
 #include "pare/pipeline/compress.hpp"
 
@@ -19,7 +20,8 @@ struct Arguments {
   std::string model, calibration_text;
   std::vector<std::string> evaluations;
   std::optional<index_t> seqlen, nsamples, first_layer, last_layer;
-  std::optional<std::string> prune_only, save, save_packed, report, backend, dtype, shape, preset;
+  std::optional<std::string> prune_only, save, save_packed, report, backend, dtype, shape, preset,
+      budgets, plot;
   std::optional<double> asymmetric;
   bool invert = false, gmp = false, true_sequential = false;
   CompressionFlags flags;
@@ -68,15 +70,26 @@ inline void add_preset(CLI::App& command, Arguments& arguments) {
             "--scope model; what is given besides goes first");
 }
 
+inline void add_comparison(CLI::App& command, Arguments& arguments) {
+  add_value(command, "--budgets", arguments.budgets,
+            "mean code bits per weight to compare at, with commas (default: 4.0,3.5)", "LIST",
+            "a run has one list of budgets");
+  add_value(command, "--plot", arguments.plot,
+            "draw the frontier and the widths into this folder, with gnuplot", "DIR");
+  add_sensitivity_options(command, arguments.flags);
+  add_preset(command, arguments);
+}
+
 /// Fills in what a preset says and the command line does not.
-inline void apply_preset(Arguments& arguments) {
+/// @param quantizes  whether the command rounds weights whatever its options say
+inline void apply_preset(Arguments& arguments, bool quantizes = false) {
   if (!arguments.preset) return;
   if (*arguments.preset != "best")
     throw usage_error(written("--preset", *arguments.preset) +
                       ": there is no such preset; write best");
   CompressionFlags& flags = arguments.flags;
   flags.act_order = arguments.true_sequential = true;
-  if (flags.wbits.value_or(16) != 16) flags.clip_search = true;
+  if (quantizes || flags.wbits.value_or(16) != 16) flags.clip_search = true;
   if (!arguments.asymmetric) arguments.asymmetric = 0.5;
   const bool has_target = flags.target_average_bits || flags.target_stored_bits;
   if (has_target && !flags.scope && !flags.importance && !flags.bit_method) flags.scope = "model";
@@ -236,7 +249,7 @@ inline std::vector<EvaluationText> required_evaluations(const Arguments& argumen
 
 /// Where results go, checked before any work.
 struct Outputs {
-  std::optional<fs::path> save, save_packed, report;
+  std::optional<fs::path> save, save_packed, report, plot;
 
   Outputs(const Arguments& arguments, const std::vector<EvaluationText>& evaluations) {
     for (const auto& [option, folder] : {std::pair{"--save", &arguments.save},
@@ -257,6 +270,7 @@ struct Outputs {
     for (const EvaluationText& text : evaluations) texts.push_back(text.file);
     if (!arguments.calibration_text.empty()) texts.push_back(arguments.calibration_text);
     if (arguments.report) report = reportable_file(*arguments.report, arguments.model, texts);
+    if (arguments.plot) plot = plot_folder(*arguments.plot);
   }
 };
 

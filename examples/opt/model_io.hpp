@@ -3,17 +3,23 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "common/compression_options.hpp"
 #include "pare/model/opt.hpp"
+#include "pare/model/opt_names.hpp"
 #include "pare/model/tokenizer.hpp"
 #include "pare/storage/checkpoint.hpp"
+#include "pare/storage/convert.hpp"
 #include "pare/storage/safetensors.hpp"
 
 namespace tool {
+
+using pare::index_t;
 
 /// A text and the name its perplexity goes by, "NAME=FILE" on the command line.
 struct EvaluationText {
@@ -101,8 +107,9 @@ inline fs::path reportable_file(const std::string& given, const fs::path& model,
   bool is_input = false;
   if (!model.empty()) {
     is_input = path.parent_path() == resolved(model) &&
-               (path.extension() == ".safetensors" ||
-                path.filename() == pare::Checkpoint::index_name);
+               (path.extension() == ".safetensors" || path.extension() == ".bin" ||
+                path.filename() == pare::Checkpoint::index_name ||
+                path.filename() == pare::Checkpoint::pytorch_index_name);
     for (const char* name : model_files) is_input |= path == resolved(model / name);
   }
   for (const fs::path& text : texts) is_input |= path == resolved(text);
@@ -111,8 +118,24 @@ inline fs::path reportable_file(const std::string& given, const fs::path& model,
   return writable_file("--report", given);
 }
 
+/// The head where it only repeats the embeddings that it is tied to: safetensors has no tensors
+/// that share bytes, so transformers leaves it out there and ties it again when loading.
+inline std::set<std::string> tied_head(const pare::OptConfig& config,
+                                       const pare::Checkpoint& checkpoint) {
+  const std::string name = "lm_head.weight";
+  const auto head = checkpoint.find(name);
+  if (!config.tie_word_embeddings || !head) return {};
+  const pare::TensorLocation embedding =
+      checkpoint.at(pare::opt_tensor_prefix(checkpoint) + "embed_tokens.weight");
+  if (head->info->dtype != embedding.info->dtype ||
+      !std::ranges::equal(head->file->bytes(*head->info), embedding.file->bytes(*embedding.info)))
+    return {};
+  return {name};
+}
+
 /// Writes a Hugging Face folder: the source's files with the compressed weights in place of the
-/// dense ones, same names, same types. The folder appears whole or not at all.
+/// dense ones, same names, same types; what PyTorch saved becomes safetensors. The folder appears
+/// whole or not at all.
 template <class B, class T>
 void save_model(const pare::OptModel<B, T>& model, const fs::path& source, const fs::path& folder) {
   std::unordered_map<std::string, const pare::Linear<B, T>*> linears;
@@ -133,13 +156,19 @@ void save_model(const pare::OptModel<B, T>& model, const fs::path& source, const
   try {
     fs::create_directories(partial);
     const pare::Checkpoint checkpoint(source);
-    for (const pare::SafetensorsFile& file : checkpoint.files())
-      pare::copy_safetensors(file, partial / file.path().filename(), replacement);
+    if (checkpoint.format() == pare::CheckpointFormat::safetensors) {
+      for (const pare::TensorFile& file : checkpoint.files())
+        pare::copy_safetensors(pare::SafetensorsFile(file.path()),
+                               partial / file.path().filename(), replacement);
+      if (checkpoint.sharded())
+        fs::copy_file(source / pare::Checkpoint::index_name,
+                      partial / pare::Checkpoint::index_name);
+    } else {
+      pare::write_as_safetensors(checkpoint, partial, tied_head(model.config, checkpoint),
+                                 replacement);
+    }
     for (const char* name : model_files)
       if (fs::exists(source / name)) fs::copy_file(source / name, partial / name);
-    if (checkpoint.sharded())
-      fs::copy_file(source / pare::Checkpoint::index_name,
-                    partial / pare::Checkpoint::index_name);
     fs::rename(partial, folder);  // replaces an empty folder
   } catch (const std::exception& e) {
     std::error_code ignored;

@@ -59,7 +59,9 @@ inline void save_packed(const pare::PackedLinears& linears, const fs::path& sour
                         const fs::path& folder, std::uint64_t text, pare::Json& report) {
   fill_folder(folder, [&](const fs::path& partial) {
     const fs::path file = partial / pare::PackedFile::name;
-    pare::write_packed(file, pare::Checkpoint(source), linears);
+    const pare::Checkpoint checkpoint(source);
+    pare::write_packed(file, checkpoint, linears,
+                       tied_head(pare::load_opt_config(source), checkpoint));
     copy_model_files(source, partial);
     pare::Json checksums = pare::Json::object();
     for (const auto& [tensor, packed] : linears)

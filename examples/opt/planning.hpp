@@ -16,6 +16,13 @@ struct PlanRequest {
   pare::SensitivityOptions sensitivity;
 };
 
+inline void add_sensitivity_options(CLI::App& app, CompressionFlags& flags) {
+  add_value(app, "--sensitivity", flags.sensitivity,
+            "read what the plan is made from, or measure it and write it here", "FILE");
+  add_value(app, "--kl-windows", flags.kl_windows,
+            "windows to measure the kl on (default: as many as half a compression's time allows)");
+}
+
 inline void add_plan_options(CLI::App& app, CompressionFlags& flags) {
   add_value(app, "--target-bits-per-weight", flags.target_stored_bits,
             "mean bits per weight with grids, masks and widths counted, for the whole model");
@@ -24,10 +31,7 @@ inline void add_plan_options(CLI::App& app, CompressionFlags& flags) {
   add_value(app, "--importance", flags.importance,
             "what bits are spent on: five signals (default with --scope layer), the distortion by "
             "grid and factor, or the measured kl (default with --scope model)");
-  add_value(app, "--sensitivity", flags.sensitivity,
-            "read what the plan is made from, or measure it and write it here", "FILE");
-  add_value(app, "--kl-windows", flags.kl_windows,
-            "windows to measure the kl on (default: as many as half a compression's time allows)");
+  add_sensitivity_options(app, flags);
 }
 
 namespace detail {
@@ -60,16 +64,16 @@ inline void check_plan_values(const CompressionFlags& flags) {
 
 /// Refuses what a plan cannot do.
 inline void check_plan(const CompressionFlags& flags, bool model_scope, const std::string& by) {
+  if (flags.target_stored_bits && by == "five")
+    throw usage_error("--importance five with --target-bits-per-weight: a score says nothing of "
+                      "what is stored; write --importance distortion or kl");
   if (model_scope && by == "five")
     throw usage_error("--importance five with --scope model: scores of different linears have no "
                       "common unit; write --importance kl");
   if (!model_scope && by == "kl")
     throw usage_error("--importance kl with --scope layer: the kl of a linear does not tell its "
                       "channels apart; write --importance distortion, or --scope model");
-  if (flags.target_stored_bits && by == "five")
-    throw usage_error("--importance five with --target-bits-per-weight: a score says nothing of "
-                      "what is stored; write --importance distortion or kl");
-  if (flags.bit_method == "quantile")
+  if (by != "five" && flags.bit_method == "quantile")
     throw usage_error("--bit-method quantile with --importance " + by +
                       ": a plan spends bits along curves, not by rank; write --bit-method budget");
   const std::vector<int>& tiers = pare::default_tiers();

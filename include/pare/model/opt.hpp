@@ -20,6 +20,7 @@
 #include "pare/model/linear.hpp"
 #include "pare/model/model_backend.hpp"
 #include "pare/model/opt_config.hpp"
+#include "pare/model/opt_names.hpp"
 #include "pare/storage/checkpoint.hpp"
 #include "pare/storage/packed_file.hpp"
 
@@ -48,13 +49,6 @@ struct OptLayer {
     return {&k_proj, &v_proj, &q_proj, &out_proj, &fc1, &fc2};
   }
 };
-
-/// Names of the six linears of a layer, in the same order.
-inline std::array<std::string, 6> opt_linear_names(index_t layer) {
-  const std::string name = "layers." + std::to_string(layer) + ".";
-  return {name + "self_attn.k_proj",   name + "self_attn.v_proj", name + "self_attn.q_proj",
-          name + "self_attn.out_proj", name + "fc1",              name + "fc2"};
-}
 
 /// A whole model in the memory of backend B.
 template <class B, class T>
@@ -91,12 +85,10 @@ class OptLoader {
   /// @param packed  the file whose linears stay packed; null: all are dense
   OptLoader(const OptConfig& config, const Checkpoint& checkpoint,
             const PackedFile* packed = nullptr)
-      : config_(config), checkpoint_(checkpoint), packed_(packed) {
-    // Base models are saved without the "model." of language models.
-    if (!checkpoint.find(prefix_ + "embed_tokens.weight") &&
-        checkpoint.find("decoder.embed_tokens.weight"))
-      prefix_ = "decoder.";
-  }
+      : config_(config),
+        checkpoint_(checkpoint),
+        packed_(packed),
+        prefix_(opt_tensor_prefix(checkpoint)) {}
 
   OptModel<B, T> model() const {
     const index_t hidden = config_.hidden_size, word = config_.word_embed_proj_dim;
@@ -214,7 +206,7 @@ class OptLoader {
   OptConfig config_;
   const Checkpoint& checkpoint_;
   const PackedFile* packed_;
-  std::string prefix_ = "model.decoder.";
+  std::string prefix_;  // of all names but the head's
 };
 
 /// Y = norm of the rows of X; Y may be X.  (tokens, hidden)
@@ -226,14 +218,15 @@ void apply(const LayerNorm<B, T>& norm, MatrixView<const T> X, MatrixView<T> Y) 
 }  // namespace detail
 
 /// The model that `config` describes with the weights of `checkpoint`. Throws format_error naming
-/// the tensor that is missing or has another shape or dtype, non_finite_error naming tensor and
-/// index of a NaN or infinity, io_error if a file cannot be read.
+/// the tensor that is missing or has another shape or dtype and as opt_tensor_prefix,
+/// non_finite_error naming tensor and index of a NaN or infinity, io_error if a file cannot be
+/// read.
 template <class B, class T>
 OptModel<B, T> load_opt(const OptConfig& config, const Checkpoint& checkpoint) {
   return detail::OptLoader<B, T>(config, checkpoint).model();
 }
 
-/// The model in `folder` (config.json and safetensors). The linears of a packed model stay packed:
+/// The model in `folder` (config.json and a Checkpoint). The linears of a packed model stay packed:
 /// they are multiplied a block of rows at a time. Throws as load_opt_config, PackedFile and the
 /// above.
 template <class B, class T>

@@ -1,7 +1,9 @@
-// The weights of a Hugging Face model folder: one safetensors file, or shards and their index.
+// The weights of a Hugging Face model folder, in safetensors or as PyTorch saves them: one file, or
+// shards and their index.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -16,51 +18,63 @@
 
 #include "pare/core/error.hpp"
 #include "pare/core/matrix.hpp"
+#include "pare/storage/file.hpp"
+#include "pare/storage/pytorch.hpp"
 #include "pare/storage/safetensors.hpp"
+#include "pare/storage/tensor_file.hpp"
 
 namespace pare {
 
 /// Where a tensor lies. Valid as long as its Checkpoint.
 struct TensorLocation {
-  const SafetensorsFile* file = nullptr;
+  const TensorFile* file = nullptr;
   const TensorInfo* info = nullptr;
 };
+
+/// The formats of checkpoint files.
+enum class CheckpointFormat : std::uint8_t { safetensors, pytorch };
 
 /// The tensors of a model folder, looked up by name whatever file holds them.
 class Checkpoint {
  public:
   static constexpr const char* single_name = "model.safetensors";
   static constexpr const char* index_name = "model.safetensors.index.json";
+  static constexpr const char* pytorch_name = "pytorch_model.bin";
+  static constexpr const char* pytorch_index_name = "pytorch_model.bin.index.json";
 
-  /// Opens `model.safetensors` of `folder` or, without one, the shards that
-  /// `model.safetensors.index.json` lists. Throws io_error if neither or not every shard can be
-  /// read, format_error if the content of one breaks the format.
+  /// Opens the first there is of `model.safetensors`, the shards that
+  /// `model.safetensors.index.json` lists, `pytorch_model.bin` and the shards that
+  /// `pytorch_model.bin.index.json` lists. Throws io_error if `folder` has none or not every shard
+  /// can be read, format_error if the content of one breaks the format.
   explicit Checkpoint(const std::filesystem::path& folder) : folder_(folder) {
     if (present(folder / single_name)) {
-      files_.emplace_back(folder / single_name);
-      for (const TensorInfo& info : files_[0].tensors()) file_of_.emplace(info.name, 0);
+      open_single(folder / single_name);
     } else if (present(folder / index_name)) {
       open_shards(folder / index_name);
+    } else if (present(folder / pytorch_name)) {
+      format_ = CheckpointFormat::pytorch;
+      open_single(folder / pytorch_name);
+    } else if (present(folder / pytorch_index_name)) {
+      format_ = CheckpointFormat::pytorch;
+      open_shards(folder / pytorch_index_name);
     } else if (std::error_code ignored; !std::filesystem::is_directory(folder, ignored)) {
       throw io_error(folder.string() + ": not a folder");
     } else {
-      std::string message = folder.string() + ": found neither " + single_name + " nor " +
-                            index_name;
-      if (present(folder / "pytorch_model.bin"))
-        message += "; there is a pytorch_model.bin, but only safetensors is read: convert it first";
-      throw io_error(message);
+      throw io_error(folder.string() + ": found none of " + single_name + ", " + index_name + ", " +
+                     pytorch_name + " and " + pytorch_index_name);
     }
   }
 
   /// Opens the safetensors file called `file` of `folder` alone.
   Checkpoint(const std::filesystem::path& folder, const char* file) : folder_(folder) {
-    files_.emplace_back(folder / file);
-    for (const TensorInfo& info : files_[0].tensors()) file_of_.emplace(info.name, 0);
+    open_single(folder / file);
   }
 
   const std::filesystem::path& folder() const { return folder_; }
   /// The files, ordered by name.
-  const std::vector<SafetensorsFile>& files() const { return files_; }
+  const std::vector<TensorFile>& files() const { return files_; }
+  /// The format of every file.
+  CheckpointFormat format() const { return format_; }
   /// Whether the weights are shards with an index.
   bool sharded() const { return sharded_; }
 
@@ -68,7 +82,7 @@ class Checkpoint {
   std::optional<TensorLocation> find(std::string_view name) const {
     const auto found = file_of_.find(name);
     if (found == file_of_.end()) return std::nullopt;
-    const SafetensorsFile& file = files_[found->second];
+    const TensorFile& file = files_[found->second];
     return TensorLocation{&file, file.find(name)};
   }
 
@@ -78,7 +92,7 @@ class Checkpoint {
     throw format_error(folder_.string() + ": there is no tensor " + detail::quoted_name(name));
   }
 
-  /// As SafetensorsFile::read_float, from whichever file holds the tensor.
+  /// As TensorFile::read_float, from whichever file holds the tensor.
   Matrix<float> read_float(std::string_view name) const { return at(name).file->read_float(name); }
 
  private:
@@ -86,6 +100,18 @@ class Checkpoint {
   static bool present(const std::filesystem::path& path) {
     std::error_code ignored;
     return std::filesystem::exists(path, ignored);
+  }
+
+  void open_file(const std::filesystem::path& path) {
+    if (format_ == CheckpointFormat::safetensors)
+      files_.push_back(SafetensorsFile(path));
+    else
+      files_.push_back(PytorchFile(path));
+  }
+
+  void open_single(const std::filesystem::path& path) {
+    open_file(path);
+    for (const TensorInfo& info : files_[0].tensors()) file_of_.emplace(info.name, 0);
   }
 
   void open_shards(const std::filesystem::path& index_path) {
@@ -114,7 +140,7 @@ class Checkpoint {
       if (!present(folder_ / name))
         throw io_error(index_file + ": shard " + detail::quoted_name(name) + " is missing");
       position = files_.size();
-      files_.emplace_back(folder_ / name);
+      open_file(folder_ / name);
     }
     for (const auto& [tensor, shard] : weight_map->items()) {
       const auto name = shard.get<std::string>();
@@ -128,7 +154,8 @@ class Checkpoint {
   }
 
   std::filesystem::path folder_;
-  std::vector<SafetensorsFile> files_;
+  CheckpointFormat format_ = CheckpointFormat::safetensors;
+  std::vector<TensorFile> files_;
   std::map<std::string, std::size_t, std::less<>> file_of_;
   bool sharded_ = false;
 };

@@ -1,7 +1,8 @@
-// Files: whole reads, positioned reads and atomic writes with errors that name the file.
+// Files: mapped reads, whole reads and atomic writes with errors that name the file.
 #pragma once
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -53,7 +54,9 @@ inline io_error system_io_error(const std::filesystem::path& file, const std::st
   return io_error(file.string() + ": " + doing + ": " + std::generic_category().message(errno));
 }
 
-/// A regular file open for reading. Reads at given positions, so threads may share it.
+/// A regular file mapped into memory for reading, so that only what is looked at is read. Threads
+/// may share it. The mapping stays whole when another file takes the name; a file that is cut or
+/// cannot be read while a span of it is in use ends the program (SIGBUS).
 class InputFile {
  public:
   /// Throws io_error if `path` cannot be opened or is not a regular file.
@@ -67,54 +70,66 @@ class InputFile {
       throw io_error(path_.string() + ": not a regular file");
     }
     size_ = static_cast<std::uint64_t>(status.st_size);
+    if (size_ == 0) return;  // nothing to map
+    void* const address = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor_, 0);
+    if (address == MAP_FAILED) {
+      const io_error failure = system_io_error(path_, "cannot map into memory");
+      ::close(descriptor_);
+      throw failure;
+    }
+    data_ = static_cast<const std::byte*>(address);
   }
   InputFile(InputFile&& o) noexcept
-      : path_(std::move(o.path_)), descriptor_(std::exchange(o.descriptor_, -1)), size_(o.size_) {}
+      : path_(std::move(o.path_)),
+        descriptor_(std::exchange(o.descriptor_, -1)),
+        data_(std::exchange(o.data_, nullptr)),
+        size_(std::exchange(o.size_, 0)) {}
   InputFile& operator=(InputFile&& o) noexcept {
     path_.swap(o.path_);
     std::swap(descriptor_, o.descriptor_);
+    std::swap(data_, o.data_);
     std::swap(size_, o.size_);
     return *this;
   }
   ~InputFile() {
+    if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
     if (descriptor_ >= 0) ::close(descriptor_);
   }
 
   const std::filesystem::path& path() const { return path_; }
   std::uint64_t size() const { return size_; }
 
-  /// Fills `out` with the bytes at `position`. Throws io_error if the file ends before that.
-  void read(std::uint64_t position, std::span<std::byte> out) const {
-    while (!out.empty()) {
-      const ssize_t n =
-          ::pread(descriptor_, out.data(), out.size(), static_cast<off_t>(position));
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) throw system_io_error(path_, "cannot read");
-      if (n == 0)
-        throw io_error(path_.string() + ": ended at byte " + std::to_string(position) + " while " +
-                       std::to_string(out.size()) + " more bytes were expected");
-      position += static_cast<std::uint64_t>(n);
-      out = out.subspan(static_cast<std::size_t>(n));
-    }
+  /// The `length` bytes at `position`, valid as long as the file is open. Throws io_error if the
+  /// file ends before that.
+  std::span<const std::byte> bytes(std::uint64_t position, std::uint64_t length) const {
+    if (length == 0) return {};
+    // Asked anew: behind the end of a file that was cut since there is a signal, not an error.
+    struct stat status {};
+    if (::fstat(descriptor_, &status) != 0) throw system_io_error(path_, "cannot read");
+    const std::uint64_t end = std::min(size_, static_cast<std::uint64_t>(status.st_size));
+    const std::uint64_t there = end > position ? end - position : 0;
+    if (length > there)
+      throw io_error(path_.string() + ": ended at byte " + std::to_string(end) + " while " +
+                     std::to_string(length - there) + " more bytes were expected");
+    return {data_ + position, length};
   }
 
-  /// Passes the `length` bytes at `position` to f(span), in pieces that hold whole elements.
-  template <class F>
-  void read_pieces(std::uint64_t position, std::uint64_t length, F&& f) const {
-    std::vector<std::byte> buffer(std::min<std::uint64_t>(length, std::uint64_t{1} << 20));
-    while (length > 0) {
-      const auto n = std::min<std::uint64_t>(length, buffer.size());
-      const auto piece = std::span(buffer).first(n);
-      read(position, piece);
-      f(std::span<const std::byte>(piece));
-      position += n;
-      length -= n;
-    }
+  /// The same bytes as text.
+  std::string_view text(std::uint64_t position, std::uint64_t length) const {
+    const auto span = bytes(position, length);
+    return {reinterpret_cast<const char*>(span.data()), span.size()};
+  }
+
+  /// Fills `out` with the bytes at `position`. Throws io_error if the file ends before that.
+  void read(std::uint64_t position, std::span<std::byte> out) const {
+    const auto source = bytes(position, out.size());
+    std::copy(source.begin(), source.end(), out.begin());
   }
 
  private:
   std::filesystem::path path_;
   int descriptor_ = -1;
+  const std::byte* data_ = nullptr;
   std::uint64_t size_ = 0;
 };
 

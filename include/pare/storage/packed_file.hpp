@@ -180,9 +180,10 @@ class PackedFile {
   /// Whether a folder holds a packed model and no dense one.
   static bool is_in(const std::filesystem::path& folder) {
     std::error_code ignored;
-    return std::filesystem::exists(folder / name, ignored) &&
-           !std::filesystem::exists(folder / Checkpoint::single_name, ignored) &&
-           !std::filesystem::exists(folder / Checkpoint::index_name, ignored);
+    for (const char* dense : {Checkpoint::single_name, Checkpoint::index_name,
+                              Checkpoint::pytorch_name, Checkpoint::pytorch_index_name})
+      if (std::filesystem::exists(folder / dense, ignored)) return false;
+    return std::filesystem::exists(folder / name, ignored);
   }
 
   /// Opens `folder`/packed.safetensors. Throws io_error if it cannot be read, format_error if it

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -45,10 +46,12 @@ inline std::vector<TensorInfo> part_infos(const std::string& tensor, const Packe
 /// Writes a packed file: the tensors of `source`, byte for byte, but for those in `linears`.
 /// Elements lie at multiples of their size: tensors of wide elements come first. One tensor of the
 /// source is held at a time.
+/// @param skip  tensors of `source` that are left out
 /// @throws argument_error when `source` lacks one of the linears or has it in another shape or
 ///         dtype; io_error
 inline void write_packed(const std::filesystem::path& path, const Checkpoint& source,
-                         const PackedLinears& linears) {
+                         const PackedLinears& linears,
+                         const std::set<std::string>& skip = {}) {
   struct Piece {
     TensorInfo info;
     const PackedLinear* packed = nullptr;  ///< null: a tensor of the source
@@ -58,6 +61,7 @@ inline void write_packed(const std::filesystem::path& path, const Checkpoint& so
   nlohmann::ordered_json entries = nlohmann::ordered_json::array();
   for (const auto& file : source.files())
     for (const TensorInfo& info : file.tensors()) {
+      if (skip.contains(info.name)) continue;
       const auto found = linears.find(info.name);
       if (found == linears.end()) {
         pieces.push_back({info});
@@ -75,7 +79,7 @@ inline void write_packed(const std::filesystem::path& path, const Checkpoint& so
         pieces.push_back({part, &packed, p});
       }
       entries.push_back(
-          detail::entry_json(info.name, packed, detail::fnv1a(file.read_bytes(info.name))));
+          detail::entry_json(info.name, packed, detail::fnv1a(file.bytes(info))));
     }
   if (entries.size() != linears.size())
     throw argument_error(path.string() + ": the checkpoint has " + std::to_string(entries.size()) +
@@ -88,14 +92,13 @@ inline void write_packed(const std::filesystem::path& path, const Checkpoint& so
                                            {"linears", std::move(entries)}};
   std::vector<TensorInfo> infos;
   for (const Piece& piece : pieces) infos.push_back(piece.info);
-  std::vector<std::byte> bytes;
   write_safetensors(path, infos, {{"format", "pt"}, {detail::packed_key, description.dump()}},
                     [&](std::size_t i) -> std::span<const std::byte> {
                       const Piece& piece = pieces[i];
                       if (piece.packed != nullptr)
                         return detail::part_bytes(*piece.packed)[piece.part];
-                      bytes = source.at(piece.info.name).file->read_bytes(piece.info.name);
-                      return bytes;
+                      const TensorLocation at = source.at(piece.info.name);
+                      return at.file->bytes(*at.info);
                     });
 }
 

@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""Measures what every choice of pare-opt gains: perplexities of many configurations, as JSON.
+
+python3 benchmarks/quality/run.py --out docs/quality/quality.json \
+    --model opt-tiny=DIR --calibration NAME=FILE --eval NAME=FILE [--eval ...] \
+    [--tool build/bin/pare-opt] [--backend cuda] [--jobs 4] [--seconds 600]
+
+Every --model is compressed with every --calibration by every configuration below. Results are added
+to those in the file; configurations it holds already are not run again. render.py shows them.
+"""
+import argparse
+import concurrent.futures
+import datetime
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+import time
+
+GRID = ["--act-order", "--clip-search"]
+TRICKS = GRID + ["--true-sequential", "--asymmetric", "0.5"]
+MODEL = ["--scope", "model", "--importance", "kl"]
+
+
+def codes(bits, target, *options):
+    return ["--wbits", str(bits), "--target-avg-bits", str(target), *options]
+
+
+# What the tables show, in the order in which it is measured.
+CONFIGURATIONS = {
+    # the bars
+    "3.0 uniform, grid": ["--wbits", "3", *GRID],
+    "3.0 best": codes(3, 3.0, "--preset", "best"),
+    "2.5 best": codes(3, 2.5, "--preset", "best"),
+    "4.0 uniform, grid": ["--wbits", "4", *GRID],
+    "4.0 best": codes(4, 4.0, "--preset", "best"),
+    "50% 3.0 uniform, grid": ["--sparsity", "0.5", "--wbits", "3", *GRID],
+    "50% 3.0 best": codes(3, 3.0, "--sparsity", "0.5", "--preset", "best"),
+    "2 uniform, grid": ["--wbits", "2", *GRID],
+    "2 uniform, tricks": ["--wbits", "2", *TRICKS],
+    "stored 2.0 best, auto": ["--wbits", "3", "--target-bits-per-weight", "2.0", "--sparsity",
+                              "auto", "--preset", "best"],
+    # tricks on uniform widths
+    "3.0 uniform": ["--wbits", "3"],
+    "3.0 uniform, act-order": ["--wbits", "3", "--act-order"],
+    "3.0 uniform, clip search": ["--wbits", "3", "--clip-search"],
+    "3.0 uniform, grid, true-sequential": ["--wbits", "3", *GRID, "--true-sequential"],
+    "3.0 uniform, grid, asymmetric": ["--wbits", "3", *GRID, "--asymmetric", "0.5"],
+    "3.0 uniform, tricks": ["--wbits", "3", *TRICKS],
+    # who gets the bits
+    "3.0 quantile, five": codes(3, 3.0, "--bit-method", "quantile", *GRID),
+    "3.0 layer, five": codes(3, 3.0, *GRID),
+    "3.0 layer, distortion": codes(3, 3.0, "--importance", "distortion", *GRID),
+    "3.0 model, distortion": codes(3, 3.0, "--scope", "model", "--importance", "distortion",
+                                   *GRID),
+    "3.0 model, kl": codes(3, 3.0, *MODEL, *GRID),
+    "3.0 model, kl at 2": codes(2, 3.0, *MODEL, *GRID),
+    "3.0 model, kl at 4": codes(4, 3.0, *MODEL, *GRID),
+    # tricks on the plan
+    "3.0 model, kl, true-sequential": codes(3, 3.0, *MODEL, *GRID, "--true-sequential"),
+    "3.0 model, kl, asymmetric": codes(3, 3.0, *MODEL, *GRID, "--asymmetric", "0.5"),
+    "3.0 best, asymmetric 0.25": codes(3, 3.0, "--preset", "best", "--asymmetric", "0.25"),
+    "3.0 best, asymmetric 1": codes(3, 3.0, "--preset", "best", "--asymmetric", "1"),
+    "3.0 best, input channels": codes(3, 3.0, "--preset", "best", "--axis", "input"),
+    "2.5 model, kl": codes(3, 2.5, *MODEL, *GRID),
+    "50% 3.0 model, kl": codes(3, 3.0, "--sparsity", "0.5", *MODEL, *GRID),
+    "4.0 model, kl": codes(4, 4.0, *MODEL, *GRID),
+    "stored 2.0 best, dense at 3": ["--wbits", "3", "--target-bits-per-weight", "3.0", "--preset",
+                                    "best"],
+}
+
+
+def named(text):
+    name, _, path = text.partition("=")
+    if not name or not path:
+        raise argparse.ArgumentTypeError(f"{text}: write NAME=PATH")
+    return name, path
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", required=True, type=pathlib.Path)
+    parser.add_argument("--model", required=True, action="append", type=named)
+    parser.add_argument("--calibration", required=True, action="append", type=named)
+    parser.add_argument("--eval", required=True, action="append", type=named)
+    parser.add_argument("--tool", default="build/bin/pare-opt")
+    parser.add_argument("--backend", default="eigen")
+    parser.add_argument("--jobs", default=1, type=int, help="runs at a time")
+    parser.add_argument("--seconds", default=1e9, type=float, help="start no run after that")
+    parser.add_argument("--commit", default="", help="recorded with the results")
+    arguments = parser.parse_args()
+
+    results = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"runs": []}
+    done = {(r["model"], r["calibration"], r["name"]) for r in results["runs"]}
+    jobs = [(model, calibration, name)
+            for model in arguments.model for calibration in arguments.calibration
+            for name in CONFIGURATIONS
+            if (model[0], calibration[0], name) not in done]
+    # The first configurations of every model and text before the others.
+    order = list(CONFIGURATIONS)
+    jobs.sort(key=lambda job: order.index(job[2]) >= 10)
+    start = time.monotonic()
+
+    def run(job):
+        (model, folder), (calibration, text), name = job
+        if time.monotonic() - start > arguments.seconds:
+            return job, None
+        with tempfile.TemporaryDirectory() as temporary:
+            report = pathlib.Path(temporary) / "report.json"
+            command = [arguments.tool, "compress", folder, text, "--backend", arguments.backend,
+                       "--report", str(report), *CONFIGURATIONS[name]]
+            for eval_name, eval_file in arguments.eval:
+                command += ["--eval", f"{eval_name}={eval_file}"]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode != 0:
+                raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
+            measured = json.loads(report.read_text())
+        totals, plan = measured["totals"], measured["plan"]
+        return job, {
+            "model": model, "calibration": calibration, "name": name,
+            "options": " ".join(CONFIGURATIONS[name]),
+            "perplexity": measured["perplexity"]["compressed"],
+            "dense": measured["perplexity"]["dense"],
+            "code_bits": totals["average_bits"],
+            "stored_bits": totals["stored_bits_per_weight"],
+            "sparsity": totals["sparsity"], "seconds": totals["seconds"],
+            "plan": plan and {key: plan[key] for key in plan if key != "patterns"},
+            "patterns": plan and sorted(plan["patterns"].values()),
+        }
+
+    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+        for future in concurrent.futures.as_completed([pool.submit(run, job) for job in jobs]):
+            (model, calibration, name), result = future.result()
+            if result is None:
+                continue
+            results["runs"].append(result)
+            results["date"] = datetime.date.today().isoformat()
+            results["backend"] = arguments.backend
+            if arguments.commit:
+                results["commit"] = arguments.commit
+            partial = arguments.out.with_suffix(".partial")
+            partial.write_text(json.dumps(results, indent=1) + "\n")
+            os.replace(partial, arguments.out)
+            print(f"{time.monotonic() - start:6.1f} s  {model[0]} {calibration[0]} {name}:",
+                  {k: round(v, 3) for k, v in result["perplexity"].items()}, flush=True)
+
+
+if __name__ == "__main__":
+    main()

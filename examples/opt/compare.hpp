@@ -1,0 +1,263 @@
+// pare-opt compare: schemes that choose widths, side by side at several budgets.
+#pragma once
+
+#include <cinttypes>
+#include <sstream>
+
+#include "opt/plot.hpp"
+#include "opt/work.hpp"
+
+namespace tool {
+
+/// Who chooses the widths.
+enum class Scheme { dense, uniform, quantile, budget_layer, budget_model };
+
+inline constexpr Scheme mixed_schemes[] = {Scheme::quantile, Scheme::budget_layer,
+                                           Scheme::budget_model};
+
+inline const char* scheme_name(Scheme scheme) {
+  switch (scheme) {
+    case Scheme::uniform: return "uniform";
+    case Scheme::quantile: return "quantile";
+    case Scheme::budget_layer: return "budget-layer";
+    case Scheme::budget_model: return "budget-model";
+    case Scheme::dense: break;
+  }
+  return "dense";
+}
+
+/// One row of the comparison.
+struct Run {
+  Scheme scheme = Scheme::dense;
+  std::string name = "dense";
+  double budget = 0;                                      ///< code bits per weight
+  std::optional<pare::CompressionRequest> request = {};  ///< none: dense
+  std::optional<PlanRequest> planned = {};
+  std::optional<pare::ModelPlan> plan = {};
+  pare::Statistics statistics = {};
+  Perplexities perplexities = {};
+  double divergence = 0;  ///< KL from the dense model, nats per token
+  double seconds = 0;
+  std::vector<std::uint64_t> fingerprints = {};  ///< of every linear's weights
+
+  bool mixed() const { return scheme != Scheme::dense && scheme != Scheme::uniform; }
+};
+
+namespace detail {
+
+/// The budgets as they were written, "4.0,3.5".
+inline std::vector<std::pair<std::string, double>> parse_budgets(const std::string& list) {
+  std::vector<std::pair<std::string, double>> budgets;
+  std::istringstream words(list);
+  const std::vector<int>& tiers = pare::default_tiers();
+  for (std::string word; std::getline(words, word, ',');) {
+    const auto value = parse_value<double>("--budgets", word);
+    if (!(value >= tiers.front() && value <= tiers.back()))
+      throw usage_error(written("--budgets", list) + ": " + word + ": tiers " +
+                        pare::tiers_text(tiers) + " cannot meet it; write targets from " +
+                        std::to_string(tiers.front()) + " to " + std::to_string(tiers.back()));
+    for (const auto& [other, number] : budgets)
+      if (number == value)
+        throw usage_error(written("--budgets", list) + ": " + word +
+                          " is there twice; write every budget once");
+    budgets.emplace_back(word, value);
+  }
+  if (budgets.empty())
+    throw usage_error(written("--budgets", list) +
+                      ": there is nothing to compare at; write for instance --budgets 4.0,3.5");
+  return budgets;
+}
+
+/// The rows, without results.
+inline std::vector<Run> runs_of(const Arguments& arguments) {
+  std::vector<Run> runs(1);
+  const auto add = [&](Scheme scheme, const std::string& budget, double value, int wbits) {
+    CompressionFlags flags = arguments.flags;
+    if (!flags.sparsity && !flags.prunen && !flags.prunem) flags.sparsity = 0.5;
+    flags.wbits = wbits;
+    if (scheme == Scheme::uniform) {
+      flags.axis.reset();  // uniform widths have no channels to tell apart
+    } else {
+      flags.target_average_bits = value;
+      flags.bit_method = scheme == Scheme::quantile ? "quantile" : "budget";
+    }
+    if (scheme == Scheme::budget_layer) flags.importance = "distortion";
+    if (scheme == Scheme::budget_model) flags.scope = "model";
+    if (scheme != Scheme::budget_model) flags.kl_windows.reset();
+    if (scheme == Scheme::uniform || scheme == Scheme::quantile) flags.sensitivity.reset();
+    Run run{.scheme = scheme, .name = scheme_name(scheme) + (" " + budget), .budget = value};
+    run.request = checked(flags);
+    run.planned = planned(flags, *run.request);
+    runs.push_back(std::move(run));
+  };
+  const auto budgets = parse_budgets(arguments.budgets.value_or("4.0,3.5"));
+  for (const auto& [word, value] : budgets)
+    if (value == std::floor(value))
+      add(Scheme::uniform, std::to_string(int(value)), value, int(value));
+  // The base width of the others is where losses are measured; their widths come from the tiers.
+  for (const Scheme scheme : mixed_schemes)
+    for (const auto& [word, value] : budgets) add(scheme, word, value, 3);
+  return runs;
+}
+
+/// Windows to measure the KL on, whose predictions of the dense model fit into 256 MiB.
+inline index_t comparison_windows(const Inputs& inputs) {
+  const index_t all = index_t(inputs.texts.front().second.size()) / inputs.seqlen;
+  const index_t window = inputs.seqlen * inputs.config.vocab_size;
+  return std::clamp<index_t>((index_t{1} << 26) / window, 1, all);
+}
+
+inline void require_different(const std::vector<Run>& runs) {
+  std::string pairs;
+  for (std::size_t a = 0; a < runs.size(); ++a)
+    for (std::size_t b = a + 1; b < runs.size(); ++b) {
+      if (runs[a].fingerprints != runs[b].fingerprints) continue;
+      // A plan that found uniform widths best says so, at the outermost tiers there are no others,
+      // and both scopes are one for one linear.
+      const std::vector<int>& tiers = pare::default_tiers();
+      const auto uniform = [&](const Run& run) {
+        return run.scheme == Scheme::uniform || (run.plan && run.plan->uniform_kept) ||
+               (run.mixed() && (run.budget == tiers.front() || run.budget == tiers.back()));
+      };
+      if (uniform(runs[a]) && uniform(runs[b])) continue;
+      if (runs[a].plan && runs[b].plan && runs[a].budget == runs[b].budget &&
+          runs[a].statistics.layers.size() == 1)
+        continue;
+      pairs += (pairs.empty() ? "\"" : ", \"") + runs[a].name + "\" and \"" + runs[b].name + "\"";
+    }
+  if (!pairs.empty())
+    throw pare::error("different configurations gave identical weights: " + pairs +
+                      "; either bits were chosen and never applied, or all scores are so alike "
+                      "that the policy chose uniform bits");
+}
+
+inline void print_comparison(const std::vector<Run>& runs) {
+  std::printf("\n%-18s", "configuration");
+  for (const auto& [name, value] : runs.front().perplexities)
+    std::printf(" %11s", name.substr(0, 11).c_str());
+  std::printf(" %9s %10s %11s %9s %9s %12s\n", "kl", "mean bits", "stored bits", "sparsity",
+              "seconds", "total loss");
+  for (const Run& run : runs) {
+    const pare::Totals t = pare::totals(run.statistics);
+    std::printf("%-18s", run.name.c_str());
+    for (const auto& [name, value] : run.perplexities) std::printf(" %11.3f", value);
+    const std::string stored = run.request ? pare::number_text(
+        std::round(1e4 * t.stored_bits_per_weight) / 1e4) : "-";
+    std::printf(" %9.5f %10s %11s %8.2f%% %9.2f %12.5g\n", run.divergence,
+                pare::detail::bits_text(t.average_bits).c_str(), stored.c_str(), 100 * t.sparsity,
+                run.seconds, t.loss);
+  }
+  std::printf("\n%-28s", "loss");
+  for (const Run& run : runs)
+    if (run.request) std::printf(" %16s", run.name.c_str());
+  std::printf("\n");
+  for (std::size_t l = 0; l < runs.back().statistics.layers.size(); ++l) {
+    std::printf("%-28s", runs.back().statistics.layers[l].name.c_str());
+    for (const Run& run : runs)
+      if (run.request) std::printf(" %16.5g", run.statistics.layers[l].loss);
+    std::printf("\n");
+  }
+  std::fflush(stdout);
+}
+
+inline void draw_comparison(const fs::path& folder, const std::string& title,
+                            const std::vector<Run>& runs) {
+  const auto curves = [&](const auto& value) {
+    std::vector<Curve> all;
+    for (const Scheme scheme :
+         {Scheme::uniform, Scheme::quantile, Scheme::budget_layer, Scheme::budget_model}) {
+      Curve curve{scheme_name(scheme), {}};
+      for (const Run& run : runs)
+        if (run.scheme == scheme)
+          curve.points.emplace_back(pare::totals(run.statistics).stored_bits_per_weight,
+                                    value(run));
+      std::sort(curve.points.begin(), curve.points.end());
+      if (!curve.points.empty()) all.push_back(std::move(curve));
+    }
+    return all;
+  };
+  std::vector<Panel> panels;
+  const Perplexities& dense = runs.front().perplexities;
+  for (std::size_t text = 0; text < dense.size(); ++text)
+    panels.push_back({"perplexity on " + dense[text].first,
+                      curves([&](const Run& run) { return run.perplexities[text].second; }),
+                      dense[text].second});
+  panels.push_back({"KL from the dense model, nats per token",
+                    curves([](const Run& run) { return run.divergence; }),
+                    {}});
+  plot_frontier(folder, title, "stored bits per weight", panels);
+
+  // The widths of the plan in the middle of the budgets.
+  std::vector<const Run*> plans;
+  for (const Run& run : runs)
+    if (run.scheme == Scheme::budget_model) plans.push_back(&run);
+  std::sort(plans.begin(), plans.end(),
+            [](const Run* a, const Run* b) { return a->budget < b->budget; });
+  const Run& shown = *plans[plans.size() / 2];
+  std::vector<WidthCounts> linears;
+  for (const pare::LayerStatistics& layer : shown.statistics.layers)
+    linears.push_back({layer.name.substr(layer.name.find('.') + 1), layer.bits_histogram});
+  plot_widths(folder, title + ": widths of " + shown.name, linears, pare::default_tiers());
+}
+
+}  // namespace detail
+
+inline void run_compare(const Arguments& arguments) {
+  const auto evaluations = required_evaluations(arguments, "compare");
+  const NamedBackend backend = chosen_backend(arguments.backend);
+  const ModelSource source = source_of(arguments, backend);
+  std::vector<Run> runs = detail::runs_of(arguments);
+  check_windows_and_selection(arguments);
+  const Outputs outputs(arguments, evaluations);
+  const Inputs inputs = read_inputs(arguments, evaluations, &*runs[1].request);
+  const std::span<const std::int32_t> ids(inputs.texts.front().second);
+  const index_t windows = detail::comparison_windows(inputs);
+  std::optional<pare::Sensitivities> measured;  // serves every plan
+  for (Run& run : runs) {
+    const std::unique_ptr<Model> model = backend.load_model(source);
+    model->keep_reference(ids.first(std::size_t(windows * inputs.seqlen)), inputs.seqlen);
+    if (run.planned) {
+      if (!measured) measured = sensitivities(*model, inputs, arguments, *runs.back().planned);
+      run.plan = pare::plan_bits(*measured, run.planned->options);
+    }
+    if (run.request) {
+      const auto start = std::chrono::steady_clock::now();
+      run.statistics = compress(*model, inputs, arguments, *run.request,
+                                run.plan ? &*run.plan : nullptr, false, run.name);
+      run.seconds = seconds_since(start);
+      run.divergence = model->divergence();
+    }
+    run.perplexities = evaluate(*model, inputs, run.name);
+    run.fingerprints = model->fingerprints();
+    std::printf("%s: done\n", run.name.c_str());
+    std::fflush(stdout);
+  }
+  detail::print_comparison(runs);
+  pare::Json report{{"kl_text", inputs.texts.front().first},
+                    {"kl_windows", windows},
+                    {"runs", pare::Json::array()}};
+  for (const Run& run : runs) {
+    pare::Json json{{"name", run.name},
+                    {"scheme", scheme_name(run.scheme)},
+                    {"budget", run.request ? pare::Json(run.budget) : pare::Json()},
+                    {"perplexity", to_json(run.perplexities)},
+                    {"kl", run.divergence},
+                    {"seconds", run.seconds}};
+    json.update(pare::to_json(run.statistics));
+    json["plan"] = run.plan ? to_json(*run.plan) : pare::Json();
+    json["config"] = run.request ? config_json(arguments, inputs, *run.request) : nullptr;
+    report["runs"].push_back(std::move(json));
+  }
+  if (outputs.report) write_report(*outputs.report, report);
+  if (outputs.plot) {
+    fs::create_directories(*outputs.plot);
+    write_report(*outputs.plot / "compare.json", report);
+    const std::string model = resolved(arguments.model).filename().string();
+    const std::string text = fs::path(arguments.calibration_text).filename().string();
+    detail::draw_comparison(*outputs.plot, model + ", calibrated on " + text, runs);
+    std::printf("pictures in %s: frontier.svg, widths.svg\n", arguments.plot->c_str());
+  }
+  detail::require_different(runs);
+}
+
+}  // namespace tool

@@ -1,0 +1,225 @@
+// What the commands of pare-opt share: inputs, progress, perplexities, one compression.
+#pragma once
+
+#include <chrono>
+#include <cstdio>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "opt/arguments.hpp"
+#include "opt/packing.hpp"
+
+namespace tool {
+
+inline double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// Progress with the time left, on standard error: one line rewritten on a terminal, otherwise a
+/// line now and then, so that logs stay short.
+class ProgressLine {
+ public:
+  explicit ProgressLine(std::string what) : what_(std::move(what)), terminal_(::isatty(2) == 1) {}
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
+  ~ProgressLine() { clear(); }
+
+  void advance(double share) {
+    const double elapsed = seconds_since(start_);
+    if (elapsed - shown_ < (terminal_ ? 0.2 : 10.0)) return;
+    shown_ = elapsed;
+    const double left = share > 0 ? elapsed * (1 - share) / share : 0;
+    std::fprintf(stderr, "%s%s: %3.0f %%, %.0f s left%s", terminal_ ? "\r\033[K" : "",
+                 what_.c_str(), 100 * share, left, terminal_ ? "" : "\n");
+    std::fflush(stderr);
+    dirty_ = terminal_;
+  }
+  void clear() {
+    if (dirty_) std::fputs("\r\033[K", stderr);
+    dirty_ = false;
+  }
+
+ private:
+  std::string what_;
+  bool terminal_, dirty_ = false;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  double shown_ = 0;
+};
+
+using Perplexities = std::vector<std::pair<std::string, double>>;
+
+/// A model folder's configuration and texts, read and checked before any long work.
+struct Inputs {
+  pare::OptConfig config;
+  index_t seqlen = 0;
+  pare::CalibrationWindows windows;
+  std::vector<std::pair<std::string, std::vector<std::int32_t>>> texts;
+};
+
+/// @param request  what is compressed; null when nothing is
+inline Inputs read_inputs(const Arguments& arguments,
+                          const std::vector<EvaluationText>& evaluations,
+                          const pare::CompressionRequest* request) {
+  Inputs inputs;
+  const fs::path folder = arguments.model;
+  if (request != nullptr && !arguments.shape) require_dense_model(arguments.model);
+  inputs.config =
+      arguments.shape ? pare::opt_shape(*arguments.shape) : pare::load_opt_config(folder);
+  check_against_config(arguments, inputs.config, request);
+  inputs.seqlen = arguments.seqlen.value_or(inputs.config.max_position_embeddings);
+  const index_t asked = arguments.nsamples.value_or(128);
+  if (arguments.shape && !arguments.gmp)
+    inputs.windows = {pare::random_tokens(inputs.config, asked * inputs.seqlen, 2), inputs.seqlen};
+  if (evaluations.empty() && arguments.calibration_text.empty()) return inputs;
+  const pare::Tokenizer tokenizer = load_tokenizer(folder, inputs.config);
+  if (!arguments.calibration_text.empty() && !arguments.gmp) {
+    std::vector<std::int32_t> ids =
+        read_tokens(arguments.calibration_text, tokenizer, inputs.config);
+    require_window(arguments.calibration_text, ids, inputs.seqlen);
+    const index_t count = std::min(asked, index_t(ids.size()) / inputs.seqlen);
+    ids.resize(std::size_t(count * inputs.seqlen));
+    inputs.windows = {std::move(ids), inputs.seqlen};
+  }
+  for (const EvaluationText& text : evaluations) {
+    std::vector<std::int32_t> ids = read_tokens(text.file, tokenizer, inputs.config);
+    require_window(text.file, ids, inputs.seqlen);
+    inputs.texts.emplace_back(text.name, std::move(ids));
+  }
+  if (const index_t count = inputs.windows.count(); count > 0 && count < asked)
+    std::printf("calibration: %td windows of %td tokens, the text holds no more (asked for %td)\n",
+                count, inputs.seqlen, asked);
+  return inputs;
+}
+
+inline Perplexities evaluate(const Model& model, const Inputs& inputs, const std::string& what) {
+  Perplexities result;
+  for (const auto& [name, ids] : inputs.texts) {
+    ProgressLine line("perplexity of the " + what + " model on " + name);
+    result.emplace_back(name, model.perplexity(ids, inputs.seqlen, [&](index_t done, index_t all) {
+      line.advance(double(done) / double(all));
+    }));
+  }
+  return result;
+}
+
+inline void print_perplexities(const Perplexities& perplexities, const char* what) {
+  for (const auto& [name, value] : perplexities)
+    std::printf("perplexity of the %s model on %s: %.3f\n", what, name.c_str(), value);
+  std::fflush(stdout);
+}
+
+inline pare::Json to_json(const Perplexities& perplexities) {
+  pare::Json json = pare::Json::object();
+  for (const auto& [name, value] : perplexities) json[name] = value;
+  return json;
+}
+
+/// What a plan is made from: read from --sensitivity when the file is there, otherwise measured.
+inline pare::Sensitivities sensitivities(Model& model, const Inputs& inputs,
+                                         const Arguments& arguments, const PlanRequest& plan) {
+  pare::SensitivityOptions options = plan.sensitivity;
+  options.selection = selection_of(arguments);
+  const std::optional<std::string>& file = arguments.flags.sensitivity;
+  std::error_code error;
+  if (file && fs::exists(*file, error)) {
+    const pare::Sensitivities kept = [&] {
+      try {
+        const std::string text = pare::detail::read_whole_file(*file);
+        const pare::Sensitivities read = pare::sensitivities_of_json(text);
+        pare::require_measured_for(read, model.fingerprint(), inputs.windows, options);
+        return read;
+      } catch (const pare::format_error& e) {
+        throw pare::format_error(*file + ": " + e.what());
+      } catch (const pare::argument_error& e) {
+        throw usage_error("--sensitivity " + *file + ": " + e.what() +
+                                "; name another file to measure anew");
+      }
+    }();
+    std::printf("sensitivities: read from %s\n", file->c_str());
+    return kept;
+  }
+  const auto start = std::chrono::steady_clock::now();
+  pare::Sensitivities measured = [&] {
+    ProgressLine line("measuring sensitivities");
+    return model.measure(inputs.windows, options, [&](double share) { line.advance(share); });
+  }();
+  std::printf("sensitivities: measured in %.3f s", seconds_since(start));
+  if (measured.divergence_windows > 0)
+    std::printf(", the kl on %td windows", measured.divergence_windows);
+  std::printf("\n");
+  if (file) {
+    write_report(*file, pare::to_json(measured));
+    std::printf("sensitivities: written to %s\n", file->c_str());
+  }
+  return measured;
+}
+
+/// @param plan    none: every linear chooses by itself what the request says
+/// @param packed  receives every linear packed, when it is not null
+inline pare::Statistics compress(Model& model, const Inputs& inputs, const Arguments& arguments,
+                                 const pare::CompressionRequest& request,
+                                 const pare::ModelPlan* plan, bool lines,
+                                 const std::string& what,
+                                 pare::PackedLinears* packed = nullptr) {
+  ProgressLine progress(what);
+  pare::CompressionProgress callbacks;
+  if (packed != nullptr)
+    callbacks.linear_packed = [packed](const std::string& tensor, pare::PackedLinear&& linear) {
+      packed->insert_or_assign(tensor, std::move(linear));
+    };
+  callbacks.advanced = [&](double share) { progress.advance(share); };
+  if (lines)
+    callbacks.linear_done = [&](const pare::LayerStatistics& layer) {
+      progress.clear();
+      std::printf("%s\n", pare::layer_line(layer).c_str());
+      std::fflush(stdout);
+    };
+  pare::ModelCompressionOptions options{.solver = request.solver,
+                                        .selection = selection_of(arguments),
+                                        .magnitude = arguments.gmp,
+                                        .true_sequential = arguments.true_sequential,
+                                        .asymmetric = arguments.asymmetric.value_or(0)};
+  if (plan == nullptr) return model.compress(request, inputs.windows, options, callbacks);
+  options.solver = {.grid = request.solver.grid,
+                    .damping = request.solver.damping,
+                    .block_size = request.solver.block_size,
+                    .act_order = request.solver.act_order};
+  return model.compress(*plan, inputs.windows, options, callbacks);
+}
+
+/// Every option in force.
+inline pare::Json config_json(const Arguments& arguments, const Inputs& inputs,
+                              const pare::CompressionRequest& request) {
+  pare::Json json = to_json(request);
+  json["model"] = arguments.shape ? pare::Json(nullptr) : pare::Json(arguments.model);
+  json["shape"] = arguments.shape ? pare::Json(*arguments.shape) : pare::Json(nullptr);
+  json["calibration_text"] = arguments.calibration_text;
+  json["nsamples"] = inputs.windows.count();
+  json["seqlen"] = inputs.seqlen;
+  json["minlayer"] = arguments.first_layer.value_or(0);
+  json["maxlayer"] = arguments.last_layer.value_or(inputs.config.num_hidden_layers);
+  json["prune_only"] = arguments.prune_only.value_or("");
+  json["invert"] = arguments.invert;
+  json["gmp"] = arguments.gmp;
+  const CompressionFlags& flags = arguments.flags;
+  const auto given = [](const auto& value) { return value ? pare::Json(*value) : pare::Json(); };
+  json["target_bits_per_weight"] = given(flags.target_stored_bits);
+  json["sparsity_auto"] = flags.sparsity_auto;
+  json["scope"] = given(flags.scope);
+  json["importance"] = given(flags.importance);
+  json["sensitivity"] = given(flags.sensitivity);
+  json["kl_windows"] = given(flags.kl_windows);
+  json["preset"] = given(arguments.preset);
+  json["true_sequential"] = arguments.true_sequential;
+  json["asymmetric"] = arguments.asymmetric.value_or(0);
+  json["eval"] = arguments.evaluations;
+  json["save"] = given(arguments.save);
+  json["save_packed"] = given(arguments.save_packed);
+  json["half_scale"] = request.solver.grid.half_scale;
+  json["backend"] = chosen_backend(arguments.backend).name;
+  json["dtype"] = arguments.dtype.value_or("float32");
+  return json;
+}
+
+}  // namespace tool

@@ -1,0 +1,204 @@
+// What files of tensors have in common: element types, the table of tensors, reading one of them.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <limits>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "pare/core/error.hpp"
+#include "pare/core/matrix.hpp"
+#include "pare/core/scalar.hpp"
+#include "pare/storage/file.hpp"
+
+namespace pare {
+
+static_assert(std::endian::native == std::endian::little, "tensors in files are little-endian");
+
+/// Bytes of one element of the safetensors type `dtype` ("F16", "I64", ...); 0 if unknown.
+inline int element_bytes(std::string_view dtype) {
+  if (dtype == "F64" || dtype == "I64") return 8;
+  if (dtype == "F32" || dtype == "I32") return 4;
+  if (dtype == "F16" || dtype == "BF16" || dtype == "I16") return 2;
+  if (dtype == "I8" || dtype == "U8" || dtype == "BOOL") return 1;
+  return 0;
+}
+
+/// The float type called `dtype` in safetensors; nothing for integer and unknown types.
+inline std::optional<DType> float_dtype(std::string_view dtype) {
+  if (dtype == "F16") return DType::f16;
+  if (dtype == "BF16") return DType::bf16;
+  if (dtype == "F32") return DType::f32;
+  if (dtype == "F64") return DType::f64;
+  return std::nullopt;
+}
+
+/// The safetensors name of a float type.
+inline std::string dtype_name(DType type) {
+  constexpr const char* names[] = {"F16", "BF16", "F32", "F64"};
+  return names[static_cast<int>(type)];
+}
+
+namespace detail {
+
+/// Bytes of a tensor; nothing if the dtype is unknown, a side is negative or the size overflows.
+inline std::optional<std::uint64_t> tensor_bytes(std::string_view dtype,
+                                                 const std::vector<std::int64_t>& shape) {
+  constexpr auto limit = std::uint64_t(std::numeric_limits<std::int64_t>::max());
+  auto bytes = std::uint64_t(element_bytes(dtype));
+  if (bytes == 0) return std::nullopt;
+  for (const std::int64_t side : shape) {
+    if (side < 0 || (side > 0 && bytes > limit / std::uint64_t(side))) return std::nullopt;
+    bytes *= std::uint64_t(side);
+  }
+  return bytes;
+}
+
+template <class Stored, class F>
+void convert_from(std::span<const std::byte> bytes, float* out, F convert) {
+  for (std::size_t i = 0; i < bytes.size() / sizeof(Stored); ++i) {
+    Stored stored;
+    std::memcpy(&stored, bytes.data() + i * sizeof(Stored), sizeof(Stored));
+    out[i] = convert(stored);
+  }
+}
+
+template <class Stored, class F>
+void convert_to(std::span<const float> values, std::byte* out, F convert) {
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const Stored stored = convert(values[i]);
+    std::memcpy(out + i * sizeof(Stored), &stored, sizeof(Stored));
+  }
+}
+
+}  // namespace detail
+
+/// Converts stored numbers of type `type` to float. `out` has room for one float per element.
+inline void decode_floats(std::span<const std::byte> bytes, DType type, float* out) {
+  switch (type) {
+    case DType::f16: return detail::convert_from<std::uint16_t>(bytes, out, half_to_float);
+    case DType::bf16: return detail::convert_from<std::uint16_t>(bytes, out, bfloat_to_float);
+    case DType::f32: return detail::convert_from<float>(bytes, out, [](float v) { return v; });
+    case DType::f64:
+      return detail::convert_from<double>(bytes, out, [](double v) { return float(v); });
+  }
+}
+
+/// The bytes of `values` stored as `type`, rounded to nearest even.
+inline std::vector<std::byte> encode_floats(std::span<const float> values, DType type) {
+  std::vector<std::byte> out(values.size() * std::size_t(dtype_bytes(type)));
+  switch (type) {
+    case DType::f16: detail::convert_to<std::uint16_t>(values, out.data(), float_to_half); break;
+    case DType::bf16: detail::convert_to<std::uint16_t>(values, out.data(), float_to_bfloat); break;
+    case DType::f32:
+      detail::convert_to<float>(values, out.data(), [](float v) { return v; });
+      break;
+    case DType::f64:
+      detail::convert_to<double>(values, out.data(), [](float v) { return double(v); });
+      break;
+  }
+  return out;
+}
+
+/// What a file says of one tensor. Its elements are in row-major order, little-endian.
+struct TensorInfo {
+  std::string name;
+  std::string dtype;  ///< one of F16 BF16 F32 F64 I64 I32 I16 I8 U8 BOOL
+  std::vector<std::int64_t> shape;
+  std::uint64_t begin = 0;  ///< first byte, counted from TensorFile::data_offset()
+  std::uint64_t end = 0;    ///< one past the last byte
+};
+
+/// A file of tensors open for reading, whatever its format: SafetensorsFile and PytorchFile fill
+/// the table when they open it. Tensors are read one by one, each call on its own, so threads may
+/// share an object.
+class TensorFile {
+ public:
+  const std::filesystem::path& path() const { return file_.path(); }
+  /// Every tensor, in the order of the data. Several may lie on the same bytes of a PytorchFile.
+  const std::vector<TensorInfo>& tensors() const { return tensors_; }
+  /// Position in the file from which the tensors' bytes are counted.
+  std::uint64_t data_offset() const { return data_offset_; }
+  /// The bytes of the file, for copying.
+  const detail::InputFile& file() const { return file_; }
+
+  /// The tensor called `name`, or null.
+  const TensorInfo* find(std::string_view name) const {
+    const auto found = index_.find(name);
+    return found == index_.end() ? nullptr : &tensors_[found->second];
+  }
+
+  /// The tensor called `name`. Throws format_error if there is none.
+  const TensorInfo& at(std::string_view name) const {
+    if (const TensorInfo* info = find(name)) return *info;
+    throw format_error(name_ + ": there is no tensor " + detail::quoted_name(name));
+  }
+
+  /// The bytes of one of tensors() where the file is mapped; see InputFile for how long they are
+  /// there. Throws io_error if the file was cut since it was opened.
+  std::span<const std::byte> bytes(const TensorInfo& info) const {
+    return file_.bytes(data_offset_ + info.begin, info.end - info.begin);
+  }
+
+  /// The bytes of a tensor as stored. Throws format_error (no such tensor) or io_error.
+  std::vector<std::byte> read_bytes(std::string_view name) const {
+    const auto stored = bytes(at(name));
+    return {stored.begin(), stored.end()};
+  }
+
+  /// A float tensor as (rows, cols); one of rank 1 as (1, n). Throws format_error if there is no
+  /// such tensor or if its dtype or rank is another, io_error if it cannot be read.
+  Matrix<float> read_float(std::string_view name) const {
+    const TensorInfo& info = at(name);
+    const auto type = float_dtype(info.dtype);
+    if (!type) throw bad_tensor(name, "has dtype " + info.dtype + "; expected one of F16, BF16, "
+                                      "F32, F64");
+    const std::size_t rank = info.shape.size();
+    if (rank != 1 && rank != 2)
+      throw bad_tensor(name, "has rank " + std::to_string(rank) + "; expected 1 or 2");
+    const auto stored = bytes(info);
+    Matrix<float> values;
+    values.resize(rank == 1 ? 1 : index_t(info.shape[0]), index_t(info.shape[rank - 1]));
+    decode_floats(stored, *type, values.data());
+    return values;
+  }
+
+ protected:
+  explicit TensorFile(const std::filesystem::path& path) : file_(path), name_(path.string()) {}
+
+  format_error bad_tensor(std::string_view name, const std::string& what) const {
+    return format_error(name_ + ": tensor " + detail::quoted_name(name) + " " + what);
+  }
+
+  /// Sorts the table and makes the names known, once all tensors are in it.
+  void index_tensors() {
+    std::sort(tensors_.begin(), tensors_.end(), [](const TensorInfo& a, const TensorInfo& b) {
+      return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
+    });
+    for (std::size_t i = 0; i < tensors_.size(); ++i)
+      if (!index_.emplace(tensors_[i].name, i).second)
+        throw bad_tensor(tensors_[i].name, "occurs twice");
+  }
+
+  detail::InputFile file_;
+  std::string name_;
+  std::uint64_t data_offset_ = 0;
+  std::vector<TensorInfo> tensors_;
+
+ private:
+  std::map<std::string, std::size_t, std::less<>> index_;
+};
+
+}  // namespace pare

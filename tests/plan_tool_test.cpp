@@ -1,0 +1,321 @@
+// pare-opt as a program: plans over the whole model, sensitivities, the preset, the comparison.
+#define BOOST_TEST_MODULE pare_plan_tool
+#include <boost/test/unit_test.hpp>
+
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <set>
+
+#include "cli_support.hpp"
+
+namespace fs = std::filesystem;
+using cli::Arguments;
+using cli::check_failure;
+using cli::check_success;
+using cli::Json;
+using cli::Outcome;
+using cli::Texts;
+using pare::index_t;
+
+namespace {
+
+const fs::path tiny = cli::data / "opt-tiny";
+
+/// "pare-opt COMMAND MODEL CALIB_TEXT options...", evaluated on the short text.
+Outcome pare_opt(const Texts& texts, const std::string& command, const Arguments& options) {
+  Arguments all{command,      tiny.string(), texts.calibration.string(),
+                "--nsamples", "8",           "--eval",
+                "short=" + texts.evaluation.string()};
+  all.insert(all.end(), options.begin(), options.end());
+  return cli::run(PARE_OPT, all, texts.path);
+}
+
+struct Result {
+  Json report;
+  std::string out;
+
+  const Json& plan() const { return report.at("plan"); }
+  double total(const char* key) const { return report.at("totals").at(key); }
+};
+
+/// Compresses, which must succeed.
+Result compressed(const Texts& texts, Arguments options) {
+  options.insert(options.end(), {"--report", (texts / "report.json").string()});
+  const Outcome outcome = pare_opt(texts, "compress", options);
+  BOOST_TEST_INFO(cli::text_of(options) << ": " << outcome.err);
+  BOOST_REQUIRE(outcome.code == 0);
+  Result result{cli::parse_json(cli::read_text(texts / "report.json")), outcome.out};
+  fs::remove(texts / "report.json");
+  return result;
+}
+
+const Arguments three_bits{"--wbits", "3", "--target-avg-bits", "3", "--kl-windows", "2"};
+
+Arguments operator+(Arguments a, const Arguments& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+bool has_gnuplot() { return std::system("command -v gnuplot >/dev/null 2>&1") == 0; }
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_plan_for_the_model_meets_its_target_and_is_reported) {
+  const Texts texts;
+  const Result run = compressed(texts, three_bits + Arguments{"--scope", "model"});
+  BOOST_TEST(run.total("average_bits") <= 3 + 1e-12);
+  BOOST_TEST(run.total("average_bits") > 3 - 1e-3);
+  BOOST_TEST(run.report.at("layers").size() == 24u);
+  std::set<double> means;  // linears share the budget, they do not each meet it
+  for (const Json& layer : run.report.at("layers"))
+    means.insert(layer.at("average_bits").get<double>());
+  BOOST_TEST(means.size() > 12u);
+  BOOST_TEST(*means.rbegin() > 3.5);
+  BOOST_TEST(*means.begin() < 2.9);
+
+  const Json& plan = run.plan();
+  const double loss = plan.at("predicted_loss"), bound = plan.at("bound");
+  BOOST_TEST(loss > 0);
+  BOOST_TEST(bound <= loss);
+  BOOST_TEST(bound > 0.99 * loss);
+  BOOST_TEST(plan.at("gap").get<double>() == loss - bound);
+  BOOST_TEST(plan.at("uniform_bits") == 3);
+  BOOST_TEST(plan.at("uniform_loss").get<double>() > loss);
+  BOOST_TEST(plan.at("uniform_kept") == false);
+  BOOST_TEST(run.report.at("config").at("scope") == "model");
+  for (const char* part : {"plan: 3 code bits per weight", "predicted kl", "at least",
+                           "uniform 3 bits (dense)", "mean bits", "stored"}) {
+    BOOST_TEST_INFO(part << " in " << run.out);
+    BOOST_CHECK(test::contains(run.out, part));
+  }
+  // Better than the same budget spent evenly, which is what it is for.
+  const Result uniform = compressed(texts, {"--wbits", "3"});
+  const auto perplexity = [](const Result& r) {
+    return r.report.at("perplexity").at("compressed").at("short").get<double>();
+  };
+  BOOST_TEST(perplexity(run) < perplexity(uniform));
+}
+
+BOOST_AUTO_TEST_CASE(every_objective_and_scope_plans_something_else) {
+  const Texts texts;
+  std::map<double, std::string> losses;
+  for (const Arguments& options : std::vector<Arguments>{
+           {"--wbits", "3", "--target-avg-bits", "3"},
+           {"--wbits", "3", "--target-avg-bits", "3", "--importance", "distortion"},
+           {"--wbits", "3", "--target-avg-bits", "3", "--importance", "distortion", "--scope",
+            "model"},
+           three_bits + Arguments{"--scope", "model"},
+           three_bits + Arguments{"--importance", "kl", "--scope", "model", "--axis", "input"},
+           {"--wbits", "3", "--target-bits-per-weight", "3.2", "--kl-windows", "2"}})
+    BOOST_TEST_CONTEXT(cli::text_of(options)) {
+      const Result run = compressed(texts, options + Arguments{"--minlayer", "3"});
+      BOOST_TEST(losses.emplace(run.total("loss"), cli::text_of(options)).second);
+      const bool by_model = test::contains(cli::text_of(options), "model");
+      if (!by_model && run.total("average_bits") <= 3)
+        for (const Json& layer : run.report.at("layers"))
+          BOOST_TEST(layer.at("average_bits").get<double>() <= 3);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(stored_bits_are_what_the_target_says) {
+  const Texts texts;
+  const Arguments base{"--wbits", "3", "--kl-windows", "1", "--minlayer", "2"};
+  for (const double target : {2.6, 3.5}) {
+    const Result run = compressed(
+        texts, base + Arguments{"--target-bits-per-weight", std::to_string(target)});
+    BOOST_TEST(run.total("stored_bits_per_weight") <= target + 1e-9);
+    BOOST_TEST(run.total("stored_bits_per_weight") > target - 0.05);
+    BOOST_TEST(run.total("average_bits") < target);
+    BOOST_TEST(run.total("sparsity") == 0);
+    BOOST_CHECK(test::contains(run.out, "stored bits per weight"));
+  }
+  const Result chosen = compressed(
+      texts, base + Arguments{"--target-bits-per-weight", "2.3", "--sparsity", "auto"});
+  BOOST_TEST(chosen.total("stored_bits_per_weight") <= 2.3 * 1.01);
+  std::set<std::string> patterns;
+  for (const auto& [name, pattern] : chosen.plan().at("patterns").items())
+    patterns.insert(pattern.get<std::string>());
+  BOOST_TEST(chosen.plan().at("patterns").size() == 12u);
+  for (const std::string& pattern : patterns)
+    BOOST_TEST((pattern == "dense" || pattern == "2:4" || pattern == "50%" || pattern == "70%"));
+  BOOST_TEST(chosen.report.at("config").at("sparsity_auto") == true);
+  // Statistics say what the plan said of every linear.
+  for (const Json& layer : chosen.report.at("layers")) {
+    const std::string name = layer.at("name"), pattern = chosen.plan().at("patterns").at(name);
+    const double share = pattern == "dense" ? 0 : pattern == "70%" ? 0.7 : 0.5;
+    BOOST_TEST(std::abs(layer.at("sparsity").get<double>() - share) < 1e-3);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(sensitivities_serve_every_target_and_no_other_input) {
+  const Texts texts;
+  const fs::path file = texts / "sensitivities.json";
+  const Arguments with{"--wbits",       "3",           "--scope",    "model",
+                       "--sensitivity", file.string(), "--minlayer", "3"};
+  const auto at = [&](const char* target) {
+    return compressed(texts, with + Arguments{"--target-avg-bits", target});
+  };
+  const Result first = at("3");
+  BOOST_CHECK(test::contains(first.out, "sensitivities: written to"));
+  const std::string kept = cli::read_text(file);
+  const Result again = at("3"), other = at("2.5");
+  BOOST_CHECK(test::contains(again.out, "sensitivities: read from"));
+  BOOST_TEST(cli::read_text(file) == kept);
+  BOOST_TEST(again.total("loss") == first.total("loss"));
+  BOOST_TEST(other.total("average_bits") <= 2.5);
+  // Another objective is planned from the same measurements.
+  compressed(texts, with + Arguments{"--target-avg-bits", "3", "--importance", "distortion"});
+
+  const auto refused = [&](const Arguments& options, const std::string& why) {
+    const auto before = cli::listing(texts.path);
+    const Outcome outcome = pare_opt(texts, "compress", with + options);
+    check_failure(outcome, 2, "pare-opt",
+                  {"--sensitivity " + file.string(), why, "name another file to measure anew"});
+    BOOST_CHECK(cli::listing(texts.path) == before);
+  };
+  const Arguments target{"--target-avg-bits", "3"};
+  refused(target + Arguments{"--act-order"}, "act_order");
+  refused(target + Arguments{"--clip-search"}, "clip_search");
+  refused(target + Arguments{"--sparsity", "0.5"}, "pattern");
+  refused(target + Arguments{"--seqlen", "128"}, "another seqlen: expected 128, found 256");
+  const std::string calibration = cli::read_text(texts.calibration);
+  cli::write_text(texts.calibration, "Another beginning. " + calibration);
+  refused(target, "another calibration text");
+  cli::write_text(texts.calibration, calibration);
+  cli::write_text(file, kept.substr(0, kept.size() / 2));
+  check_failure(pare_opt(texts, "compress", with + target), 2, "pare-opt", {file.string()});
+}
+
+BOOST_AUTO_TEST_CASE(the_preset_is_the_options_it_names) {
+  const Texts texts;
+  const Arguments base = three_bits + Arguments{"--minlayer", "3"};
+  const Result preset = compressed(texts, base + Arguments{"--preset", "best"});
+  const Result spelled =
+      compressed(texts, base + Arguments{"--act-order", "--clip-search", "--true-sequential",
+                                         "--asymmetric", "0.5", "--scope", "model"});
+  BOOST_TEST(preset.total("loss") == spelled.total("loss"));
+  BOOST_TEST(preset.report.at("config").at("preset") == "best");
+  for (const char* option : {"act_order", "clip_search", "true_sequential"})
+    BOOST_TEST(preset.report.at("config").at(option) == true);
+  const Result given = compressed(texts, base + Arguments{"--preset", "best", "--asymmetric", "1"});
+  BOOST_TEST(given.report.at("config").at("asymmetric") == 1);
+  BOOST_TEST(given.total("loss") != preset.total("loss"));
+  const Result pruned = compressed(texts, {"--sparsity", "0.5", "--preset", "best"});
+  BOOST_TEST(pruned.report.at("config").at("clip_search") == false);
+}
+
+BOOST_AUTO_TEST_CASE(the_comparison_tells_schemes_apart) {
+  const Texts texts;
+  const Outcome outcome =
+      pare_opt(texts, "compare", {"--report", (texts / "report.json").string()});
+  check_success(outcome);
+  const std::vector<std::string> names{"dense",            "uniform 4",        "quantile 4.0",
+                                       "quantile 3.5",     "budget-layer 4.0", "budget-layer 3.5",
+                                       "budget-model 4.0", "budget-model 3.5"};
+  const Json report = cli::parse_json(cli::read_text(texts / "report.json"));
+  const Json& runs = report.at("runs");
+  BOOST_REQUIRE(runs.size() == names.size());
+  std::set<double> perplexities, losses, divergences;
+  for (std::size_t r = 0; r < names.size(); ++r) BOOST_TEST_CONTEXT(names[r]) {
+      BOOST_TEST(runs[r].at("name") == names[r]);
+      perplexities.insert(runs[r].at("perplexity").at("short").get<double>());
+      divergences.insert(runs[r].at("kl").get<double>());
+      BOOST_CHECK(test::contains(outcome.out, "\n" + names[r] + " "));
+      if (r == 0) continue;
+      losses.insert(runs[r].at("totals").at("loss").get<double>());
+      BOOST_TEST(runs[r].at("layers").size() == 24u);
+      BOOST_TEST(std::abs(runs[r].at("totals").at("sparsity").get<double>() - 0.5) < 1e-12);
+      const double target = runs[r].at("budget"), mean = runs[r].at("totals").at("average_bits");
+      BOOST_TEST(target == (names[r].ends_with("3.5") ? 3.5 : 4.0));
+      BOOST_TEST(mean <= target + 1e-12);
+      BOOST_TEST(mean > target - 2.0 / 192);
+      BOOST_TEST(runs[r].at("plan").is_null() == !names[r].starts_with("budget"));
+    }
+  BOOST_TEST(runs[0].at("kl") == 0.0);
+  BOOST_TEST(perplexities.size() == names.size());
+  BOOST_TEST(divergences.size() == names.size());
+  BOOST_TEST(losses.size() == names.size() - 1);
+  for (std::size_t l = 0; l < 24; ++l) {
+    std::set<double> per_layer;
+    for (const std::size_t r : {2u, 3u, 4u, 5u})
+      per_layer.insert(runs[r].at("layers").at(l).at("loss").get<double>());
+    BOOST_TEST_INFO(runs[2].at("layers").at(l).at("name"));
+    BOOST_CHECK(per_layer.size() == 4u);
+  }
+  for (const char* part :
+       {"mean bits", "stored bits", "sparsity", "seconds", "total loss", "short", "kl"}) {
+    BOOST_TEST_INFO(part);
+    BOOST_CHECK(test::contains(outcome.out, part));
+  }
+  for (const Json& layer : runs[1].at("layers"))
+    BOOST_CHECK(test::contains(outcome.out, "\n" + layer.at("name").get<std::string>() + " "));
+}
+
+BOOST_AUTO_TEST_CASE(the_comparison_takes_another_sparsity_axis_and_list_of_budgets) {
+  const Texts texts;
+  const Outcome outcome =
+      pare_opt(texts, "compare",
+               {"--sparsity", "0.25", "--axis", "input", "--act-order", "--minlayer", "2",
+                "--budgets", "3", "--report", (texts / "report.json").string()});
+  check_success(outcome);
+  const Json report = cli::parse_json(cli::read_text(texts / "report.json"));
+  BOOST_REQUIRE(report.at("runs").size() == 5u);
+  for (std::size_t r = 1; r < 5; ++r) {
+    const Json& run = report.at("runs").at(r);
+    BOOST_TEST(run.at("layers").size() == 12u);
+    BOOST_TEST(std::abs(run.at("totals").at("sparsity").get<double>() - 0.25) < 1e-12);
+    BOOST_TEST(run.at("config").at("axis") == (r == 1 ? "output" : "input"));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(the_comparison_draws_what_it_measured) {
+  const Texts texts;
+  const Arguments options{"--sparsity", "0",       "--budgets", "3,2.5", "--minlayer", "2",
+                          "--preset",   "best",    "--plot",    "pictures"};
+  if (!has_gnuplot()) {
+    std::cout << "skipped: pictures: gnuplot is not installed\n";
+    check_failure(pare_opt(texts, "compare", options), 2, "pare-opt", {"install gnuplot-nox"});
+    return;
+  }
+  check_success(pare_opt(texts, "compare", options));
+  const fs::path folder = texts / "pictures";
+  const Json report = cli::parse_json(cli::read_text(folder / "compare.json"));
+  BOOST_REQUIRE(report.at("runs").size() == 8u);
+  for (const char* picture : {"frontier.svg", "widths.svg"}) {
+    const std::string svg = cli::read_text(folder / picture);
+    BOOST_CHECK(test::contains(svg, "<svg"));
+    BOOST_CHECK(test::contains(svg, "</svg>"));
+  }
+  const std::string frontier = cli::read_text(folder / "frontier.svg");
+  for (const char* part : {"budget-model", "budget-layer", "quantile", "uniform", "dense",
+                           "perplexity on short", "stored bits per weight", "KL"})
+    BOOST_CHECK(test::contains(frontier, part));
+  const std::string widths = cli::read_text(folder / "widths.svg");
+  for (const char* part : {"2.self_attn.k_proj", "3.fc2", "8 bits"})
+    BOOST_CHECK(test::contains(widths, part));
+  // Every run is a point of the script.
+  const std::string script = cli::read_text(folder / "frontier.gnuplot");
+  for (std::size_t r = 1; r < 8; ++r) {
+    std::ostringstream point;
+    point.precision(10);
+    point << report["runs"][r]["totals"]["stored_bits_per_weight"].get<double>() << ' '
+          << report["runs"][r]["perplexity"]["short"].get<double>() << '\n';
+    BOOST_TEST_INFO(point.str());
+    BOOST_CHECK(test::contains(script, point.str()));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(the_comparison_fails_when_two_configurations_agree) {
+  // Nothing is left at this sparsity, so that every configuration gives zeros.
+  const Texts texts;
+  const Outcome outcome = pare_opt(
+      texts, "compare",
+      {"--sparsity", "0.9999999999999", "--prune-only", "3.self_attn.q_proj"});
+  check_failure(outcome, 1, "pare-opt",
+                {"identical weights", "\"uniform 4\" and \"quantile 4.0\"",
+                 "\"uniform 4\" and \"quantile 3.5\"", "\"quantile 4.0\" and \"quantile 3.5\"",
+                 "\"quantile 3.5\" and \"budget-layer 3.5\""});
+  BOOST_CHECK(!test::contains(outcome.err, "dense"));
+  BOOST_CHECK(!test::contains(outcome.err, "\"budget-layer 3.5\" and \"budget-model 3.5\""));
+}
