@@ -294,15 +294,39 @@ BOOST_AUTO_TEST_CASE(plans_keep_their_budget) {
     Model compressed = dense;
     const double measured =
         totals(compress_model(compressed, windows, {}, stored)).stored_bits_per_weight;
-    // Nothing is pruned: what is stored is known before.
-    BOOST_TEST(std::abs(measured - stored.bits_per_weight) < 1e-5);
+    // Nothing is pruned: what is stored is known before, but for widths that are all the same.
+    double spared = 0;
+    for (const LinearPlan& linear : stored.linears)
+      if (merged_widths(linear.bits).size() == 1)
+        spared += stored_width_bits * double(linear.bits.size());
+    spared /= 3.0 * (4 * 48 * 48 + 2 * 48 * 96);
+    BOOST_TEST(std::abs(measured + spared - stored.bits_per_weight) < 1e-5);
     BOOST_TEST(measured <= target + 1 + 1e-9);
+  }
+  // Masks are taken to fall as they were measured; padding of rows is taken at its largest, so that
+  // what is stored stays within every target all the same.
+  for (const double target : {2.9, 3.3, 3.5, 4.1, 4.9}) {
+    const ModelPlan within = plan_bits(
+        joint, {PlanScope::model, PlanObjective::divergence, BudgetKind::stored_bits, target});
+    Model pruned = dense;
+    BOOST_TEST(totals(compress_model(pruned, windows, {}, within)).stored_bits_per_weight <=
+               target);
+  }
+  SensitivityOptions by_column = measuring(three_patterns);
+  by_column.solver.axis = ChannelAxis::input;
+  const Sensitivities columns = measure_sensitivities(model, windows, by_column);
+  for (const double target : {6.1, 7.3}) {
+    const ModelPlan within = plan_bits(
+        columns, {PlanScope::model, PlanObjective::divergence, BudgetKind::stored_bits, target});
+    Model pruned = dense;
+    BOOST_TEST(totals(compress_model(pruned, windows, {}, within)).stored_bits_per_weight <=
+               target);
   }
   const ModelPlan chosen = plan_bits(
       joint, {PlanScope::model, PlanObjective::divergence, BudgetKind::stored_bits, 3.5});
   Model compressed = dense;
   const Statistics statistics = compress_model(compressed, windows, {}, chosen);
-  BOOST_TEST(totals(statistics).stored_bits_per_weight < 3.55);
+  BOOST_TEST(totals(statistics).stored_bits_per_weight <= 3.5);
   BOOST_TEST(chosen.predicted_loss <=
              plan_bits(s, {PlanScope::model, PlanObjective::divergence, BudgetKind::stored_bits, 3.5})
                      .predicted_loss * (1 + 1e-9));

@@ -145,6 +145,33 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(min_max_grid_spans_the_weights_and_zero, T, Scalar
     }
 }
 
+BOOST_AUTO_TEST_CASE_TEMPLATE(half_scales_are_float16_and_zero_stays_on_the_grid, T, Scalars) {
+  for (int bits = min_bits; bits <= max_bits; ++bits)
+    for (const GridOptions options : {GridOptions{}, GridOptions{.symmetric = true},
+                                      GridOptions{.clip_search = true}})
+      for (const double size : {1e-12, 2e-7, 1e-6, 0.02, 300.0}) {
+        const std::vector<T> w = normal_row<T>(90, std::uint64_t(bits), size);
+        GridOptions half = options;
+        half.half_scale = true;
+        const Grid<T> grid = fit(w, bits, half), full = fit(w, bits, options);
+        BOOST_TEST(grid.scale == T(half_to_float(float_to_half(float(grid.scale)))));
+        BOOST_TEST(grid.scale >= T(0x1p-24));
+        if (!options.clip_search && full.scale > T(0x1p-14))
+          BOOST_TEST(std::abs(grid.scale / full.scale - 1) <= T(0x1p-11));
+        check_zero_is_on_the_grid(grid);
+        BOOST_TEST((grid.zero >= T(0) && grid.zero <= grid.top));
+      }
+  // The smallest scale is far below that of these weights, whose zero point lies at the upper end.
+  const Grid<T> low = fit(std::vector<T>(3, T(-1.4 * 15 * 0x1p-24)), 4, {.half_scale = true});
+  BOOST_TEST(low.scale == T(0x1p-24));
+  BOOST_TEST(low.zero == low.top);
+  const std::vector<T> large(3, T(15 * 65504.0)), larger(3, T(15 * 65540.0));
+  BOOST_TEST(fit(large, 4, {.half_scale = true}).scale == T(65504));
+  BOOST_TEST(!std::isfinite(fit(larger, 4, {.half_scale = true}).scale));
+  // Clipped by a fifth it would fit; the search takes what it can hold.
+  BOOST_TEST(std::isfinite(fit(larger, 4, {.clip_search = true, .half_scale = true}).scale));
+}
+
 BOOST_AUTO_TEST_CASE_TEMPLATE(symmetric_grid_is_centred_on_zero, T, Scalars) {
   for (int bits = min_bits; bits <= max_bits; ++bits)
     for (const T shift : {T(0), T(5), T(-5)}) {

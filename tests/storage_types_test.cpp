@@ -392,8 +392,11 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(compression, C, Stored) {
     const auto& layer = statistics.layers[i];
     BOOST_TEST(layer.name == expected.layers[i].name);
     BOOST_TEST(layer.sparsity == expected.layers[i].sparsity);
-    // A mask bit, 4 bits for every second weight, a grid per row; dense weights have 16 bits.
-    BOOST_TEST(layer.stored_bits == 3.0 * double(layer.weights()) + 24.0 * double(layer.rows));
+    // A mask bit, 4 bits for every second weight, a grid per row; dense weights have 16 bits. Rows
+    // of codes and of the mask are whole words.
+    const double least = 3.0 * double(layer.weights()) + 24.0 * double(layer.rows);
+    BOOST_TEST(layer.stored_bits >= least);
+    BOOST_TEST(layer.stored_bits <= least + 62.0 * double(layer.rows));
     // Small linears: the activations' rounding moves some masks and with them some per cent.
     BOOST_TEST(relative_difference(layer.loss, expected.layers[i].loss) < 0.08);
     const std::size_t l = i % 6;

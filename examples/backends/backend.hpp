@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -12,6 +13,7 @@
 #include "pare/pipeline/compress.hpp"
 #include "pare/pipeline/dispatch.hpp"
 #include "pare/pipeline/plan.hpp"
+#include "pare/pipeline/verify_packed.hpp"
 #include "pare/report/statistics.hpp"
 #include "pare/storage/safetensors.hpp"
 
@@ -38,6 +40,12 @@ class Model {
                                     const pare::CalibrationWindows& windows,
                                     const pare::ModelCompressionOptions& options,
                                     const pare::CompressionProgress& progress) = 0;
+  /// Counts packed linears anew, and their losses where there are windows; the model is dense and
+  /// is compressed on the way.
+  virtual std::vector<pare::RecomputedLinear> recompute(
+      const pare::PackedFile& file, const pare::CalibrationWindows& windows,
+      const pare::ModelCompressionOptions& options,
+      const std::map<std::string, pare::RecordedLinear>& recorded) = 0;
   /// Keeps this model's predictions on a text, token windows of `seqlen`.
   virtual void keep_reference(std::span<const std::int32_t> ids, index_t seqlen) = 0;
   /// Mean KL from the predictions kept, nats per token.

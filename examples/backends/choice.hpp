@@ -70,6 +70,23 @@ inline void add_backend_option(CLI::App& app, std::optional<std::string>& name) 
             "a run has one backend");
 }
 
+/// The type that --dtype names.
+/// @throws usage_error for one that is not known or that the backend does not store
+inline pare::DType dtype_of(const std::string& name, const NamedBackend& backend) {
+  const std::string dtype = written("--dtype", name);
+  pare::DType type = pare::DType::f32;
+  if (name == "float16")
+    type = pare::DType::f16;
+  else if (name == "bfloat16")
+    type = pare::DType::bf16;
+  else if (name != "float32")
+    throw usage_error(dtype + ": there is no such type; write float32, float16 or bfloat16");
+  if (!backend.stores(type))
+    throw usage_error(dtype + " with --backend " + backend.name +
+                      ": it stores float32 only; write --dtype float32 or --backend cuda");
+  return type;
+}
+
 /// The backend that --backend names.
 /// @throws usage_error for a name that is not known or was not built
 inline NamedBackend chosen_backend(const std::optional<std::string>& name) {

@@ -49,6 +49,13 @@ class ModelOn : public Model {
     return pare::compress_model(model_, windows, options, plan, progress);
   }
 
+  std::vector<pare::RecomputedLinear> recompute(
+      const pare::PackedFile& file, const pare::CalibrationWindows& windows,
+      const pare::ModelCompressionOptions& options,
+      const std::map<std::string, pare::RecordedLinear>& recorded) override {
+    return pare::recompute_packed(model_, file, windows, options, recorded);
+  }
+
   void keep_reference(std::span<const std::int32_t> ids, index_t seqlen) override {
     reference_.emplace(model_, ids, seqlen);
   }

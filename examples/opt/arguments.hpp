@@ -20,7 +20,8 @@ struct Arguments {
   std::string model, calibration_text;
   std::vector<std::string> evaluations;
   std::optional<index_t> seqlen, nsamples, first_layer, last_layer;
-  std::optional<std::string> prune_only, save, report, backend, dtype, shape, preset, budgets, plot;
+  std::optional<std::string> prune_only, save, save_packed, report, backend, dtype, shape, preset,
+      budgets, plot;
   std::optional<double> asymmetric;
   bool invert = false, gmp = false, true_sequential = false;
   CompressionFlags flags;
@@ -107,10 +108,12 @@ inline void check_shape(const Arguments& arguments) {
     throw usage_error(shape + " with --eval " + arguments.evaluations.front() +
                       ": random weights have no vocabulary to read a text with; leave one of them "
                       "out");
-  if (arguments.save)
-    throw usage_error(shape + " with --save " + *arguments.save +
-                      ": there is no folder to take the model's other files from; leave one of "
-                      "them out");
+  for (const auto& [option, folder] : {std::pair{"--save", &arguments.save},
+                                       {"--save-packed", &arguments.save_packed}})
+    if (*folder)
+      throw usage_error(shape + " with " + option + " " + **folder +
+                        ": there is no folder to take the model's other files from; leave one of "
+                        "them out");
 }
 
 /// Where the model comes from, checked before anything is read.
@@ -118,17 +121,7 @@ inline void check_shape(const Arguments& arguments) {
 inline ModelSource source_of(const Arguments& arguments, const NamedBackend& backend) {
   ModelSource source{.folder = arguments.model};
   if (arguments.shape) source.random = pare::opt_shape(*arguments.shape);
-  if (!arguments.dtype) return source;
-  const std::string dtype = written("--dtype", *arguments.dtype);
-  if (*arguments.dtype == "float16")
-    source.dtype = pare::DType::f16;
-  else if (*arguments.dtype == "bfloat16")
-    source.dtype = pare::DType::bf16;
-  else if (*arguments.dtype != "float32")
-    throw usage_error(dtype + ": there is no such type; write float32, float16 or bfloat16");
-  if (!backend.stores(source.dtype))
-    throw usage_error(dtype + " with --backend " + backend.name +
-                      ": it stores float32 only; write --dtype float32 or --backend cuda");
+  if (arguments.dtype) source.dtype = dtype_of(*arguments.dtype, backend);
   return source;
 }
 
@@ -256,14 +249,23 @@ inline std::vector<EvaluationText> required_evaluations(const Arguments& argumen
 
 /// Where results go, checked before any work.
 struct Outputs {
-  std::optional<fs::path> save, report, plot;
+  std::optional<fs::path> save, save_packed, report, plot;
 
   Outputs(const Arguments& arguments, const std::vector<EvaluationText>& evaluations) {
-    if (arguments.save && arguments.report &&
-        output_path("--save", *arguments.save) == output_path("--report", *arguments.report))
-      throw usage_error("--save " + *arguments.save + " --report " + *arguments.report +
-                        ": one is a folder and the other a file; name them differently");
-    if (arguments.save) save = savable_folder(*arguments.save, arguments.model);
+    for (const auto& [option, folder] : {std::pair{"--save", &arguments.save},
+                                         {"--save-packed", &arguments.save_packed}})
+      if (*folder && arguments.report &&
+          output_path(option, **folder) == output_path("--report", *arguments.report))
+        throw usage_error(std::string(option) + " " + **folder + " --report " + *arguments.report +
+                          ": one is a folder and the other a file; name them differently");
+    if (arguments.save && arguments.save_packed &&
+        output_path("--save", *arguments.save) ==
+            output_path("--save-packed", *arguments.save_packed))
+      throw usage_error("--save " + *arguments.save + " --save-packed " + *arguments.save_packed +
+                        ": one model is dense and the other packed; name two folders");
+    if (arguments.save) save = savable_folder("--save", *arguments.save, arguments.model);
+    if (arguments.save_packed)
+      save_packed = savable_folder("--save-packed", *arguments.save_packed, arguments.model);
     std::vector<fs::path> texts;
     for (const EvaluationText& text : evaluations) texts.push_back(text.file);
     if (!arguments.calibration_text.empty()) texts.push_back(arguments.calibration_text);

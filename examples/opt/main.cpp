@@ -3,14 +3,18 @@
 #include <cstdio>
 
 #include "opt/compare.hpp"
+#include "opt/packing.hpp"
+#include "opt/verifying.hpp"
 
 using namespace tool;
 
 namespace {
 
 void run_compress(const Arguments& arguments) {
-  const pare::CompressionRequest request = checked(arguments.flags);
+  pare::CompressionRequest request = checked(arguments.flags);
   const std::optional<PlanRequest> planned = tool::planned(arguments.flags, request);
+  // A packed file holds scales as float16: the solver rounds on exactly these grids.
+  request.solver.grid.half_scale = arguments.save_packed && request.quantize;
   const NamedBackend backend = chosen_backend(arguments.backend);
   const ModelSource source = source_of(arguments, backend);
   if (arguments.gmp) check_magnitude(arguments);
@@ -34,9 +38,11 @@ void run_compress(const Arguments& arguments) {
   }
   std::printf("\n%s\n", pare::layer_header().c_str());
   std::fflush(stdout);
+  pare::PackedLinears packed;
   const auto start = std::chrono::steady_clock::now();
   const pare::Statistics statistics = compress(*model, inputs, arguments, request,
-                                               plan ? &*plan : nullptr, true, "compressing");
+                                               plan ? &*plan : nullptr, true, "compressing",
+                                               arguments.save_packed ? &packed : nullptr);
   const double seconds = seconds_since(start);
 
   const std::string scores = pare::score_table(statistics);
@@ -55,7 +61,7 @@ void run_compress(const Arguments& arguments) {
     model->save(arguments.model, *outputs.save);
     std::printf("saved to %s\n", arguments.save->c_str());
   }
-  if (outputs.report) {
+  if (outputs.report || outputs.save_packed) {
     pare::Json report{{"perplexity",
                        {{"dense", to_json(dense)}, {"compressed", to_json(compressed)}}}};
     report.update(pare::to_json(statistics));
@@ -65,7 +71,12 @@ void run_compress(const Arguments& arguments) {
         device_bytes ? pare::Json(*device_bytes) : pare::Json(nullptr);
     report["plan"] = plan ? to_json(*plan) : pare::Json(nullptr);
     report["config"] = config_json(arguments, inputs, request);
-    write_report(*outputs.report, report);
+    if (outputs.save_packed) {
+      save_packed(packed, arguments.model, *outputs.save_packed,
+                  pare::text_fingerprint(inputs.windows), report);
+      std::printf("packed to %s\n", arguments.save_packed->c_str());
+    }
+    if (outputs.report) write_report(*outputs.report, report);
   }
 }
 
@@ -107,6 +118,8 @@ int main(int argc, char** argv) {
                  "magnitude pruning and round-to-nearest instead, for comparison");
   add_value(compress, "--save", arguments.save,
                   "write the compressed model to this new folder", "DIR");
+  add_value(compress, "--save-packed", arguments.save_packed,
+            "write it bit-packed to this new folder; grids then have float16 scales", "DIR");
 
   CLI::App& evaluate = *app.add_subcommand("evaluate", "measure perplexity");
   add_model(evaluate, arguments);
@@ -117,6 +130,22 @@ int main(int argc, char** argv) {
   add_compression(compare, arguments);
   add_axis_option(compare, arguments.flags);
   add_comparison(compare, arguments);
+
+  std::string packed, output;
+  CLI::App& unpack = *app.add_subcommand("unpack", "write a packed model as a dense one");
+  add_argument(unpack, "DIR", packed, "folder that compress --save-packed wrote");
+  add_argument(unpack, "OUT", output, "new folder, in the form of Hugging Face");
+  CLI::App& inspect = *app.add_subcommand("inspect", "print what a packed model is made of");
+  add_argument(inspect, "DIR", packed, "folder that compress --save-packed wrote");
+
+  VerifyArguments verification;
+  CLI::App& verify = *app.add_subcommand(
+      "verify", "hold a packed model against its original and its own report");
+  add_argument(verify, "ORIGINAL", verification.original, "folder of the dense model");
+  add_argument(verify, "PACKED", verification.packed, "folder made from it");
+  add_argument(verify, "TEXT", verification.text,
+               "the text it was calibrated on, to compute every loss again", false);
+  add_backend_option(verify, verification.backend);
 
   return tool::run("pare-opt", [&] {
     if (!tool::parse(app, argc, argv)) return;
@@ -133,5 +162,8 @@ int main(int argc, char** argv) {
       apply_preset(arguments, true);
       run_compare(arguments);
     }
+    if (unpack.parsed()) unpack_model(packed, output);
+    if (inspect.parsed()) inspect_packed(packed);
+    if (verify.parsed()) verify_packed(verification);
   });
 }

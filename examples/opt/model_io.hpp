@@ -82,17 +82,19 @@ inline constexpr const char* model_files[] = {
     "config.json",    "generation_config.json", "vocab.json",              "merges.txt",
     "tokenizer.json", "tokenizer_config.json",  "special_tokens_map.json", "added_tokens.json"};
 
-/// Checks --save before hours of work. Returns the folder: new or empty.
-inline fs::path savable_folder(const std::string& given, const fs::path& model) {
-  const fs::path path = output_path("--save", given);
+/// Checks a folder that is to be written before hours of work. Returns it: new or empty.
+inline fs::path savable_folder(const std::string& option, const std::string& given,
+                               const fs::path& model) {
+  const fs::path path = output_path(option, given);
+  const std::string what = option + " " + given;
   if (path == resolved(model))
-    throw usage_error("--save " + given + ": this is the model itself; name a new folder");
+    throw usage_error(what + ": this is the model itself; name a new folder");
   std::error_code error;
   if (fs::exists(path, error) && !fs::is_directory(path, error))
-    throw usage_error("--save " + given + ": exists and is not a folder; name a new one");
+    throw usage_error(what + ": exists and is not a folder; name a new one");
   if (fs::is_directory(path, error) && !fs::is_empty(path, error))
-    throw usage_error("--save " + given + ": the folder is not empty; name a new one");
-  require_parent("--save", given, path);
+    throw usage_error(what + ": the folder is not empty; name a new one");
+  require_parent(option, given, path);
   return path;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "opt/arguments.hpp"
+#include "opt/packing.hpp"
 
 namespace tool {
 
@@ -62,6 +63,7 @@ inline Inputs read_inputs(const Arguments& arguments,
                           const pare::CompressionRequest* request) {
   Inputs inputs;
   const fs::path folder = arguments.model;
+  if (request != nullptr && !arguments.shape) require_dense_model(arguments.model);
   inputs.config =
       arguments.shape ? pare::opt_shape(*arguments.shape) : pare::load_opt_config(folder);
   check_against_config(arguments, inputs.config, request);
@@ -153,13 +155,19 @@ inline pare::Sensitivities sensitivities(Model& model, const Inputs& inputs,
   return measured;
 }
 
-/// @param plan  none: every linear chooses by itself what the request says
+/// @param plan    none: every linear chooses by itself what the request says
+/// @param packed  receives every linear packed, when it is not null
 inline pare::Statistics compress(Model& model, const Inputs& inputs, const Arguments& arguments,
                                  const pare::CompressionRequest& request,
                                  const pare::ModelPlan* plan, bool lines,
-                                 const std::string& what) {
+                                 const std::string& what,
+                                 pare::PackedLinears* packed = nullptr) {
   ProgressLine progress(what);
   pare::CompressionProgress callbacks;
+  if (packed != nullptr)
+    callbacks.linear_packed = [packed](const std::string& tensor, pare::PackedLinear&& linear) {
+      packed->insert_or_assign(tensor, std::move(linear));
+    };
   callbacks.advanced = [&](double share) { progress.advance(share); };
   if (lines)
     callbacks.linear_done = [&](const pare::LayerStatistics& layer) {
@@ -206,7 +214,9 @@ inline pare::Json config_json(const Arguments& arguments, const Inputs& inputs,
   json["true_sequential"] = arguments.true_sequential;
   json["asymmetric"] = arguments.asymmetric.value_or(0);
   json["eval"] = arguments.evaluations;
-  json["save"] = arguments.save ? pare::Json(*arguments.save) : pare::Json(nullptr);
+  json["save"] = given(arguments.save);
+  json["save_packed"] = given(arguments.save_packed);
+  json["half_scale"] = request.solver.grid.half_scale;
   json["backend"] = chosen_backend(arguments.backend).name;
   json["dtype"] = arguments.dtype.value_or("float32");
   return json;

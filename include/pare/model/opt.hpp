@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -16,25 +17,14 @@
 #include "pare/core/error.hpp"
 #include "pare/core/matrix.hpp"
 #include "pare/core/scalar.hpp"
+#include "pare/model/linear.hpp"
 #include "pare/model/model_backend.hpp"
 #include "pare/model/opt_config.hpp"
 #include "pare/model/opt_names.hpp"
 #include "pare/storage/checkpoint.hpp"
+#include "pare/storage/packed_file.hpp"
 
 namespace pare {
-
-/// y = W x + b, and where W came from. T is what it is stored in, here and in all of a model: what
-/// the backend computes in, or 16 bits where the backend stores these.
-template <class B, class T>
-struct Linear {
-  static_assert(detail::check_model_backend<B, T>());
-
-  std::string name;    ///< "layers.0.self_attn.q_proj"
-  std::string tensor;  ///< name of the weight in the files, "model.decoder.layers.0....weight"
-  DType dtype = DType::f32;             ///< type the weight is stored in
-  typename B::template matrix<T> weight;  // (out, in)
-  typename B::template matrix<T> bias;    // (1, out), or empty
-};
 
 /// Weight and bias of a layer norm; both empty when it has none.
 template <class B, class T>
@@ -92,8 +82,13 @@ namespace detail {
 template <class B, class T>
 class OptLoader {
  public:
-  OptLoader(const OptConfig& config, const Checkpoint& checkpoint)
-      : config_(config), checkpoint_(checkpoint), prefix_(opt_tensor_prefix(checkpoint)) {}
+  /// @param packed  the file whose linears stay packed; null: all are dense
+  OptLoader(const OptConfig& config, const Checkpoint& checkpoint,
+            const PackedFile* packed = nullptr)
+      : config_(config),
+        checkpoint_(checkpoint),
+        packed_(packed),
+        prefix_(opt_tensor_prefix(checkpoint)) {}
 
   OptModel<B, T> model() const {
     const index_t hidden = config_.hidden_size, word = config_.word_embed_proj_dim;
@@ -183,8 +178,19 @@ class OptLoader {
     Linear<B, T> linear;
     linear.name = name;
     linear.tensor = prefix_ + name + ".weight";
-    linear.weight = matrix(linear.tensor, out, in);
-    linear.dtype = *float_dtype(checkpoint_.at(linear.tensor).info->dtype);
+    const PackedEntry* entry = packed_ != nullptr ? packed_->find(linear.tensor) : nullptr;
+    if (entry != nullptr) {
+      const Shape expected{out, in}, given{entry->layout.rows, entry->layout.columns};
+      if (given != expected)
+        throw format_error(packed_->file().path().string() + ": tensor " +
+                           quoted_name(linear.tensor) + ": expected shape " + text(expected) +
+                           ", got " + text(given));
+      linear.packed = std::make_shared<const PackedLinear>(packed_->read(*entry));
+      linear.dtype = entry->dtype;
+    } else {
+      linear.weight = matrix(linear.tensor, out, in);
+      linear.dtype = *float_dtype(checkpoint_.at(linear.tensor).info->dtype);
+    }
     if (has_bias) linear.bias = read(prefix_ + name + ".bias", {out});
     return linear;
   }
@@ -199,14 +205,9 @@ class OptLoader {
 
   OptConfig config_;
   const Checkpoint& checkpoint_;
+  const PackedFile* packed_;
   std::string prefix_;  // of all names but the head's
 };
-
-/// Y = X W^T + b.  X (tokens, in), Y (tokens, out)
-template <class B, class T>
-void apply(const Linear<B, T>& linear, MatrixView<const T> X, MatrixView<T> Y) {
-  B::template linear<T>(Y, X, linear.weight.view(), linear.bias.view());
-}
 
 /// Y = norm of the rows of X; Y may be X.  (tokens, hidden)
 template <class B, class T>
@@ -225,9 +226,17 @@ OptModel<B, T> load_opt(const OptConfig& config, const Checkpoint& checkpoint) {
   return detail::OptLoader<B, T>(config, checkpoint).model();
 }
 
-/// The model in `folder` (config.json and a Checkpoint). Throws as load_opt_config and the above.
+/// The model in `folder` (config.json and a Checkpoint). The linears of a packed model stay packed:
+/// they are multiplied a block of rows at a time. Throws as load_opt_config, PackedFile and the
+/// above.
 template <class B, class T>
 OptModel<B, T> load_opt(const std::filesystem::path& folder) {
+  if (PackedFile::is_in(folder)) {
+    const OptConfig config = load_opt_config(folder);
+    const PackedFile packed(folder);
+    const Checkpoint checkpoint(folder, PackedFile::name);
+    return detail::OptLoader<B, T>(config, checkpoint, &packed).model();
+  }
   return load_opt<B, T>(load_opt_config(folder), Checkpoint(folder));
 }
 
@@ -239,6 +248,7 @@ struct OptWorkspace {
   typename B::template matrix<T> ffn;      // (tokens, ffn)
   typename B::template matrix<T> words;    // (tokens, word_embed_proj_dim)
   typename B::template matrix<T> logits;   // (tokens of a chunk, vocab)
+  UnpackedRows<B, T> rows;                 ///< of the packed linear at work
 };
 
 /// Which linears of a layer read an activation.
@@ -280,7 +290,8 @@ void embed(const OptModel<B, T>& model, std::span<const std::int32_t> ids, index
     workspace.words.resize(tokens, config.word_embed_proj_dim);
     B::template embed_tokens<T>(workspace.words.view(), model.embed_tokens.view(),
                                 device_ids.view());
-    detail::apply<B, T>(*model.project_in, workspace.words.view(), hidden.view());
+    detail::apply<B, T>(*model.project_in, workspace.words.view(), hidden.view(),
+                        workspace.rows);
   } else {
     B::template embed_tokens<T>(hidden.view(), model.embed_tokens.view(), device_ids.view());
   }
@@ -317,15 +328,15 @@ void forward_layer(const OptModel<B, T>& model, const OptLayer<B, T>& layer,
   }
   tap(LayerInput::qkv, input);
   if (run == LayerRun::to_qkv) return;
-  detail::apply<B, T>(layer.q_proj, input, q);
-  detail::apply<B, T>(layer.k_proj, input, k);
-  detail::apply<B, T>(layer.v_proj, input, v);
+  detail::apply<B, T>(layer.q_proj, input, q, workspace.rows);
+  detail::apply<B, T>(layer.k_proj, input, k, workspace.rows);
+  detail::apply<B, T>(layer.v_proj, input, v, workspace.rows);
   B::template causal_attention<T>(mixed, q, k, v, config.num_attention_heads, seqlen);
   tap(LayerInput::out_proj, View(mixed));
   if (run == LayerRun::to_out_proj) return;
 
   const MatrixView<T> sum = q;  // free by now; `hidden` itself is written at the very end only
-  detail::apply<B, T>(layer.out_proj, mixed, sum);
+  detail::apply<B, T>(layer.out_proj, mixed, sum, workspace.rows);
   B::template add<T>(sum, hidden);
   if (!norm_first) detail::apply<B, T>(layer.self_attn_layer_norm, sum, sum);
   input = sum;
@@ -335,12 +346,12 @@ void forward_layer(const OptModel<B, T>& model, const OptLayer<B, T>& layer,
   }
   tap(LayerInput::fc1, input);
   if (run == LayerRun::to_fc1) return;
-  detail::apply<B, T>(layer.fc1, input, ffn);
+  detail::apply<B, T>(layer.fc1, input, ffn, workspace.rows);
   B::template relu<T>(ffn);
   tap(LayerInput::fc2, View(ffn));
   if (run == LayerRun::to_fc2) return;
 
-  detail::apply<B, T>(layer.fc2, ffn, hidden);
+  detail::apply<B, T>(layer.fc2, ffn, hidden, workspace.rows);
   B::template add<T>(hidden, sum);
   if (!norm_first) detail::apply<B, T>(layer.final_layer_norm, hidden, hidden);
 }
@@ -372,7 +383,7 @@ void head(const OptModel<B, T>& model, std::type_identity_t<MatrixView<const T>>
     }
     if (model.project_out) {
       workspace.words.resize(tokens, config.word_embed_proj_dim);
-      detail::apply<B, T>(*model.project_out, rows, workspace.words.view());
+      detail::apply<B, T>(*model.project_out, rows, workspace.words.view(), workspace.rows);
       rows = workspace.words.view();
     }
     workspace.logits.resize(tokens, config.vocab_size);

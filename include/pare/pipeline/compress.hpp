@@ -56,10 +56,13 @@ struct ModelCompressionOptions {
   std::optional<index_t> batch_tokens = {};
 };
 
-/// What a caller is told while a model is being compressed; both may be empty.
+/// What a caller is told while a model is being compressed; each may be empty.
 struct CompressionProgress {
   std::function<void(const LayerStatistics&)> linear_done;
   std::function<void(double share)> advanced;  ///< 0..1 of all work
+  /// Every linear packed, by the name of its tensor; options.solver.grid.half_scale is needed when
+  /// they are quantized.
+  std::function<void(const std::string& tensor, PackedLinear&&)> linear_packed;
 };
 
 namespace detail {
@@ -177,7 +180,10 @@ Statistics compress_layers(OptModel<B, S>& model, const CalibrationWindows& wind
   std::vector<std::string> chosen;
   for (index_t i = 0; i < layers; ++i)
     for (const auto* linear : model.layers[std::size_t(i)].linears())
-      if (selected(i, *linear)) chosen.push_back(linear->name);
+      if (selected(i, *linear)) {
+        require_dense(*linear);
+        chosen.push_back(linear->name);
+      }
   if (chosen.empty())
     throw argument_error("selection: no linear of the model's " + std::to_string(layers) +
                          " layers matches");
@@ -303,7 +309,10 @@ Statistics compress_layers(OptModel<B, S>& model, const CalibrationWindows& wind
           auto solved = work.solve(linear.name, weights, calibration, factor);
           statistics.layers.push_back(
               layer_statistics(linear.name, solved, 8 * dtype_bytes(linear.dtype)));
+          std::optional<PackedLinear> packed;
+          if (progress.linear_packed) packed = pack_linear(solved, linear.dtype);
           replace_weights(linear, std::move(solved));
+          if (packed) progress.linear_packed(linear.tensor, std::move(*packed));
         });
         if (progress.linear_done) progress.linear_done(statistics.layers.back());
       }

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "pare/pipeline/stored.hpp"
+#include "pare/pipeline/pack.hpp"
 #include "pare/report/statistics.hpp"
 #include "pare/solver/count.hpp"
 #include "pare/solver/sparsegpt.hpp"
@@ -19,17 +19,16 @@ namespace detail {
 
 /// Sums over the weights of one linear.
 struct WeightCounts {
-  double pruned = 0;     ///< weights the mask pruned
-  double zeros = 0;      ///< weights that are zero, rounded ones too
-  double bits = 0;       ///< bits of all weights
-  double kept_bits = 0;  ///< bits of those the mask did not prune
+  double pruned = 0;  ///< weights the mask pruned
+  double zeros = 0;   ///< weights that are zero, rounded ones too
+  std::vector<std::uint64_t> kept_bits;  ///< of the codes that each row keeps, (out)
 };
 
 /// Counts on the backend; only a few numbers per row travel.
 /// @param dense_bits  bits of a weight that is not quantized
 template <class B, class T>
 WeightCounts count_weights(const CompressedLayer<B, T>& layer, int dense_bits) {
-  const index_t rows = layer.weights.rows(), cols = layer.weights.cols();
+  const index_t rows = layer.weights.rows();
   const bool by_row = layer.quantized() && layer.axis == ChannelAxis::output;
   const bool by_column = layer.quantized() && layer.axis == ChannelAxis::input;
   const std::vector<std::uint8_t> widths =
@@ -43,29 +42,9 @@ WeightCounts count_weights(const CompressedLayer<B, T>& layer, int dense_bits) {
   for (index_t i = 0; i < rows; ++i) {
     sums.pruned += double(host(i, 0));
     sums.zeros += double(host(i, 1));
-    sums.kept_bits += double(host(i, 2));
+    sums.kept_bits.push_back(std::uint64_t(host(i, 2)));
   }
-  sums.bits = std::accumulate(widths.begin(), widths.end(), 0.0) * double(rows * cols) /
-              double(widths.size());
   return sums;
-}
-
-/// Bits of one linear when packed: codes of the weights that stay, grids, a mask or group indices, a
-/// width per channel with mixed precision. Codes of all weights and no mask where that is smaller;
-/// zero is on every grid.
-template <class B, class T>
-double stored_bits(const CompressedLayer<B, T>& layer, const WeightCounts& counts) {
-  LinearPattern pattern;
-  if (layer.pruned())
-    pattern = {layer.group > 0 ? PatternKind::n_of_m : PatternKind::unstructured, layer.sparsity,
-               layer.zeros, layer.group};
-  double bits = counts.bits;
-  if (layer.pruned())
-    bits = std::min(bits, counts.kept_bits +
-                              stored_mask_bits(pattern, double(layer.weights.size())));
-  bits += stored_grid_bits * double(layer.grids.scale.rows() * layer.grids.scale.cols());
-  if (layer.mixed_widths) bits += stored_width_bits * double(layer.bits.size());
-  return bits;
 }
 
 }  // namespace detail
@@ -98,7 +77,8 @@ LayerStatistics layer_statistics(std::string name, const CompressedLayer<B, T>& 
   s.loss = layer.loss;
   s.damping = layer.damping;
   s.damping_retries = layer.damping_retries;
-  s.stored_bits = detail::stored_bits(layer, counts);
+  s.stored_bits =
+      8.0 * double(packed_size(detail::packed_layout(layer, dense_bits), counts.kept_bits).bytes());
   s.seconds = layer.seconds;
   return s;
 }

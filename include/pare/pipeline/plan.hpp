@@ -9,6 +9,7 @@
 
 #include "pare/allocation/rate.hpp"
 #include "pare/pipeline/sensitivity.hpp"
+#include "pare/pipeline/stored.hpp"
 
 namespace pare {
 
@@ -97,7 +98,6 @@ inline RateGroup rates_of(const LinearSensitivity& linear, const Sensitivities& 
   const std::vector<int>& widths = sensitivities.widths;
   const std::size_t levels = widths.size();
   const bool by_row = sensitivities.axis == ChannelAxis::output;
-  const double weights = double(linear.rows * linear.columns);
   const double channel = double(by_row ? linear.columns : linear.rows);  // weights of one
   RateGroup group;
   for (const ModeSensitivity& measured : linear.modes) {
@@ -115,12 +115,15 @@ inline RateGroup rates_of(const LinearSensitivity& linear, const Sensitivities& 
     make_falling(mode.distortion, levels);
     const bool stored = options.budget == BudgetKind::stored_bits;
     if (stored) {
-      mode.fixed_bits = stored_mask_bits(measured.pattern, weights);
-      if (!by_row) mode.fixed_bits += stored_grid_bits * double(linear.rows) * double(levels);
+      mode.fixed_bits = stored_mask_bits(measured.pattern, linear.rows, linear.columns);
+      if (!by_row)
+        mode.fixed_bits +=
+            double(linear.rows) * (stored_grid_bits * double(levels) + stored_padding_bits);
     }
     for (std::size_t i = 0; i < mode.distortion.size(); ++i) {
       const double kept = stored ? channel * measured.kept[i / levels] : channel;
       double cost = kept * widths[i % levels];
+      if (stored && by_row) cost = stored_row_bits(measured.pattern, cost);
       // The last term: a channel of which all is pruned must have a price too.
       if (stored)
         cost += stored_width_bits + (by_row ? stored_grid_bits : 0) + 1e-6 * double(i % levels);

@@ -1,32 +1,34 @@
-// What a linear takes when it is packed: the statistics and the plans count by the same rules.
+// What a plan takes a packed linear to cost; packed_size counts what it does cost.
 #pragma once
 
 #include <cmath>
 
 #include "pare/pipeline/pattern.hpp"
+#include "pare/storage/packed_layout.hpp"
 
 namespace pare {
 
 /// A grid: a float16 scale and an integer zero point.
-inline constexpr double stored_grid_bits = 24;
+inline constexpr double stored_grid_bits = packed_grid_bits;
 /// The width of a channel, where channels differ.
-inline constexpr double stored_width_bits = 8;
+inline constexpr double stored_width_bits = packed_width_bits;
+/// What padding adds to a row of codes at most.
+inline constexpr double stored_padding_bits = packed_row_bits - 1;
 
-/// Bits that say which weights of a linear are pruned: a mask, or per group of n:m the index among
-/// the ways to choose, ceil(log2(binomial(group, zeros))).
-/// @param weights  out * in
-inline double stored_mask_bits(const LinearPattern& pattern, double weights) {
-  switch (pattern.kind) {
-    case PatternKind::unstructured: return weights;
-    case PatternKind::n_of_m: {
-      double ways = 1;
-      for (int i = 1; i <= pattern.zeros; ++i)
-        ways = ways * (pattern.group - pattern.zeros + i) / i;
-      return weights / pattern.group * std::ceil(std::log2(ways) - 1e-9);
-    }
-    case PatternKind::dense: break;
-  }
-  return 0;
+/// Bits that say which weights of a linear (rows, columns) are pruned.
+inline double stored_mask_bits(const LinearPattern& pattern, index_t rows, index_t columns) {
+  if (pattern.kind == PatternKind::dense) return 0;
+  const PackedMask kind = packed_mask_kind(pattern.zeros, pattern.group);
+  return 8.0 * double(rows) *
+         double(packed_mask_row_bytes(kind, columns, pattern.zeros, pattern.group));
+}
+
+/// Bits of a row's codes, at most: padded exactly where it is known how many weights stay, by the
+/// largest padding where a mask decides.
+/// @param bits  of the codes that stay
+inline double stored_row_bits(const LinearPattern& pattern, double bits) {
+  if (pattern.kind == PatternKind::unstructured) return bits + stored_padding_bits;
+  return packed_row_bits * std::ceil((bits - 1e-3) / packed_row_bits);
 }
 
 }  // namespace pare

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "pare/core/scalar.hpp"
 #include "pare/quantization/grid.hpp"
 
 namespace pare {
@@ -63,16 +64,22 @@ PARE_HOST_DEVICE T clip_error(const T* PARE_RESTRICT w, index_t n, Grid<T> grid,
   return sum;
 }
 
-/// The grid of the range [low, high], low <= 0 <= high.
+/// The grid of the range [low, high], low <= 0 <= high. With half_scale the scale is infinite where
+/// float16 has none so large.
 template <class T>
-PARE_HOST_DEVICE Grid<T> grid_of_range(T low, T high, int bits, bool symmetric) {
+PARE_HOST_DEVICE Grid<T> grid_of_range(T low, T high, int bits, GridOptions options) {
   const T top = T((1 << bits) - 1);
   // A range of denormals would make the scale zero and the codes NaN.
   const T smallest = std::numeric_limits<T>::min();
   T scale = (high - low) / top;
   scale = scale > smallest ? scale : smallest;
-  const T zero = symmetric ? T(1 << (bits - 1)) : round_even(-low / scale);
-  return {scale, zero, top};
+  if (options.half_scale) {
+    const float rounded = half_to_float(float_to_half(float(scale)));
+    scale = T(rounded > 0x1p-24f ? rounded : 0x1p-24f);
+  }
+  const T zero = options.symmetric ? T(1 << (bits - 1)) : round_even(-low / scale);
+  // A scale of few digits may be so much smaller that zero would lie beyond the grid.
+  return {scale, zero > top ? top : zero, top};
 }
 
 }  // namespace detail
@@ -109,7 +116,7 @@ PARE_HOST_DEVICE Grid<T> fit_grid(const T* PARE_RESTRICT w, index_t n, int bits,
     low = T(-1);
     high = T(1);
   }
-  Grid<T> best = detail::grid_of_range(low, high, bits, options.symmetric);
+  Grid<T> best = detail::grid_of_range(low, high, bits, options);
   if (!options.clip_search) return best;
 
   constexpr int steps = 80;
@@ -119,7 +126,7 @@ PARE_HOST_DEVICE Grid<T> fit_grid(const T* PARE_RESTRICT w, index_t n, int bits,
   T least = std::numeric_limits<T>::infinity();
   for (int i = 0; i < steps; ++i) {
     const T p = T(1) - T(i) / T(100);
-    const Grid<T> grid = detail::grid_of_range(p * low, p * high, bits, options.symmetric);
+    const Grid<T> grid = detail::grid_of_range(p * low, p * high, bits, options);
     const T error = detail::clip_error(w, n, grid, unit);
     if (error < least) {
       least = error;

@@ -31,7 +31,7 @@ struct LayerStatistics {
   double loss = 0;                        ///< half the sum of squared compensated errors
   double damping = 0;                     ///< share of mean(diag H) in force
   int damping_retries = 0;
-  double stored_bits = 0;  ///< bits of codes, grids, masks and widths when packed
+  double stored_bits = 0;  ///< 8 times the bytes of its tensors in a packed file
   double seconds = 0;
 
   index_t weights() const { return rows * columns; }

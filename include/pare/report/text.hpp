@@ -76,7 +76,7 @@ inline std::string totals_text(const Statistics& statistics) {
   }
   text += detail::format_text("sparsity           %.2f%% pruned, %.2f%% zero\n",
                               100 * t.sparsity, 100 * t.zeros);
-  text += detail::format_text("stored, estimated  %.3f bits per weight\n",
+  text += detail::format_text("stored             %.3f bits per weight\n",
                               t.stored_bits_per_weight);
   text += detail::format_text("total loss         %.6g\n", t.loss);
   text += detail::format_text("seconds in solver  %.3f\n", t.seconds);

@@ -20,7 +20,7 @@ struct SolverOptions {
   std::optional<double> target_average_bits = {};  ///< MixedPrecision: mean bits per channel
   std::optional<std::vector<int>> tiers = {};      ///< MixedPrecision: widths; {2,3,4,6,8} when unset
   ChannelAxis axis = ChannelAxis::output;     ///< MixedPrecision: what a channel is
-  GridOptions grid = {};                      ///< quantizers: symmetric, clip_search
+  GridOptions grid = {};                      ///< quantizers: symmetric, clip_search, half_scale
   double damping = 0.01;                      ///< share of mean(diag H) added to the diagonal
   index_t block_size = 128;                   ///< columns per block; the mask's region
   bool act_order = false;                     ///< visit inputs by falling H_jj
@@ -87,6 +87,7 @@ SolverOptions validated(SolverOptions options) {
     require_unset(options.bits.has_value(), "bits", "BaseQuantizer");
     require_unset(options.grid.symmetric, "grid.symmetric", "BaseQuantizer");
     require_unset(options.grid.clip_search, "grid.clip_search", "BaseQuantizer");
+    require_unset(options.grid.half_scale, "grid.half_scale", "BaseQuantizer");
   }
   if constexpr (!Config::mixed) {
     require_unset(options.target_average_bits.has_value(), "target_average_bits",

@@ -181,7 +181,10 @@ class SparseGPTSolver {
 
     const auto order = detail::to_backend<B>(factor->order);
     const auto dead = detail::to_backend<B>(factor->dead);
-    if constexpr (Config::quantizes) fit_grids(layer, W);
+    if constexpr (Config::quantizes) {
+      fit_grids(layer, W);
+      require_half_scales(layer);
+    }
     current_.resize(W.rows, W.cols);
     B::for_each_element(W.rows, W.cols,
                         detail::GatherColumns<T>{W, current_.view(), order.view().data,
@@ -363,6 +366,16 @@ class SparseGPTSolver {
       fit(current_.view().columns(begin, end - begin), g, widths.view().data + g, 0);
       begin = end;
     }
+  }
+
+  /// Throws argument_error naming the first row whose scale float16 cannot hold.
+  void require_half_scales(const Layer& layer) const {
+    if (!options_.grid.half_scale) return;
+    const index_t at = B::find_non_finite(detail::as_const(layer.grids.scale.view()));
+    if (at < 0) return;
+    throw argument_error("grid.half_scale: row " + std::to_string(at % layer.grids.scale.cols()) +
+                         " of the weights needs a scale beyond 65504, the largest float16; scale "
+                         "the weights down, or leave it unset");
   }
 
   /// The block loop over current_, which holds W in visit order and ends as Q.

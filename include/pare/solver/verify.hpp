@@ -243,11 +243,75 @@ void verify_blocks(const CompressedLayer<B, T>& layer, const Factor<B, T>& facto
   }
 }
 
+/// 1/2 tr((W-Q) (H + damping) (W-Q)^T) of some rows, in units of 1 / unit^2, and how far rounding
+/// alone may move it.
+struct LossForm {
+  double loss = 0, noise = 0, spread = 0, unit = 1;
+
+  /// How far the loss may be from what was reported.
+  /// @param reported   of the same rows
+  /// @param tolerance  relative
+  double limit(double reported, double tolerance) const {
+    const double largest = std::max(reported * unit * unit, loss);
+    // (d + e) H (d + e)^T with e H e^T = noise differs by up to 2 sqrt(loss noise) + noise. It only
+    // counts where the weights lie almost on their grid; the spread only where H is
+    // ill-conditioned.
+    return tolerance * largest + 2 * std::sqrt(largest * noise) + noise + spread;
+  }
+  bool agrees(double reported, double tolerance) const {
+    return std::isfinite(loss) &&
+           std::abs(reported * unit * unit - loss) <= limit(reported, tolerance);
+  }
+  /// In the unit of H.
+  double value() const { return loss / unit / unit; }
+};
+
+/// The closed form of the loss of rows 0, step, 2 step, ...
+/// @param W        the dense weights (out, in)
+/// @param Q        the compressed ones
+/// @param factor   of calibration's H; U, dead inputs
+/// @param added    damping added to the diagonal
+/// @param checked  how many rows
+/// @param around   about the loss that is expected
+template <class B, class T>
+LossForm closed_loss(MatrixView<const T> W, MatrixView<const T> Q,
+                     const Calibration<B, T>& calibration, const Factor<B, T>& factor,
+                     double added, index_t checked, index_t step, double around) {
+  LossForm form;
+  // In units in which the loss is about one; otherwise D G leaves the scalar type's range where
+  // the loss does not. A power of two rounds nothing.
+  form.unit = std::isnormal(around) ? std::exp2(std::round(-0.5 * std::log2(around))) : 1;
+  const auto dead = to_backend<B>(factor.dead);
+  std::vector<double> by_input(factor.order.size());
+  for (std::size_t p = 0; p < by_input.size(); ++p)
+    by_input[std::size_t(factor.order[p])] = factor.upper_diagonal[p];
+  const auto upper_diagonal = to_backend<B>(by_input);
+  typename B::template matrix<T> difference, product;
+  difference.resize(checked, W.cols);
+  product.resize(checked, W.cols);
+  B::for_each_element(checked, W.cols,
+                      Difference<T>{W, Q, dead.view().data, step, form.unit, difference.view()});
+  B::multiply(product.view(), as_const(difference.view()), calibration.gram());
+  auto forms = zeros<B, double>(3, checked);
+  B::for_each_row(checked, ClosedLoss<T>{W, difference.view(), product.view(), calibration.gram(),
+                                         dead.view().data, upper_diagonal.view().data, step,
+                                         form.unit, calibration.hessian_scale(), added,
+                                         forms.view()});
+  const auto host = B::to_host(as_const(forms.view()));
+  for (index_t r = 0; r < checked; ++r) {
+    form.loss += host(0, r);
+    form.noise += host(1, r);
+    form.spread += host(2, r);
+  }
+  form.noise = std::min(form.noise, std::numeric_limits<double>::max());  // 0 * inf is no limit
+  return form;
+}
+
 /// Condition 6 on up to verified_rows evenly spaced rows.
 template <class B, class T>
 void verify_loss(MatrixView<const T> W, const Calibration<B, T>& calibration,
                  const Factor<B, T>& factor, const CompressedLayer<B, T>& layer) {
-  const index_t rows = W.rows, cols = W.cols;
+  const index_t rows = W.rows;
   const double sum = std::accumulate(layer.row_loss.begin(), layer.row_loss.end(), 0.0);
   if (index_t(layer.row_loss.size()) != rows || !(std::abs(layer.loss - sum) <= 1e-9 * sum))
     throw invariant_error(6, "the loss " + number_text(layer.loss) + " is not the sum of " +
@@ -256,43 +320,12 @@ void verify_loss(MatrixView<const T> W, const Calibration<B, T>& calibration,
   const index_t step = rows / checked;
   double reported = 0;
   for (index_t r = 0; r < checked; ++r) reported += layer.row_loss[std::size_t(r * step)];
-  // In units in which the loss is about one; otherwise D G leaves the scalar type's range where
-  // the loss does not. A power of two rounds nothing.
-  const double unit =
-      std::isnormal(reported) ? std::exp2(std::round(-0.5 * std::log2(reported))) : 1;
-  const auto dead = to_backend<B>(factor.dead);
-  std::vector<double> by_input(factor.order.size());
-  for (std::size_t p = 0; p < by_input.size(); ++p)
-    by_input[std::size_t(factor.order[p])] = factor.upper_diagonal[p];
-  const auto upper_diagonal = to_backend<B>(by_input);
-  typename B::template matrix<T> difference, product;
-  difference.resize(checked, cols);
-  product.resize(checked, cols);
-  B::for_each_element(checked, cols,
-                      Difference<T>{W, layer.weights.view(), dead.view().data, step, unit,
-                                    difference.view()});
-  B::multiply(product.view(), as_const(difference.view()), calibration.gram());
-  auto forms = zeros<B, double>(3, checked);
-  B::for_each_row(checked, ClosedLoss<T>{W, difference.view(), product.view(), calibration.gram(),
-                                         dead.view().data, upper_diagonal.view().data, step, unit,
-                                         calibration.hessian_scale(), factor.added, forms.view()});
-  const auto host = B::to_host(as_const(forms.view()));
-  double recomputed = 0, noise = 0, spread = 0;
-  for (index_t r = 0; r < checked; ++r) {
-    recomputed += host(0, r);
-    noise += host(1, r);
-    spread += host(2, r);
-  }
-  noise = std::min(noise, std::numeric_limits<double>::max());  // 0 * infinity is no limit
-  // (d + e) H (d + e)^T with e H e^T = noise differs by up to 2 sqrt(loss noise) + noise. It only
-  // counts where the weights lie almost on their grid; the spread only where H is ill-conditioned.
-  const double scaled = reported * unit * unit, largest = std::max(scaled, recomputed);
-  const double limit = scalar_traits<T>::tolerance * largest + 2 * std::sqrt(largest * noise) +
-                       noise + spread;
-  if (!std::isfinite(recomputed) || !(std::abs(scaled - recomputed) <= limit))
+  const LossForm form = closed_loss<B, T>(W, layer.weights.view(), calibration, factor,
+                                          factor.added, checked, step, reported);
+  if (!form.agrees(reported, scalar_traits<T>::tolerance))
     throw invariant_error(6, "the loss of " + std::to_string(checked) + " rows is " +
                                  number_text(reported) + ", recomputed " +
-                                 number_text(recomputed / unit / unit) +
+                                 number_text(form.value()) +
                                  "; H may be too ill-conditioned for " +
                                  std::string(scalar_traits<T>::name) + ": raise the damping");
 }

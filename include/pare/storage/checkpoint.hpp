@@ -65,6 +65,11 @@ class Checkpoint {
     }
   }
 
+  /// Opens the safetensors file called `file` of `folder` alone.
+  Checkpoint(const std::filesystem::path& folder, const char* file) : folder_(folder) {
+    open_single(folder / file);
+  }
+
   const std::filesystem::path& folder() const { return folder_; }
   /// The files, ordered by name.
   const std::vector<TensorFile>& files() const { return files_; }

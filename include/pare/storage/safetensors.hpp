@@ -240,6 +240,32 @@ inline void write_safetensors(const std::filesystem::path& path, const TensorFil
   out.commit();
 }
 
+/// Gives the bytes of tensor number i; they need to stay until the next call only.
+using TensorSource = std::function<std::span<const std::byte>(std::size_t i)>;
+
+/// Writes tensors of the given names, types and shapes in the order given, held one at a time; their
+/// offsets are not read. Throws as the first, argument_error also for bytes that do not fit a shape.
+inline void write_safetensors(const std::filesystem::path& path, std::vector<TensorInfo> tensors,
+                              const std::map<std::string, std::string>& metadata,
+                              const TensorSource& bytes_of) {
+  for (TensorInfo& t : tensors) {
+    t.begin = 0;
+    t.end = detail::tensor_bytes(t.dtype, t.shape).value_or(0);
+  }
+  const std::string start = detail::safetensors_start(path, tensors, metadata);
+  detail::AtomicFile out(path);
+  out.write(std::as_bytes(std::span(start)));
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const std::span<const std::byte> bytes = bytes_of(i);
+    if (bytes.size() != tensors[i].end)
+      throw argument_error(path.string() + ": tensor " + detail::quoted_name(tensors[i].name) +
+                           ": expected " + std::to_string(tensors[i].end) +
+                           " bytes for its shape, got " + std::to_string(bytes.size()));
+    out.write(bytes);
+  }
+  out.commit();
+}
+
 /// Writes `source` to `path` with the same header, the data of each tensor being what `replace`
 /// returns for it. Holds one tensor at a time; `path` may be the source itself. Throws
 /// argument_error if a replacement has another length, io_error if reading or writing fails.

@@ -46,10 +46,9 @@ __device__ Grid<T> block_fit_grid(const T* w, index_t n, int bits, GridOptions o
   }
   const auto candidate = [&](int i) {
     const T p = T(1) - T(i) / T(100);
-    return detail::grid_of_range(rounded_product(p, low), rounded_product(p, high), bits,
-                                 options.symmetric);
+    return detail::grid_of_range(rounded_product(p, low), rounded_product(p, high), bits, options);
   };
-  if (!options.clip_search) return detail::grid_of_range(low, high, bits, options.symmetric);
+  if (!options.clip_search) return detail::grid_of_range(low, high, bits, options);
 
   // Every warp sums the errors of its own candidates over the whole row.
   __shared__ T errors[clip_steps];

@@ -1,0 +1,76 @@
+// A linear of a model, dense or packed, and its product.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <type_traits>
+
+#include "pare/core/matrix.hpp"
+#include "pare/core/scalar.hpp"
+#include "pare/model/model_backend.hpp"
+#include "pare/storage/packed.hpp"
+
+namespace pare {
+
+/// y = W x + b, and where W came from. T is what it is stored in, here and in all of a model: what
+/// the backend computes in, or 16 bits where the backend stores these.
+template <class B, class T>
+struct Linear {
+  static_assert(detail::check_model_backend<B, T>());
+
+  std::string name;    ///< "layers.0.self_attn.q_proj"
+  std::string tensor;  ///< name of the weight in the files, "model.decoder.layers.0....weight"
+  DType dtype = DType::f32;             ///< type the weight is stored in
+  typename B::template matrix<T> weight;  // (out, in), empty when packed
+  typename B::template matrix<T> bias;    // (1, out), or empty
+  std::shared_ptr<const PackedLinear> packed;  ///< in place of weight, in host memory; or null
+};
+
+/// Rows of a packed linear while they are multiplied. Grows to one block of the widest linear.
+template <class B, class T>
+struct UnpackedRows {
+  /// Rows of a block: as many as one task of the host backends multiplies, so that products are the
+  /// same, bit by bit, as those of the whole.
+  static constexpr index_t block = 512;
+
+  Matrix<T> host;                       // (block, in)
+  typename B::template matrix<T> copy;  // (block, in) where the backend computes elsewhere
+};
+
+namespace detail {
+
+/// Y = X W^T + b.  X (tokens, in), Y (tokens, out)
+template <class B, class T>
+void apply(const Linear<B, T>& linear, MatrixView<const T> X, MatrixView<T> Y,
+           UnpackedRows<B, T>& rows) {
+  const MatrixView<const T> bias = linear.bias.view();
+  if (!linear.packed) {
+    B::template linear<T>(Y, X, linear.weight.view(), bias);
+    return;
+  }
+  const PackedLayout& layout = linear.packed->layout;
+  for (index_t first = 0; first < layout.rows; first += rows.block) {
+    const index_t count = std::min(rows.block, layout.rows - first);
+    rows.host.resize(count, layout.columns);
+    unpack_rows(*linear.packed, first, rows.host.view());
+    MatrixView<const T> W = rows.host.view();
+    if constexpr (!std::is_same_v<typename B::template matrix<T>, Matrix<T>>) {
+      rows.copy = B::from_host(W);
+      W = rows.copy.view();
+    }
+    B::template linear<T>(Y.columns(first, count), X, W,
+                          bias.rows > 0 ? bias.columns(first, count) : bias);
+  }
+}
+
+/// Throws argument_error for a packed linear, whose weights cannot be changed.
+template <class B, class T>
+void require_dense(const Linear<B, T>& linear) {
+  if (linear.packed)
+    throw argument_error(linear.name + ": expected dense weights, got packed ones; unpack the "
+                         "model first");
+}
+
+}  // namespace detail
+}  // namespace pare

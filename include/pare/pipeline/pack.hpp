@@ -1,0 +1,152 @@
+// A compressed linear becomes a packed one.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pare/solver/count.hpp"
+#include "pare/solver/layer.hpp"
+#include "pare/storage/packed.hpp"
+
+namespace pare {
+
+namespace detail {
+
+/// What the packed size of a solved linear depends on.
+/// @param value_bits  of a weight that is not quantized
+template <class B, class T>
+PackedLayout packed_layout(const CompressedLayer<B, T>& layer, int value_bits) {
+  return {.rows = layer.weights.rows(),
+          .columns = layer.weights.cols(),
+          .axis = layer.axis,
+          .widths = merged_widths(layer.bits),
+          .value_bits = layer.quantized() ? 0 : value_bits,
+          .pruned = layer.pruned(),
+          .zeros = layer.zeros,
+          .group = layer.group};
+}
+
+/// What packing a row needs, in host memory.
+template <class T>
+struct RowPacker {
+  MatrixView<const T> weights;          // (out, in)
+  MatrixView<const std::uint8_t> mask;  // (out, in)
+  MatrixView<const T> scale, zero;      // (grids, out)
+  PackedLinear& packed;
+
+  /// Writes mask and codes of a row. Returns the column of the first weight that no code says, -1
+  /// when there is none.
+  index_t operator()(index_t i) const {
+    const PackedLayout& layout = packed.layout;
+    if (packed.kind != PackedMask::none) write_mask(i);
+    BitWriter writer(packed.codes.data() + packed.row_begin[std::size_t(i)]);
+    index_t wrong = -1;
+    for (index_t j = 0; j < layout.columns; ++j) {
+      if (packed.kind != PackedMask::none && mask(i, j) != 0) continue;
+      if (!layout.quantized()) {
+        const std::uint64_t bits = bits_of_value(float(weights(i, j)), packed.dtype);
+        writer.put(std::uint32_t(bits), std::min(layout.value_bits, 32));
+        if (layout.value_bits > 32) writer.put(std::uint32_t(bits >> 32), 32);
+        continue;
+      }
+      const index_t g = packed.grid_of.empty() ? 0 : index_t(packed.grid_of[std::size_t(j)]);
+      const int width = layout.code_bits(i, j);
+      const T code = std::nearbyint(weights(i, j) / scale(g, i)) + zero(g, i);
+      const bool valid = code >= T(0) && code < T(1 << width) &&
+                         scale(g, i) * (code - zero(g, i)) == weights(i, j);
+      if (!valid && wrong < 0) wrong = j;
+      writer.put(valid ? std::uint32_t(code) : 0, width);
+    }
+    writer.finish();
+    return wrong;
+  }
+
+ private:
+  void write_mask(index_t i) const {
+    const PackedLayout& layout = packed.layout;
+    BitWriter writer(packed.mask.data() + std::uint64_t(i) * packed.mask_row_bytes());
+    if (packed.kind == PackedMask::bits) {
+      for (index_t j = 0; j < layout.columns; ++j) writer.put(mask(i, j) != 0 ? 1 : 0, 1);
+    } else {
+      const int bits = group_index_bits(layout.zeros, layout.group);
+      for (index_t j = 0; j < layout.columns; j += layout.group)
+        writer.put(group_index(mask.row(i) + j, layout.group), bits);
+    }
+    writer.finish();
+  }
+};
+
+/// Bits of the codes that each row keeps, (out).
+inline std::vector<std::uint64_t> kept_code_bits(const PackedLayout& layout,
+                                                 MatrixView<const std::uint8_t> mask) {
+  std::vector<std::uint64_t> kept(std::size_t(mask.rows), 0);
+  for (index_t i = 0; i < mask.rows; ++i)
+    for (index_t j = 0; j < mask.cols; ++j)
+      if (mask(i, j) == 0) kept[std::size_t(i)] += std::uint64_t(layout.code_bits(i, j));
+  return kept;
+}
+
+}  // namespace detail
+
+/// Packs a solved linear. What unpack_row reads is what the solver computed, rounded to the
+/// checkpoint's type.
+/// @param layer  solved with GridOptions::half_scale if it is quantized
+/// @param dtype  the checkpoint's type
+/// @throws argument_error when a scale is no float16 or a weight lies on no grid
+template <class B, class T>
+PackedLinear pack_linear(const CompressedLayer<B, T>& layer, DType dtype) {
+  PackedLinear packed;
+  packed.layout = detail::packed_layout(layer, 8 * dtype_bytes(dtype));
+  packed.dtype = dtype;
+  const PackedLayout& layout = packed.layout;
+  const Matrix<T> weights = B::to_host(detail::as_const(layer.weights.view()));
+  const Matrix<std::uint8_t> mask = B::to_host(detail::as_const(layer.mask.view()));
+  const Matrix<T> scale = B::to_host(detail::as_const(layer.grids.scale.view()));
+  const Matrix<T> zero = B::to_host(detail::as_const(layer.grids.zero.view()));
+
+  const std::vector<std::uint64_t> kept = detail::kept_code_bits(layout, mask.view());
+  const PackedSize size = packed_size(layout, kept);
+  packed.kind = size.kind;
+  packed.codes.resize(size.codes);
+  packed.mask.resize(size.mask);
+  for (index_t k = 0; k < scale.size(); ++k) {
+    const std::uint16_t half = float_to_half(float(scale.data()[k]));
+    const T point = zero.data()[k];
+    if (T(half_to_float(half)) != scale.data()[k])
+      throw argument_error("scale of row " + std::to_string(k % layout.rows) +
+                           ": expected a float16, which a packed linear holds; solve with "
+                           "grid.half_scale");
+    if (!(point >= T(0) && point <= T(255)) || point != std::nearbyint(point))
+      throw argument_error("zero point of row " + std::to_string(k % layout.rows) +
+                           ": expected a whole number within 0..255");
+    packed.scales.push_back(half);
+    packed.zeros.push_back(std::uint8_t(point));
+  }
+  packed.row_begin.assign(1, 0);
+  std::uint64_t all = 0;
+  for (index_t j = 0; j < layout.columns; ++j) all += std::uint64_t(layout.code_bits(0, j));
+  for (index_t i = 0; i < layout.rows; ++i) {
+    if (layout.quantized() && layout.by_row())
+      all = std::uint64_t(layout.columns) * std::uint64_t(layout.code_bits(i, 0));
+    packed.row_begin.push_back(
+        packed.row_begin.back() +
+        detail::row_bytes(packed.kind == PackedMask::none ? all : kept[std::size_t(i)]));
+  }
+  if (layout.quantized() && layout.grids() > 1)
+    packed.grid_of.assign(layer.grids.of_column.begin(), layer.grids.of_column.end());
+
+  std::vector<index_t> wrong(std::size_t(layout.rows), -1);
+  const detail::RowPacker<T> pack{weights.view(), mask.view(), scale.view(), zero.view(), packed};
+  detail::host_parallel_for(layout.rows,
+                            [&](index_t i) { wrong[std::size_t(i)] = pack(i); });
+  for (index_t i = 0; i < layout.rows; ++i)
+    if (wrong[std::size_t(i)] >= 0)
+      throw argument_error("weight " + shape_text(i, wrong[std::size_t(i)]) +
+                           ": expected a value of its grid");
+  return packed;
+}
+
+}  // namespace pare

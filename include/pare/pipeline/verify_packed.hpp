@@ -1,0 +1,191 @@
+// Holds packed linears against the model they were made from: counts, grids and losses anew.
+#pragma once
+
+#include <cmath>
+#include <functional>
+#include <map>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "pare/pipeline/compress.hpp"
+#include "pare/storage/packed_file.hpp"
+
+namespace pare {
+
+/// What a compression recorded of one linear that its recomputation needs.
+struct RecordedLinear {
+  double damping = 0;  ///< share of mean(diag H) in force
+  double loss = 0;
+};
+
+/// What was found of one packed linear.
+struct RecomputedLinear {
+  LayerStatistics statistics;  ///< the loss is 0 where it was not recomputed
+  bool mask_stored = false;    ///< otherwise pruned weights cannot be told from rounded ones
+  bool loss_agrees = true;     ///< with the recorded one, up to rounding
+};
+
+/// The linear that a packed one was made from: weights on their grids, not yet rounded to the
+/// checkpoint's type where they are quantized; the mask, or what is zero where none is stored.
+template <class B, class T>
+CompressedLayer<B, T> restored_layer(const PackedLinear& packed) {
+  const PackedLayout& layout = packed.layout;
+  const index_t rows = layout.rows, cols = layout.columns;
+  CompressedLayer<B, T> layer;
+  PackedLinear on_grid = packed;
+  if (layout.quantized()) on_grid.dtype = DType::f32;
+  Matrix<T> weights(rows, cols);
+  unpack_rows(on_grid, 0, weights.view());
+  Matrix<std::uint8_t> mask(rows, cols);
+  index_t pruned = 0;
+  for (index_t i = 0; i < rows; ++i) {
+    detail::read_mask_row(packed, i, mask.view().row(i));
+    for (index_t j = 0; j < cols; ++j) {
+      if (packed.kind == PackedMask::none) mask(i, j) = weights(i, j) == T(0);
+      pruned += mask(i, j);
+    }
+  }
+  layer.weights = B::from_host(detail::as_const(weights.view()));
+  layer.mask = B::from_host(detail::as_const(mask.view()));
+  layer.axis = layout.axis;
+  if (packed.kind == PackedMask::groups) {
+    layer.zeros = layout.zeros;
+    layer.group = layout.group;
+  } else if (packed.kind == PackedMask::bits) {
+    layer.sparsity = double(pruned) / double(rows * cols);
+  }
+  if (!layout.quantized()) return layer;
+
+  const std::vector<std::uint8_t> tiers = layout.tiers();
+  for (index_t c = 0; c < layout.channels(); ++c)
+    layer.bits.push_back(layout.widths[layout.widths.size() == 1 ? 0 : std::size_t(c)]);
+  layer.mixed_widths = layout.widths.size() > 1;
+  const index_t grids = layout.grids();
+  Matrix<T> scale(grids, rows), zero(grids, rows), top(grids, rows);
+  for (index_t g = 0; g < grids; ++g)
+    for (index_t i = 0; i < rows; ++i) {
+      const std::size_t k = std::size_t(g * rows + i);
+      const int width = layout.by_row() ? layout.code_bits(i, 0) : tiers[std::size_t(g)];
+      scale(g, i) = T(half_to_float(packed.scales[k]));
+      zero(g, i) = T(packed.zeros[k]);
+      top(g, i) = T((1 << width) - 1);
+    }
+  layer.grids.scale = B::from_host(detail::as_const(scale.view()));
+  layer.grids.zero = B::from_host(detail::as_const(zero.view()));
+  layer.grids.top = B::from_host(detail::as_const(top.view()));
+  layer.grids.of_column.assign(packed.grid_of.begin(), packed.grid_of.end());
+  layer.grids.of_column.resize(std::size_t(cols), 0);
+  return layer;
+}
+
+namespace detail {
+
+/// "Compresses" every linear to the packed one and computes what that loses.
+template <class B, class T>
+struct RecomputeWork {
+  std::function<PackedLinear(const std::string& name)> read;
+  const std::map<std::string, RecordedLinear>& recorded;
+  double damping;  ///< asked for
+  std::map<std::string, RecomputedLinear> found = {};
+
+  LinearPattern pattern(const std::string&) const { return {}; }
+  Factor<B, T> prepare(const std::string&, const Calibration<B, T>& calibration) const {
+    return factorize(calibration, {.damping = damping, .order = {}});
+  }
+  CompressedLayer<B, T> solve(const std::string& name, MatrixView<const T> W,
+                              const Calibration<B, T>& calibration, const Factor<B, T>& factor) {
+    const PackedLinear packed = read(name);
+    require_shape("packed weights", {W.rows, W.cols},
+                  {packed.layout.rows, packed.layout.columns});
+    CompressedLayer<B, T> layer = restored_layer<B, T>(packed);
+    const RecordedLinear& record = recorded.at(name);
+    // The damping may have been raised for one order of inputs and not for another.
+    const double mean = std::accumulate(factor.hessian_diagonal.begin(),
+                                        factor.hessian_diagonal.end(), 0.0) /
+                        double(factor.hessian_diagonal.size());
+    const LossForm form =
+        closed_loss<B, T>(W, layer.weights.view(), calibration, factor, record.damping * mean,
+                          W.rows, 1, record.loss);
+    // Values that were only pruned are kept with the checkpoint's digits.
+    const bool short_values = !packed.layout.quantized() && dtype_bytes(packed.dtype) == 2;
+    RecomputedLinear& result = found[name];
+    result.mask_stored = packed.kind != PackedMask::none;
+    result.loss_agrees =
+        form.agrees(record.loss, short_values ? 1e-2 : scalar_traits<T>::tolerance);
+    layer.loss = form.value();
+    layer.damping = record.damping;
+    return layer;
+  }
+};
+
+/// Post-conditions 2 to 5 of a restored linear, as far as it can be told.
+template <class B, class T>
+LayerStatistics recounted(const std::string& name, const CompressedLayer<B, T>& layer,
+                          const PackedLinear& packed) {
+  LayerStatistics statistics;
+  named(name, [&] {
+    verify_rows(layer, verify_grids(layer, layer.weights.rows(), layer.weights.cols(),
+                                    packed.layout.quantized()));
+    statistics = layer_statistics(name, layer, packed.layout.value_bits);
+  });
+  return statistics;
+}
+
+}  // namespace detail
+
+/// Counts the packed linears of a model anew and, when it can, computes their losses: with the text
+/// that the compression was calibrated on, or with options.magnitude, which needs none. The model
+/// is dense and is compressed on the way, so that each linear is calibrated behind those before it
+/// as it was then.
+/// @param windows   the calibration text; empty: losses are not computed
+/// @param options   those of the compression; of solver only damping is read
+/// @param recorded  what it reported, by linear
+/// @return          one entry per packed linear, in the order of compression
+/// @throws what compress_model throws; invariant_error when a weight lies on no grid or a group has
+///         another number of zeros
+template <class B, class S>
+std::vector<RecomputedLinear> recompute_packed(OptModel<B, S>& model, const PackedFile& file,
+                                               const CalibrationWindows& windows,
+                                               const ModelCompressionOptions& options,
+                                               const std::map<std::string, RecordedLinear>& recorded,
+                                               const CompressionProgress& progress = {}) {
+  using T = compute_scalar<S>;
+  std::map<std::string, std::string> tensors;  // by the linear's name
+  std::vector<RecomputedLinear> result;
+  for (const auto& layer : model.layers)
+    for (const auto* linear : layer.linears()) tensors[linear->name] = linear->tensor;
+  const auto read = [&](const std::string& name) {
+    const PackedEntry* entry = file.find(tensors.at(name));
+    if (entry == nullptr)
+      throw argument_error(name + ": expected a packed linear, the file has none");
+    if (!recorded.contains(name))
+      throw argument_error(name + ": expected a record of its compression, there is none");
+    return file.read(*entry);
+  };
+  for (const auto& layer : model.layers)
+    for (const auto* linear : layer.linears()) {
+      if (file.find(linear->tensor) == nullptr) continue;
+      const PackedLinear packed = read(linear->name);
+      RecomputedLinear entry;
+      entry.statistics =
+          detail::recounted(linear->name, restored_layer<B, T>(packed), packed);
+      entry.mask_stored = packed.kind != PackedMask::none;
+      result.push_back(std::move(entry));
+    }
+  if (windows.count() == 0 && !options.magnitude) return result;
+  detail::RecomputeWork<B, T> work{read, recorded, options.solver.damping};
+  const Statistics statistics = detail::compress_layers(model, windows, options, progress, work);
+  std::map<std::string, double> losses;
+  for (const LayerStatistics& layer : statistics.layers) losses[layer.name] = layer.loss;
+  for (RecomputedLinear& entry : result) {
+    const auto found = work.found.find(entry.statistics.name);
+    if (found == work.found.end())
+      throw argument_error(entry.statistics.name + ": is packed and was not selected");
+    entry.loss_agrees = found->second.loss_agrees;
+    entry.statistics.loss = losses.at(entry.statistics.name);
+  }
+  return result;
+}
+
+}  // namespace pare

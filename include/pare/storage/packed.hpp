@@ -1,0 +1,313 @@
+// A packed linear: codes, grids and mask as plain data; how a row is read, and what is checked.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstring>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "pare/core/error.hpp"
+#include "pare/core/scalar.hpp"
+#include "pare/storage/packed_layout.hpp"
+
+namespace pare {
+
+/// A compressed linear as a packed file holds it; docs/format.md describes every byte.
+struct PackedLinear {
+  PackedLayout layout;
+  DType dtype = DType::f32;  ///< what the checkpoint stores weights in, and weights round to
+  PackedMask kind = PackedMask::none;
+  std::vector<std::byte> codes;          ///< a little-endian bit stream per row
+  std::vector<std::byte> mask;           ///< the same, empty without a mask
+  std::vector<std::uint16_t> scales;     ///< (grids, out) float16
+  std::vector<std::uint8_t> zeros;       ///< (grids, out)
+  // What reading needs and the file does not hold; see index_rows().
+  std::vector<std::uint64_t> row_begin;  ///< byte of `codes` where each row begins, (out + 1)
+  std::vector<std::uint8_t> grid_of;     ///< grid of each column, (in); empty with one grid
+
+  std::uint64_t bytes() const {
+    return codes.size() + mask.size() + 2 * scales.size() + zeros.size() +
+           (layout.widths.size() > 1 ? layout.widths.size() : 0);
+  }
+  std::uint64_t mask_row_bytes() const {
+    return packed_mask_row_bytes(kind, layout.columns, layout.zeros, layout.group);
+  }
+};
+
+namespace detail {
+
+/// Reads a stream of little-endian 32-bit words, the lowest bits first.
+class BitReader {
+ public:
+  explicit BitReader(const std::byte* at) : at_(at) {}
+  /// The next `bits` bits, at most 32. Reads no word before a bit of it is asked for.
+  std::uint32_t get(int bits) {
+    if (count_ < bits) {
+      std::uint32_t word;
+      std::memcpy(&word, at_, sizeof word);
+      at_ += sizeof word;
+      held_ |= std::uint64_t(word) << count_;
+      count_ += 32;
+    }
+    const auto value = std::uint32_t(held_ & ((std::uint64_t{1} << bits) - 1));
+    held_ >>= bits;
+    count_ -= bits;
+    return value;
+  }
+  /// What is left of the word at work.
+  std::uint64_t rest() const { return held_; }
+
+ private:
+  const std::byte* at_;
+  std::uint64_t held_ = 0;
+  int count_ = 0;
+};
+
+/// Writes such a stream into memory that has room for it.
+class BitWriter {
+ public:
+  explicit BitWriter(std::byte* at) : at_(at) {}
+  void put(std::uint32_t value, int bits) {
+    held_ |= std::uint64_t(value) << count_;
+    count_ += bits;
+    if (count_ < 32) return;
+    flush_word();
+    count_ -= 32;
+  }
+  /// Pads to a whole word.
+  void finish() {
+    if (count_ > 0) flush_word();
+    count_ = 0;
+  }
+
+ private:
+  void flush_word() {
+    const auto word = std::uint32_t(held_);
+    std::memcpy(at_, &word, sizeof word);
+    at_ += sizeof word;
+    held_ >>= 32;
+  }
+  std::byte* at_;
+  std::uint64_t held_ = 0;
+  int count_ = 0;
+};
+
+/// Index of a group among the ways to prune `zeros` of it: sum binomial(position, rank) over the
+/// pruned positions in rising order, rank = 1, 2, ...
+inline std::uint32_t group_index(const std::uint8_t* pruned, int group) {
+  std::uint64_t index = 0;
+  std::size_t rank = 0;
+  for (int c = 0; c < group; ++c)
+    if (pruned[c] != 0) index += binomials[std::size_t(c)][++rank];
+  return std::uint32_t(index);
+}
+
+/// The inverse: marks the pruned positions. Nothing beyond the group is written for any index.
+inline void mark_group(std::uint32_t index, int zeros, int group, std::uint8_t* pruned) {
+  std::uint64_t left = index;
+  std::size_t rank = std::size_t(zeros);
+  for (int c = group - 1; c >= 0; --c) {
+    const bool take = rank > 0 && binomials[std::size_t(c)][rank] <= left;
+    pruned[c] = take;
+    if (take) left -= binomials[std::size_t(c)][rank--];
+  }
+}
+
+/// Marks the weights of a row that have no code.
+/// @param pruned  (in), 1 where the mask prunes
+inline void read_mask_row(const PackedLinear& packed, index_t row, std::uint8_t* pruned) {
+  const PackedLayout& layout = packed.layout;
+  BitReader reader(packed.mask.data() + std::uint64_t(row) * packed.mask_row_bytes());
+  switch (packed.kind) {
+    case PackedMask::none:
+      std::fill_n(pruned, layout.columns, std::uint8_t(0));
+      return;
+    case PackedMask::bits:
+      for (index_t j = 0; j < layout.columns; ++j) pruned[j] = std::uint8_t(reader.get(1));
+      return;
+    case PackedMask::groups:
+      const int bits = group_index_bits(layout.zeros, layout.group);
+      for (index_t j = 0; j < layout.columns; j += layout.group)
+        mark_group(reader.get(bits), layout.zeros, layout.group, pruned + j);
+      return;
+  }
+}
+
+/// A value of the checkpoint's type from its bits.
+inline float value_of_bits(std::uint64_t bits, DType dtype) {
+  switch (dtype) {
+    case DType::f16: return half_to_float(std::uint16_t(bits));
+    case DType::bf16: return bfloat_to_float(std::uint16_t(bits));
+    case DType::f32: return std::bit_cast<float>(std::uint32_t(bits));
+    case DType::f64: break;
+  }
+  return float(std::bit_cast<double>(bits));
+}
+
+/// The bits of a value in the checkpoint's type.
+inline std::uint64_t bits_of_value(float value, DType dtype) {
+  switch (dtype) {
+    case DType::f16: return float_to_half(value);
+    case DType::bf16: return float_to_bfloat(value);
+    case DType::f32: return std::bit_cast<std::uint32_t>(value);
+    case DType::f64: break;
+  }
+  return std::bit_cast<std::uint64_t>(double(value));
+}
+
+/// Calls use(column, grid, code) for every weight of a row that has a code; without a quantizer the
+/// code is the value's bits and the grid 0.
+/// @param pruned  (in), what read_mask_row gave
+template <class Use>
+void for_each_code(const PackedLinear& packed, index_t row, const std::uint8_t* pruned,
+                   const Use& use) {
+  const PackedLayout& layout = packed.layout;
+  BitReader reader(packed.codes.data() + packed.row_begin[std::size_t(row)]);
+  if (!layout.quantized()) {
+    const int low = std::min(layout.value_bits, 32);
+    for (index_t j = 0; j < layout.columns; ++j) {
+      if (pruned[j] != 0) continue;
+      std::uint64_t bits = reader.get(low);
+      if (layout.value_bits > 32) bits |= std::uint64_t(reader.get(32)) << 32;
+      use(j, index_t{0}, bits);
+    }
+  } else if (layout.by_row() || layout.widths.size() == 1) {
+    const int bits = layout.code_bits(row, 0);
+    for (index_t j = 0; j < layout.columns; ++j)
+      if (pruned[j] == 0) use(j, index_t{0}, std::uint64_t(reader.get(bits)));
+  } else {
+    for (index_t j = 0; j < layout.columns; ++j)
+      if (pruned[j] == 0)
+        use(j, index_t(packed.grid_of[std::size_t(j)]),
+            std::uint64_t(reader.get(layout.widths[std::size_t(j)])));
+  }
+}
+
+}  // namespace detail
+
+/// Reads one row: scale * (code - zero), rounded to the checkpoint's type and then to S, which is
+/// what the model held in memory; pruned weights are 0.
+/// @param pruned  room for (in) marks; receives what the mask prunes
+/// @param out     (in)
+template <class S>
+void unpack_row(const PackedLinear& packed, index_t row, std::uint8_t* pruned, S* out) {
+  const PackedLayout& layout = packed.layout;
+  detail::read_mask_row(packed, row, pruned);
+  const auto store = [&](index_t j, float value) {
+    out[j] = S(compute_scalar<S>(round_to(packed.dtype, value)));
+  };
+  if (packed.kind != PackedMask::none)
+    for (index_t j = 0; j < layout.columns; ++j)
+      if (pruned[j] != 0) store(j, 0.0f);
+  if (!layout.quantized()) {
+    detail::for_each_code(packed, row, pruned, [&](index_t j, index_t, std::uint64_t bits) {
+      store(j, detail::value_of_bits(bits, packed.dtype));
+    });
+    return;
+  }
+  float scale[max_bits], zero[max_bits];  // a grid per width at most
+  const index_t grids = index_t(packed.scales.size()) / layout.rows;
+  for (index_t g = 0; g < grids; ++g) {
+    scale[g] = half_to_float(packed.scales[std::size_t(g * layout.rows + row)]);
+    zero[g] = float(packed.zeros[std::size_t(g * layout.rows + row)]);
+  }
+  detail::for_each_code(packed, row, pruned, [&](index_t j, index_t g, std::uint64_t code) {
+    store(j, scale[g] * (float(code) - zero[g]));
+  });
+}
+
+/// Reads out.rows rows from `first` on, on all threads.
+/// @param out  (rows, in), in host memory
+template <class S>
+void unpack_rows(const PackedLinear& packed, index_t first, MatrixView<S> out) {
+  constexpr index_t rows_per_task = 16;
+  detail::host_parallel_for((out.rows + rows_per_task - 1) / rows_per_task, [&](index_t task) {
+    thread_local std::vector<std::uint8_t> pruned;
+    pruned.resize(std::size_t(out.cols));
+    const index_t end = std::min(out.rows, (task + 1) * rows_per_task);
+    for (index_t r = task * rows_per_task; r < end; ++r)
+      unpack_row(packed, first + r, pruned.data(), out.row(r));
+  });
+}
+
+/// Finds where rows and grids lie, which the file does not say, and checks everything that reading
+/// relies on. Sizes of the parts are checked against the layout before anything is read.
+/// @param who  what messages begin with
+/// @throws format_error naming the part, what was expected and what is there
+inline void index_rows(PackedLinear& packed, const std::string& who) {
+  const PackedLayout& layout = packed.layout;
+  const auto require = [&](const char* part, std::uint64_t expected, std::uint64_t given) {
+    if (expected != given)
+      throw format_error(who + part + ": expected " + std::to_string(expected) + " bytes, got " +
+                         std::to_string(given));
+  };
+  const auto fail = [&](const char* part, const std::string& what) {
+    throw format_error(who + part + ": " + what);
+  };
+  for (std::size_t c = 0; c < layout.widths.size(); ++c)
+    if (layout.widths[c] < min_bits || layout.widths[c] > max_bits)
+      fail(".widths", "expected widths within 2..8, got " + std::to_string(layout.widths[c]) +
+                          " for channel " + std::to_string(c));
+  if (layout.widths.size() > 1)
+    require(".widths", std::uint64_t(layout.channels()), layout.widths.size());
+  const std::uint64_t grids = std::uint64_t(layout.grids()) * std::uint64_t(layout.rows);
+  require(".scales", 2 * grids, 2 * packed.scales.size());
+  require(".zeros", grids, packed.zeros.size());
+  require(".mask", std::uint64_t(layout.rows) * packed.mask_row_bytes(), packed.mask.size());
+
+  const std::vector<std::uint8_t> tiers = layout.tiers();
+  packed.grid_of.clear();
+  if (!layout.by_row() && layout.widths.size() > 1)
+    for (const std::uint8_t width : layout.widths)
+      packed.grid_of.push_back(
+          std::uint8_t(std::find(tiers.begin(), tiers.end(), width) - tiers.begin()));
+  for (std::size_t k = 0; k < packed.scales.size(); ++k) {
+    const std::size_t row = k % std::size_t(layout.rows), g = k / std::size_t(layout.rows);
+    const float scale = half_to_float(packed.scales[k]);
+    const int width = layout.by_row() ? layout.code_bits(index_t(row), 0) : tiers[g];
+    if (!(scale > 0 && std::isfinite(scale)))
+      fail(".scales", "expected finite numbers > 0, got " + std::to_string(scale) + " for row " +
+                          std::to_string(row) + ", grid " + std::to_string(g));
+    if (packed.zeros[k] >= (1 << width))
+      fail(".zeros", "expected at most " + std::to_string((1 << width) - 1) + ", got " +
+                         std::to_string(packed.zeros[k]) + " for row " + std::to_string(row) +
+                         ", grid " + std::to_string(g));
+  }
+
+  // Masks first: how long a row of codes is depends on them.
+  std::vector<std::uint8_t> pruned(std::size_t(layout.columns));
+  packed.row_begin.assign(1, 0);
+  std::uint64_t whole = 0;  // bits of a row without a mask, where all rows have the same
+  if (packed.kind == PackedMask::none && !(layout.quantized() && layout.by_row()))
+    for (index_t j = 0; j < layout.columns; ++j) whole += std::uint64_t(layout.code_bits(0, j));
+  for (index_t i = 0; i < layout.rows; ++i) {
+    std::uint64_t bits = whole;
+    if (packed.kind == PackedMask::none) {
+      if (layout.quantized() && layout.by_row())
+        bits = std::uint64_t(layout.columns) * std::uint64_t(layout.code_bits(i, 0));
+    } else {
+      if (packed.kind == PackedMask::groups) {
+        detail::BitReader reader(packed.mask.data() +
+                                 std::uint64_t(i) * packed.mask_row_bytes());
+        const std::uint64_t ways =
+            detail::binomials[std::size_t(layout.group)][std::size_t(layout.zeros)];
+        for (index_t j = 0; j < layout.columns; j += layout.group) {
+          const std::uint32_t index =
+              reader.get(detail::group_index_bits(layout.zeros, layout.group));
+          if (index >= ways)
+            fail(".mask", "expected indices below " + std::to_string(ways) + ", got " +
+                              std::to_string(index) + " in row " + std::to_string(i));
+        }
+      }
+      detail::read_mask_row(packed, i, pruned.data());
+      for (index_t j = 0; j < layout.columns; ++j)
+        if (pruned[std::size_t(j)] == 0) bits += std::uint64_t(layout.code_bits(i, j));
+    }
+    packed.row_begin.push_back(packed.row_begin.back() + detail::row_bytes(bits));
+  }
+  require(".codes", packed.row_begin.back(), packed.codes.size());
+}
+
+}  // namespace pare

@@ -1,0 +1,313 @@
+// Packed model files: a safetensors container in which linears are packed; docs/format.md.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "pare/core/error.hpp"
+#include "pare/storage/checkpoint.hpp"
+#include "pare/storage/packed.hpp"
+#include "pare/storage/safetensors.hpp"
+
+namespace pare {
+
+namespace detail {
+
+inline constexpr int packed_version = 1;
+/// Where the description of the linears stands in the file's metadata.
+inline constexpr const char* packed_key = "pare.packed";
+/// What a packed linear's tensors are called, behind its own name and in the order of a checksum.
+inline constexpr const char* packed_parts[] = {".codes", ".mask", ".scales", ".zeros", ".widths"};
+
+/// FNV-1a with 64 bits, continued from `hash`.
+inline std::uint64_t fnv1a(std::span<const std::byte> bytes,
+                           std::uint64_t hash = 0xcbf29ce484222325u) {
+  for (const std::byte b : bytes) hash = (hash ^ std::uint64_t(b)) * 0x100000001b3u;
+  return hash;
+}
+
+inline std::string hex_text(std::uint64_t value) {
+  char text[17];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
+  return text;
+}
+
+/// The parts of a packed linear in the order of packed_parts.
+inline std::array<std::span<const std::byte>, 5> part_bytes(const PackedLinear& packed) {
+  const auto widths = std::span(packed.layout.widths);
+  return {std::span(packed.codes), std::span(packed.mask), std::as_bytes(std::span(packed.scales)),
+          std::as_bytes(std::span(packed.zeros)),
+          std::as_bytes(widths.size() > 1 ? widths : widths.first(0))};
+}
+
+}  // namespace detail
+
+/// FNV-1a over the bytes of a linear's tensors: codes, mask, scales, zeros, widths.
+inline std::uint64_t checksum(const PackedLinear& packed) {
+  std::uint64_t hash = detail::fnv1a({});
+  for (const auto& part : detail::part_bytes(packed)) hash = detail::fnv1a(part, hash);
+  return hash;
+}
+
+/// What a packed file says of one linear before its data is read.
+struct PackedEntry {
+  std::string tensor;  ///< name of the weight in the checkpoint
+  PackedLayout layout;             ///< without widths where they differ by channel
+  bool widths_by_channel = false;  ///< these are in the data
+  DType dtype = DType::f32;
+  PackedMask kind = PackedMask::none;
+  std::uint64_t checksum = 0;  ///< of the packed data
+  std::uint64_t original = 0;  ///< FNV-1a of the dense weight's bytes in the checkpoint
+};
+
+namespace detail {
+
+inline const char* mask_name(PackedMask kind) {
+  return kind == PackedMask::none ? "none" : kind == PackedMask::bits ? "bits" : "groups";
+}
+
+inline nlohmann::ordered_json entry_json(const std::string& tensor, const PackedLinear& packed,
+                                         std::uint64_t original) {
+  const PackedLayout& layout = packed.layout;
+  nlohmann::ordered_json json{{"tensor", tensor},
+                              {"shape", {layout.rows, layout.columns}},
+                              {"dtype", dtype_name(packed.dtype)},
+                              {"axis", to_string(layout.axis)},
+                              {"bits", nullptr},
+                              {"mask", mask_name(packed.kind)}};
+  if (layout.widths.size() == 1) json["bits"] = layout.widths.front();
+  if (layout.widths.size() > 1) json["bits"] = "channel";
+  if (packed.kind == PackedMask::groups) {
+    json["zeros"] = layout.zeros;
+    json["group"] = layout.group;
+  }
+  json["checksum"] = hex_text(checksum(packed));
+  json["original"] = hex_text(original);
+  return json;
+}
+
+/// Reads one entry. `who` begins messages.
+inline PackedEntry entry_of_json(const nlohmann::json& json, const std::string& who) {
+  const auto fail = [&](const std::string& what) { throw format_error(who + ": " + what); };
+  if (!json.is_object()) fail("a linear is not described by an object");
+  const auto member = [&](const char* key) -> const nlohmann::json& {
+    const auto found = json.find(key);
+    if (found == json.end()) fail(std::string("a linear has no ") + key);
+    return *found;
+  };
+  const auto text = [&](const char* key) {
+    const nlohmann::json& value = member(key);
+    if (!value.is_string()) fail(std::string(key) + ": expected a text");
+    return value.get<std::string>();
+  };
+  const auto number = [&](const nlohmann::json& value, const char* key, std::int64_t low,
+                          std::int64_t high) {
+    if (!value.is_number_unsigned() || value.get<std::uint64_t>() < std::uint64_t(low) ||
+        value.get<std::uint64_t>() > std::uint64_t(high))
+      fail(std::string(key) + ": expected a whole number from " + std::to_string(low) + " to " +
+           std::to_string(high));
+    return value.get<std::int64_t>();
+  };
+  const auto hash = [&](const char* key) {
+    const std::string digits = text(key);
+    if (digits.size() != 16 || digits.find_first_not_of("0123456789abcdef") != std::string::npos)
+      fail(std::string(key) + ": expected 16 hexadecimal digits");
+    return std::stoull(digits, nullptr, 16);
+  };
+
+  PackedEntry entry;
+  entry.tensor = text("tensor");
+  PackedLayout& layout = entry.layout;
+  const nlohmann::json& shape = member("shape");
+  if (!shape.is_array() || shape.size() != 2) fail("shape: expected two numbers");
+  constexpr std::int64_t side = std::int64_t{1} << 24;  // far above every real model
+  layout.rows = number(shape[0], "shape", 1, side);
+  layout.columns = number(shape[1], "shape", 1, side);
+  const std::optional<DType> dtype = float_dtype(text("dtype"));
+  if (!dtype) fail("dtype: expected F16, BF16, F32 or F64");
+  entry.dtype = *dtype;
+  const std::string axis = text("axis");
+  if (axis != "output" && axis != "input") fail("axis: expected output or input");
+  layout.axis = axis == "output" ? ChannelAxis::output : ChannelAxis::input;
+  const nlohmann::json& bits = member("bits");
+  if (bits.is_null())
+    layout.value_bits = 8 * dtype_bytes(entry.dtype);
+  else if (bits == "channel")
+    entry.widths_by_channel = true;
+  else
+    layout.widths = {std::uint8_t(number(bits, "bits", min_bits, max_bits))};
+  const std::string mask = text("mask");
+  if (mask == "groups") {
+    entry.kind = PackedMask::groups;
+    layout.group = int(number(member("group"), "group", 2, longest_indexed_group));
+    layout.zeros = int(number(member("zeros"), "zeros", 1, layout.group - 1));
+    if (group_index_bits(layout.zeros, layout.group) == 0)
+      fail("zeros, group: expected an index of at most 32 bits");
+    if (layout.columns % layout.group != 0)
+      fail("group: expected a divisor of " + std::to_string(layout.columns));
+  } else if (mask == "bits") {
+    entry.kind = PackedMask::bits;
+  } else if (mask != "none") {
+    fail("mask: expected none, bits or groups");
+  }
+  layout.pruned = entry.kind != PackedMask::none;
+  entry.checksum = hash("checksum");
+  entry.original = hash("original");
+  return entry;
+}
+
+}  // namespace detail
+
+/// A packed model file open for reading. Nothing in it is trusted.
+class PackedFile {
+ public:
+  static constexpr const char* name = "packed.safetensors";
+
+  /// Whether a folder holds a packed model and no dense one.
+  static bool is_in(const std::filesystem::path& folder) {
+    std::error_code ignored;
+    for (const char* dense : {Checkpoint::single_name, Checkpoint::index_name,
+                              Checkpoint::pytorch_name, Checkpoint::pytorch_index_name})
+      if (std::filesystem::exists(folder / dense, ignored)) return false;
+    return std::filesystem::exists(folder / name, ignored);
+  }
+
+  /// Opens `folder`/packed.safetensors. Throws io_error if it cannot be read, format_error if it
+  /// breaks the format.
+  explicit PackedFile(const std::filesystem::path& folder)
+      : file_(folder / name), who_((folder / name).string()) {
+    const auto found = file_.metadata().find(detail::packed_key);
+    if (found == file_.metadata().end())
+      throw format_error(who_ + ": its metadata has no " + detail::packed_key);
+    const std::string who = who_ + ": " + detail::packed_key;
+    const nlohmann::json json = detail::parse_json_object(who, found->second);
+    const auto version = json.find("version");
+    if (version == json.end() || *version != detail::packed_version)
+      throw format_error(who + ": version: expected " + std::to_string(detail::packed_version) +
+                         ", got " + (version == json.end() ? "none" : version->dump()));
+    const auto linears = json.find("linears");
+    if (linears == json.end() || !linears->is_array())
+      throw format_error(who + ": linears: expected an array");
+    for (const nlohmann::json& linear : *linears) {
+      PackedEntry entry = detail::entry_of_json(linear, who);
+      if (!index_.emplace(entry.tensor, linears_.size()).second || file_.find(entry.tensor))
+        throw format_error(who + ": tensor " + detail::quoted_name(entry.tensor) +
+                           " is there twice");
+      for (const char* part : detail::packed_parts) parts_.insert(entry.tensor + part);
+      linears_.push_back(std::move(entry));
+    }
+  }
+
+  const SafetensorsFile& file() const { return file_; }
+  const std::vector<PackedEntry>& linears() const { return linears_; }
+
+  /// What is said of the weight called `tensor`; null when it is not packed.
+  const PackedEntry* find(std::string_view tensor) const {
+    const auto found = index_.find(tensor);
+    return found == index_.end() ? nullptr : &linears_[found->second];
+  }
+
+  /// Whether a tensor of the file belongs to a packed linear.
+  bool is_part(std::string_view tensor) const { return parts_.contains(tensor); }
+
+  /// Reads one linear and checks everything that reading its rows relies on, that every weight is
+  /// finite, and the checksum. Throws format_error naming the tensor, what was expected and what is
+  /// there, io_error.
+  PackedLinear read(const PackedEntry& entry) const {
+    PackedLinear packed;
+    packed.layout = entry.layout;
+    packed.dtype = entry.dtype;
+    packed.kind = entry.kind;
+    PackedLayout& layout = packed.layout;
+    if (entry.widths_by_channel) {
+      const auto bytes = part(entry, ".widths", "U8", {layout.channels()});
+      for (const std::byte b : bytes) layout.widths.push_back(std::uint8_t(b));
+      if (layout.widths.size() < 2)
+        throw format_error(who(entry) + ".widths: expected at least 2 channels, got 1");
+      for (std::size_t c = 0; c < layout.widths.size(); ++c)
+        if (layout.widths[c] < min_bits || layout.widths[c] > max_bits)
+          throw format_error(who(entry) + ".widths: expected widths within 2..8, got " +
+                             std::to_string(layout.widths[c]) + " for channel " +
+                             std::to_string(c));
+    }
+    packed.codes = part(entry, ".codes", "U8", {});
+    if (entry.kind != PackedMask::none) packed.mask = part(entry, ".mask", "U8", {});
+    if (layout.quantized()) {
+      const std::vector<std::int64_t> grids{layout.grids(), layout.rows};
+      const auto scales = part(entry, ".scales", "F16", grids);
+      packed.scales.resize(scales.size() / 2);
+      std::memcpy(packed.scales.data(), scales.data(), scales.size());
+      for (const std::byte b : part(entry, ".zeros", "U8", grids))
+        packed.zeros.push_back(std::uint8_t(b));
+    }
+    index_rows(packed, who(entry));
+    require_finite_rows(packed, entry);
+    if (const std::uint64_t found = checksum(packed); found != entry.checksum)
+      throw format_error(who(entry) + ": expected checksum " + detail::hex_text(entry.checksum) +
+                         ", got " + detail::hex_text(found) + ": the data was changed");
+    return packed;
+  }
+
+ private:
+  std::string who(const PackedEntry& entry) const {
+    return who_ + ": tensor " + detail::quoted_name(entry.tensor);
+  }
+
+  /// @param shape  empty: any of rank 1
+  std::vector<std::byte> part(const PackedEntry& entry, const char* suffix,
+                              const std::string& dtype,
+                              const std::vector<std::int64_t>& shape) const {
+    const TensorInfo* info = file_.find(entry.tensor + suffix);
+    if (info == nullptr) throw format_error(who(entry) + ": there is no " + suffix);
+    if (info->dtype != dtype)
+      throw format_error(who(entry) + suffix + ": expected dtype " + dtype + ", got " +
+                         info->dtype);
+    if (shape.empty() ? info->shape.size() != 1 : info->shape != shape)
+      throw format_error(who(entry) + suffix + ": expected shape " +
+                         (shape.empty() ? "(bytes)" : text(shape)) + ", got " + text(info->shape));
+    return file_.read_bytes(info->name);
+  }
+
+  static std::string text(const std::vector<std::int64_t>& shape) {
+    std::string out = "(";
+    for (const auto s : shape) out += (out.size() > 1 ? ", " : "") + std::to_string(s);
+    return out + ")";
+  }
+
+  void require_finite_rows(const PackedLinear& packed, const PackedEntry& entry) const {
+    constexpr index_t block = 64;
+    const PackedLayout& layout = packed.layout;
+    Matrix<float> rows;
+    for (index_t first = 0; first < layout.rows; first += block) {
+      rows.resize(std::min(block, layout.rows - first), layout.columns);
+      unpack_rows(packed, first, rows.view());
+      for (index_t k = 0; k < rows.size(); ++k)
+        if (!std::isfinite(rows.data()[k]))
+          throw non_finite_error(who(entry) + ": expected finite numbers, got NaN or infinity at " +
+                                     shape_text(first + k / layout.columns, k % layout.columns),
+                                 first + k / layout.columns, k % layout.columns);
+    }
+  }
+
+  SafetensorsFile file_;
+  std::string who_;
+  std::vector<PackedEntry> linears_;
+  std::map<std::string, std::size_t, std::less<>> index_;
+  std::set<std::string, std::less<>> parts_;
+};
+
+}  // namespace pare

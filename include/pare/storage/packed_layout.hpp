@@ -1,0 +1,157 @@
+// What a packed linear takes, to the byte: the writer, the statistics and the plans count here.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "pare/core/backend.hpp"
+
+namespace pare {
+
+/// How a packed linear says which weights are pruned and have no code: not at all, by a bit per
+/// weight, or by an index per group of n:m among the ways to choose.
+enum class PackedMask : std::uint8_t { none, bits, groups };
+
+/// A grid in a packed file: a float16 scale and an 8-bit zero point.
+inline constexpr int packed_grid_bits = 24;
+/// The width of a channel in a packed file, where channels differ.
+inline constexpr int packed_width_bits = 8;
+/// A row of codes or of a mask begins at a multiple of this.
+inline constexpr int packed_row_bits = 32;
+
+/// Everything of a linear that its packed size depends on, but for what is pruned in which row.
+struct PackedLayout {
+  index_t rows = 0, columns = 0;  ///< (out, in)
+  ChannelAxis axis = ChannelAxis::output;
+  /// Width of the codes: one for all, or one per channel of `axis`; empty without a quantizer.
+  std::vector<std::uint8_t> widths = {};
+  int value_bits = 0;  ///< of a weight that is not quantized
+  bool pruned = false;
+  int zeros = 0, group = 0;  ///< n:m; 0 for any other mask
+
+  bool quantized() const { return !widths.empty(); }
+  bool by_row() const { return axis == ChannelAxis::output; }
+  index_t channels() const { return by_row() ? rows : columns; }
+  /// Bits of the code of weight (row, column).
+  int code_bits(index_t row, index_t column) const {
+    if (!quantized()) return value_bits;
+    return widths[widths.size() == 1 ? 0 : std::size_t(by_row() ? row : column)];
+  }
+  /// The widths present, widest first. With input channels that is the order of the grids.
+  std::vector<std::uint8_t> tiers() const {
+    std::vector<std::uint8_t> present = widths;
+    std::sort(present.begin(), present.end(), std::greater<>());
+    present.erase(std::unique(present.begin(), present.end()), present.end());
+    return present;
+  }
+  index_t grids() const {
+    return !quantized() ? 0 : by_row() ? 1 : index_t(tiers().size());
+  }
+};
+
+/// Bytes of every part of a packed linear.
+struct PackedSize {
+  PackedMask kind = PackedMask::none;
+  std::uint64_t codes = 0, mask = 0, scales = 0, zeros = 0, widths = 0;
+
+  std::uint64_t bytes() const { return codes + mask + scales + zeros + widths; }
+};
+
+namespace detail {
+
+/// Groups up to this long have an index; binomial(64, 32) still fits 64 bits.
+inline constexpr int longest_indexed_group = 64;
+
+/// binomial(n, k) at [n][k], 0 for k > n.
+inline constexpr auto binomials = [] {
+  std::array<std::array<std::uint64_t, longest_indexed_group + 1>, longest_indexed_group + 1> c{};
+  for (std::size_t n = 0; n < c.size(); ++n) {
+    c[n][0] = 1;
+    for (std::size_t k = 1; k <= n; ++k) c[n][k] = c[n - 1][k - 1] + c[n - 1][k];
+  }
+  return c;
+}();
+
+/// ceil(log2(binomial(group, zeros))); 0 where the group is too long or the index wider than 32
+/// bits: then a mask has bits.
+inline int group_index_bits(int zeros, int group) {
+  if (group < 2 || group > longest_indexed_group || zeros < 1 || zeros >= group) return 0;
+  const std::uint64_t ways = binomials[std::size_t(group)][std::size_t(zeros)];
+  int bits = 1;
+  while (bits <= 32 && (std::uint64_t{1} << bits) < ways) ++bits;
+  return bits <= 32 ? bits : 0;
+}
+
+/// Bytes of a row's stream.
+inline std::uint64_t row_bytes(std::uint64_t bits) {
+  return (bits + packed_row_bits - 1) / packed_row_bits * (packed_row_bits / 8);
+}
+
+}  // namespace detail
+
+/// How the mask of a pruned linear is written.
+inline PackedMask packed_mask_kind(int zeros, int group) {
+  return detail::group_index_bits(zeros, group) > 0 ? PackedMask::groups : PackedMask::bits;
+}
+
+/// Bytes of one row of a mask.
+inline std::uint64_t packed_mask_row_bytes(PackedMask kind, index_t columns, int zeros,
+                                           int group) {
+  switch (kind) {
+    case PackedMask::bits: return detail::row_bytes(std::uint64_t(columns));
+    case PackedMask::groups:
+      return detail::row_bytes(std::uint64_t(columns / group) *
+                               std::uint64_t(detail::group_index_bits(zeros, group)));
+    case PackedMask::none: break;
+  }
+  return 0;
+}
+
+/// The size of a linear when packed: codes of the weights that stay and a mask, or, where that is
+/// smaller, codes of all weights, for zero is on every grid; then grids, and widths where channels
+/// differ.
+/// @param kept_bits  bits of the codes that each row keeps, (out); not read when nothing is pruned
+inline PackedSize packed_size(const PackedLayout& layout,
+                              std::span<const std::uint64_t> kept_bits) {
+  PackedSize size;
+  std::uint64_t row_total = 0;  // of all codes of a row
+  if (!layout.quantized() || !layout.by_row() || layout.widths.size() == 1)
+    for (index_t j = 0; j < layout.columns; ++j)
+      row_total += std::uint64_t(layout.code_bits(0, j));
+  std::uint64_t kept = 0;
+  for (index_t i = 0; i < layout.rows; ++i) {
+    if (layout.quantized() && layout.by_row())
+      row_total = std::uint64_t(layout.columns) * std::uint64_t(layout.code_bits(i, 0));
+    size.codes += detail::row_bytes(row_total);
+    if (layout.pruned) kept += detail::row_bytes(kept_bits[std::size_t(i)]);
+  }
+  if (layout.pruned) {
+    const PackedMask kind = packed_mask_kind(layout.zeros, layout.group);
+    const std::uint64_t mask =
+        std::uint64_t(layout.rows) *
+        packed_mask_row_bytes(kind, layout.columns, layout.zeros, layout.group);
+    if (kept + mask < size.codes) {
+      size.kind = kind;
+      size.codes = kept;
+      size.mask = mask;
+    }
+  }
+  const std::uint64_t grids = std::uint64_t(layout.grids()) * std::uint64_t(layout.rows);
+  size.scales = 2 * grids;
+  size.zeros = grids;
+  if (layout.widths.size() > 1) size.widths = layout.widths.size();
+  return size;
+}
+
+/// `widths` as a layout holds them: a single one where all are the same.
+inline std::vector<std::uint8_t> merged_widths(std::vector<std::uint8_t> widths) {
+  if (!widths.empty() && std::equal(widths.begin() + 1, widths.end(), widths.begin()))
+    widths.resize(1);
+  return widths;
+}
+
+}  // namespace pare

@@ -1,0 +1,135 @@
+// Writes packed model files, and dense ones from them.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pare/storage/packed_file.hpp"
+
+namespace pare {
+
+/// The linears of a model that are packed, by the name of the weight in the checkpoint.
+using PackedLinears = std::map<std::string, PackedLinear>;
+
+namespace detail {
+
+/// Bytes that elements of a tensor are aligned to; streams of codes and masks are words.
+inline int alignment_of(const TensorInfo& info) {
+  return info.name.ends_with(".codes") || info.name.ends_with(".mask")
+             ? 4
+             : element_bytes(info.dtype);
+}
+
+/// Shapes of a linear's tensors, empty ones left out.
+inline std::vector<TensorInfo> part_infos(const std::string& tensor, const PackedLinear& packed) {
+  const auto bytes = part_bytes(packed);
+  const std::vector<std::int64_t> grids{packed.layout.grids(), packed.layout.rows};
+  std::vector<TensorInfo> infos;
+  for (std::size_t p = 0; p < bytes.size(); ++p) {
+    // Without codes a linear would have no tensor at all when everything is pruned.
+    if (bytes[p].empty() && p > 0) continue;
+    const bool grid = p == 2 || p == 3;
+    infos.push_back({tensor + packed_parts[p], p == 2 ? "F16" : "U8",
+                     grid ? grids : std::vector<std::int64_t>{std::int64_t(bytes[p].size())}});
+  }
+  return infos;
+}
+
+}  // namespace detail
+
+/// Writes a packed file: the tensors of `source`, byte for byte, but for those in `linears`.
+/// Elements lie at multiples of their size: tensors of wide elements come first. One tensor of the
+/// source is held at a time.
+/// @param skip  tensors of `source` that are left out
+/// @throws argument_error when `source` lacks one of the linears or has it in another shape or
+///         dtype; io_error
+inline void write_packed(const std::filesystem::path& path, const Checkpoint& source,
+                         const PackedLinears& linears,
+                         const std::set<std::string>& skip = {}) {
+  struct Piece {
+    TensorInfo info;
+    const PackedLinear* packed = nullptr;  ///< null: a tensor of the source
+    std::size_t part = 0;
+  };
+  std::vector<Piece> pieces;
+  nlohmann::ordered_json entries = nlohmann::ordered_json::array();
+  for (const auto& file : source.files())
+    for (const TensorInfo& info : file.tensors()) {
+      if (skip.contains(info.name)) continue;
+      const auto found = linears.find(info.name);
+      if (found == linears.end()) {
+        pieces.push_back({info});
+        continue;
+      }
+      const PackedLinear& packed = found->second;
+      if (info.shape != std::vector<std::int64_t>{packed.layout.rows, packed.layout.columns} ||
+          info.dtype != dtype_name(packed.dtype))
+        throw argument_error(path.string() + ": tensor " + detail::quoted_name(info.name) +
+                             ": has another shape or dtype in the checkpoint");
+      for (const TensorInfo& part : detail::part_infos(info.name, packed)) {
+        const std::string suffix = part.name.substr(info.name.size());
+        std::size_t p = 0;
+        while (suffix != detail::packed_parts[p]) ++p;
+        pieces.push_back({part, &packed, p});
+      }
+      entries.push_back(
+          detail::entry_json(info.name, packed, detail::fnv1a(file.bytes(info))));
+    }
+  if (entries.size() != linears.size())
+    throw argument_error(path.string() + ": the checkpoint has " + std::to_string(entries.size()) +
+                         " of " + std::to_string(linears.size()) + " packed linears");
+  std::stable_sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) {
+    return detail::alignment_of(a.info) > detail::alignment_of(b.info);
+  });
+
+  const nlohmann::ordered_json description{{"version", detail::packed_version},
+                                           {"linears", std::move(entries)}};
+  std::vector<TensorInfo> infos;
+  for (const Piece& piece : pieces) infos.push_back(piece.info);
+  write_safetensors(path, infos, {{"format", "pt"}, {detail::packed_key, description.dump()}},
+                    [&](std::size_t i) -> std::span<const std::byte> {
+                      const Piece& piece = pieces[i];
+                      if (piece.packed != nullptr)
+                        return detail::part_bytes(*piece.packed)[piece.part];
+                      const TensorLocation at = source.at(piece.info.name);
+                      return at.file->bytes(*at.info);
+                    });
+}
+
+/// Writes a dense checkpoint: every packed linear as the weights it stands for in the checkpoint's
+/// type, everything else byte for byte. One tensor is held at a time.
+inline void write_unpacked(const std::filesystem::path& path, const PackedFile& source) {
+  std::vector<TensorInfo> infos;
+  for (const TensorInfo& info : source.file().tensors()) {
+    if (!source.is_part(info.name)) {
+      infos.push_back(info);
+    } else if (info.name.ends_with(detail::packed_parts[0])) {
+      const std::string tensor =
+          info.name.substr(0, info.name.size() - std::string_view(detail::packed_parts[0]).size());
+      const PackedEntry& entry = *source.find(tensor);
+      infos.push_back(
+          {tensor, dtype_name(entry.dtype), {entry.layout.rows, entry.layout.columns}});
+    }
+  }
+  std::vector<std::byte> bytes;
+  write_safetensors(path, infos, {{"format", "pt"}}, [&](std::size_t i) {
+    const PackedEntry* entry = source.find(infos[i].name);
+    if (entry == nullptr) {
+      bytes = source.file().read_bytes(infos[i].name);
+    } else {
+      const PackedLinear packed = source.read(*entry);
+      Matrix<float> weights(entry->layout.rows, entry->layout.columns);
+      unpack_rows(packed, 0, weights.view());
+      bytes = encode_floats({weights.data(), std::size_t(weights.size())}, entry->dtype);
+    }
+    return std::span<const std::byte>(bytes);
+  });
+}
+
+}  // namespace pare

@@ -1,0 +1,334 @@
+// Packed model files: whole models to disk and back, evaluation from packed weights, hostile files.
+#define BOOST_TEST_MODULE pare_packed_file
+#include <boost/test/unit_test.hpp>
+
+#include <functional>
+
+#include "model_support.hpp"
+#include "pare/pipeline/compress.hpp"
+#include "pare/pipeline/dispatch.hpp"
+#include "pare/storage/packed_writer.hpp"
+
+using namespace pare;
+using namespace test;
+
+namespace {
+
+using B = backend::Eigen;
+using Model = OptModel<B, float>;
+
+/// A way to compress a model.
+struct Way {
+  const char* name;
+  CompressionRequest request;
+  LinearSelection selection = {};
+};
+
+std::vector<Way> ways() {
+  const GridOptions half{.half_scale = true};
+  return {
+      {"dense 4", {PatternKind::dense, true, PolicyKind::none, {.bits = 4, .grid = half}}},
+      {"50% + 3",
+       {PatternKind::unstructured, true, PolicyKind::none,
+        {.sparsity = 0.5, .bits = 3, .grid = half}}},
+      {"2:4, budget by row",
+       {PatternKind::n_of_m, true, PolicyKind::budget,
+        {.zeros = 2, .group = 4, .bits = 4, .target_average_bits = 3.3, .grid = half}}},
+      {"70%, quantile by column",
+       {PatternKind::unstructured, true, PolicyKind::quantile,
+        {.sparsity = 0.7, .bits = 4, .target_average_bits = 5, .axis = ChannelAxis::input,
+         .grid = half}},
+       {.name_part = "fc"}},
+      {"only pruned", {PatternKind::unstructured, false, PolicyKind::none, {.sparsity = 0.6}}},
+  };
+}
+
+CalibrationWindows windows_of(const Model& model) {
+  CalibrationWindows windows;
+  windows.seqlen = model.config.max_position_embeddings;
+  std::mt19937 engine(5);
+  for (index_t i = 0; i < 12 * windows.seqlen; ++i)
+    windows.ids.push_back(std::int32_t(engine() % unsigned(model.config.vocab_size)));
+  return windows;
+}
+
+/// A model that was compressed in memory and packed.
+struct Packed {
+  SmallModel source;
+  Folder folder;
+  Model model;
+  CalibrationWindows windows;
+  Statistics statistics;
+  PackedLinears linears;
+
+  explicit Packed(const Way& way, const nlohmann::json& changes = {}) : source(wide(changes)) {
+    model = load_opt<B, float>(source.write());
+    windows = windows_of(model);
+    CompressionProgress progress;
+    progress.linear_packed = [&](const std::string& tensor, PackedLinear&& packed) {
+      linears.emplace(tensor, std::move(packed));
+    };
+    const ModelCompressionOptions options{.solver = way.request.solver,
+                                          .selection = way.selection};
+    statistics = dispatch(way.request, [&]<class Config>(std::type_identity<Config>) {
+      return compress_model<Config>(model, windows, options, progress);
+    });
+    fs::copy_file(source.folder / "config.json", folder / "config.json");
+    write_packed(file(), Checkpoint(source.folder), linears);
+  }
+  fs::path file() const { return folder / PackedFile::name; }
+
+  static nlohmann::json wide(nlohmann::json changes) {
+    nlohmann::json all{{"hidden_size", 24}, {"ffn_dim", 40}};
+    if (changes.is_object()) all.update(changes);
+    return all;
+  }
+};
+
+double perplexity_of(const Model& model, const CalibrationWindows& windows) {
+  return perplexity(model, std::span<const std::int32_t>(windows.ids), windows.seqlen);
+}
+
+/// The file with another description of its linears.
+void describe_anew(const fs::path& file, const std::function<void(nlohmann::json&)>& change) {
+  std::vector<TensorData> tensors;
+  std::map<std::string, std::string> metadata;
+  {
+    const SafetensorsFile source(file);
+    for (const TensorInfo& info : source.tensors())
+      tensors.push_back({info.name, info.dtype, info.shape, source.read_bytes(info.name)});
+    metadata = source.metadata();
+  }
+  nlohmann::json description = nlohmann::json::parse(metadata.at("pare.packed"));
+  change(description);
+  metadata["pare.packed"] = description.dump();
+  write_safetensors(file, tensors, metadata);
+}
+
+/// Reads everything there is to read. A refusal is what is expected; anything else fails the test.
+bool is_refused(const fs::path& folder) {
+  try {
+    const PackedFile file(folder);
+    for (const PackedEntry& entry : file.linears()) file.read(entry);
+    return false;
+  } catch (const error&) {
+    return true;
+  }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_packed_model_is_the_compressed_one_to_the_bit) {
+  for (const Way& way : ways())
+    BOOST_TEST_CONTEXT(way.name) {
+      const Packed packed(way);
+      BOOST_REQUIRE(PackedFile::is_in(packed.folder.path));
+      const Model read = load_opt<B, float>(packed.folder.path);
+      BOOST_TEST(perplexity_of(read, packed.windows) == perplexity_of(packed.model, packed.windows));
+      for (std::size_t i = 0; i < read.layers.size(); ++i)
+        for (std::size_t l = 0; l < 6; ++l) {
+          const auto& linear = *read.layers[i].linears()[l];
+          const auto& expected = *packed.model.layers[i].linears()[l];
+          BOOST_TEST((linear.packed != nullptr) == packed.linears.contains(linear.tensor));
+          if (!linear.packed) continue;
+          BOOST_TEST(linear.weight.size() == 0);  // nothing dense is held
+          Matrix<float> rows(expected.weight.rows(), expected.weight.cols());
+          unpack_rows(*linear.packed, 0, rows.view());
+          BOOST_TEST((same_bytes(rows, expected.weight)));
+        }
+    }
+}
+
+BOOST_AUTO_TEST_CASE(every_byte_of_the_file_is_in_the_statistics_or_as_it_was) {
+  for (const Way& way : ways())
+    for (const bool base : {false, true})
+      BOOST_TEST_CONTEXT(way.name) {
+        Packed packed(way, {{"enable_bias", base}});
+        const SafetensorsFile file(packed.file());
+        const PackedFile description(packed.folder.path);
+        const Checkpoint source(packed.source.folder);
+        std::uint64_t expected = file.data_offset();
+        for (const LayerStatistics& layer : packed.statistics.layers)
+          expected += std::uint64_t(layer.stored_bits / 8);
+        for (const TensorInfo& info : file.tensors()) {
+          BOOST_TEST(info.begin % std::uint64_t(detail::alignment_of(info)) == 0u);
+          if (description.is_part(info.name)) continue;
+          expected += info.end - info.begin;
+          const TensorInfo& before = *source.at(info.name).info;
+          BOOST_TEST((before.dtype == info.dtype && before.shape == info.shape));
+          BOOST_TEST((file.read_bytes(info.name) == source.at(info.name).file->read_bytes(info.name)));
+        }
+        BOOST_TEST(fs::file_size(packed.file()) == expected);
+        BOOST_TEST(description.linears().size() == packed.statistics.layers.size());
+      }
+}
+
+BOOST_AUTO_TEST_CASE(unpacked_it_is_a_dense_checkpoint_with_the_same_weights) {
+  for (const Way& way : ways())
+    BOOST_TEST_CONTEXT(way.name) {
+      const Packed packed(way);
+      const Folder out;
+      fs::copy_file(packed.source.folder / "config.json", out / "config.json");
+      write_unpacked(out / Checkpoint::single_name, PackedFile(packed.folder.path));
+      const Model read = load_opt<B, float>(out.path);
+      for (std::size_t i = 0; i < read.layers.size(); ++i)
+        for (std::size_t l = 0; l < 6; ++l)
+          BOOST_TEST((same_bytes(read.layers[i].linears()[l]->weight,
+                                 packed.model.layers[i].linears()[l]->weight)));
+      const Checkpoint before(packed.source.folder), after(out.path);
+      BOOST_TEST(after.files()[0].tensors().size() == before.files()[0].tensors().size());
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_block_of_rows_is_all_that_is_dense) {
+  // Wider than a block of rows, so that linears are multiplied in pieces.
+  const nlohmann::json wide{{"hidden_size", 48}, {"ffn_dim", 1200}, {"num_hidden_layers", 1}};
+  const Packed packed(ways()[1], wide);
+  const Model read = load_opt<B, float>(packed.folder.path);
+  OptWorkspace<B, float> workspace;
+  Matrix<float> hidden;
+  embed(read, std::span<const std::int32_t>(packed.windows.ids), packed.windows.seqlen, workspace,
+        hidden);
+  forward_layer(read, read.layers[0], hidden.view(), packed.windows.seqlen, workspace);
+  BOOST_TEST(workspace.rows.host.size() <= 512 * 1200);
+  BOOST_TEST(workspace.rows.copy.size() == 0);
+  BOOST_TEST(relative_difference(perplexity_of(read, packed.windows),
+                                 perplexity_of(packed.model, packed.windows)) < 1e-5);
+  Model again = read;
+  BOOST_TEST(contains(message_of<argument_error>([&] {
+                        compress_model<Compression<Dense, BaseQuantizer>>(
+                            again, packed.windows, {.solver = {.bits = 4}});
+                      }),
+                      "layers.0.self_attn.k_proj: expected dense weights, got packed ones"));
+}
+
+BOOST_AUTO_TEST_CASE(a_file_cut_anywhere_is_refused) {
+  const Packed packed(ways()[2], {{"num_hidden_layers", 1}});
+  const std::string whole = read_text(packed.file());
+  const Folder cut;
+  // Every byte of the header's beginning and end, and of the data every few.
+  std::size_t accepted = 0;
+  const std::size_t header = std::size_t(SafetensorsFile(packed.file()).data_offset());
+  for (std::size_t length = 0; length < whole.size();
+       length += length < 40 || (length + 40 > header && length < header + 40) ? 1 : 13) {
+    write_text(cut / PackedFile::name, whole.substr(0, length));
+    accepted += !is_refused(cut.path);
+  }
+  BOOST_TEST(accepted == 0u);
+  write_text(cut / PackedFile::name, whole);
+  BOOST_TEST(!is_refused(cut.path));
+}
+
+BOOST_AUTO_TEST_CASE(flipped_bits_are_refused_and_never_crash) {
+  for (const std::size_t way : {2u, 3u, 4u}) {
+    const Packed packed(ways()[way], {{"num_hidden_layers", 1}});
+    const std::string whole = read_text(packed.file());
+    const SafetensorsFile file(packed.file());
+    const PackedFile description(packed.folder.path);
+    const Folder flipped;
+    Random random(way);
+    std::size_t accepted = 0;
+    for (int i = 0; i < 150; ++i) {
+      std::string bytes = whole;
+      const std::size_t at = std::size_t(random.below(index_t(whole.size())));
+      bytes[at] = char(bytes[at] ^ (1 << random.below(8)));
+      write_text(flipped / PackedFile::name, bytes);
+      if (is_refused(flipped.path)) continue;
+      // Only what belongs to no packed linear may change unseen: other tensors, names, spaces.
+      if (at < file.data_offset()) continue;
+      const std::uint64_t data = at - file.data_offset();
+      for (const TensorInfo& info : file.tensors())
+        if (data >= info.begin && data < info.end) accepted += description.is_part(info.name);
+    }
+    BOOST_TEST(accepted == 0u);
+    // The same with a checksum that fits: what is checked is all that protects the reader.
+    for (int i = 0; i < 50; ++i) {
+      std::string bytes = whole;
+      std::vector<const TensorInfo*> parts;
+      for (const TensorInfo& info : file.tensors())
+        if (description.is_part(info.name)) parts.push_back(&info);
+      const TensorInfo& part = *parts[std::size_t(random.below(index_t(parts.size())))];
+      for (int k = 0; k < 3; ++k) {
+        const std::size_t at =
+            std::size_t(file.data_offset() + part.begin) +
+            std::size_t(random.below(index_t(part.end - part.begin)));
+        bytes[at] = char(bytes[at] ^ (1 << random.below(8)));
+      }
+      write_text(flipped / PackedFile::name, bytes);
+      describe_anew(flipped / PackedFile::name, [&](nlohmann::json& json) {
+        for (nlohmann::json& linear : json["linears"]) {
+          std::uint64_t hash = detail::fnv1a({});
+          const SafetensorsFile now(flipped / PackedFile::name);
+          for (const char* suffix : detail::packed_parts)
+            if (const auto* info = now.find(linear["tensor"].get<std::string>() + suffix))
+              hash = detail::fnv1a(now.read_bytes(info->name), hash);
+          linear["checksum"] = detail::hex_text(hash);
+        }
+      });
+      is_refused(flipped.path);
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(what_breaks_the_format_is_named) {
+  const Packed packed(ways()[2], {{"num_hidden_layers", 1}});
+  const std::string whole = read_text(packed.file());
+  const auto refusal = [&](const std::function<void(nlohmann::json&)>& change) {
+    write_text(packed.file(), whole);
+    describe_anew(packed.file(), change);
+    return message_of<error>([&] {
+      const PackedFile file(packed.folder.path);
+      for (const PackedEntry& entry : file.linears()) file.read(entry);
+    });
+  };
+  // The first linear whose mask is an index per group.
+  const auto first = [](const char* key, nlohmann::json value) {
+    return [key, value](nlohmann::json& json) {
+      for (nlohmann::json& linear : json["linears"])
+        if (linear["mask"] == "groups") {
+          linear[key] = value;
+          return;
+        }
+    };
+  };
+  struct Break {
+    std::function<void(nlohmann::json&)> change;
+    std::string message;
+  };
+  for (const Break& b : std::vector<Break>{
+           {[](nlohmann::json& j) { j["version"] = 2; }, "version: expected 1, got 2"},
+           {[](nlohmann::json& j) { j.erase("version"); }, "version: expected 1, got none"},
+           {[](nlohmann::json& j) { j["linears"] = 3; }, "linears: expected an array"},
+           {[](nlohmann::json& j) { j["linears"][0] = 3; }, "is not described by an object"},
+           {[](nlohmann::json& j) { j["linears"][0].erase("bits"); }, "a linear has no bits"},
+           {[](nlohmann::json& j) { j["linears"][1] = j["linears"][0]; }, "is there twice"},
+           {first("shape", {0, 24}), "shape: expected a whole number from 1 to 16777216"},
+           {first("shape", {1ull << 40, 24}), "shape: expected a whole number"},
+           {first("shape", "wide"), "shape: expected two numbers"},
+           {first("shape", {48, 24}), ": expected "},
+           {first("shape", {24, 48}), ": expected "},
+           {first("dtype", "I8"), "dtype: expected F16, BF16, F32 or F64"},
+           {first("axis", "depth"), "axis: expected output or input"},
+           {first("bits", 9), "bits: expected a whole number from 2 to 8"},
+           {first("bits", -1), "bits: expected a whole number"},
+           {first("bits", nullptr), "bytes, got"},
+           {first("mask", "some"), "mask: expected none, bits or groups"},
+           {first("mask", "bits"), "bytes, got"},
+           {first("zeros", 4), "zeros: expected a whole number from 1 to 3"},
+           {first("group", 7), "group: expected a divisor of "},
+           {first("group", 1000), "group: expected a whole number from 2 to 64"},
+           {first("zeros", 1), "bytes, got"},
+           {first("checksum", "0123456789abcdef"), "expected checksum 0123456789abcdef, got "},
+           {first("checksum", "x"), "checksum: expected 16 hexadecimal digits"},
+           {first("tensor", "nothing"), "tensor 'nothing': there is no ."}}) {
+    const std::string message = refusal(b.change);
+    BOOST_TEST_INFO("expected '" << b.message << "' in '" << message << "'");
+    BOOST_CHECK(contains(message, b.message));
+    BOOST_CHECK(contains(message, "packed.safetensors"));
+  }
+  BOOST_TEST(refusal([](nlohmann::json&) {}) == "");
+  write_safetensors(packed.file(), std::vector<TensorData>{});
+  BOOST_TEST(contains(message_of<format_error>([&] { PackedFile{packed.folder.path}; }),
+                      "its metadata has no pare.packed"));
+  BOOST_CHECK_THROW(PackedFile{packed.folder / "nowhere"}, io_error);
+}

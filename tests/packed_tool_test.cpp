@@ -1,0 +1,405 @@
+// Packed models from the command line, on the shipped opt-tiny: compress --save-packed, evaluate,
+// unpack, inspect, verify.
+#define BOOST_TEST_MODULE pare_packed_tool
+#include <boost/test/unit_test.hpp>
+
+#include <sys/resource.h>
+
+#include <cmath>
+#include <functional>
+
+#include "cli_support.hpp"
+#include "pare/model/opt_config.hpp"
+#include "pare/model/tokenizer.hpp"
+#include "pare/storage/packed_file.hpp"
+
+namespace fs = std::filesystem;
+using cli::Arguments;
+using cli::check_failure;
+using cli::check_success;
+using cli::Folder;
+using cli::Json;
+using cli::Outcome;
+using cli::Texts;
+
+namespace {
+
+const fs::path tiny = cli::data / "opt-tiny";
+
+Outcome pare_opt(const Texts& texts, const Arguments& arguments) {
+  return cli::run(PARE_OPT, arguments, texts.path);
+}
+
+/// A compression of opt-tiny, saved dense and packed.
+struct Compressed : Texts {
+  fs::path packed = path / "packed", saved = path / "saved";
+  Json report;
+
+  explicit Compressed(const Arguments& options) {
+    Arguments all{"compress", tiny.string(), calibration.string(), "--eval",
+                  "short=" + evaluation.string(), "--save", saved.string(), "--save-packed",
+                  packed.string(), "--report", (path / "report.json").string()};
+    if (std::find(options.begin(), options.end(), "--gmp") == options.end())
+      all.insert(all.end(), {"--nsamples", "4"});
+    all.insert(all.end(), options.begin(), options.end());
+    const Outcome outcome = pare_opt(*this, all);
+    BOOST_TEST_INFO(cli::text_of(all) << outcome.err);
+    BOOST_REQUIRE(outcome.code == 0);
+    BOOST_CHECK(test::contains(outcome.out, "packed to " + packed.string()));
+    report = cli::parse_json(cli::read_text(path / "report.json"));
+  }
+  bool gmp() const { return report.at("config").at("gmp"); }
+  fs::path file() const { return packed / pare::PackedFile::name; }
+  Outcome verify(const fs::path& original = tiny) const {
+    Arguments words{"verify", original.string(), packed.string()};
+    if (!gmp()) words.push_back(calibration.string());
+    return pare_opt(*this, words);
+  }
+};
+
+double perplexity(const Texts& texts, const fs::path& model) {
+  const fs::path file = texts / "evaluated.json";
+  check_success(pare_opt(texts, {"evaluate", model.string(), "--eval",
+                                 "short=" + texts.evaluation.string(), "--report", file.string()}));
+  return cli::parse_json(cli::read_text(file)).at("perplexity").at("short");
+}
+
+/// The packed file with other tensors and another description, its checksums made to fit.
+void forge(const Compressed& c,
+           const std::function<void(std::vector<pare::TensorData>&, Json&)>& change,
+           bool also_report) {
+  std::vector<pare::TensorData> tensors;
+  std::map<std::string, std::string> metadata;
+  {
+    const pare::SafetensorsFile source(c.file());
+    for (const pare::TensorInfo& info : source.tensors())
+      tensors.push_back({info.name, info.dtype, info.shape, source.read_bytes(info.name)});
+    metadata = source.metadata();
+  }
+  Json description = Json::parse(metadata.at("pare.packed"));
+  change(tensors, description);
+  Json report = cli::parse_json(cli::read_text(c.packed / "report.json"));
+  for (Json& linear : description["linears"]) {
+    std::uint64_t hash = pare::detail::fnv1a({});
+    for (const char* suffix : pare::detail::packed_parts)
+      for (const pare::TensorData& tensor : tensors)
+        if (tensor.name == linear["tensor"].get<std::string>() + suffix)
+          hash = pare::detail::fnv1a(tensor.bytes, hash);
+    linear["checksum"] = pare::detail::hex_text(hash);
+    if (also_report)
+      report["packed"]["checksums"][linear["tensor"].get<std::string>()] = linear["checksum"];
+  }
+  metadata["pare.packed"] = description.dump();
+  pare::write_safetensors(c.file(), tensors, metadata);
+  report["packed"]["file_bytes"] = fs::file_size(c.file());
+  cli::write_text(c.packed / "report.json", report.dump());
+}
+
+pare::TensorData& tensor(std::vector<pare::TensorData>& tensors, const std::string& name) {
+  for (pare::TensorData& t : tensors)
+    if (t.name == name) return t;
+  BOOST_REQUIRE_MESSAGE(false, "no tensor " + name);
+  return tensors.front();
+}
+
+const std::string fc1 = "model.decoder.layers.3.fc1.weight";
+
+/// Both folders hold the same tensors, bit by bit.
+void check_same_model(const fs::path& a, const fs::path& b) {
+  const pare::SafetensorsFile one(a / "model.safetensors"), other(b / "model.safetensors");
+  BOOST_TEST(one.tensors().size() == other.tensors().size());
+  for (const pare::TensorInfo& info : one.tensors()) {
+    BOOST_TEST_INFO(info.name);
+    BOOST_REQUIRE(other.find(info.name) != nullptr);
+    BOOST_CHECK(other.find(info.name)->shape == info.shape);
+    BOOST_CHECK(one.read_bytes(info.name) == other.read_bytes(info.name));
+  }
+  for (const char* name : {"config.json", "vocab.json", "merges.txt", "tokenizer.json"})
+    BOOST_CHECK(cli::read_text(a / name) == cli::read_text(b / name));
+}
+
+/// The perplexity that transformers computes of a folder; none, and a line saying so, where Python
+/// lacks it.
+std::optional<double> perplexity_of_transformers(const Texts& texts, const fs::path& model) {
+  const fs::path python = "/usr/bin/env";
+  if (cli::run(python, {"python3", "-c", "import torch, transformers"}).code != 0) {
+    std::cout << "skipped: the perplexity of the unpacked folder in transformers: install it\n";
+    return {};
+  }
+  const pare::OptConfig config = pare::load_opt_config(model);
+  const auto tokenizer = pare::Tokenizer::load(model / "vocab.json", model / "merges.txt");
+  std::vector<std::int32_t> ids = tokenizer.encode(cli::read_text(texts.evaluation));
+  ids.insert(ids.begin(), std::int32_t(config.bos_token_id));
+  const std::size_t seqlen = std::size_t(config.max_position_embeddings);
+  ids.resize(ids.size() / seqlen * seqlen);
+  cli::write_text(texts / "ids.json", Json(ids).dump());
+  const std::string script = R"(
+import json, math, sys, torch, transformers
+model = transformers.OPTForCausalLM.from_pretrained(sys.argv[1], torch_dtype=torch.float32).eval()
+ids = torch.tensor(json.load(open(sys.argv[2]))).view(-1, int(sys.argv[3]))
+with torch.no_grad():
+    losses = [model(row[None], labels=row[None]).loss.item() for row in ids]
+print(math.exp(sum(losses) / len(losses)))
+)";
+  const Outcome outcome = cli::run(
+      python, {"python3", "-c", script, model.string(), (texts / "ids.json").string(),
+               std::to_string(seqlen)});
+  BOOST_TEST_INFO(outcome.err);
+  BOOST_REQUIRE(outcome.code == 0);
+  return std::stod(outcome.out);
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(packed_unpacked_inspected_and_verified_it_is_the_same_model) {
+  for (const Arguments& options :
+       {Arguments{"--sparsity", "0.5", "--wbits", "4", "--target-avg-bits", "3.5"},
+        Arguments{"--prunen", "2", "--prunem", "4", "--wbits", "4", "--target-avg-bits", "4.5",
+                  "--axis", "input", "--true-sequential",
+                  "--asymmetric", "0.5", "--clip-search", "--minlayer", "2"},
+        Arguments{"--wbits", "3", "--symmetric", "--prune-only", "fc", "--act-order"},
+        Arguments{"--sparsity", "0.6", "--maxlayer", "2"},
+        Arguments{"--gmp", "--sparsity", "0.4", "--wbits", "5"}})
+    BOOST_TEST_CONTEXT(cli::text_of(options)) {
+      const Compressed c(options);
+      const double expected = c.report.at("perplexity").at("compressed").at("short");
+      BOOST_TEST(test::relative_difference(perplexity(c, c.packed), expected) < 1e-5);
+
+      // Every byte is in the report.
+      double stored = 0;
+      for (const Json& layer : c.report.at("layers"))
+        stored += layer.at("stored_bits_per_weight").get<double>() *
+                  double(layer.at("rows").get<int>() * layer.at("columns").get<int>()) / 8;
+      const pare::PackedFile file(c.packed);
+      std::uint64_t rest = file.file().data_offset();
+      for (const pare::TensorInfo& info : file.file().tensors())
+        if (!file.is_part(info.name)) rest += info.end - info.begin;
+      BOOST_TEST(std::uint64_t(std::llround(stored)) + rest == fs::file_size(c.file()));
+      BOOST_TEST(c.report.at("packed").at("file_bytes") == fs::file_size(c.file()));
+      BOOST_TEST(c.report.at("config").at("half_scale") ==
+                 (std::find(options.begin(), options.end(), "--wbits") != options.end()));
+
+      check_success(pare_opt(c, {"unpack", c.packed.string(), (c / "unpacked").string()}));
+      check_same_model(c.saved, c / "unpacked");
+
+      const Outcome table = pare_opt(c, {"inspect", c.packed.string()});
+      check_success(table);
+      for (const pare::PackedEntry& entry : file.linears()) {
+        BOOST_CHECK(test::contains(table.out, entry.tensor));
+        BOOST_CHECK(test::contains(table.out, pare::detail::hex_text(entry.checksum)));
+      }
+      BOOST_CHECK(test::contains(table.out, std::to_string(fs::file_size(c.file())) + " in all"));
+
+      const Outcome verified = c.verify();
+      check_success(verified);
+      BOOST_CHECK(test::contains(verified.out, ", and every loss"));
+      check_success(pare_opt(c, {"verify", tiny.string(), c.packed.string()}));
+      if (const auto other = perplexity_of_transformers(c, c / "unpacked"))
+        BOOST_TEST(test::relative_difference(*other, expected) < 1e-4);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(verify_fails_on_every_difference) {
+  const Compressed c({"--sparsity", "0.5", "--wbits", "4", "--target-avg-bits", "3.5",
+                      "--minlayer", "3"});
+  const std::string file = cli::read_text(c.file());
+  const std::string report = cli::read_text(c.packed / "report.json");
+  const auto restore = [&] {
+    cli::write_text(c.file(), file);
+    cli::write_text(c.packed / "report.json", report);
+  };
+  check_success(c.verify());
+  using Tensors = std::vector<pare::TensorData>;
+
+  // A flipped code, as a disk would do it, whatever the command.
+  {
+    const pare::SafetensorsFile source(c.file());
+    std::string bytes = file;
+    bytes[source.data_offset() + source.find(fc1 + ".codes")->begin + 40] ^= 4;
+    cli::write_text(c.file(), bytes);
+    for (const Outcome& outcome :
+         {c.verify(), pare_opt(c, {"inspect", c.packed.string()}),
+          pare_opt(c, {"unpack", c.packed.string(), (c / "unpacked").string()})})
+      BOOST_TEST((outcome.code != 0 && test::contains(outcome.err, fc1) &&
+                  test::contains(outcome.err, "the data was changed")));
+    BOOST_TEST(!fs::exists(c / "unpacked"));
+  }
+  // The same by someone who makes the file's checksum fit.
+  restore();
+  forge(c, [](Tensors& t, Json&) { tensor(t, fc1 + ".codes").bytes[40] ^= std::byte(4); }, false);
+  check_failure(c.verify(), 1, "pare-opt", {fc1, "checksum: recorded "});
+  // Scales of one linear, by someone who makes everything fit: only the loss tells.
+  restore();
+  forge(c,
+        [](Tensors& t, Json&) {
+          pare::TensorData& scales = tensor(t, fc1 + ".scales");
+          for (std::size_t k = 1; k < scales.bytes.size(); k += 2) scales.bytes[k] ^= std::byte(1);
+        },
+        true);
+  check_failure(c.verify(), 1, "pare-opt", {"layers.3.fc1: loss: recorded "});
+  // Many codes.
+  restore();
+  forge(c,
+        [](Tensors& t, Json&) {
+          for (std::byte& b : tensor(t, fc1 + ".codes").bytes) b ^= std::byte(0x11);
+        },
+        true);
+  BOOST_TEST(c.verify().code == 1);
+  // Widths of two channels that take the same bytes, exchanged.
+  restore();
+  forge(c,
+        [](Tensors& t, Json&) {
+          std::vector<std::byte>& widths = tensor(t, fc1 + ".widths").bytes;
+          std::swap(widths.front(), *std::find_if(widths.begin(), widths.end(), [&](std::byte b) {
+            return b != widths.front();
+          }));
+        },
+        true);
+  BOOST_TEST(c.verify().code != 0);
+  // A mask bit moved.
+  restore();
+  forge(c, [](Tensors& t, Json&) { tensor(t, fc1 + ".mask").bytes[0] ^= std::byte(1); }, true);
+  BOOST_TEST(c.verify().code != 0);
+  // A tensor that is not packed.
+  restore();
+  const std::string norm = "model.decoder.layers.0.final_layer_norm.weight";
+  forge(c, [&](Tensors& t, Json&) { tensor(t, norm).bytes[3] ^= std::byte(1); }, true);
+  check_failure(c.verify(), 1, "pare-opt", {norm, "is not the original's, though it is not packed"});
+
+  // Another original: a weight of a packed linear, a file of the tokenizer.
+  restore();
+  const Folder other;
+  for (const auto& entry : fs::directory_iterator(tiny))
+    fs::copy_file(entry.path(), other / entry.path().filename());
+  const pare::SafetensorsFile dense(tiny / "model.safetensors");
+  std::string weights = cli::read_text(tiny / "model.safetensors");
+  weights[dense.data_offset() + dense.find(fc1)->begin + 8] ^= 1;
+  cli::write_text(other / "model.safetensors", weights);
+  check_failure(c.verify(other.path), 1, "pare-opt",
+                {fc1, "was made from other weights than the original's"});
+  fs::copy_file(tiny / "model.safetensors", other / "model.safetensors",
+                fs::copy_options::overwrite_existing);
+  check_success(c.verify(other.path));
+  cli::write_text(other / "merges.txt", cli::read_text(tiny / "merges.txt") + "\n");
+  check_failure(pare_opt(c, {"verify", other.path.string(), c.packed.string()}), 1, "pare-opt",
+                {"merges.txt: is not the original's"});
+
+  // Another text, a shorter one, and reports that say something else.
+  check_failure(pare_opt(c, {"verify", tiny.string(), c.packed.string(), c.evaluation.string()}), 1,
+                "pare-opt", {"is not the text that the model was calibrated on"});
+  cli::write_text(c / "short.txt", cli::read_text(c.calibration).substr(0, 1500));
+  check_failure(pare_opt(c, {"verify", tiny.string(), c.packed.string(), (c / "short.txt").string()}),
+                1, "pare-opt", {"the model was calibrated on 4 windows of 256 tokens"});
+  const auto with_report = [&](const std::function<void(Json&)>& change) {
+    Json json = cli::parse_json(report);
+    change(json);
+    cli::write_text(c.packed / "report.json", json.dump());
+    return c.verify();
+  };
+  for (const char* key : {"zeros", "sparsity", "average_bits", "stored_bits_per_weight", "loss"})
+    check_failure(with_report([&](Json& json) {
+                    json["layers"][4][key] = 1.01 * json["layers"][4][key].get<double>();
+                  }),
+                  1, "pare-opt", {"1 difference: layers.3.fc1: ", key});
+  check_failure(with_report([](Json& json) { json["layers"].erase(4); }), 2, "pare-opt",
+                {"layers.3.fc1: expected a record of its compression"});
+  check_failure(with_report([](Json& json) { json.erase("packed"); }), 2, "pare-opt",
+                {"report.json: not a report of compress --save-packed"});
+  fs::remove(c.packed / "report.json");
+  check_failure(c.verify(), 2, "pare-opt", {"report.json"});
+}
+
+BOOST_AUTO_TEST_CASE(evaluation_needs_less_memory_than_the_dense_weights) {
+  // Made-up codes: 4 layers of 12.6 million weights, 200 MiB in float32, 25 MB packed.
+  const Texts texts;
+  const std::int64_t hidden = 1024, ffn = 4096, layers = 4;
+  Json config = cli::parse_json(cli::read_text(tiny / "config.json"));
+  config.update({{"hidden_size", hidden}, {"word_embed_proj_dim", hidden}, {"ffn_dim", ffn},
+                 {"num_hidden_layers", layers}, {"num_attention_heads", 16}});
+  const fs::path folder = texts / "large";
+  fs::create_directory(folder);
+  for (const char* name : {"vocab.json", "merges.txt"}) fs::copy_file(tiny / name, folder / name);
+  cli::write_text(folder / "config.json", config.dump());
+
+  std::vector<pare::TensorData> tensors;
+  Json linears = Json::array();
+  test::Random random(1);
+  const auto floats = [&](const std::string& name, std::vector<std::int64_t> shape, float size) {
+    std::size_t count = 1;
+    for (const std::int64_t side : shape) count *= std::size_t(side);
+    std::vector<float> values(count);
+    for (float& v : values) v = size * float(random.uniform() - 0.5);
+    tensors.push_back({"model.decoder." + name, "F32", std::move(shape),
+                       pare::encode_floats(values, pare::DType::f32)});
+  };
+  const auto linear = [&](const std::string& name, std::int64_t out, std::int64_t in) {
+    const std::string tensor = "model.decoder." + name + ".weight";
+    std::vector<std::byte> codes(std::size_t(out * in / 2)), scales(std::size_t(2 * out)),
+        zeros(std::size_t(out), std::byte(8));
+    for (std::size_t k = 0; k < codes.size(); k += 8) {
+      const std::uint64_t word = random.next();
+      std::memcpy(codes.data() + k, &word, 8);
+    }
+    const std::uint16_t scale = pare::float_to_half(0.004f);
+    for (std::size_t k = 0; k < scales.size(); k += 2) std::memcpy(scales.data() + k, &scale, 2);
+    const std::uint64_t hash =
+        pare::detail::fnv1a(zeros, pare::detail::fnv1a(scales, pare::detail::fnv1a(codes)));
+    linears.push_back({{"tensor", tensor}, {"shape", {out, in}}, {"dtype", "F32"},
+                       {"axis", "output"}, {"bits", 4}, {"mask", "none"},
+                       {"checksum", pare::detail::hex_text(hash)},
+                       {"original", "0000000000000000"}});
+    const std::int64_t bytes = out * in / 2;
+    tensors.push_back({tensor + ".codes", "U8", {bytes}, std::move(codes)});
+    tensors.push_back({tensor + ".scales", "F16", {1, out}, std::move(scales)});
+    tensors.push_back({tensor + ".zeros", "U8", {1, out}, std::move(zeros)});
+    floats(name + ".bias", {out}, 0.01f);
+  };
+  floats("embed_tokens.weight", {config.at("vocab_size"), hidden}, 0.05f);
+  floats("embed_positions.weight",
+         {config.at("max_position_embeddings").get<std::int64_t>() + 2, hidden}, 0.05f);
+  for (int i = 0; i < layers; ++i) {
+    const std::string layer = "layers." + std::to_string(i) + ".";
+    for (const char* name : {"q_proj", "k_proj", "v_proj", "out_proj"})
+      linear(layer + "self_attn." + name, hidden, hidden);
+    linear(layer + "fc1", ffn, hidden);
+    linear(layer + "fc2", hidden, ffn);
+    for (const char* name : {"self_attn_layer_norm", "final_layer_norm"})
+      for (const char* part : {".weight", ".bias"}) floats(layer + name + part, {hidden}, 1);
+  }
+  for (const char* part : {".weight", ".bias"})
+    floats(std::string("final_layer_norm") + part, {hidden}, 1);
+  pare::write_safetensors(
+      folder / pare::PackedFile::name, tensors,
+      {{"format", "pt"}, {"pare.packed", Json{{"version", 1}, {"linears", linears}}.dump()}});
+  cli::write_text(texts / "two.txt", cli::read_text(texts.evaluation).substr(0, 2000));
+  check_success(pare_opt(texts, {"evaluate", folder.string(), "--eval",
+                                 "two=" + (texts / "two.txt").string()}));
+  rusage children{};
+  BOOST_REQUIRE(::getrusage(RUSAGE_CHILDREN, &children) == 0);
+  const double megabytes = double(children.ru_maxrss) / 1024;  // of the largest program so far
+  BOOST_TEST_MESSAGE("at most " << megabytes << " MiB");
+  BOOST_TEST(megabytes < 150);
+}
+
+BOOST_AUTO_TEST_CASE(packed_models_are_refused_where_dense_ones_are_needed) {
+  const Compressed c({"--gmp", "--wbits", "4", "--maxlayer", "1"});
+  const std::string packed = c.packed.string(), text = c.calibration.string();
+  const std::string advice = packed + ": the model is packed, a dense one is needed here";
+  check_failure(pare_opt(c, {"compress", packed, text, "--wbits", "4"}), 2, "pare-opt", {advice});
+  check_failure(pare_opt(c, {"compare", packed, text, "--eval", "a=" + text}), 2, "pare-opt",
+                {advice});
+  check_failure(pare_opt(c, {"verify", packed, packed}), 2, "pare-opt", {advice});
+  check_failure(pare_opt(c, {"verify", tiny.string(), packed, text}), 2, "pare-opt",
+                {"verify with TEXT " + text + ": magnitude pruning made this model"});
+  for (const char* command : {"inspect", "verify"}) {
+    Arguments words{command, tiny.string()};
+    if (words[0] == "verify") words.push_back(tiny.string());
+    check_failure(pare_opt(c, words), 2, "pare-opt",
+                  {std::string(command) + " " + tiny.string() +
+                   ": there is no packed.safetensors in it"});
+  }
+  check_failure(pare_opt(c, {"unpack", packed, packed}), 2, "pare-opt",
+                {"OUT " + packed + ": this is the model itself; name a new folder"});
+  check_failure(pare_opt(c, {"unpack", packed, c.saved.string()}), 2, "pare-opt",
+                {"OUT " + c.saved.string() + ": the folder is not empty; name a new one"});
+}
