@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -71,6 +72,7 @@ inline std::map<std::string, std::size_t> listing(const fs::path& folder) {
 struct Outcome {
   int code = -1;
   std::string out, err;
+  double megabytes = 0;  ///< MiB of memory at its peak, mapped libraries too
 };
 
 inline std::string text_of(const Arguments& arguments) {
@@ -127,8 +129,10 @@ inline Outcome run(const fs::path& program, const Arguments& arguments,
     }
   }
   int status = 0;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  rusage usage{};
+  while (::wait4(child, &status, 0, &usage) < 0 && errno == EINTR) {
   }
+  outcome.megabytes = double(usage.ru_maxrss) / 1024;
   outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   return outcome;
 }
