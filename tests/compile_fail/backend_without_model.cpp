@@ -1,5 +1,5 @@
 #include "pare/backend/reference.hpp"
-#include "pare/model/opt.hpp"
+#include "pare/model/linear.hpp"
 using namespace pare;
 #ifdef PARE_MISUSE
 struct B : backend::Reference {
@@ -14,4 +14,4 @@ struct B : backend::Reference {
 };
 static_assert(Backend<B, float> && ModelBackend<B, float>);
 #endif
-const OptModel<B, float> model;
+const Linear<B, float> linear;  // or OptModel<B, float>

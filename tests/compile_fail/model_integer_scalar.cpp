@@ -1,5 +1,5 @@
 #include "pare/backend/reference.hpp"
-#include "pare/model/opt.hpp"
+#include "pare/model/linear.hpp"
 using namespace pare;
 #ifdef PARE_MISUSE
 using Scalar = int;
@@ -8,4 +8,4 @@ static_assert(!ModelBackend<backend::Reference, Scalar>);
 using Scalar = float;
 static_assert(ModelBackend<backend::Reference, Scalar>);
 #endif
-const auto model = load_opt<backend::Reference, Scalar>("folder");
+const Linear<backend::Reference, Scalar> linear;  // or OptModel, or load_opt

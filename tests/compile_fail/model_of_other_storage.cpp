@@ -1,5 +1,5 @@
 #include "pare/backend/reference.hpp"
-#include "pare/model/opt.hpp"
+#include "pare/model/linear.hpp"
 using namespace pare;
 struct B : backend::Reference {
   static constexpr std::string_view name = "mine";
@@ -13,4 +13,4 @@ static_assert(!ModelBackend<B, Stored>);
 using Stored = float;
 static_assert(ModelBackend<B, Stored>);
 #endif
-const auto model = load_opt<B, Stored>("folder");
+const Linear<B, Stored> linear;  // or OptModel<B, Stored>, load_opt<B, Stored>(folder)
