@@ -26,14 +26,14 @@ pare_missing() {  # pare_missing PACKAGE...: those that are not installed
 }
 
 pare_install_missing() {
-  local required=(g++ ccache cmake ninja-build pkg-config libeigen3-dev nlohmann-json3-dev libcli11-dev
-                  libpcre2-dev libboost-test-dev libbenchmark-dev)
-  local backends=("libthrust-dev libtbb-dev"
-                  "libxtensor-dev libxtensor-blas-dev libxsimd-dev libopenblas-dev")
+  local required=(g++ ccache cmake ninja-build pkg-config libeigen3-dev nlohmann-json3-dev
+                  libcli11-dev libpcre2-dev libboost-test-dev libbenchmark-dev)
+  local optional=("libthrust-dev libtbb-dev"
+                  "libxtensor-dev libxtensor-blas-dev libxsimd-dev libopenblas-dev" gnuplot-nox)
   local sudo=() missing group
   [ "$(id -u)" = 0 ] || sudo=(sudo)
   command -v dpkg-query >/dev/null || return 0  # not Debian: the build says what it lacks
-  [ -n "$(pare_missing "${required[@]}" ${backends[*]})" ] || return 0
+  [ -n "$(pare_missing "${required[@]}" ${optional[*]})" ] || return 0
   # When this fails, the installation says what cannot be had.
   "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update >/dev/null 2>&1 || true
   local install=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive
@@ -43,12 +43,12 @@ pare_install_missing() {
     echo "installing: $missing"
     pare_quietly "packages" "${install[@]}" $missing
   fi
-  for group in "${backends[@]}"; do  # a backend that cannot be had is left out of the build
+  for group in "${optional[@]}"; do  # backends that cannot be had are left out of the build
     missing=$(pare_missing $group | xargs)
     [ -n "$missing" ] || continue
     echo "installing: $missing"
     "${install[@]}" $missing >/dev/null 2>&1 ||
-      echo "not to be had here, the backend is skipped: $missing"
+      echo "not to be had here, what needs it is skipped: $missing"
   done
 }
 
