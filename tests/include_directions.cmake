@@ -15,7 +15,7 @@ set(solver core calibration importance allocation quantization sparsity solver)
 set(pipeline core calibration importance allocation quantization sparsity solver report storage
              model pipeline)
 set(backend core quantization sparsity solver backend)
-set(backend/cuda core quantization sparsity importance solver model backend backend/cuda)
+set(backend/cuda core quantization sparsity importance solver storage model backend backend/cuda)
 
 file(GLOB_RECURSE headers RELATIVE ${ROOT}/include/pare ${ROOT}/include/pare/*.hpp
      ${ROOT}/include/pare/*.cuh)
