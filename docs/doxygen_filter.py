@@ -3,6 +3,7 @@
 
 The shape at the end of a member's line, "// (out, in)", is its documentation. Doxygen gives a
 comment to one name only: what belongs to several members on one line is repeated for each.
+Constraints of templates are left out, because Doxygen 1.9.1 cannot read them.
 Pictures of pages keep their folders, where Doxygen would copy two of one name onto each other.
 """
 import re
@@ -14,6 +15,29 @@ MEMBERS = re.compile(r"( *)((?:(?:inline|static|constexpr|const) )*[A-Za-z_][^()
                      r"(?: *(?://(?= \()|///<) *(.*))?$")
 PICTURE = re.compile(r"!\[([^]]*)\]\(([^)]*\.svg)\)")
 SHAPE = re.compile(r"^( +[^/]*;) *// (\(.*)$")
+CONSTRAINT = re.compile(r"(?<=>)\n *requires(?= *\(| requires)")  # behind "template <...>"
+
+
+def closing(text, at):
+    """Position behind the bracket that closes the one at `at`."""
+    depth = 0
+    for i in range(at, len(text)):
+        depth += (text[i] in "({") - (text[i] in ")}")
+        if depth == 0:
+            return i + 1
+    return len(text)
+
+
+def unconstrained(text):
+    """The text without requires clauses; every line stays where it is."""
+    at = 0
+    while found := CONSTRAINT.search(text, at):
+        end = found.end()
+        while more := re.compile(r"\s*(?:(?:&&|\|\|)\s*)?(?:requires\s*)?(?=[({])").match(text, end):
+            end = closing(text, more.end())
+        text = text[:found.start()] + "\n" * text.count("\n", found.start(), end) + text[end:]
+        at = found.start() + 1
+    return text
 
 
 def filtered(lines):
@@ -32,7 +56,10 @@ def filtered(lines):
 if __name__ == "__main__":
     with open(sys.argv[1], encoding="utf-8") as source:
         text = source.read()
+    sys.stdout.reconfigure(encoding="utf-8")
     if sys.argv[1].endswith(".md"):
-        print(PICTURE.sub(r'\\htmlonly <img src="\2" alt="\1"/> \\endhtmlonly', text))
+        text = PICTURE.sub(r'\\htmlonly <img src="\2" alt="\1"/> \\endhtmlonly', text)
+        # Doxygen 1.9.1 takes "::name" behind a template for a link, also in code: a word joiner.
+        print(re.sub(r"(`[^`\n]*>:)(:[^`\n]*`)", "\\1\u2060\\2", text))
     else:
-        print("\n".join(filtered(text.split("\n"))))
+        print("\n".join(filtered(unconstrained(text).split("\n"))))
