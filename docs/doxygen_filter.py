@@ -16,6 +16,7 @@ MEMBERS = re.compile(r"( *)((?:(?:inline|static|constexpr|const) )*[A-Za-z_][^()
 PICTURE = re.compile(r"!\[([^]]*)\]\(([^)]*\.svg)\)")
 SHAPE = re.compile(r"^( +[^/]*;) *// (\(.*)$")
 CONSTRAINT = re.compile(r"(?<=>)\n *requires(?= *\(| requires)")  # behind "template <...>"
+PART = re.compile(r"\s*(?:(?:&&|\|\|)\s*)?(?:requires\s*)?(?=[({])")
 
 
 def closing(text, at):
@@ -33,7 +34,7 @@ def unconstrained(text):
     at = 0
     while found := CONSTRAINT.search(text, at):
         end = found.end()
-        while more := re.compile(r"\s*(?:(?:&&|\|\|)\s*)?(?:requires\s*)?(?=[({])").match(text, end):
+        while more := PART.match(text, end):
             end = closing(text, more.end())
         text = text[:found.start()] + "\n" * text.count("\n", found.start(), end) + text[end:]
         at = found.start() + 1
