@@ -6,7 +6,8 @@ python3 output_test.py README.md [--inexact WORD]... -- PROGRAM [ARGUMENT]...
 The fenced block behind "<!-- output -->" must be what PROGRAM writes to standard output, line by
 line. On lines that hold a WORD, numbers are not compared: they are times, or their digits depend
 on the processor. Spaces at the end of a line are not compared either. {TMP} in an argument is a
-folder that is made for the run. With PARE_UPDATE_DOCS=1 the block is written anew.
+folder that is made for the run. With PARE_UPDATE_DOCS=1 the block is written anew. Where PROGRAM
+ends with 77 (skipped), so does this.
 """
 import os
 import pathlib
@@ -32,6 +33,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         run = subprocess.run([a.replace("{TMP}", folder) for a in command], capture_output=True,
                              text=True)
+    if run.returncode == 77:  # the program says what it lacks
+        print(run.stdout, end="")
+        sys.exit(77)
     if run.returncode != 0:
         sys.exit(f"{command[0]} ended with {run.returncode}: {run.stderr}")
     text = page.read_text()
