@@ -38,6 +38,7 @@ inline LinearPattern pattern_of_json(const Json& json) {
 
 }  // namespace detail
 
+/// Everything that was measured, so that a later run can read it.
 inline Json to_json(const Sensitivities& s) {
   Json linears = Json::array();
   for (const LinearSensitivity& linear : s.linears) {
@@ -131,7 +132,10 @@ inline Sensitivities sensitivities_of_json(const std::string& text) {
 
 /// Throws argument_error naming the first thing in which measured sensitivities are not those that
 /// `options` would measure on this model and text.
+/// @param s        what was measured
 /// @param model  model_fingerprint of the model
+/// @param windows  the calibration text
+/// @param options  what a measurement would be asked for
 inline void require_measured_for(const Sensitivities& s, std::uint64_t model,
                                  const CalibrationWindows& windows,
                                  const SensitivityOptions& options) {

@@ -7,6 +7,7 @@
 
 namespace pare {
 
+/// JSON whose members keep the order in which they were added.
 using Json = nlohmann::ordered_json;
 
 namespace detail {
@@ -47,6 +48,7 @@ inline Json to_json(const LayerStatistics& layer) {
   return json;
 }
 
+/// The totals, by the names of their members.
 inline Json to_json(const Totals& t) {
   return {{"layers", t.layers},
           {"weights", t.weights},
