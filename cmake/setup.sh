@@ -25,11 +25,12 @@ pare_missing() {  # pare_missing PACKAGE...: those that are not installed
   done
 }
 
-pare_install_missing() {
+pare_install_missing() {  # pare_install_missing [GROUP...]: more optional packages
   local required=(g++ ccache cmake ninja-build pkg-config libeigen3-dev nlohmann-json3-dev
                   libcli11-dev libpcre2-dev libboost-test-dev libbenchmark-dev)
   local optional=("libthrust-dev libtbb-dev"
-                  "libxtensor-dev libxtensor-blas-dev libxsimd-dev libopenblas-dev" gnuplot-nox)
+                  "libxtensor-dev libxtensor-blas-dev libxsimd-dev libopenblas-dev" gnuplot-nox
+                  "$@")
   local sudo=() missing group
   [ "$(id -u)" = 0 ] || sudo=(sudo)
   command -v dpkg-query >/dev/null || return 0  # not Debian: the build says what it lacks
@@ -52,9 +53,9 @@ pare_install_missing() {
   done
 }
 
-pare_build() {  # pare_build TARGET...
-  local build=$pare_root/build launcher=()
-  pare_install_missing
+pare_configure() {  # pare_configure FOLDER CMAKE-ARGUMENT...
+  local build=$pare_root/$1 launcher=()
+  shift
   mkdir -p "$build"
   if command -v ccache >/dev/null; then  # a second clone on this machine builds in no time
     # Objects are for this processor (-march=native), whose flags must be part of what is looked up.
@@ -62,7 +63,16 @@ pare_build() {  # pare_build TARGET...
     export CCACHE_BASEDIR=$pare_root CCACHE_NOHASHDIR=1 CCACHE_EXTRAFILES=$build/processor
     launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache)
   fi
-  pare_quietly "configure" cmake -S "$pare_root" -B "$build" -G Ninja "${launcher[@]}"
+  pare_quietly "configure" cmake -S "$pare_root" -B "$build" -G Ninja "${launcher[@]}" "$@"
+}
+
+pare_build_in() {  # pare_build_in FOLDER TARGET...
+  pare_quietly "build" cmake --build "$pare_root/$1" --target "${@:2}"
+}
+
+pare_build() {  # pare_build TARGET...
+  pare_install_missing
+  pare_configure build
   echo "building: $*"
-  pare_quietly "build" cmake --build "$build" --target "$@"
+  pare_build_in build "$@"
 }

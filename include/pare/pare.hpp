@@ -4,6 +4,7 @@
 #include "pare/allocation/allocator.hpp"
 #include "pare/calibration/calibration.hpp"
 #include "pare/calibration/factor.hpp"
+#include "pare/core/version.hpp"
 #include "pare/importance/scorer.hpp"
 #include "pare/pipeline/dispatch.hpp"
 #include "pare/pipeline/layer.hpp"

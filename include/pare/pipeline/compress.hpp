@@ -268,7 +268,7 @@ Statistics compress_layers(OptModel<B, S>& model, const CalibrationWindows& wind
 
       std::array<std::optional<Calibration<B, T>>, 4> calibrations;
       std::array<std::optional<InputDrift<B, T>>, 4> drifts;
-      for (const std::size_t l : {0, 3, 4, 5}) {
+      for (const std::size_t l : {0u, 3u, 4u, 5u}) {
         const std::size_t input = std::size_t(input_of_linear[l]);
         if (!needed[input]) continue;
         const index_t in = linears[l]->weight.cols();

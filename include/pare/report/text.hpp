@@ -1,6 +1,7 @@
 // Statistics as a table for people.
 #pragma once
 
+#include <cmath>
 #include <cstdio>
 #include <string>
 
@@ -70,7 +71,7 @@ inline std::string totals_text(const Statistics& statistics) {
       const double share = double(count) / double(t.channels);
       text += detail::format_text("  %d bits           %8td %6.2f%%  %s\n", bits, count,
                                   100 * share,
-                                  std::string(std::size_t(40 * share + 0.5), '#').c_str());
+                                  std::string(std::size_t(std::lround(40 * share)), '#').c_str());
     }
     text += detail::format_text("mean bits          %.4f\n", *t.average_bits);
   }

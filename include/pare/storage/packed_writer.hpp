@@ -94,6 +94,7 @@ inline void write_packed(const std::filesystem::path& path, const Checkpoint& so
   const nlohmann::ordered_json description{{"version", detail::packed_version},
                                            {"linears", std::move(entries)}};
   std::vector<TensorInfo> infos;
+  infos.reserve(pieces.size());
   for (const Piece& piece : pieces) infos.push_back(piece.info);
   write_safetensors(path, infos, {{"format", "pt"}, {detail::packed_key, description.dump()}},
                     [&](std::size_t i) -> std::span<const std::byte> {

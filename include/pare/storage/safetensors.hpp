@@ -221,6 +221,7 @@ inline void write_safetensors(const std::filesystem::path& path,
                               const std::vector<TensorData>& tensors,
                               const std::map<std::string, std::string>& metadata = {}) {
   std::vector<TensorInfo> infos;
+  infos.reserve(tensors.size());
   for (const TensorData& t : tensors)
     infos.push_back({t.name, t.dtype, t.shape, 0, t.bytes.size()});
   const std::string start = detail::safetensors_start(path, infos, metadata);

@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""What including a header of pare costs: seconds of the compiler and size when preprocessed.
+
+    compile_time.py measure   measures, writes docs/compile-time.json and docs/compile-time.md
+    compile_time.py check     holds the umbrella's size against its budget, the page against its
+                              JSON, and prints what compiling takes here and now
+
+The compiler is $CXX, or g++; headers that it cannot compile here are left out and named.
+"""
+import json
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs/compile-time.json"
+PAGE = ROOT / "docs/compile-time.md"
+HEADERS = ["pare/core/backend.hpp", "pare/calibration/calibration.hpp",
+           "pare/allocation/allocator.hpp", "pare/solver/sparsegpt.hpp", "pare/pare.hpp",
+           "pare/backend/reference.hpp", "pare/backend/eigen.hpp", "pare/backend/xtensor.hpp",
+           "pare/backend/thrust.hpp", "pare/backend/thrust_tbb.hpp", "pare/report/json.hpp",
+           "pare/storage/checkpoint.hpp", "pare/model/tokenizer.hpp", "pare/model/opt.hpp",
+           "pare/pipeline/compress.hpp"]
+PROGRAMS = [("core.cpp", "-O0"), ("core.cpp", "-O3"), ("eigen.cpp", "-O0"), ("eigen.cpp", "-O3")]
+# Of pare.hpp, preprocessed. The library's own part is the same everywhere; the rest is the standard
+# library's, with room for larger ones than GCC 12's.
+BUDGET = {"header": "pare/pare.hpp", "own_lines": 4200, "lines": 100000, "kilobytes": 3700}
+
+
+def compiler():
+    return os.environ.get("CXX", "g++")
+
+
+def flags():
+    eigen = subprocess.run(["pkg-config", "--cflags", "eigen3"], capture_output=True, text=True)
+    return ["-std=c++20", "-fopenmp", f"-I{ROOT}/include"] + eigen.stdout.split()
+
+
+def run(arguments):
+    """Standard output of a compiler's run, or None where it fails, and its processor seconds."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([compiler()] + flags() + arguments, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return (done.stdout if done.returncode == 0 else None), seconds
+
+
+def size(file):
+    """Lines that are not empty: of pare and in all; kilobytes of all."""
+    text, _ = run(["-E", str(file)])
+    if text is None:
+        return None
+    own = lines = characters = 0
+    of_pare = False
+    for line in text.splitlines():
+        if line.startswith("# "):
+            of_pare = "/include/pare/" in line
+        elif line.strip():
+            lines += 1
+            characters += len(line) + 1
+            own += of_pare
+    return {"own_lines": own, "lines": lines, "kilobytes": round(characters / 1000)}
+
+
+def header_cost(header, repeats):
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "one.cpp"
+        file.write_text(f'#include "{header}"\n')
+        cost = size(file)
+        if cost is None:
+            return None
+        cost["seconds"] = round(min(run(["-fsyntax-only", str(file)])[1]
+                                    for _ in range(repeats)), 2)
+        return {"header": header, **cost}
+
+
+def program_cost(name, level):
+    source = ROOT / "tests/consumer/project" / name
+    text, seconds = run([level, "-c", str(source), "-o", os.devnull])
+    if text is None:
+        return None
+    return {"program": name, "level": level, "seconds": round(seconds, 1)}
+
+
+def measure():
+    headers = [header_cost(header, 3) for header in HEADERS]
+    programs = [program_cost(*program) for program in PROGRAMS]
+    for name, cost in zip(HEADERS + [str(p) for p in PROGRAMS], headers + programs):
+        if cost is None:
+            print("left out, does not compile here:", name)
+    version = subprocess.run([compiler(), "--version"], capture_output=True, text=True).stdout
+    results = {"compiler": version.splitlines()[0], "budget": BUDGET,
+               "headers": [cost for cost in headers if cost],
+               "programs": [cost for cost in programs if cost]}
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    PAGE.write_text(page(results))
+
+
+def page(results):
+    budget = results["budget"]
+    text = f"""# Compile time
+
+What a source file pays for including a header of pare, and what a small program takes. Rendered by
+`benchmarks/compile_time.py measure` from [compile-time.json](compile-time.json); seconds are
+processor time of {results["compiler"]} on the machine that measured, the least of
+three. Lines are those of the preprocessed text that are not empty.
+
+| header | lines of pare | lines in all | kB | seconds |
+|---|---:|---:|---:|---:|
+"""
+    for row in results["headers"]:
+        text += (f"| `{row['header']}` | {row['own_lines']} | {row['lines']} | "
+                 f"{row['kilobytes']} | {row['seconds']:.2f} |\n")
+    text += """
+The core needs the standard library only, and most of its lines are that. JSON is the dearest header
+of the storage and the model; include those where files are read, not everywhere.
+
+`tests/consumer/project` holds small programs that solve one layer:
+
+| program | level | seconds |
+|---|---|---:|
+"""
+    for row in results["programs"]:
+        text += f"| `{row['program']}` | `{row['level']}` | {row['seconds']:.1f} |\n"
+    text += f"""
+Every configuration, backend and scalar type is a program of its own to the compiler: a source file
+with one of each takes what is above, one that dispatches to all of them as pare-opt does a minute.
+
+## Budget
+
+`{budget['header']}` may have at most {budget['own_lines']} lines of pare, {budget['lines']} lines
+in all and {budget['kilobytes']} kB; the latter two leave room for larger standard libraries.
+`ctest -R compile_time` fails above that. It prints the time and does not judge it.
+"""
+    return text
+
+
+def check():
+    results = json.loads(RESULTS.read_text())
+    failed = False
+    if results["budget"] != BUDGET or PAGE.read_text() != page(results):
+        print("docs/compile-time.md is not what compile_time.py renders: run it with measure")
+        failed = True
+    cost = header_cost(BUDGET["header"], 1)
+    if cost is None:
+        print(f"{BUDGET['header']} does not compile with {compiler()}")
+        return True
+    print(cost)
+    for key in ("own_lines", "lines", "kilobytes"):
+        if cost[key] > BUDGET[key]:
+            print(f"{BUDGET['header']}: {key} {cost[key]} is above the budget of {BUDGET[key]}")
+            failed = True
+    return failed
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["measure"]:
+        measure()
+    elif sys.argv[1:] == ["check"]:
+        sys.exit(check())
+    else:
+        sys.exit(__doc__)

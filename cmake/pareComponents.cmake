@@ -1,0 +1,97 @@
+# The targets beside pare::pare, one for each set of headers that needs other packages. The build of
+# pare uses this file, and pareConfig.cmake is installed beside it.
+
+# Makes pare::<component>. <missing> is empty then; otherwise it says what was not found and which
+# packages of Debian and Ubuntu hold it.
+function(pare_add_component component missing)
+  set(${missing} "" PARENT_SCOPE)
+  if(TARGET pare::${component})
+    return()
+  endif()
+  set(links pare::pare)
+  set(includes "")
+  set(options "")
+  set(lacks "")
+
+  if(component STREQUAL "storage")  # storage/, report/json.hpp
+    find_package(nlohmann_json 3.10 QUIET)
+    set(links ${links} nlohmann_json::nlohmann_json)
+    if(NOT nlohmann_json_FOUND)
+      set(lacks "nlohmann-json 3.10 (nlohmann-json3-dev)")
+    endif()
+  elseif(component STREQUAL "model")  # model/, and pipeline/ over a model
+    pare_add_component(storage lacks)
+    find_package(PkgConfig QUIET)
+    if(PkgConfig_FOUND)
+      pkg_check_modules(PARE_PCRE2 QUIET IMPORTED_TARGET libpcre2-8)
+    endif()
+    set(links pare::storage PkgConfig::PARE_PCRE2)
+    if(NOT lacks AND NOT TARGET PkgConfig::PARE_PCRE2)
+      set(lacks "PCRE2 by pkg-config (libpcre2-dev pkg-config)")
+    endif()
+  elseif(component STREQUAL "eigen")  # backend/eigen.hpp
+    find_package(Eigen3 3.4 QUIET NO_MODULE)
+    list(APPEND links Eigen3::Eigen)
+    if(NOT TARGET Eigen3::Eigen)
+      set(lacks "Eigen 3.4 (libeigen3-dev)")
+    endif()
+  elseif(component STREQUAL "xtensor")  # backend/xtensor.hpp
+    set(BLA_VENDOR OpenBLAS)
+    find_package(BLAS QUIET)
+    find_package(LAPACK QUIET)
+    find_package(xtensor QUIET)
+    if(BLAS_FOUND AND LAPACK_FOUND AND xtensor_FOUND)
+      find_package(xtensor-blas QUIET)  # demands BLAS and LAPACK
+    endif()
+    list(APPEND links xtensor xtensor-blas)
+    if(NOT xtensor-blas_FOUND)
+      set(lacks "xtensor-blas or OpenBLAS (libxtensor-dev libxtensor-blas-dev libopenblas-dev)")
+    endif()
+  elseif(component MATCHES "^thrust_(omp|tbb)$")  # backend/thrust.hpp, backend/thrust_tbb.hpp
+    pare_add_component(eigen lacks)
+    find_path(PARE_THRUST_INCLUDE_DIR thrust/version.h)
+    if(NOT PARE_THRUST_INCLUDE_DIR)  # the one that comes with CUDA
+      find_package(CUDAToolkit QUIET)
+      find_path(PARE_THRUST_INCLUDE_DIR thrust/version.h
+                PATHS ${CUDAToolkit_INCLUDE_DIRS} PATH_SUFFIXES cccl)
+    endif()
+    mark_as_advanced(PARE_THRUST_INCLUDE_DIR)
+    set(includes ${PARE_THRUST_INCLUDE_DIR})
+    if(NOT lacks AND NOT PARE_THRUST_INCLUDE_DIR)
+      set(lacks "Thrust (libthrust-dev)")
+    endif()
+    if(component STREQUAL "thrust_omp")
+      find_package(OpenMP QUIET COMPONENTS CXX)
+      set(links pare::eigen OpenMP::OpenMP_CXX)
+      if(NOT lacks AND NOT TARGET OpenMP::OpenMP_CXX)
+        set(lacks "OpenMP for ${CMAKE_CXX_COMPILER} (with Clang libomp-dev)")
+      endif()
+    else()
+      find_package(TBB QUIET)
+      set(links pare::eigen TBB::tbb)
+      if(NOT lacks AND NOT TARGET TBB::tbb)
+        set(lacks "TBB (libtbb-dev)")
+      endif()
+    endif()
+  elseif(component STREQUAL "cuda")  # backend/cuda/thrust_cuda.cuh, in files that nvcc compiles
+    find_package(CUDAToolkit 12 QUIET)
+    list(APPEND links CUDA::cudart CUDA::cublas CUDA::cublasLt CUDA::cusolver)
+    # The feature cuda_std_20 is unknown to CMake 3.25 with CUDA 13. Functors of the headers use
+    # std::abs, std::numeric_limits and the like on the device.
+    set(options "$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--expt-relaxed-constexpr>")
+    if(NOT CUDAToolkit_FOUND)
+      set(lacks "CUDA 12 or newer (cuda-toolkit)")
+    endif()
+  else()
+    set(lacks "a component of that name (storage model eigen xtensor thrust_omp thrust_tbb cuda)")
+  endif()
+
+  if(lacks)
+    set(${missing} "${lacks}" PARENT_SCOPE)
+    return()
+  endif()
+  add_library(pare::${component} INTERFACE IMPORTED)
+  target_link_libraries(pare::${component} INTERFACE ${links})
+  target_include_directories(pare::${component} SYSTEM INTERFACE ${includes})
+  target_compile_options(pare::${component} INTERFACE ${options})
+endfunction()
