@@ -37,6 +37,28 @@ if(PARE_THRUST)
   endif()
 endif()
 
+# The product of a packed linear with a vector; a program of it links pare_highway.
+pkg_check_modules(HIGHWAY QUIET IMPORTED_TARGET libhwy)
+if(HIGHWAY_FOUND)
+  include(CheckCXXSourceCompiles)
+  set(CMAKE_REQUIRED_LIBRARIES PkgConfig::HIGHWAY)
+  if(PARE_NATIVE)
+    set(CMAKE_REQUIRED_FLAGS -march=native)
+  endif()
+  check_cxx_source_compiles("#include <hwy/highway.h>
+    static_assert(HWY_TARGET != HWY_SCALAR);
+    int main() {}" PARE_HIGHWAY_VECTORS)
+  unset(CMAKE_REQUIRED_LIBRARIES)
+  unset(CMAKE_REQUIRED_FLAGS)
+endif()
+if(PARE_HIGHWAY_VECTORS)
+  add_library(pare_highway INTERFACE)
+  target_link_libraries(pare_highway INTERFACE pare_program PkgConfig::HIGHWAY)
+else()
+  message(STATUS "packed product: Highway, or vectors for it, not found, skipped; install "
+                 "libhwy-dev, compile for SSE4 or later")
+endif()
+
 if(PARE_XTENSOR)
   set(BLA_VENDOR OpenBLAS)
   find_package(BLAS QUIET)
