@@ -29,8 +29,8 @@ pare_install_missing() {  # pare_install_missing [GROUP...]: more optional packa
   local required=(g++ ccache cmake ninja-build pkg-config libeigen3-dev nlohmann-json3-dev
                   libcli11-dev libpcre2-dev libboost-test-dev libbenchmark-dev)
   local optional=("libthrust-dev libtbb-dev"
-                  "libxtensor-dev libxtensor-blas-dev libxsimd-dev libopenblas-dev" gnuplot-nox
-                  "$@")
+                  "libxtensor-dev libxtensor-blas-dev libxsimd-dev libopenblas-dev" libhwy-dev
+                  gnuplot-nox "$@")
   local sudo=() missing group
   [ "$(id -u)" = 0 ] || sudo=(sudo)
   command -v dpkg-query >/dev/null || return 0  # not Debian: the build says what it lacks

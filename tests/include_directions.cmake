@@ -14,7 +14,7 @@ set(model core storage model)
 set(solver core calibration importance allocation quantization sparsity solver)
 set(pipeline core calibration importance allocation quantization sparsity solver report storage
              model pipeline)
-set(backend core quantization sparsity solver backend)
+set(backend core quantization sparsity solver storage backend)
 set(backend/cuda core quantization sparsity importance solver storage model backend backend/cuda)
 
 file(GLOB_RECURSE headers RELATIVE ${ROOT}/include/pare ${ROOT}/include/pare/*.hpp
