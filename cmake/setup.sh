@@ -4,6 +4,9 @@
 
 pare_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
+pare_folder=build
+pare_options=()
+
 pare_quietly() {  # pare_quietly WHAT COMMAND...
   local what=$1 log
   shift
@@ -52,8 +55,8 @@ pare_install_missing() {
   done
 }
 
-pare_build() {  # pare_build TARGET...
-  local build=$pare_root/build launcher=()
+pare_build() {  # pare_build TARGET...; in pare_folder, configured with pare_options
+  local build=$pare_root/$pare_folder launcher=()
   pare_install_missing
   mkdir -p "$build"
   if command -v ccache >/dev/null; then  # a second clone on this machine builds in no time
@@ -62,7 +65,8 @@ pare_build() {  # pare_build TARGET...
     export CCACHE_BASEDIR=$pare_root CCACHE_NOHASHDIR=1 CCACHE_EXTRAFILES=$build/processor
     launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache)
   fi
-  pare_quietly "configure" cmake -S "$pare_root" -B "$build" -G Ninja "${launcher[@]}"
+  pare_quietly "configure" cmake -S "$pare_root" -B "$build" -G Ninja "${launcher[@]}" \
+    "${pare_options[@]}"
   echo "building: $*"
   pare_quietly "build" cmake --build "$build" --target "$@"
 }
