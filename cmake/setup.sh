@@ -4,6 +4,9 @@
 
 pare_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
+pare_folder=build
+pare_options=()
+
 pare_quietly() {  # pare_quietly WHAT COMMAND...
   local what=$1 log
   shift
@@ -70,9 +73,9 @@ pare_build_in() {  # pare_build_in FOLDER TARGET...
   pare_quietly "build" cmake --build "$pare_root/$1" --target "${@:2}"
 }
 
-pare_build() {  # pare_build TARGET...
+pare_build() {  # pare_build TARGET...; in pare_folder, configured with pare_options
   pare_install_missing
-  pare_configure build
+  pare_configure "$pare_folder" "${pare_options[@]}"
   echo "building: $*"
-  pare_build_in build "$@"
+  pare_build_in "$pare_folder" "$@"
 }

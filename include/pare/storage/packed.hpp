@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstring>
+#include <numeric>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -285,17 +286,29 @@ inline void index_rows(PackedLinear& packed, const std::string& who) {
                          ", grid " + std::to_string(g));
   }
 
+  // Bits of a row's codes without a mask.
+  const bool by_column = !layout.by_row() && layout.widths.size() > 1;
+  const std::uint64_t total =
+      std::accumulate(layout.widths.begin(), layout.widths.end(), std::uint64_t{0});
+  const auto unmasked_bits = [&](index_t i) {
+    return by_column ? total
+                     : std::uint64_t(layout.columns) * std::uint64_t(layout.code_bits(i, 0));
+  };
+  // Nothing is allocated for rows or columns that neither a mask nor codes are there for.
+  if (packed.kind == PackedMask::none) {
+    std::uint64_t expected = 0;
+    for (index_t i = 0; i < layout.rows; ++i) expected += detail::row_bytes(unmasked_bits(i));
+    require(".codes", expected, packed.codes.size());
+  }
+
   // Masks first: how long a row of codes is depends on them.
-  std::vector<std::uint8_t> pruned(std::size_t(layout.columns));
+  std::vector<std::uint8_t> pruned(
+      packed.kind == PackedMask::none ? 0 : std::size_t(layout.columns));
   packed.row_begin.assign(1, 0);
-  std::uint64_t whole = 0;  // bits of a row without a mask, where all rows have the same
-  if (packed.kind == PackedMask::none && !(layout.quantized() && layout.by_row()))
-    for (index_t j = 0; j < layout.columns; ++j) whole += std::uint64_t(layout.code_bits(0, j));
   for (index_t i = 0; i < layout.rows; ++i) {
-    std::uint64_t bits = whole;
+    std::uint64_t bits = 0;
     if (packed.kind == PackedMask::none) {
-      if (layout.quantized() && layout.by_row())
-        bits = std::uint64_t(layout.columns) * std::uint64_t(layout.code_bits(i, 0));
+      bits = unmasked_bits(i);
     } else {
       if (packed.kind == PackedMask::groups) {
         detail::BitReader reader(packed.mask.data() +

@@ -294,8 +294,9 @@ class PackedFile {
   }
 
   void require_finite_rows(const PackedLinear& packed, const PackedEntry& entry) const {
-    constexpr index_t block = 64;
     const PackedLayout& layout = packed.layout;
+    // A mask may take a tenth of a bit per weight: of wide rows only few are unpacked at a time.
+    const index_t block = std::clamp<index_t>((index_t{1} << 20) / layout.columns, 1, 64);
     Matrix<float> rows;
     for (index_t first = 0; first < layout.rows; first += block) {
       rows.resize(std::min(block, layout.rows - first), layout.columns);
