@@ -59,7 +59,8 @@ void write_report_seeds(const fs::path& root) {
   write_text(root / "report" / "whole",
              R"({"config":{"percdamp":0.01,"minlayer":0,"maxlayer":2,"prune_only":"",)"
              R"("invert":false,"gmp":false,"true_sequential":false,"asymmetric":0.0,)"
-             R"("seqlen":64,"nsamples":8,"dtype":"float32"},"packed":{"calibration":"00ff00ff00ff00ff","file_bytes":123,)"
+             R"("seqlen":64,"nsamples":8,"dtype":"float32"},)"
+             R"("packed":{"calibration":"00ff00ff00ff00ff","file_bytes":123,)"
              R"("checksums":{"model.decoder.layers.0.fc1.weight":"0123456789abcdef"}},)"
              R"("layers":[{"name":"layers.0.fc1","damping":0.01,"loss":1.5e-3}]})");
   write_text(root / "sensitivity" / "whole",
