@@ -34,8 +34,10 @@ if(HIGHWAY_FOUND)
     set(CMAKE_REQUIRED_FLAGS -march=native)
   endif()
   check_cxx_source_compiles("#include <hwy/highway.h>
-    static_assert(HWY_TARGET != HWY_SCALAR);
-    int main() {}" PARE_HIGHWAY_VECTORS)
+    static_assert(HWY_TARGET != HWY_SCALAR, \"no vectors\");
+    namespace hn = hwy::HWY_NAMESPACE;
+    const hn::CappedTag<float, 8> d;
+    int main() { return int(hn::GetLane(hn::SumOfLanes(d, hn::Zero(d)))); }" PARE_HIGHWAY_VECTORS)
   unset(CMAKE_REQUIRED_LIBRARIES)
   unset(CMAKE_REQUIRED_FLAGS)
 endif()

@@ -197,6 +197,36 @@ BOOST_AUTO_TEST_CASE(input_channels_and_values_that_are_only_pruned) {
       }
 }
 
+BOOST_AUTO_TEST_CASE(a_linear_without_its_mask_is_the_same_linear) {
+  std::vector<Mask> all = masks;
+  all.insert(all.end(), groups.begin(), groups.end());
+  for (const Mask& mask : all)
+    BOOST_TEST_CONTEXT(text(mask)) {
+      const index_t columns = 21 * std::max(mask.group, 1);
+      const auto check = [&](const PackedLinear& packed) {
+        PackedLinear whole = without_mask(packed);
+        const auto row_begin = whole.row_begin;
+        index_rows(whole, "without mask");
+        BOOST_TEST((whole.row_begin == row_begin));
+        BOOST_TEST((whole.kind == PackedMask::none));
+        const auto in = std::size_t(columns);
+        std::vector<std::uint8_t> pruned(in);
+        std::vector<float> before(in), after(in);
+        for (index_t i = 0; i < packed.layout.rows; ++i) {
+          unpack_row(packed, i, pruned.data(), before.data());
+          unpack_row(whole, i, pruned.data(), after.data());
+          BOOST_TEST(before == after);
+        }
+        check_product(whole, 31);
+      };
+      check(random_linear(19, columns, mixed_widths(19, 32), mask, 33));
+      check(random_linear(5, columns, mixed_widths(columns, 34), mask, 35, DType::f32,
+                          ChannelAxis::input));
+      for (const DType dtype : {DType::f16, DType::f64})
+        check(random_linear(5, columns, {}, mask, 36, dtype));
+    }
+}
+
 BOOST_AUTO_TEST_CASE(weights_are_those_of_the_grid_whatever_the_checkpoint_rounds_to) {
   for (const Mask& mask : {masks[0], masks[1], groups[1]})
     for (const ChannelAxis axis : {ChannelAxis::output, ChannelAxis::input}) {

@@ -93,8 +93,7 @@ FieldLayout lay_out_fields(std::span<const float> x) {
     for_each_field<bits>(word, [&](std::uint64_t code, int offset) {
       if (code >= x.size()) return;
       if (offset + bits >= 32)
-        out[std::size_t(fields - 1) * lanes] = offset < 0 ? x[code] * power[bits - 1 + offset]
-                                                          : x[code];
+        out[std::size_t(fields - 1) * lanes] = x[code];
       else
         out[std::size_t(field++) * lanes] = x[code] * power[std::size_t(offset + bits - 1)];
     });
@@ -107,7 +106,7 @@ FieldLayout lay_out_fields(std::span<const float> x) {
     for_each_field<bits>(word, [&](std::uint64_t, int offset) {
       const int low = std::max(offset, 0);
       if (offset + bits >= 32)
-        layout.shifts[word] = std::uint32_t(low);
+        layout.shifts[word] = std::uint32_t(offset);
       else
         layout.masks[at + std::size_t(field++) * lanes] =
             ((1u << (offset + bits - low)) - 1) << low;
