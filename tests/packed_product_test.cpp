@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "pare/backend/packed_product.hpp"
+#include "pare/storage/without_mask.hpp"
 #include "support.hpp"
 
 using namespace pare;

@@ -14,6 +14,7 @@
 
 #include "packed_support.hpp"
 #include "pare/backend/cuda/packed_product.cuh"
+#include "pare/storage/without_mask.hpp"
 #include "timing.cuh"
 
 namespace {
@@ -154,6 +155,7 @@ struct Format {
   const char* name;
   pare::PackedLayout layout;
   pare::PackedMask kind = pare::PackedMask::none;
+  bool drop_mask = false;
 };
 
 std::vector<Format> formats(index_t rows, index_t columns) {
@@ -175,6 +177,7 @@ std::vector<Format> formats(index_t rows, index_t columns) {
   PackedLayout pruned = uniform(4);
   pruned.pruned = true;
   all.push_back({"50 % + 4 bit", pruned, PackedMask::bits});
+  all.push_back({"50 % + 4 bit, without_mask", pruned, PackedMask::bits, true});
   pruned.zeros = 2;
   pruned.group = 4;
   all.push_back({"2:4 + 4 bit", pruned, PackedMask::groups});
@@ -221,8 +224,10 @@ void run(std::FILE* json) {
     gpu::DeviceMatrix<float> x(1, columns), y(1, rows);
     Cuda::for_each_element(1, columns, FillActivations{x.view()});
     for (const Format& format : formats(rows, columns)) {
-      const pare::PackedLinear packed =
+      pare::PackedLinear packed =
           test::random_packed(format.layout, format.kind, pare::DType::f16, 5);
+      const std::uint64_t file_bytes = packed.bytes();
+      if (format.drop_mask) packed = pare::without_mask(packed);
       const gpu::PackedProduct one(packed);
       const std::vector<gpu::PackedProduct> products(std::size_t(copies_of(one.bytes())), one);
       const Times times = time_in_graphs(int(products.size()), [&](int i) {
@@ -237,7 +242,7 @@ void run(std::FILE* json) {
                    "\"times_float16\": [%.3f, %.3f], \"error\": %.2g}",
                    separator, format.name, long(rows), long(columns), times.in_turn,
                    times.side_by_side, (unsigned long long)one.bytes(),
-                   (unsigned long long)packed.bytes(), of_copy(times.in_turn),
+                   (unsigned long long)file_bytes, of_copy(times.in_turn),
                    of_copy(times.side_by_side), half.in_turn() / times.in_turn,
                    half.side_by_side() / times.side_by_side, error);
       separator = ",";
@@ -247,7 +252,7 @@ void run(std::FILE* json) {
                   half.side_by_side() / times.side_by_side, 100 * of_copy(times.in_turn),
                   100 * of_copy(times.side_by_side),
                   8.0 * double(one.bytes()) / double(rows * columns),
-                  8.0 * double(packed.bytes()) / double(rows * columns), error);
+                  8.0 * double(file_bytes) / double(rows * columns), error);
       std::fflush(stdout);
     }
   }

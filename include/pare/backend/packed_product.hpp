@@ -118,48 +118,6 @@ inline void multiply_all_masked(const PackedLinear& packed, const MaskPieces& pi
 
 }  // namespace detail
 
-/// The same weights without a mask: pruned ones have the code of 0. It takes the bytes of all
-/// codes, and packed_product is faster without a mask.
-/// @param packed  as index_rows or pack_linear left it
-/// @returns       an indexed linear, every weight as before
-inline PackedLinear without_mask(const PackedLinear& packed) {
-  const PackedLayout& layout = packed.layout;
-  PackedLinear result = packed;
-  result.kind = PackedMask::none;
-  result.mask.clear();
-  result.row_begin.assign(1, 0);
-  for (index_t i = 0; i < layout.rows; ++i) {
-    std::uint64_t bits = 0;
-    for (index_t j = 0; j < layout.columns; ++j) bits += std::uint64_t(layout.code_bits(i, j));
-    result.row_begin.push_back(result.row_begin.back() + detail::row_bytes(bits));
-  }
-  result.codes.resize(result.row_begin.back());
-  detail::for_each_block(layout.rows, [&](index_t begin, index_t end) {
-    const auto in = std::size_t(layout.columns);
-    std::vector<std::uint8_t> pruned(in);
-    std::vector<std::uint64_t> codes(in);
-    for (index_t i = begin; i < end; ++i) {
-      for (index_t j = 0; j < layout.columns; ++j) {
-        const index_t g = packed.grid_of.empty() ? 0 : index_t(packed.grid_of[std::size_t(j)]);
-        codes[std::size_t(j)] =
-            layout.quantized() ? packed.zeros[std::size_t(g * layout.rows + i)] : 0;
-      }
-      detail::read_mask_row(packed, i, pruned.data());
-      detail::for_each_code(packed, i, pruned.data(), [&](index_t j, index_t, std::uint64_t code) {
-        codes[std::size_t(j)] = code;
-      });
-      detail::BitWriter writer(result.codes.data() + result.row_begin[std::size_t(i)]);
-      for (index_t j = 0; j < layout.columns; ++j) {
-        const int bits = layout.code_bits(i, j);
-        writer.put(std::uint32_t(codes[std::size_t(j)]), std::min(bits, 32));
-        if (bits > 32) writer.put(std::uint32_t(codes[std::size_t(j)] >> 32), 32);
-      }
-      writer.finish();
-    }
-  });
-  return result;
-}
-
 /// y = W x of a packed linear, from its packed bytes, in float32, on all threads.
 ///
 /// Fast for a grid per row, any widths, without a mask, with a mask of bits, or n:m with m of 2, 4
