@@ -1,7 +1,8 @@
 """Renders the JSON of a benchmark run as a Markdown page.
 
-usage: render.py FOLDER   reads FOLDER/cpu.json, FOLDER/cpu_opt.json and, where it is there,
-                          FOLDER/cpu_peer.json
+usage: render.py FOLDER          reads FOLDER/cpu.json, FOLDER/cpu_opt.json and, where it is there,
+                                 FOLDER/cpu_peer.json
+       render.py FOLDER packed   reads FOLDER/packed_cpu.json
 """
 import json
 import pathlib
@@ -29,6 +30,54 @@ def rows_of(run):
             continue
         name, out, columns = entry["name"].split("/")[:3]
         yield name, int(out.split(":")[1]), int(columns.split(":")[1]), entry
+
+
+PACKED_TITLES = {
+    "read_memory": "float32, only read and added up",
+    "float32": "float32, Eigen's product",
+    **{f"bits_{b}": f"{b} bit" for b in range(2, 9)},
+    "mixed_3": "2, 3, 4, 6 and 8 bit by output, mean 3.0",
+    "half_4": "50 % + 4 bit, mask of bits",
+    "half_mixed_3": "50 % + mixed, mask of bits",
+    "two_of_four_4": "2:4 + 4 bit",
+}
+
+
+def packed(folder):
+    run = json.loads((folder / "packed_cpu.json").read_text())
+    context, best = run["context"], {}
+    for entry in run["benchmarks"]:
+        if entry.get("aggregate_name") != "min":
+            continue
+        name, *pairs = entry["run_name"].split("/")
+        arguments = dict(pair.split(":") for pair in pairs if ":" in pair)
+        best[name, int(arguments["out"]), int(arguments["threads"])] = entry
+    sizes = sorted({key[1] for key in best})
+    threads = sorted({key[2] for key in best})
+    repetitions = max(entry["repetitions"] for entry in best.values())
+    print("# The packed product\n")
+    print("Rendered by `benchmarks/run.sh packed` from the JSON beside it; do not edit.\n")
+    print(f"{context['date'][:10]}, {context['num_cpus']} cores at {context['mhz_per_cpu']} MHz, "
+          f"load {context['load_avg'][0]:.1f} at the start. y = W x with W (out, 4096), batch 1. "
+          f"Smallest of {repetitions} single products each, interleaved at random: other matrices "
+          "have passed through the caches since the last. [How it works](../packed_product.md).")
+    for out in sizes:
+        print(f"\n## {out} x 4096\n")
+        titles, lines = ["weights", "bits / weight"], ["---", "---"]
+        for count in threads:
+            titles += [f"{count} thread{'s' if count > 1 else ''}, ms", "times float32", "GB/s"]
+            lines += ["---"] * 3
+        print("| " + " | ".join(titles) + " |\n|" + "|".join(lines) + "|")
+        for name, title in PACKED_TITLES.items():
+            if (name, out, threads[0]) not in best:
+                continue
+            cells = [title, f"{best[name, out, threads[0]]['bits_per_weight']:.2f}"]
+            for count in threads:
+                entry, dense = best[name, out, count], best["float32", out, count]
+                cells += [f"{entry['real_time']:.2f}",
+                          f"{dense['real_time'] / entry['real_time']:.2f}",
+                          f"{entry['bytes'] / entry['real_time'] / 1e6:.1f}"]
+            print("| " + " | ".join(cells) + " |")
 
 
 def main(folder):
@@ -79,4 +128,7 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    if sys.argv[2:] == ["packed"]:
+        packed(pathlib.Path(sys.argv[1]))
+    else:
+        main(sys.argv[1])

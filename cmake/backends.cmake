@@ -23,6 +23,32 @@ if(PARE_THRUST)
   pare_add_backend(thrust thrust_omp)
   pare_add_backend(thrust_tbb thrust_tbb)
 endif()
+
+# The product of a packed linear with a vector; a program of it links pare_highway.
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(HIGHWAY QUIET IMPORTED_TARGET libhwy)
+if(HIGHWAY_FOUND)
+  include(CheckCXXSourceCompiles)
+  set(CMAKE_REQUIRED_LIBRARIES PkgConfig::HIGHWAY)
+  if(PARE_NATIVE)
+    set(CMAKE_REQUIRED_FLAGS -march=native)
+  endif()
+  check_cxx_source_compiles("#include <hwy/highway.h>
+    static_assert(HWY_TARGET != HWY_SCALAR, \"no vectors\");
+    namespace hn = hwy::HWY_NAMESPACE;
+    const hn::CappedTag<float, 8> d;
+    int main() { return int(hn::GetLane(hn::SumOfLanes(d, hn::Zero(d)))); }" PARE_HIGHWAY_VECTORS)
+  unset(CMAKE_REQUIRED_LIBRARIES)
+  unset(CMAKE_REQUIRED_FLAGS)
+endif()
+if(PARE_HIGHWAY_VECTORS)
+  add_library(pare_highway INTERFACE)
+  target_link_libraries(pare_highway INTERFACE pare_program PkgConfig::HIGHWAY)
+else()
+  message(STATUS "packed product: Highway, or vectors for it, not found, skipped; install "
+                 "libhwy-dev, compile for SSE4 or later")
+endif()
+
 if(PARE_XTENSOR)
   pare_add_backend(xtensor xtensor)
   if(TARGET pare_xtensor AND TARGET xtensor::use_xsimd)  # vectorises exp

@@ -4,6 +4,9 @@
 
 pare_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
+pare_folder=build
+pare_options=()
+
 pare_quietly() {  # pare_quietly WHAT COMMAND...
   local what=$1 log
   shift
@@ -29,8 +32,8 @@ pare_install_missing() {  # pare_install_missing [GROUP...]: more optional packa
   local required=(g++ ccache cmake ninja-build pkg-config libeigen3-dev nlohmann-json3-dev
                   libcli11-dev libpcre2-dev libboost-test-dev libbenchmark-dev)
   local optional=("libthrust-dev libtbb-dev"
-                  "libxtensor-dev libxtensor-blas-dev libxsimd-dev libopenblas-dev" gnuplot-nox
-                  "$@")
+                  "libxtensor-dev libxtensor-blas-dev libxsimd-dev libopenblas-dev" libhwy-dev
+                  gnuplot-nox "$@")
   local sudo=() missing group
   [ "$(id -u)" = 0 ] || sudo=(sudo)
   command -v dpkg-query >/dev/null || return 0  # not Debian: the build says what it lacks
@@ -70,9 +73,9 @@ pare_build_in() {  # pare_build_in FOLDER TARGET...
   pare_quietly "build" cmake --build "$pare_root/$1" --target "${@:2}"
 }
 
-pare_build() {  # pare_build TARGET...
+pare_build() {  # pare_build TARGET...; in pare_folder, configured with pare_options
   pare_install_missing
-  pare_configure build
+  pare_configure "$pare_folder" "${pare_options[@]}"
   echo "building: $*"
-  pare_build_in build "$@"
+  pare_build_in "$pare_folder" "$@"
 }

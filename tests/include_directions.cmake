@@ -14,8 +14,8 @@ set(model core storage model)
 set(solver core calibration importance allocation quantization sparsity solver)
 set(pipeline core calibration importance allocation quantization sparsity solver report storage
              model pipeline)
-set(backend core quantization sparsity solver backend)
-set(backend/cuda core quantization sparsity importance solver model backend backend/cuda)
+set(backend core quantization sparsity solver storage backend)
+set(backend/cuda core quantization sparsity importance solver storage model backend backend/cuda)
 
 file(GLOB_RECURSE headers RELATIVE ${ROOT}/include/pare ${ROOT}/include/pare/*.hpp
      ${ROOT}/include/pare/*.cuh)

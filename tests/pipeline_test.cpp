@@ -393,7 +393,9 @@ BOOST_AUTO_TEST_CASE(sensitivities_survive_a_file) {
   for (const auto& [from, to] : std::vector<std::pair<std::string, std::string>>{
            {"\"version\":1", "\"version\":2"}, {"\"axis\":\"output\"", "\"axis\":\"depth\""},
            {"\"rows\":48", "\"rows\":47"},     {"\"widths\":[2,", "\"widths\":[1,2,"},
-           {"\"damping\"", "\"dumping\""},     {"{\"version\"", "[\"version\""}}) {
+           {"\"damping\"", "\"dumping\""},     {"{\"version\"", "[\"version\""},
+           {"\"columns\":48", "\"columns\":9000000000000000000"},
+           {"\"seqlen\":", "\"seqlen\":1e300,\"was\":"}}) {
     std::string broken = text;
     const std::size_t at = broken.find(from);
     BOOST_REQUIRE(at != std::string::npos);

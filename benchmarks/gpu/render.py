@@ -3,6 +3,8 @@
 usage: render.py join FOLDER COMMIT   prints the JSON: machine.json, solver.json, model.json and
                                       peer_*.json of FOLDER
        render.py page FILE            prints the page
+       render.py packed FILE          prints the page of the packed products: FILE is packed.json
+                                      with "date", "driver", "cuda" and "commit" beside
 """
 import json
 import pathlib
@@ -78,10 +80,43 @@ def page(file):
               f"| {m['peak_gib']:.2f} | {same} |")
 
 
+def packed(file):
+    run = json.loads(pathlib.Path(file).read_text())
+    print("# Packed products on the GPU\n")
+    print("Rendered by `benchmarks/gpu/render.py` from the JSON beside it; do not edit. "
+          "`benchmarks/gpu/run.sh` measures, with `gpu_packed_benchmark`.\n")
+    print(f"{run['date']}, {run['device']}, driver {run['driver']}, CUDA {run['cuda']}, commit "
+          f"{run['commit'][:12]}. y = W x with one x in float32, weights not in any cache, times "
+          "between events, per product of a graph of many. Copies of a gigabyte move "
+          f"{run['copy_tb_per_s']:.2f} TB/s, reads and writes counted.\n")
+    print("*In turn*: every product waits for the one before, and reads x only then. *Side by side*: "
+          "three chains at once, as q, k and v allow. float16 is the faster of cuBLAS and of a "
+          "kernel that only streams the weights, measured in the same two ways.\n")
+    print("*of copy*: bytes of the weights read per second, of the copy's rate. Bits per weight: "
+          "read, and in the file.\n")
+    shape = None
+    for p in run["products"]:
+        if (p["out"], p["in"]) != shape:
+            shape = p["out"], p["in"]
+            half = [p["us"][i] * p["times_float16"][i] for i in (0, 1)]
+            print(f"\n## {shape[0]} x {shape[1]}\n")
+            print(f"float16: {half[0]:.2f} us in turn, {half[1]:.2f} us side by side.\n")
+            print("| weights | in turn, us | times float16 | of copy | side by side, us "
+                  "| times float16 | of copy | bits read | in the file |")
+            print("|---|---|---|---|---|---|---|---|---|")
+        weights = p["out"] * p["in"]
+        print(f"| {p['format']} | " +
+              " | ".join(f"{p['us'][i]:.2f} | {p['times_float16'][i]:.2f} "
+                         f"| {100 * p['of_copy'][i]:.0f} %" for i in (0, 1)) +
+              f" | {8 * p['bytes'] / weights:.2f} | {8 * p['packed_bytes'] / weights:.2f} |")
+
+
 if __name__ == "__main__":
     if len(sys.argv) == 4 and sys.argv[1] == "join":
         join(*sys.argv[2:])
     elif len(sys.argv) == 3 and sys.argv[1] == "page":
         page(sys.argv[2])
+    elif len(sys.argv) == 3 and sys.argv[1] == "packed":
+        packed(sys.argv[2])
     else:
         sys.exit(__doc__)

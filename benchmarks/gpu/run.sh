@@ -3,17 +3,18 @@
 # torch, the published algorithm too: first against the golden layers, where these are, then timed.
 #   benchmarks/gpu/run.sh [PROGRAMS] [RESULTS]
 # PROGRAMS: folder of the built programs; empty or left out: they are built in build/.
-# RESULTS: folder for tests.log, sanitizer.log, machine.json, solver.json, model.json and
-# peer_*.json; default build/gpu. render.py joins them and renders the page.
+# RESULTS: folder for tests.log, sanitizer.log, machine.json, solver.json, model.json, packed.json
+# and peer_*.json; default build/gpu. render.py joins them and renders the page.
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 bin=${1:-}
 out=${2:-$root/build/gpu}
-tests=(cuda cuda_calibration cuda_quantization cuda_importance cuda_solver cuda_mixed_precision
+tests=(cuda cuda_packed_product cuda_calibration cuda_quantization cuda_importance cuda_solver cuda_mixed_precision
        cuda_solver_behaviour cuda_golden cuda_forward cuda_storage_types cuda_perplexity)
 if [ -z "$bin" ]; then
   source "$root/cmake/setup.sh"
-  pare_build "${tests[@]/%/_test}" gpu_solver_benchmark gpu_model_benchmark || exit 1
+  pare_build "${tests[@]/%/_test}" gpu_solver_benchmark gpu_model_benchmark gpu_packed_benchmark ||
+    exit 1
   bin=$root/build/bin
 fi
 mkdir -p "$out"
@@ -59,9 +60,13 @@ if command -v compute-sanitizer >/dev/null; then
     --run_test='post_condition_7*'
   start memcheck_model 150 "${memcheck[@]}" "$bin/cuda_storage_types_test" \
     --run_test='sums*,products*,operations*,attention*,compression*'
+  start memcheck_packed 150 "${memcheck[@]}" "$bin/cuda_packed_product_test" \
+    --run_test='mixed_widths*,nothing_left*,every_group'
   start memcheck_forward 150 "${memcheck[@]}" "$bin/cuda_forward_test" \
     --run_test='layer_norms*,attention*,cross_entropies*,taps*'
   start racecheck_kernels 150 "${racecheck[@]}" "$bin/cuda_test" --run_test="$kernels"
+  start racecheck_packed 150 "${racecheck[@]}" "$bin/cuda_packed_product_test" \
+    --run_test='mixed_widths*,nothing_left*'
   start racecheck_solver 150 "${racecheck[@]}" "$bin/cuda_solver_behaviour_test" \
     --run_test='post_condition_7_same*'
   start racecheck_model 150 "${racecheck[@]}" "$bin/cuda_storage_types_test" \
@@ -70,8 +75,9 @@ if command -v compute-sanitizer >/dev/null; then
   start racecheck_products 150 compute-sanitizer --tool racecheck --error-exitcode 9 \
     "$bin/cuda_storage_types_test" --run_test='products*,attention*'
   wait
-  report sanitizer.log memcheck_kernels memcheck_solver memcheck_model memcheck_forward \
-    racecheck_kernels racecheck_solver racecheck_model racecheck_products
+  report sanitizer.log memcheck_kernels memcheck_solver memcheck_model memcheck_packed \
+    memcheck_forward racecheck_kernels racecheck_packed racecheck_solver racecheck_model \
+    racecheck_products
 else
   echo "skipped: no compute-sanitizer"
 fi
@@ -82,6 +88,7 @@ printf '{"date": "%s", "driver": "%s", "cuda": "%s"}\n' "$(date +%F)" "$driver" 
   >"$out/machine.json"
 timeout 200 "$bin/gpu_solver_benchmark" "$out/solver.json" || status=1
 timeout 200 "$bin/gpu_model_benchmark" "$out/model.json" || status=1
+timeout 200 "$bin/gpu_packed_benchmark" "$out/packed.json" || status=1
 
 peer=$root/benchmarks/peers/sparsegpt_torch.py
 golden=${PARE_SHARED_DIR:-$root/../shared}/golden

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -40,23 +42,28 @@ inline PackedReport read_packed_report(const fs::path& file) {
   const std::string text = pare::detail::read_whole_file(file);
   pare::detail::parse_json_object(file.string(), text);  // the checks of a hostile file
   PackedReport report;
+  const auto number = [&](const pare::Json& object, const char* key) {
+    return pare::whole_number(object.at(key), file.string() + ": " + key);
+  };
   try {
     const pare::Json json = pare::Json::parse(text);
     const pare::Json &config = json.at("config"), &packed = json.at("packed");
     pare::ModelCompressionOptions& options = report.options;
     options.solver.damping = config.at("percdamp").get<double>();
-    options.selection.first_layer = config.at("minlayer").get<index_t>();
-    options.selection.last_layer = config.at("maxlayer").get<index_t>();
+    options.selection.first_layer = number(config, "minlayer");
+    options.selection.last_layer = number(config, "maxlayer");
     options.selection.name_part = config.at("prune_only").get<std::string>();
     options.selection.invert = config.at("invert").get<bool>();
     options.magnitude = config.at("gmp").get<bool>();
     options.true_sequential = config.at("true_sequential").get<bool>();
     options.asymmetric = config.at("asymmetric").get<double>();
-    report.seqlen = config.at("seqlen").get<index_t>();
-    report.windows = config.at("nsamples").get<index_t>();
+    report.seqlen = number(config, "seqlen");
+    report.windows = number(config, "nsamples");
     report.dtype = config.at("dtype").get<std::string>();
     report.calibration = packed.at("calibration").get<std::string>();
-    report.file_bytes = packed.at("file_bytes").get<std::uint64_t>();
+    report.file_bytes = std::uint64_t(
+        pare::whole_number(packed.at("file_bytes"), file.string() + ": file_bytes",
+                           std::numeric_limits<std::int64_t>::max()));
     packed.at("checksums").get_to(report.checksums);
     for (const pare::Json& layer : json.at("layers")) {
       const std::string name = layer.at("name").get<std::string>();

@@ -3,6 +3,7 @@
 
 #include "../files.hpp"
 #include "../torch_files.hpp"
+#include "packed_files.hpp"
 #include "pare/model/tokenizer.hpp"
 
 namespace {
@@ -17,9 +18,71 @@ std::vector<pare::TensorData> tensors() {
           {"i", "I64", {}, std::vector<std::byte>(8)}};
 }
 
+/// Every layout of a packed linear: as it stands, to be repaired, and as a recipe.
+void write_packed_seeds(const fs::path& folder) {
+  unsigned state = 1;
+  const auto random = [&] { return char((state = state * 1664525u + 1013904223u) >> 24); };
+  for (char axis = 0; axis < 2; ++axis)
+    for (char mask = 0; mask < 3; ++mask)
+      for (char widths = 0; widths < 3; ++widths) {
+        const char dtype = char((axis + mask + widths) % 4);
+        // One linear, not wild, 5 rows, 12 columns.
+        std::string recipe{0, 0, 4, 11, axis, dtype, mask};
+        if (mask == 2) recipe += std::string{2, 1};  // 2:4
+        recipe += widths;
+        for (int i = 0; i < 150; ++i) recipe += random();
+        const std::string name{char('0' + axis), char('0' + mask), char('0' + widths)};
+        const std::string file = fuzz::packed_of_recipe(recipe);
+        write_text(folder / ("file" + name), '\0' + file);
+        write_text(folder / ("repaired" + name), '\1' + file);
+        write_text(folder / ("recipe" + name), '\2' + recipe);
+      }
+  // Layouts that promise more than the file holds.
+  int claims = 0;
+  for (const std::string description :
+       {R"("shape":[16777216,16777216],"bits":null,"mask":"none")",
+        R"("shape":[16777216,1],"bits":null,"mask":"none")",
+        R"("shape":[1,16777216],"bits":null,"mask":"bits")",
+        R"("shape":[1,16777216],"bits":null,"mask":"groups","zeros":2,"group":4)"}) {
+    const std::string packed = R"({"version":1,"linears":[{"tensor":"w","dtype":"F32",)"
+                               R"("axis":"output","checksum":"cbf29ce484222325",)"
+                               R"("original":"0000000000000000",)" +
+                               description + "}]}";
+    write_text(folder / ("claims" + std::to_string(claims++)),
+               '\0' + pare::detail::safetensors_start(
+                          "seed", {{"w.codes", "U8", {0}}, {"w.mask", "U8", {0}}},
+                          {{pare::detail::packed_key, packed}}));
+  }
+}
+
+void write_report_seeds(const fs::path& root) {
+  write_text(root / "report" / "whole",
+             R"({"config":{"percdamp":0.01,"minlayer":0,"maxlayer":2,"prune_only":"",)"
+             R"("invert":false,"gmp":false,"true_sequential":false,"asymmetric":0.0,)"
+             R"("seqlen":64,"nsamples":8,"dtype":"float32"},)"
+             R"("packed":{"calibration":"00ff00ff00ff00ff","file_bytes":123,)"
+             R"("checksums":{"model.decoder.layers.0.fc1.weight":"0123456789abcdef"}},)"
+             R"("layers":[{"name":"layers.0.fc1","damping":0.01,"loss":1.5e-3}]})");
+  write_text(root / "sensitivity" / "whole",
+             R"({"version":1,"model":"00000000000000ff","text":"0123456789abcdef",)"
+             R"("axis":"output","symmetric":false,"clip_search":false,"damping":0.01,)"
+             R"("block_size":128,"act_order":false,"seqlen":64,"windows":8,)"
+             R"("divergence_windows":2,"divergence_widths":[3],"widths":[2,3,4,6,8],"linears":[)"
+             R"({"name":"a","rows":2,"columns":8,"modes":[{"pattern":{},"divergence":{"3":0.01},)"
+             R"("kept":[1,1],"distortion":[9,4,2,1,0.5,8,4,2,1,0.25]},)"
+             R"({"pattern":{"zeros":2,"group":4},"divergence":{"3":0.02},"kept":[0.5,0.5],)"
+             R"("distortion":[19,14,12,11,10.5,18,14,12,11,10.25]}]},)"
+             R"({"name":"b","rows":1,"columns":4,"modes":[{"pattern":{},"divergence":{"3":0.01},)"
+             R"("kept":[1],"distortion":[9,4,2,1,0.5]},{"pattern":{"zeros":2,"group":4},)"
+             R"("divergence":{"3":0.02},"kept":[0.5],"distortion":[19,14,12,11,10.5]}]}]})");
+}
+
 void write_all(const fs::path& root) {
-  for (const char* target : {"safetensors", "pytorch", "pickle", "index", "config", "tokenizer"})
+  for (const char* target : {"safetensors", "pytorch", "pickle", "index", "config", "tokenizer",
+                             "packed", "report", "sensitivity"})
     fs::create_directories(root / target);
+  write_packed_seeds(root / "packed");
+  write_report_seeds(root);
 
   pare::write_safetensors(root / "safetensors" / "whole", tensors(), {{"format", "pt"}});
   pare::write_safetensors(root / "safetensors" / "empty", {});

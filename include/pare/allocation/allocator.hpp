@@ -5,6 +5,7 @@
 
 namespace pare {
 
+/// What an allocator may choose from, and what it must meet.
 struct AllocatorOptions {
   std::optional<double> target_average_bits = {};  ///< mean bits per channel
   std::vector<int> tiers = default_tiers();   ///< strictly increasing widths within 2..8
@@ -13,6 +14,7 @@ struct AllocatorOptions {
 /// Widths of all channels of one linear.
 struct Allocation {
   std::vector<std::uint8_t> bits;  ///< one per channel
+  /// mean of `bits`
   double average_bits = 0;
 };
 
@@ -53,6 +55,7 @@ class BitAllocator {
     return result;
   }
 
+  /// The options given.
   const AllocatorOptions& options() const { return options_; }
 
  private:

@@ -186,6 +186,7 @@ inline std::vector<std::size_t> lower_convex_hull(std::span<const int> widths,
 /// longer fits is passed over and cheaper ones behind it are still taken, so the remainder is
 /// smaller than any step that is left. Optimal up to that one step.
 struct Budget {
+  /// Without a target there is no budget to spend.
   static constexpr bool needs_target = true;
 
   /// @param scores  s_i >= 0, the distortion of channel i at 0 bits

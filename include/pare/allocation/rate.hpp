@@ -23,25 +23,31 @@ struct RateMode {
   std::vector<double> cost;        ///< bits that a channel takes at a width, rising with the width
   std::vector<double> distortion;  ///< loss of a channel at a width, any unit, >= 0; need not fall
 
+  /// Rows of the tables.
   std::size_t channels() const { return widths.empty() ? 0 : cost.size() / widths.size(); }
 };
 
 /// The ways to store one linear; one of them is chosen.
 struct RateGroup {
+  /// At least one, all with the same channels.
   std::vector<RateMode> modes;
 };
 
 /// What was chosen, and how much better a choice could be at most.
 struct RatePlan {
+  /// What is done with one group.
   struct Choice {
+    /// Index into RateGroup::modes.
     std::size_t mode = 0;
     std::vector<std::uint8_t> bits;  ///< width per channel
   };
+  /// In the order of the groups given.
   std::vector<Choice> groups;
   double bits = 0;        ///< spent, <= budget
   double distortion = 0;  ///< of this choice
   double bound = 0;       ///< no choice within the budget has less (Lagrangian dual)
 
+  /// No other choice has a distortion that is smaller by more.
   double gap() const { return distortion - bound; }
 };
 

@@ -17,6 +17,7 @@ namespace pare {
 /// Widths known at compile time, bits per weight.
 template <int... Bits>
 struct Tiers {
+  /// The widths, bits per weight, increasing.
   static constexpr std::array<int, sizeof...(Bits)> values{Bits...};
 
  private:
@@ -40,6 +41,7 @@ struct Tiers {
 /// The widths used where none are given.
 using DefaultTiers = Tiers<2, 3, 4, 6, 8>;
 
+/// DefaultTiers as a vector.
 inline const std::vector<int>& default_tiers() {
   static const std::vector<int> tiers(DefaultTiers::values.begin(), DefaultTiers::values.end());
   return tiers;
@@ -51,6 +53,7 @@ struct TargetAverageBits {
   static_assert(Denominator > 0,
                 "pare: TargetAverageBits<n, d> with d < 1: the target is the fraction n / d; write "
                 "for instance TargetAverageBits<7, 2> for 3.5 bits");
+  /// Mean bits per channel.
   static constexpr double value = double(Numerator) / Denominator;
 };
 

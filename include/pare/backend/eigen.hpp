@@ -12,8 +12,10 @@ namespace pare::backend {
 struct Eigen : HostMemory,
                HostNumericOps<OpenMPTasks, EigenKernels>,
                HostModelOps<OpenMPTasks, EigenKernels> {
+  /// What reports and messages call it.
   static constexpr std::string_view name = "eigen";
 
+  /// See pare::Backend; by radix.
   template <class T>
   static void select_smallest(MatrixView<const T> W, MatrixView<const T> d, index_t k,
                               MatrixView<std::uint8_t> mask) {

@@ -11,6 +11,10 @@ namespace pare::backend {
 
 /// HostKernels on Eigen.
 struct EigenKernels {
+  /// @name Operations of pare::backend::HostKernels
+  /// @{
+
+  /// The concept pare::backend::HostKernels says what each operation does.
   template <Update update, class T, class A, class B>
   static void product(MatrixView<T> C, const A& a, const B& b) {
     auto c = map(C);
@@ -79,6 +83,7 @@ struct EigenKernels {
       sum += double((x.segment(j, std::min<index_t>(256, X.cols - j)) - largest).exp().sum());
     return std::log(sum) + double(largest);
   }
+  /// @}
 
  private:
   template <class T>

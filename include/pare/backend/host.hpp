@@ -11,13 +11,17 @@ namespace pare::backend {
 
 /// Host memory: owning matrices are pare::Matrix, transfers are copies.
 struct HostMemory {
+  /// Owning matrices.
   template <class T>
   using matrix = Matrix<T>;
 
+  /// A copy in the backend's memory.
   template <class T>
   static Matrix<T> from_host(MatrixView<const T> v) { return Matrix<T>(v); }
+  /// The same of a view that may be written through.
   template <class T>
   static Matrix<T> from_host(MatrixView<T> v) { return Matrix<T>(MatrixView<const T>(v)); }
+  /// A copy in host memory.
   template <class T>
   static Matrix<T> to_host(MatrixView<const T> v) { return Matrix<T>(v); }
   /// Copies a matrix onto another of the same shape.

@@ -14,8 +14,10 @@ enum class Update : std::uint8_t { set, add, subtract };
 /// A matrix read as its transpose.
 template <class T>
 struct Transposed {
+  /// The matrix itself.
   MatrixView<const T> of;
 };
+/// A read as its transpose.
 template <class T>
 Transposed<std::remove_const_t<T>> transposed(MatrixView<T> A) { return {A}; }
 

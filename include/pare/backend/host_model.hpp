@@ -17,6 +17,7 @@ namespace pare::backend {
 /// @tparam Kernels  what a task does, see HostKernels
 template <class Tasks, class Kernels>
 struct HostModelOps {
+  /// Y = X W^T + bias for X (tokens, in) and W (out, in); bias may have no rows.
   template <class T>
   static void linear(MatrixView<T> Y, MatrixView<const T> X, MatrixView<const T> W,
                      MatrixView<const T> bias) {
@@ -40,6 +41,7 @@ struct HostModelOps {
     });
   }
 
+  /// Every row of X to mean 0 and variance 1; Y may be X, weight and bias may have no rows.
   template <class T>
   static void layer_norm(MatrixView<T> Y, MatrixView<const T> X, MatrixView<const T> weight,
                          MatrixView<const T> bias, double epsilon = 1e-5) {
@@ -48,6 +50,7 @@ struct HostModelOps {
     });
   }
 
+  /// Attention of windows of `seqlen` tokens; q, k, v and out are (tokens, hidden).
   template <class T>
   static void causal_attention(MatrixView<T> out, MatrixView<const T> q, MatrixView<const T> k,
                                MatrixView<const T> v, index_t heads, index_t seqlen) {
@@ -76,6 +79,7 @@ struct HostModelOps {
     });
   }
 
+  /// X = max(X, 0).
   template <class T>
   static void relu(MatrixView<T> X) {
     for_rows(X.rows, [&](index_t i) {
@@ -85,11 +89,13 @@ struct HostModelOps {
     });
   }
 
+  /// Y += X.
   template <class T>
   static void add(MatrixView<T> Y, MatrixView<const T> X) {
     for_rows(Y.rows, [&](index_t i) { add_row(Y.row(i), X.row(i), Y.cols); });
   }
 
+  /// Y (tokens, dim) = the rows of `table` that `ids` (1, tokens) names.
   template <class T>
   static void embed_tokens(MatrixView<T> Y, MatrixView<const T> table,
                            MatrixView<const std::int32_t> ids) {
@@ -98,11 +104,13 @@ struct HostModelOps {
     });
   }
 
+  /// Row t of Y += row t % seqlen of table.
   template <class T>
   static void add_positions(MatrixView<T> Y, MatrixView<const T> table, index_t seqlen) {
     for_rows(Y.rows, [&](index_t t) { add_row(Y.row(t), table.row(t % seqlen), Y.cols); });
   }
 
+  /// Sum of -log softmax(row)[target] over the rows with a target >= 0, in double.
   template <class T>
   static double cross_entropy(MatrixView<const T> logits, MatrixView<const std::int32_t> targets) {
     std::vector<double> losses(std::size_t(logits.rows), 0.0);

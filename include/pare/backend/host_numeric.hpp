@@ -43,11 +43,14 @@ index_t first_non_finite(const T* row, index_t cols) {
 /// @tparam Kernels  what a task does, see HostKernels
 template <class Tasks, class Kernels>
 struct HostNumericOps {
+  /// Whether matrices of T are computed with.
   template <class T>
   static constexpr bool supports = std::is_same_v<T, float> || std::is_same_v<T, double>;
 
+  /// f(row) for every row, neighbouring rows in one task.
   template <class F>
   static void for_each_row(index_t n, const F& f) { run_in_groups<Tasks>(n, rows_per_task, f); }
+  /// f(row, col) for every element, a row in one task.
   template <class F>
   static void for_each_element(index_t rows, index_t cols, const F& f) {
     for_each_row(rows, [&](index_t r) {
@@ -55,6 +58,7 @@ struct HostNumericOps {
     });
   }
 
+  /// Flat index of the first NaN or infinity, -1 when none.
   template <class T>
   static index_t find_non_finite(MatrixView<const T> A) {
     std::vector<index_t> found(std::size_t(A.rows));
@@ -66,6 +70,7 @@ struct HostNumericOps {
     return -1;
   }
 
+  /// moments (3, in) = mean |x|, mean x, sum of squared deviations of X (tokens, in).
   template <class T>
   static void column_moments(MatrixView<const T> X, MatrixView<double> moments) {
     constexpr index_t strip = 64;
@@ -98,6 +103,7 @@ struct HostNumericOps {
     });
   }
 
+  /// G (in, in) += X^T X for X (tokens, in).
   template <class T>
   static void gram_accumulate(MatrixView<T> G, MatrixView<const T> X) {
     // Tiles on and above the diagonal, mirrored: half the arithmetic of a full product.
@@ -118,6 +124,7 @@ struct HostNumericOps {
     });
   }
 
+  /// Overwrites A (n, n) with U of inv(A) = U^T U; false when A is not positive definite.
   template <class T>
   static bool inverse_factor(MatrixView<T> A) {
     if (!host_detail::blocked_reversed_cholesky<Tasks, Kernels>(A)) return false;
@@ -125,11 +132,13 @@ struct HostNumericOps {
     return true;
   }
 
+  /// C = A B.
   template <class T>
   static void multiply(MatrixView<T> C, MatrixView<const T> A, MatrixView<const T> B) {
     panel_product<Update::set>(C, A, B);
   }
 
+  /// W -= E U.
   template <class T>
   static void trailing_update(MatrixView<T> W, MatrixView<const T> E, MatrixView<const T> U) {
     panel_product<Update::subtract>(W, E, U);

@@ -12,6 +12,10 @@ namespace pare::backend {
 
 /// Every primitive as the textbook has it. Sums run in double.
 struct Reference : HostMemory, ReferenceModelOps {
+  /// @name Operations of pare::Backend
+  /// @{
+
+  /// The concept pare::Backend says what each operation does.
   static constexpr std::string_view name = "reference";
   template <class T>
   static constexpr bool supports = std::is_same_v<T, float> || std::is_same_v<T, double>;
@@ -140,6 +144,7 @@ struct Reference : HostMemory, ReferenceModelOps {
   static void row_sweep(const Sweep& sweep) {
     for (index_t i = 0; i < sweep.weights.rows; ++i) sweep(i);
   }
+  /// @}
 };
 
 }  // namespace pare::backend

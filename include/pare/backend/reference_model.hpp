@@ -12,6 +12,10 @@ namespace pare::backend {
 
 /// What ModelBackend asks for, as the textbook has it. Sums run in double.
 struct ReferenceModelOps {
+  /// @name Operations of pare::ModelBackend
+  /// @{
+
+  /// The concept pare::ModelBackend says what each operation does.
   template <class T>
   static void linear(MatrixView<T> Y, MatrixView<const T> X, MatrixView<const T> W,
                      MatrixView<const T> bias) {
@@ -111,6 +115,7 @@ struct ReferenceModelOps {
     }
     return total;
   }
+  /// @}
 };
 
 }  // namespace pare::backend

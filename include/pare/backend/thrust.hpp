@@ -27,14 +27,20 @@ namespace pare::backend {
 /// A host system: the backend's `name` and the execution policy, `policy()`.
 template <class System>
 struct HostSystem;
+/// The sequential system.
 template <>
 struct HostSystem<system::cpp> {
+  /// What reports and messages call the backend.
   static constexpr std::string_view name = "thrust-cpp";
+  /// Execution policy of every Thrust algorithm.
   static auto policy() { return ::thrust::cpp::par; }
 };
+/// The threads of OpenMP.
 template <>
 struct HostSystem<system::omp> {
+  /// What reports and messages call the backend.
   static constexpr std::string_view name = "thrust-omp";
+  /// Execution policy of every Thrust algorithm.
   static auto policy() { return ::thrust::omp::par; }
 };
 
@@ -67,8 +73,10 @@ template <class System>
 struct Thrust<System> : HostMemory,
                         HostNumericOps<ThrustTasks<System>, EigenKernels>,
                         HostModelOps<ThrustTasks<System>, EigenKernels> {
+  /// What reports and messages call it.
   static constexpr std::string_view name = HostSystem<System>::name;
 
+  /// See pare::Backend; by a reduction.
   template <class T>
   static index_t find_non_finite(MatrixView<const T> A) {
     const index_t none = std::numeric_limits<index_t>::max();

@@ -7,9 +7,12 @@
 
 namespace pare::backend {
 
+/// The threads of TBB.
 template <>
 struct HostSystem<system::tbb> {
+  /// What reports and messages call the backend.
   static constexpr std::string_view name = "thrust-tbb";
+  /// Execution policy of every Thrust algorithm.
   static auto policy() { return ::thrust::tbb::par; }
 };
 

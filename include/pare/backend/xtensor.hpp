@@ -47,6 +47,7 @@ class SingleThreadBlas {
 
 /// Tasks on the threads of OpenMP that call OpenBLAS.
 struct BlasTasks {
+  /// Calls f(i) once for every i in [0, n), several at a time. f must not throw.
   template <class F>
   static void run(index_t n, const F& f) {
     const host_detail::SingleThreadBlas guard;
@@ -58,8 +59,10 @@ struct BlasTasks {
 struct Xtensor : HostMemory,
                  HostNumericOps<BlasTasks, XtensorKernels>,
                  HostModelOps<BlasTasks, XtensorKernels> {
+  /// What reports and messages call it.
   static constexpr std::string_view name = "xtensor";
 
+  /// See pare::Backend; by radix.
   template <class T>
   static void select_smallest(MatrixView<const T> W, MatrixView<const T> d, index_t k,
                               MatrixView<std::uint8_t> mask) {

@@ -31,6 +31,10 @@ struct XtensorKernels {
                   update == Update::set ? T(0) : T(1), C.data, size(C.stride));
   }
 
+  /// @name Operations of pare::backend::HostKernels
+  /// @{
+
+  /// The concept pare::backend::HostKernels says what each operation does.
   template <class T>
   static bool reversed_cholesky(MatrixView<T> A) {
     auto a = adapt(A);
@@ -85,6 +89,7 @@ struct XtensorKernels {
     const T largest = xt::amax(x, xt::evaluation_strategy::immediate)();
     return std::log(sum(xt::exp(x - largest))) + double(largest);
   }
+  /// @}
 
  private:
   static xt::blas_index_t size(index_t n) { return xt::blas_index_t(n); }

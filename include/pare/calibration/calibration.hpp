@@ -48,7 +48,11 @@ struct MergeColumn {
 
 /// Per-input moments over all calibration tokens, each vector (in).
 struct InputMoments {
+  /// E
+  /// x_j
+  /// 
   std::vector<double> mean_abs;
+  /// E[x_j]
   std::vector<double> mean;
   std::vector<double> variance;  ///< population variance
 };
@@ -62,7 +66,9 @@ class Calibration {
   static_assert(detail::check_backend<B, T>());
 
  public:
+  /// Where it computes.
   using backend_type = B;
+  /// What it computes in.
   using scalar_type = T;
 
   /// @param in_features  inputs of the linear, >= 1
@@ -114,9 +120,13 @@ class Calibration {
     sequences_ += other.sequences_;
   }
 
+  /// Inputs of the linear.
   index_t in_features() const { return gram_.rows(); }
+  /// Tokens seen so far.
   index_t tokens() const { return tokens_; }
+  /// Sequences seen so far, the n of H.
   index_t sequences() const { return sequences_; }
+  /// Whether H was given and activations were never seen.
   bool hessian_only() const { return hessian_only_; }
 
   /// sum x x^T (in, in), or H itself when only H is known; H = hessian_scale() * gram().

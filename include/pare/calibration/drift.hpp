@@ -89,6 +89,7 @@ class InputDrift {
     }
   }
 
+  /// Inputs of the linear.
   index_t in_features() const { return sum_.rows(); }
   /// sum (x_dense - x) x^T (in, in).
   MatrixView<const T> sum() const { return sum_.view(); }
@@ -104,6 +105,7 @@ class InputDrift {
 /// W + W D inv(H + damping) with D = (2/n) sum (x_dense - x) x^T.
 ///
 /// @param W            (out, in)
+/// @param drift        of the same tokens
 /// @param calibration  of the inputs x that `drift` has seen
 /// @param factor       of calibration's H
 /// @param share        how much of the correction is made, 0..1; below 1 what the calibration text

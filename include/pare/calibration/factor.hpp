@@ -9,6 +9,7 @@
 
 namespace pare {
 
+/// How a Hessian is factored.
 struct FactorOptions {
   double damping = 0.01;       ///< share of mean(diag H) added to the diagonal, >= 0
   std::vector<index_t> order = {};  ///< column visited at each position; empty: as they come
@@ -26,6 +27,7 @@ struct Factor {
   double added = 0;                      ///< what was added to the diagonal: damping * mean(diag H)
   int retries = 0;                       ///< how often the damping was raised
 
+  /// Inputs of the linear.
   index_t in_features() const { return index_t(order.size()); }
 };
 

@@ -13,6 +13,7 @@ namespace pare {
 /// A channel is an output channel (row of W) or an input channel (column of W).
 enum class ChannelAxis : std::uint8_t { output, input };
 
+/// "output" or "input".
 constexpr std::string_view to_string(ChannelAxis axis) {
   return axis == ChannelAxis::output ? "output" : "input";
 }

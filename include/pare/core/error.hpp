@@ -32,9 +32,14 @@ class shape_error : public argument_error {
 /// -1 means the whole row.
 class non_finite_error : public argument_error {
  public:
+  /// @param message  what was expected and what came
+  /// @param row      index of the first bad number
+  /// @param column   the same, -1 for a whole row
   non_finite_error(const std::string& message, std::ptrdiff_t row, std::ptrdiff_t column)
       : argument_error(message), row_(row), column_(column) {}
+  /// Row of the first number that is not finite.
   std::ptrdiff_t row() const { return row_; }
+  /// Its column, -1 when a whole row is meant.
   std::ptrdiff_t column() const { return column_; }
 
  private:
@@ -56,10 +61,13 @@ class factorization_error : public error {
 /// A violated post-condition of DESIGN section "Post-conditions"; `condition()` is its number.
 class invariant_error : public error {
  public:
+  /// @param condition  number of the post-condition, see docs/design.md
+  /// @param message    what was found
   invariant_error(int condition, const std::string& message)
       : error("post-condition " + std::to_string(condition) + " violated: " + message),
         condition_(condition),
         detail_(message) {}
+  /// Number of the post-condition.
   int condition() const { return condition_; }
   /// The message without its number.
   const std::string& detail() const { return detail_; }

@@ -20,14 +20,19 @@ using index_t = std::ptrdiff_t;
 /// Plain data, so it can be handed to a device function.
 template <class T>
 struct MatrixView {
+  /// Element (0, 0); owned elsewhere.
   T* data = nullptr;
+  /// Number of rows.
   index_t rows = 0;
+  /// Number of columns.
   index_t cols = 0;
   index_t stride = 0;  ///< elements from one row to the next, >= cols
 
   constexpr MatrixView() = default;
+  /// Rows that lie `s` elements apart.
   PARE_HOST_DEVICE constexpr MatrixView(T* d, index_t r, index_t c, index_t s)
       : data(d), rows(r), cols(c), stride(s) {}
+  /// Rows that touch.
   PARE_HOST_DEVICE constexpr MatrixView(T* d, index_t r, index_t c) : MatrixView(d, r, c, c) {}
 
   /// A view of non-const elements is a view of const ones.
@@ -36,10 +41,13 @@ struct MatrixView {
   PARE_HOST_DEVICE constexpr MatrixView(MatrixView<U> o)
       : data(o.data), rows(o.rows), cols(o.cols), stride(o.stride) {}
 
+  /// Element (r, c). Not checked.
   PARE_HOST_DEVICE constexpr T& operator()(index_t r, index_t c) const {
     return data[r * stride + c];
   }
+  /// The first element of a row. Not checked.
   PARE_HOST_DEVICE constexpr T* row(index_t r) const { return data + r * stride; }
+  /// Number of elements.
   PARE_HOST_DEVICE constexpr index_t size() const { return rows * cols; }
 
   /// The window of `height` x `width` elements whose first is (r, c). Not checked.
@@ -88,8 +96,10 @@ struct AlignedAllocator {
 template <class T>
 class Matrix {
  public:
+  /// Type of an element.
   using value_type = T;
 
+  /// A matrix without elements.
   Matrix() = default;
   /// A matrix of shape (rows, cols). Throws shape_error for a negative side.
   Matrix(index_t rows, index_t cols) { resize(rows, cols); fill(T{}); }
@@ -99,19 +109,31 @@ class Matrix {
     for (index_t r = 0; r < rows_; ++r) std::copy_n(v.row(r), cols_, view().row(r));
   }
 
+  /// Number of rows.
   index_t rows() const { return rows_; }
+  /// Number of columns.
   index_t cols() const { return cols_; }
+  /// Number of elements; they lie row by row without gaps.
   index_t size() const { return rows_ * cols_; }
+  /// Element (0, 0).
   T* data() { return storage_.data(); }
+  /// Element (0, 0).
   const T* data() const { return storage_.data(); }
+  /// Element (r, c). Not checked.
   T& operator()(index_t r, index_t c) { return storage_[std::size_t(r * cols_ + c)]; }
+  /// Element (r, c). Not checked.
   const T& operator()(index_t r, index_t c) const { return storage_[std::size_t(r * cols_ + c)]; }
 
+  /// A view of the whole; valid until the matrix is resized or ends.
   MatrixView<T> view() { return {data(), rows_, cols_, cols_}; }
+  /// A view of the whole; valid until the matrix is resized or ends.
   MatrixView<const T> view() const { return {data(), rows_, cols_, cols_}; }
+  /// The same as view().
   operator MatrixView<T>() { return view(); }
+  /// The same as view().
   operator MatrixView<const T>() const { return view(); }
 
+  /// Sets every element.
   void fill(const T& value) { std::fill(storage_.begin(), storage_.end(), value); }
 
   /// Changes the shape. Memory is kept when it is large enough; the content is unspecified.

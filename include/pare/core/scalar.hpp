@@ -71,22 +71,26 @@ PARE_HOST_DEVICE inline float round_to(DType t, float value) {
 
 /// A number stored as float16, computed with as float; CUDA's __half has the same bytes.
 struct float16 {
+  /// Sign, 5 bits of exponent, 10 of mantissa.
   std::uint16_t bits;
 
   float16() = default;
   /// Rounds to nearest even; overflow gives infinity.
   PARE_HOST_DEVICE explicit float16(float value) : bits(float_to_half(value)) {}
+  /// The same number in a type that is computed with; exact.
   template <std::floating_point T>
   PARE_HOST_DEVICE explicit operator T() const { return T(half_to_float(bits)); }
 };
 
 /// A number stored as bfloat16, computed with as float; CUDA's __nv_bfloat16 has the same bytes.
 struct bfloat16 {
+  /// Sign, 8 bits of exponent, 7 of mantissa.
   std::uint16_t bits;
 
   bfloat16() = default;
   /// Rounds to nearest even.
   PARE_HOST_DEVICE explicit bfloat16(float value) : bits(float_to_bfloat(value)) {}
+  /// The same number in a type that is computed with; exact.
   template <std::floating_point T>
   PARE_HOST_DEVICE explicit operator T() const { return T(bfloat_to_float(bits)); }
 };
@@ -103,30 +107,43 @@ using compute_scalar = std::conditional_t<is_storage_only<S>, float, S>;
 template <class T>
 struct scalar_traits;
 
+/// What is computed in on GPUs and mostly on CPUs.
 template <>
 struct scalar_traits<float> {
+  /// What reports and messages call it.
   static constexpr std::string_view name = "float32";
+  /// How it is stored.
   static constexpr DType dtype = DType::f32;
   /// Relative difference allowed between two backends, or between a result and its oracle.
   static constexpr double tolerance = 1e-3;
 };
 
+/// Twice the digits.
 template <>
 struct scalar_traits<double> {
+  /// What reports and messages call it.
   static constexpr std::string_view name = "float64";
+  /// How it is stored.
   static constexpr DType dtype = DType::f64;
+  /// As for float.
   static constexpr double tolerance = 1e-8;
 };
 
+/// A storage type.
 template <>
 struct scalar_traits<float16> {
+  /// What reports and messages call it.
   static constexpr std::string_view name = "float16";
+  /// How it is stored.
   static constexpr DType dtype = DType::f16;
 };
 
+/// A storage type.
 template <>
 struct scalar_traits<bfloat16> {
+  /// What reports and messages call it.
   static constexpr std::string_view name = "bfloat16";
+  /// How it is stored.
   static constexpr DType dtype = DType::bf16;
 };
 

@@ -95,7 +95,9 @@ class ImportanceScorer {
   static_assert(detail::check_backend<B, T>());
 
  public:
+  /// What a channel is.
   static constexpr ChannelAxis axis = Axis;
+  /// What signals look at.
   using Input = ScoringInput<B, T>;
 
   /// The five built-in signals with their default weights.
@@ -136,6 +138,7 @@ class ImportanceScorer {
     return result;
   }
 
+  /// The weights given, one per signal.
   const std::array<double, N>& weights() const { return weights_; }
 
  private:

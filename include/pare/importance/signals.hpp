@@ -113,7 +113,9 @@ namespace input_signal {
 
 /// mean |x_j|.
 struct Activation {
+  /// What a channel is.
   static constexpr ChannelAxis axis = ChannelAxis::input;
+  /// One number >= 0 per channel.
   template <class B, class T>
   std::vector<double> operator()(const ScoringInput<B, T>& in) const {
     return in.calibration.moments().mean_abs;
@@ -122,7 +124,9 @@ struct Activation {
 
 /// U_jj, the published direction: it is large where the column is cheap to change.
 struct Hessian {
+  /// What a channel is.
   static constexpr ChannelAxis axis = ChannelAxis::input;
+  /// One number >= 0 per channel.
   template <class B, class T>
   std::vector<double> operator()(const ScoringInput<B, T>& in) const {
     std::vector<double> signal(in.factor.order.size());
@@ -134,7 +138,9 @@ struct Hessian {
 
 /// 1 / U_jj: large where changing the column costs much. The corrected direction of Hessian.
 struct InverseHessian {
+  /// What a channel is.
   static constexpr ChannelAxis axis = ChannelAxis::input;
+  /// One number >= 0 per channel.
   template <class B, class T>
   std::vector<double> operator()(const ScoringInput<B, T>& in) const {
     std::vector<double> signal = Hessian{}(in);
@@ -145,7 +151,9 @@ struct InverseHessian {
 
 /// mean_i |w_ij|.
 struct Weight {
+  /// What a channel is.
   static constexpr ChannelAxis axis = ChannelAxis::input;
+  /// One number >= 0 per channel.
   template <class B, class T>
   std::vector<double> operator()(const ScoringInput<B, T>& in) const {
     const Matrix<double> m = detail::column_moments<B>(in.weights);
@@ -155,7 +163,9 @@ struct Weight {
 
 /// sqrt(mean_i w_ij^2 (mean |x_j|)^2).
 struct OutputSensitivity {
+  /// What a channel is.
   static constexpr ChannelAxis axis = ChannelAxis::input;
+  /// One number >= 0 per channel.
   template <class B, class T>
   std::vector<double> operator()(const ScoringInput<B, T>& in) const {
     const Matrix<double> m = detail::column_moments<B>(in.weights);
@@ -170,7 +180,9 @@ struct OutputSensitivity {
 
 /// var(x_j).
 struct Stability {
+  /// What a channel is.
   static constexpr ChannelAxis axis = ChannelAxis::input;
+  /// One number >= 0 per channel.
   template <class B, class T>
   std::vector<double> operator()(const ScoringInput<B, T>& in) const {
     return in.calibration.moments().variance;
@@ -236,7 +248,9 @@ namespace output_signal {
 
 /// E|y_i| of the folded normal with the mean and variance of y_i.
 struct Activation {
+  /// What a channel is.
   static constexpr ChannelAxis axis = ChannelAxis::output;
+  /// One number >= 0 per channel.
   template <class B, class T>
   std::vector<double> operator()(const ScoringInput<B, T>& in) const {
     return output_moments(in).mean_abs;
@@ -245,7 +259,9 @@ struct Activation {
 
 /// sqrt(w_i H w_i^T).
 struct Hessian {
+  /// What a channel is.
   static constexpr ChannelAxis axis = ChannelAxis::output;
+  /// One number >= 0 per channel.
   template <class B, class T>
   std::vector<double> operator()(const ScoringInput<B, T>& in) const {
     return output_moments(in).energy;
@@ -254,7 +270,9 @@ struct Hessian {
 
 /// mean_j |w_ij|.
 struct Weight {
+  /// What a channel is.
   static constexpr ChannelAxis axis = ChannelAxis::output;
+  /// One number >= 0 per channel.
   template <class B, class T>
   std::vector<double> operator()(const ScoringInput<B, T>& in) const {
     return output_moments(in).weight;
@@ -263,7 +281,9 @@ struct Weight {
 
 /// The row's distortion when rounded at `bits`: sqrt(sum_j (w_ij - q_ij)^2 H_jj).
 struct OutputSensitivity {
+  /// What a channel is.
   static constexpr ChannelAxis axis = ChannelAxis::output;
+  /// One number >= 0 per channel.
   template <class B, class T>
   std::vector<double> operator()(const ScoringInput<B, T>& in) const {
     return output_moments(in).distortion;
@@ -272,7 +292,9 @@ struct OutputSensitivity {
 
 /// var(y_i).
 struct Stability {
+  /// What a channel is.
   static constexpr ChannelAxis axis = ChannelAxis::output;
+  /// One number >= 0 per channel.
   template <class B, class T>
   std::vector<double> operator()(const ScoringInput<B, T>& in) const {
     return output_moments(in).variance;

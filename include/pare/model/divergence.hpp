@@ -77,8 +77,10 @@ class ReferencePredictions {
   using T = compute_scalar<S>;
 
  public:
+  /// @param model   the reference; it may change afterwards
   /// @param ids     token windows of `seqlen`, one after the other, at least one
   /// @throws argument_error as embed() does, or without a window
+  /// @param seqlen  tokens of a window
   ReferencePredictions(const OptModel<B, S>& model, std::span<const std::int32_t> ids,
                        index_t seqlen)
       : ids_(ids.begin(), ids.end()), seqlen_(seqlen) {
@@ -94,6 +96,7 @@ class ReferencePredictions {
     });
   }
 
+  /// Tokens the predictions were kept for.
   index_t tokens() const { return index_t(ids_.size()); }
 
   /// Mean over the tokens of KL(reference || model), in nats.
@@ -104,6 +107,8 @@ class ReferencePredictions {
   }
 
   /// The same for a model that equals the reference before decoder layer `first`.
+  /// @param model   the model to compare
+  /// @param first   index of the first layer that may differ
   /// @param states  what enters that layer, (tokens, hidden)
   double divergence(const OptModel<B, S>& model, std::size_t first,
                     std::type_identity_t<MatrixView<const S>> states) {

@@ -39,12 +39,14 @@ struct OptLayer {
   Linear<B, T> q_proj, k_proj, v_proj, out_proj;  // (hidden, hidden)
   Linear<B, T> fc1;                               // (ffn, hidden)
   Linear<B, T> fc2;                               // (hidden, ffn)
+  /// In front of the attention and of fc1, or behind them; see OptConfig::do_layer_norm_before.
   LayerNorm<B, T> self_attn_layer_norm, final_layer_norm;
 
   /// The six in the order in which the published implementation compresses them.
   std::array<Linear<B, T>*, 6> linears() {
     return {&k_proj, &v_proj, &q_proj, &out_proj, &fc1, &fc2};
   }
+  /// The same of a layer that is not changed.
   std::array<const Linear<B, T>*, 6> linears() const {
     return {&k_proj, &v_proj, &q_proj, &out_proj, &fc1, &fc2};
   }
@@ -55,14 +57,19 @@ template <class B, class T>
 struct OptModel {
   static_assert(detail::check_model_backend<B, T>());
 
+  /// Where the model lies.
   using backend_type = B;
+  /// What its numbers are stored in.
   using scalar_type = T;
 
+  /// Its shape.
   OptConfig config;
   typename B::template matrix<T> embed_tokens;     // (vocab, word_embed_proj_dim)
   typename B::template matrix<T> embed_positions;  // (max_position_embeddings + 2, hidden)
   std::optional<Linear<B, T>> project_in;          // (hidden, word_embed_proj_dim)
+  /// The decoder, from the input to the output.
   std::vector<OptLayer<B, T>> layers;
+  /// Behind the last layer; none in the shapes that have none.
   std::optional<LayerNorm<B, T>> final_layer_norm;
   std::optional<Linear<B, T>> project_out;         // (word_embed_proj_dim, hidden)
   typename B::template matrix<T> untied_head;      // (vocab, word_embed_proj_dim), empty if tied
@@ -260,6 +267,7 @@ enum class LayerRun : std::uint8_t { to_qkv, to_out_proj, to_fc1, to_fc2, whole 
 
 /// A tap that takes nothing.
 struct NoTap {
+  /// Takes the activation of one input of a layer and does nothing.
   template <class T>
   void operator()(LayerInput, MatrixView<const T>) const {}
 };

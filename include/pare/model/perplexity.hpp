@@ -16,6 +16,7 @@ namespace pare {
 
 /// A progress callback that does nothing.
 struct NoProgress {
+  /// Takes (windows done, all windows) and does nothing.
   void operator()(index_t, index_t) const {}
 };
 

@@ -20,11 +20,16 @@ namespace pare {
 /// Which linears are compressed: decoder layers first <= i < last whose name holds `name_part`;
 /// `invert` swaps the selected and the others.
 struct LinearSelection {
+  /// First decoder layer, counted from 0.
   index_t first_layer = 0;
+  /// One past the last decoder layer.
   index_t last_layer = std::numeric_limits<index_t>::max();
+  /// Text that the linear's name holds; empty: any name.
   std::string name_part = {};
+  /// Whether the others are compressed instead.
   bool invert = false;
 
+  /// Whether the linear `name` of decoder layer `layer` is compressed.
   bool selects(index_t layer, const std::string& name) const {
     const bool inside = layer >= first_layer && layer < last_layer &&
                         name.find(name_part) != std::string::npos;
@@ -35,13 +40,18 @@ struct LinearSelection {
 /// Calibration text as token windows.
 struct CalibrationWindows {
   std::vector<std::int32_t> ids;  ///< (windows * seqlen), window by window
+  /// Tokens of a window.
   index_t seqlen = 0;
 
+  /// Number of windows.
   index_t count() const { return seqlen > 0 ? index_t(ids.size()) / seqlen : 0; }
 };
 
+/// How a model is compressed.
 struct ModelCompressionOptions {
+  /// Options of every linear's solver.
   SolverOptions solver = {};
+  /// Which linears.
   LinearSelection selection = {};
   /// Magnitude pruning and round-to-nearest: every Hessian is the identity and a block is the
   /// whole linear. No calibration text is read.
@@ -58,6 +68,7 @@ struct ModelCompressionOptions {
 
 /// What a caller is told while a model is being compressed; each may be empty.
 struct CompressionProgress {
+  /// Called behind every linear with its statistics.
   std::function<void(const LayerStatistics&)> linear_done;
   std::function<void(double share)> advanced;  ///< 0..1 of all work
   /// Every linear packed, by the name of its tensor; options.solver.grid.half_scale is needed when
@@ -337,9 +348,12 @@ Statistics compress_layers(OptModel<B, S>& model, const CalibrationWindows& wind
 /// Per decoder layer: its inputs are those of the already compressed layers before it, H of all
 /// six linears is accumulated, then all six are compressed; q, k and v share one H and one factor.
 /// With options.true_sequential each of the four inputs has its own pass.
-/// The solver computes in compute_scalar<S>, S being what the model is stored in. Whatever is
+/// The solver computes in `compute_scalar<S>`, S being what the model is stored in. Whatever is
 /// thrown, every linear is then either as it was or compressed, never half of it.
+/// @param model    in the backend's memory
 /// @param windows  calibration tokens; may be empty with options.magnitude
+/// @param options  how, and which linears
+/// @param progress what is told while it runs
 /// @return         one entry per compressed linear, in the order of compression
 /// @throws argument_error when nothing is selected, there are no windows, an option is out of its
 ///         range or would be ignored; what the solver throws, with the linear's name in front;

@@ -9,14 +9,20 @@
 
 namespace pare {
 
+/// Dense, Unstructured or NofM<>.
 enum class PatternKind : std::uint8_t { dense, unstructured, n_of_m };
+/// No policy (one width for all), Quantile or Budget.
 enum class PolicyKind : std::uint8_t { none, quantile, budget };
 
 /// What a program was asked for. `solver` holds the numbers; the rest becomes types.
 struct CompressionRequest {
+  /// What is pruned.
   PatternKind pattern = PatternKind::dense;
+  /// Whether weights are rounded to grids.
   bool quantize = false;
+  /// Who chooses the widths.
   PolicyKind policy = PolicyKind::none;
+  /// The numbers.
   SolverOptions solver = {};
 };
 

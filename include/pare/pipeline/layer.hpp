@@ -50,7 +50,10 @@ WeightCounts count_weights(const CompressedLayer<B, T>& layer, int dense_bits) {
 }  // namespace detail
 
 /// Counts what became of one linear.
+/// @param name        of its weight in the model
+/// @param layer       as solve() returned it
 /// @param dense_bits  bits of a weight that is not quantized
+/// @return            its entry in the statistics
 template <class B, class T>
 LayerStatistics layer_statistics(std::string name, const CompressedLayer<B, T>& layer,
                                  int dense_bits) {

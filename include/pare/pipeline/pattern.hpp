@@ -11,10 +11,12 @@ namespace pare {
 
 /// What is pruned of one linear.
 struct LinearPattern {
+  /// Which pattern.
   PatternKind kind = PatternKind::dense;
   double sparsity = 0;       ///< unstructured: share of weights zeroed, (0, 1)
   int zeros = 0, group = 0;  ///< n:m: weights zeroed per group of inputs
 
+  /// Whether two linears lose the same.
   friend bool operator==(const LinearPattern&, const LinearPattern&) = default;
 };
 
@@ -59,6 +61,7 @@ class PlannedSolver {
                 [&](auto solver) { return solver.solve(W, calibration, factor, bits); });
   }
 
+  /// The options given.
   const SolverOptions& options() const { return options_; }
 
  private:

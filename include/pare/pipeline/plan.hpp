@@ -23,16 +23,22 @@ enum class PlanObjective : std::uint8_t { distortion, divergence };
 /// What the budget counts: codes of all weights, or everything that is stored.
 enum class BudgetKind : std::uint8_t { code_bits, stored_bits };
 
+/// What a plan has to meet.
 struct PlanOptions {
+  /// Who meets the budget.
   PlanScope scope = PlanScope::model;
+  /// What is made small.
   PlanObjective objective = PlanObjective::divergence;
+  /// What the target counts.
   BudgetKind budget = BudgetKind::code_bits;
   double bits_per_weight = 0;  ///< the target, mean over the weights
 };
 
 /// What is done to one linear.
 struct LinearPlan {
+  /// Name of the linear's weight in the model.
   std::string name;
+  /// What is pruned of it.
   LinearPattern pattern;
   std::vector<std::uint8_t> bits;  ///< width per channel
 };
@@ -40,7 +46,9 @@ struct LinearPlan {
 /// What is done to a model, and what is expected of it. Losses are in nats per token with the
 /// objective divergence, otherwise in the unit of H.
 struct ModelPlan {
+  /// In the order of the model.
   std::vector<LinearPlan> linears;
+  /// What a channel is.
   ChannelAxis axis = ChannelAxis::output;
   double bits_per_weight = 0;        ///< spent, as the budget counts, <= the target
   double predicted_loss = 0;         ///< sum over all channels
@@ -252,8 +260,12 @@ struct PlannedWork {
 }  // namespace detail
 
 /// Compresses a model as a plan says; otherwise as the other compress_model.
+/// @param model    in the backend's memory
+/// @param windows  calibration tokens
 /// @param options  options.solver: damping, block_size, act_order and grid; what the plan says must
 ///                 be unset
+/// @param plan     of plan_bits, or written by hand
+/// @param progress what is told while it runs
 /// @throws also argument_error when the plan does not fit the model or the selection, or with
 ///         options.magnitude; invariant_error when a linear's widths are not the plan's
 template <class B, class S>

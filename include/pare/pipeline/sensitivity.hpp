@@ -16,6 +16,7 @@ namespace pare {
 
 /// One linear with one sparsity pattern.
 struct ModeSensitivity {
+  /// What is pruned.
   LinearPattern pattern;
   std::vector<double> distortion;   ///< (channels, widths), row-major; see channel_distortion
   std::vector<double> kept;         ///< share of each channel's weights that stay, (channels)
@@ -23,34 +24,47 @@ struct ModeSensitivity {
                                     ///< compressed, nats per token; empty when not measured
 };
 
+/// One linear with every pattern that was tried.
 struct LinearSensitivity {
+  /// Name of its weight in the model.
   std::string name;
   index_t rows = 0, columns = 0;  ///< (out, in)
+  /// In the order of SensitivityOptions::patterns.
   std::vector<ModeSensitivity> modes;
 };
 
 /// What to measure.
 struct SensitivityOptions {
   SolverOptions solver = {};                 ///< axis, grid, damping, block_size, act_order
+  /// Patterns that a plan may choose from.
   std::vector<LinearPattern> patterns = {LinearPattern{}};
   std::vector<int> widths = {2, 3, 4, 6, 8};  ///< tiers that a plan may choose from, increasing
   std::vector<int> divergence_widths = {3};   ///< where the KL is measured; empty: nowhere
   /// Windows the KL is measured on, the first of the calibration text; none: as many as keep the
   /// whole pass within one and a half plain compressions.
   std::optional<index_t> divergence_windows = {};
+  /// Which linears.
   LinearSelection selection = {};
   std::optional<index_t> batch_tokens = {};  ///< as in ModelCompressionOptions
 };
 
 /// What measure_sensitivities found, and what it was measured with.
 struct Sensitivities {
+  /// In the order of the model.
   std::vector<LinearSensitivity> linears;
+  /// Tiers measured, and those at which the KL was.
   std::vector<int> widths, divergence_widths;
+  /// What a channel is.
   ChannelAxis axis = ChannelAxis::output;
+  /// How grids were fitted.
   GridOptions grid = {};
+  /// Share of mean(diag H) added to the diagonal.
   double damping = 0;
+  /// Columns per block.
   index_t block_size = 0;
+  /// Whether inputs were visited by falling H_jj.
   bool act_order = false;
+  /// Tokens of a window, windows read, windows the KL was measured on.
   index_t seqlen = 0, windows = 0, divergence_windows = 0;
   std::uint64_t model = 0, text = 0;  ///< fingerprints of the weights and of the token ids
 };
@@ -123,6 +137,7 @@ std::uint64_t model_fingerprint(const OptModel<B, S>& model) {
   return fingerprint.value();
 }
 
+/// A number for the token ids and the length of the windows.
 inline std::uint64_t text_fingerprint(const CalibrationWindows& windows) {
   detail::Fingerprint fingerprint;
   fingerprint.add(windows.ids.data(), windows.ids.size());
@@ -137,6 +152,7 @@ inline std::uint64_t text_fingerprint(const CalibrationWindows& windows) {
 /// is as it was afterwards, whatever is thrown.
 /// @param model    dense; a linear's weights are replaced while its divergence is measured
 /// @param windows  calibration tokens, at least one window
+/// @param options  what is measured
 /// @param advanced told the share of linears done, 0..1; may be empty
 /// @throws argument_error naming an option that does not fit; what the solver throws
 template <class B, class S>

@@ -28,16 +28,30 @@ inline Json pattern_json(const LinearPattern& p) {
   return Json::object();
 }
 
+/// A member that is a whole number.
+inline std::int64_t sensitivity_number(const Json& json, const char* key) {
+  return whole_number(json.at(key), std::string("sensitivities: ") + key);
+}
+
+inline std::vector<int> sensitivity_widths(const Json& json, const char* key) {
+  std::vector<int> widths;
+  for (const Json& width : json.at(key))
+    widths.push_back(int(whole_number(width, std::string("sensitivities: ") + key)));
+  return widths;
+}
+
 inline LinearPattern pattern_of_json(const Json& json) {
   if (json.contains("sparsity"))
     return {PatternKind::unstructured, json.at("sparsity").get<double>(), 0, 0};
   if (json.contains("zeros"))
-    return {PatternKind::n_of_m, 0, json.at("zeros").get<int>(), json.at("group").get<int>()};
+    return {PatternKind::n_of_m, 0, int(sensitivity_number(json, "zeros")),
+            int(sensitivity_number(json, "group"))};
   return {};
 }
 
 }  // namespace detail
 
+/// Everything that was measured, so that a later run can read it.
 inline Json to_json(const Sensitivities& s) {
   Json linears = Json::array();
   for (const LinearSensitivity& linear : s.linears) {
@@ -75,6 +89,7 @@ inline Json to_json(const Sensitivities& s) {
 /// @param text  the content of a file that to_json wrote
 /// @throws format_error saying what is wrong with it
 inline Sensitivities sensitivities_of_json(const std::string& text) {
+  const auto number = detail::sensitivity_number;
   try {
     const Json json = Json::parse(text);
     if (json.at("version") != detail::sensitivity_version)
@@ -90,15 +105,15 @@ inline Sensitivities sensitivities_of_json(const std::string& text) {
     s.axis = axis == "input" ? ChannelAxis::input : ChannelAxis::output;
     s.grid = {.symmetric = json.at("symmetric"), .clip_search = json.at("clip_search")};
     s.damping = json.at("damping");
-    s.block_size = json.at("block_size");
+    s.block_size = number(json, "block_size");
     s.act_order = json.at("act_order");
-    s.seqlen = json.at("seqlen");
-    s.windows = json.at("windows");
-    s.divergence_windows = json.at("divergence_windows");
-    s.divergence_widths = json.at("divergence_widths").get<std::vector<int>>();
-    s.widths = json.at("widths").get<std::vector<int>>();
+    s.seqlen = number(json, "seqlen");
+    s.windows = number(json, "windows");
+    s.divergence_windows = number(json, "divergence_windows");
+    s.divergence_widths = detail::sensitivity_widths(json, "divergence_widths");
+    s.widths = detail::sensitivity_widths(json, "widths");
     for (const Json& item : json.at("linears")) {
-      LinearSensitivity linear{item.at("name"), item.at("rows"), item.at("columns"), {}};
+      LinearSensitivity linear{item.at("name"), number(item, "rows"), number(item, "columns"), {}};
       const index_t channels =
           s.axis == ChannelAxis::output ? linear.rows : linear.columns;
       for (const Json& m : item.at("modes")) {
@@ -131,7 +146,10 @@ inline Sensitivities sensitivities_of_json(const std::string& text) {
 
 /// Throws argument_error naming the first thing in which measured sensitivities are not those that
 /// `options` would measure on this model and text.
+/// @param s        what was measured
 /// @param model  model_fingerprint of the model
+/// @param windows  the calibration text
+/// @param options  what a measurement would be asked for
 inline void require_measured_for(const Sensitivities& s, std::uint64_t model,
                                  const CalibrationWindows& windows,
                                  const SensitivityOptions& options) {

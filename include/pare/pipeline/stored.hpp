@@ -25,6 +25,7 @@ inline double stored_mask_bits(const LinearPattern& pattern, index_t rows, index
 
 /// Bits of a row's codes, at most: padded exactly where it is known how many weights stay, by the
 /// largest padding where a mask decides.
+/// @param pattern  what is pruned of the linear
 /// @param bits  of the codes that stay
 inline double stored_row_bits(const LinearPattern& pattern, double bits) {
   if (pattern.kind == PatternKind::unstructured) return bits + stored_padding_bits;

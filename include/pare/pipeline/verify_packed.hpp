@@ -16,6 +16,7 @@ namespace pare {
 /// What a compression recorded of one linear that its recomputation needs.
 struct RecordedLinear {
   double damping = 0;  ///< share of mean(diag H) in force
+  /// Half the sum of squared compensated errors.
   double loss = 0;
 };
 
@@ -138,9 +139,12 @@ LayerStatistics recounted(const std::string& name, const CompressedLayer<B, T>& 
 /// that the compression was calibrated on, or with options.magnitude, which needs none. The model
 /// is dense and is compressed on the way, so that each linear is calibrated behind those before it
 /// as it was then.
+/// @param model     the original in the backend's memory
+/// @param file      the packed file
 /// @param windows   the calibration text; empty: losses are not computed
 /// @param options   those of the compression; of solver only damping is read
 /// @param recorded  what it reported, by linear
+/// @param progress  what is told while it runs
 /// @return          one entry per packed linear, in the order of compression
 /// @throws what compress_model throws; invariant_error when a weight lies on no grid or a group has
 ///         another number of zeros

@@ -90,7 +90,9 @@ PARE_HOST_DEVICE Grid<T> grid_of_range(T low, T high, int bits, GridOptions opti
 /// get the range [-1, 1]. Clip search: ranges shrunk by p = 1 - i/100, i = 0..79, error |.|^2.4,
 /// the first best wins. Zero is always on the grid.
 /// @param w       n weights, finite
+/// @param n       how many
 /// @param bits    width in bits, 2..8
+/// @param options symmetric, clip search, half scales
 /// @return        the grid. Source: Frantar & Alistarh 2023 (SparseGPT), published quantizer.
 template <class T>
 PARE_HOST_DEVICE Grid<T> fit_grid(const T* PARE_RESTRICT w, index_t n, int bits,
@@ -142,9 +144,11 @@ struct FitRow {
   MatrixView<const T> weights;  // (out, columns of the tier)
   const std::uint8_t* bits;     ///< width of row i at bits[i * bits_step]
   index_t bits_step;            ///< 1: one width per row; 0: the same for all
+  /// How the grid is fitted.
   GridOptions options;
   MatrixView<T> scale, zero, top;  // (1, out)
 
+  /// Fits the grid of row i.
   PARE_HOST_DEVICE void operator()(index_t i) const {
     const Grid<T> grid =
         fit_grid(weights.row(i), weights.cols, int(bits[i * bits_step]), options);

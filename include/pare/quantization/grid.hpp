@@ -10,13 +10,17 @@ namespace pare {
 /// The values scale * (code - zero) for code = 0 .. top, top = 2^bits - 1.
 template <class T>
 struct Grid {
+  /// Distance of neighbouring values.
   T scale;
+  /// Code of the value 0.
   T zero;
+  /// Largest code, 2^bits - 1.
   T top;
 };
 
 /// Round half to even, as a single instruction where the target has one.
 PARE_HOST_DEVICE PARE_INLINE float round_even(float x) { return rintf(x); }
+/// The same in double.
 PARE_HOST_DEVICE PARE_INLINE double round_even(double x) { return rint(x); }
 
 /// The value of the grid nearest to w.

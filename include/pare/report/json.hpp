@@ -1,12 +1,18 @@
 // Statistics as JSON.
 #pragma once
 
+#include <cstdint>
+#include <limits>
+#include <string>
+
 #include <nlohmann/json.hpp>
 
+#include "pare/core/error.hpp"
 #include "pare/report/statistics.hpp"
 
 namespace pare {
 
+/// JSON whose members keep the order in which they were added.
 using Json = nlohmann::ordered_json;
 
 namespace detail {
@@ -22,6 +28,16 @@ inline Json histogram_json(const std::map<int, index_t>& histogram) {
 }
 
 }  // namespace detail
+
+/// A whole number that was read, from 0 to `largest`; nlohmann's conversion takes any number,
+/// whether it fits or not. Throws format_error that begins with `what`.
+inline std::int64_t whole_number(const Json& json, const std::string& what,
+                                 std::int64_t largest = std::numeric_limits<int>::max()) {
+  if (!json.is_number_unsigned() || json.get<std::uint64_t>() > std::uint64_t(largest))
+    throw format_error(what + ": expected a whole number from 0 to " + std::to_string(largest) +
+                       ", got " + (json.is_number() ? json.dump() : json.type_name()));
+  return json.get<std::int64_t>();
+}
 
 /// One linear; average_bits is null without a quantizer, score null without mixed precision.
 inline Json to_json(const LayerStatistics& layer) {
@@ -47,6 +63,7 @@ inline Json to_json(const LayerStatistics& layer) {
   return json;
 }
 
+/// The totals, by the names of their members.
 inline Json to_json(const Totals& t) {
   return {{"layers", t.layers},
           {"weights", t.weights},

@@ -14,13 +14,16 @@ namespace pare {
 
 /// Lowest, mean and highest of a list.
 struct Range {
+  /// Of the same unit as the list.
   double lowest = 0, mean = 0, highest = 0;
 };
 
 /// One compressed linear.
 struct LayerStatistics {
+  /// Name of its weight in the model.
   std::string name;
   index_t rows = 0, columns = 0;  ///< (out, in)
+  /// What a channel is.
   ChannelAxis axis = ChannelAxis::output;
   index_t channels = 0;                   ///< quantized channels; 0 without a quantizer
   std::map<int, index_t> bits_histogram;  ///< channels by width
@@ -30,25 +33,34 @@ struct LayerStatistics {
   double zeros = 0;                       ///< share of weights that are zero, rounded ones too
   double loss = 0;                        ///< half the sum of squared compensated errors
   double damping = 0;                     ///< share of mean(diag H) in force
+  /// How often the damping was raised.
   int damping_retries = 0;
   double stored_bits = 0;  ///< 8 times the bytes of its tensors in a packed file
+  /// Wall time of the solve.
   double seconds = 0;
 
+  /// Number of weights.
   index_t weights() const { return rows * columns; }
 };
 
 /// Sums over linears. Averages are per weight, so they say what is stored.
 struct Totals {
+  /// Linears, their weights and their quantized channels.
   index_t layers = 0, weights = 0, channels = 0;
+  /// Channels by width.
   std::map<int, index_t> bits_histogram;
   std::optional<double> average_bits;  ///< code bits per weight; none without a quantizer
+  /// Shares of weights pruned and zero, and the sum of the losses.
   double sparsity = 0, zeros = 0, loss = 0;
+  /// Bits of a packed file's tensors per weight.
   double stored_bits_per_weight = 0;
+  /// Wall time of the solves.
   double seconds = 0;
 };
 
 /// Everything a run recorded.
 struct Statistics {
+  /// In the order of compression.
   std::vector<LayerStatistics> layers;
 };
 
@@ -95,6 +107,7 @@ inline void require_counted(const Statistics& statistics, bool quantized) {
 
 /// Throws invariant_error (post-condition 2) unless the statistics hold every selected linear once,
 /// in order, and no other.
+/// @param statistics  of the run
 /// @param names  of the selected linears, in the order of compression
 inline void require_layers(const Statistics& statistics, const std::vector<std::string>& names) {
   for (std::size_t i = 0; i < std::max(names.size(), statistics.layers.size()); ++i) {
@@ -109,6 +122,7 @@ inline void require_layers(const Statistics& statistics, const std::vector<std::
 /// Throws invariant_error (post-condition 1) unless the widths recorded of a quantized linear are
 /// tiers, their mean is the one recorded, and it is at most the target and less than one step of
 /// one channel below it.
+/// @param layer   what was recorded of the linear
 /// @param target  mean bits per channel; none: any mean will do
 /// @param tiers   widths a channel may have, increasing; the base width alone without a policy
 inline void require_mean_bits(const LayerStatistics& layer, std::optional<double> target,

@@ -17,6 +17,7 @@ struct UniformQuantizer {
   static_assert(Bits == dynamic || (Bits >= min_bits && Bits <= max_bits),
                 "pare: UniformQuantizer<Bits> outside 2..8: no grid has that width; write a width "
                 "within 2..8, or BaseQuantizer with the option .bits");
+  /// The width, or `dynamic`.
   static constexpr int bits = Bits;
 };
 
@@ -128,9 +129,13 @@ constexpr bool check_mixed() {
 template <class Policy, class... Fixed>
 struct MixedPrecision {
   static_assert(detail::check_mixed<Policy, Fixed...>());
+  /// Who chooses.
   using policy = Policy;
+  /// Tiers<...>, or void when they are an option.
   using tiers = typename detail::FirstOf<void, detail::IsTiers, Fixed...>::type;
+  /// TargetAverageBits<...>, or void when it is an option.
   using target = typename detail::FirstOf<void, detail::IsTarget, Fixed...>::type;
+  /// FiveSignals or GridDistortion.
   using objective = typename detail::FirstOf<FiveSignals, detail::IsObjective, Fixed...>::type;
 };
 
@@ -232,15 +237,23 @@ constexpr bool check_compression() {
 template <class... Options>
 struct Compression {
   static_assert(detail::check_compression<Options...>());
+  /// Dense, Unstructured or NofM.
   using pattern = typename detail::FirstOf<Dense, detail::IsPattern, Options...>::type;
+  /// UniformQuantizer, or void when nothing is rounded.
   using quantizer = typename detail::FirstOf<void, detail::IsQuantizer, Options...>::type;
+  /// MixedPrecision, or a stand-in of voids.
   using mixed_precision =
       typename detail::FirstOf<detail::NoMixedPrecision, detail::IsMixed, Options...>::type;
+  /// Who chooses widths, or void when there is one for all.
   using policy = typename mixed_precision::policy;
 
+  /// Whether weights are pruned.
   static constexpr bool prunes = !std::is_same_v<pattern, Dense>;
+  /// Whether weights are rounded to grids.
   static constexpr bool quantizes = !std::is_void_v<quantizer>;
+  /// Whether every channel has its own width.
   static constexpr bool mixed = !std::is_void_v<policy>;
+  /// Whether the widths are given to solve().
   static constexpr bool assigned = std::is_same_v<policy, Assigned>;
 };
 

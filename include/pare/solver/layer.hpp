@@ -20,6 +20,7 @@ struct CompressedLayer {
     typename B::template matrix<T> top;    // (grids, out), 2^bits - 1
     std::vector<std::int32_t> of_column;   ///< grid of each input, (in)
   } grids;                                 ///< empty without a quantizer
+  /// What a channel is.
   ChannelAxis axis = ChannelAxis::output;
   std::vector<std::uint8_t> bits;  ///< width per channel of `axis`; empty without a quantizer
   bool mixed_widths = false;       ///< every channel has its own width, to be stored with it
@@ -34,7 +35,9 @@ struct CompressedLayer {
   int damping_retries = 0;         ///< how often it was raised
   double seconds = 0;              ///< wall time of the solve
 
+  /// Whether weights were rounded to grids.
   bool quantized() const { return !bits.empty(); }
+  /// Whether a mask was asked for.
   bool pruned() const { return group > 0 || sparsity > 0; }
 };
 

@@ -59,6 +59,7 @@ class SparseGPTSolver {
   static_assert(detail::check_backend<B, T>());
 
  public:
+  /// What solve() returns.
   using Layer = CompressedLayer<B, T>;
 
   /// @throws argument_error or unattainable_error naming the option that does not fit
@@ -101,6 +102,9 @@ class SparseGPTSolver {
   }
 
   /// The same with MixedPrecision<Assigned>.
+  /// @param W            (out, in), as above
+  /// @param calibration  of its inputs (in)
+  /// @param prepared     from prepare()
   /// @param bits  a width within 2..8 for every channel of options().axis
   /// @throws argument_error naming the channel whose width is none
   Layer solve(MatrixView<const T> W, const Calibration<B, T>& calibration,
@@ -115,11 +119,13 @@ class SparseGPTSolver {
   Layer solve(MatrixView<const T>, const Given&, const Factors&...) {
     detail::refuse_calibration<Given, Calibration<B, T>>();
   }
+  /// The same for prepare().
   template <class Given>
     requires(!std::convertible_to<const Given&, const Calibration<B, T>&>)
   Factor<B, T> prepare(const Given&) const {
     detail::refuse_calibration<Given, Calibration<B, T>>();
   }
+  /// The same for a factor that does not fit.
   template <class Given, class... Widths>
     requires(!std::convertible_to<const Given&, const Factor<B, T>&>)
   Layer solve(MatrixView<const T>, const Calibration<B, T>&, const Given&, const Widths&...) {
@@ -128,6 +134,7 @@ class SparseGPTSolver {
                   "or none: U belongs to one solver's kind; write the result of the solver's "
                   "prepare()");
   }
+  /// The same for widths that are not bytes side by side.
   template <class Given>
     requires(!std::convertible_to<const Given&, std::span<const std::uint8_t>>)
   Layer solve(MatrixView<const T>, const Calibration<B, T>&, const Factor<B, T>&, const Given&) {
@@ -135,6 +142,7 @@ class SparseGPTSolver {
                   "pare: solve(W, calibration, factor, bits) with bits that are not bytes side by "
                   "side: one width per channel is expected; write std::vector<std::uint8_t>");
   }
+  /// The same for weights of another scalar.
   template <class Weights, class Given, class... Factors>
     requires(!std::convertible_to<const Weights&, MatrixView<const T>>)
   Layer solve(const Weights&, const Given&, const Factors&...) {
@@ -144,6 +152,7 @@ class SparseGPTSolver {
                   "of SparseGPTSolver<Config, B, T>");
   }
 
+  /// The options given, static values filled in.
   const SolverOptions& options() const { return options_; }
 
  private:

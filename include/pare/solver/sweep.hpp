@@ -23,7 +23,9 @@ enum class MaskSource : std::uint8_t {
 /// host backend and on devices. Deterministic: the result of a row depends on that row only.
 template <class T, MaskSource Mask, bool Quantize>
 struct RowSweep {
+  /// What the sweep computes in.
   using scalar_type = T;
+  /// Where the mask comes from.
   static constexpr MaskSource mask_source = Mask;
 
   MatrixView<T> weights;            // (out, block): current weights in, result out
@@ -41,6 +43,7 @@ struct RowSweep {
   }
 
   /// Sweeps rows row .. row + Lanes - 1. The panels are column-major, a lane per row.
+  /// @param row  the first row
   /// @param w  (block, Lanes) current weights in, result out
   /// @param e  (block, Lanes) errors out
   /// @param m  (block, Lanes) mask

@@ -344,7 +344,9 @@ void verify_loss(MatrixView<const T> W, const Calibration<B, T>& calibration,
 /// 6: row losses equal 1/2 d (H + damping) d^T up to rounding, on up to 64 evenly spaced rows; the
 ///    loss is their sum.
 /// @param W          the dense weights (out, in)
+/// @param calibration  of its inputs (in)
 /// @param factor     the one the solve used
+/// @param layer      what the solve returned
 /// @param quantized  whether the configuration has a quantizer
 /// @throws invariant_error with the number of the violated condition; shape_error when the result
 ///         has another shape than W

@@ -22,22 +22,30 @@ struct NofM {
   static_assert(Zeros == dynamic || Group == dynamic || (Zeros > 0 && Zeros < Group),
                 "pare: NofM<n, m> outside 0 < n < m: a group must lose some weights and keep some; "
                 "write for instance NofM<2, 4>");
+  /// Weights zeroed per group, or `dynamic`.
   static constexpr int zeros = Zeros;
+  /// Inputs per group, or `dynamic`.
   static constexpr int group = Group;
 };
 
+/// Whether T is an NofM pattern.
 template <class T>
 inline constexpr bool is_n_of_m = false;
+/// True for every NofM.
 template <int Zeros, int Group>
 inline constexpr bool is_n_of_m<NofM<Zeros, Group>> = true;
 
+/// Whether T is Unstructured.
 template <class T>
 inline constexpr bool is_unstructured = false;
+/// True for Unstructured alone.
 template <>
 inline constexpr bool is_unstructured<Unstructured> = true;
 
+/// Whether T is a sparsity pattern.
 template <class T>
 inline constexpr bool is_pattern = is_unstructured<T> || is_n_of_m<T>;
+/// Dense is one too.
 template <>
 inline constexpr bool is_pattern<Dense> = true;
 

@@ -15,6 +15,9 @@ inline index_t pruned_count(double share, index_t count) {
 
 /// Whether entry `at` of a group is among the `zeros` smallest; ties go to the lower position.
 /// @param score  callable, score(i) for i in [0, group)
+/// @param at     position in the group, [0, group)
+/// @param group  inputs of a group
+/// @param zeros  how many of them are marked
 template <class Score>
 PARE_HOST_DEVICE PARE_INLINE bool among_smallest(const Score& score, int at, int group,
                                                  int zeros) {

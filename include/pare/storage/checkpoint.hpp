@@ -27,7 +27,9 @@ namespace pare {
 
 /// Where a tensor lies. Valid as long as its Checkpoint.
 struct TensorLocation {
+  /// The file that holds it.
   const TensorFile* file = nullptr;
+  /// Its entry in that file's table.
   const TensorInfo* info = nullptr;
 };
 
@@ -37,9 +39,13 @@ enum class CheckpointFormat : std::uint8_t { safetensors, pytorch };
 /// The tensors of a model folder, looked up by name whatever file holds them.
 class Checkpoint {
  public:
+  /// Weights of a model in one file.
   static constexpr const char* single_name = "model.safetensors";
+  /// List of shards.
   static constexpr const char* index_name = "model.safetensors.index.json";
+  /// Weights in one file of torch.save.
   static constexpr const char* pytorch_name = "pytorch_model.bin";
+  /// List of such shards.
   static constexpr const char* pytorch_index_name = "pytorch_model.bin.index.json";
 
   /// Opens the first there is of `model.safetensors`, the shards that
@@ -70,6 +76,7 @@ class Checkpoint {
     open_single(folder / file);
   }
 
+  /// The folder given.
   const std::filesystem::path& folder() const { return folder_; }
   /// The files, ordered by name.
   const std::vector<TensorFile>& files() const { return files_; }

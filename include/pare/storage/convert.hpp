@@ -24,6 +24,8 @@ namespace pare {
 /// Writes every tensor of `checkpoint` into `folder` as transformers names and reads it:
 /// `model.safetensors` or, where the checkpoint is sharded, as many shards and their index. Tensors
 /// that share bytes get their own. Holds one tensor at a time. Throws as write_safetensors.
+/// @param checkpoint  the source
+/// @param folder      an existing one
 /// @param left_out  names of tensors that are not written
 /// @param replace   the data of a tensor, or nothing to keep what it has
 inline void write_as_safetensors(const Checkpoint& checkpoint, const std::filesystem::path& folder,

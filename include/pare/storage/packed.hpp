@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstring>
+#include <numeric>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -16,8 +17,10 @@ namespace pare {
 
 /// A compressed linear as a packed file holds it; docs/format.md describes every byte.
 struct PackedLinear {
+  /// Shape, axis, widths and mask.
   PackedLayout layout;
   DType dtype = DType::f32;  ///< what the checkpoint stores weights in, and weights round to
+  /// How pruned weights are told.
   PackedMask kind = PackedMask::none;
   std::vector<std::byte> codes;          ///< a little-endian bit stream per row
   std::vector<std::byte> mask;           ///< the same, empty without a mask
@@ -27,10 +30,12 @@ struct PackedLinear {
   std::vector<std::uint64_t> row_begin;  ///< byte of `codes` where each row begins, (out + 1)
   std::vector<std::uint8_t> grid_of;     ///< grid of each column, (in); empty with one grid
 
+  /// Bytes of its tensors in a file.
   std::uint64_t bytes() const {
     return codes.size() + mask.size() + 2 * scales.size() + zeros.size() +
            (layout.widths.size() > 1 ? layout.widths.size() : 0);
   }
+  /// Bytes of one row of the mask.
   std::uint64_t mask_row_bytes() const {
     return packed_mask_row_bytes(kind, layout.columns, layout.zeros, layout.group);
   }
@@ -189,6 +194,8 @@ void for_each_code(const PackedLinear& packed, index_t row, const std::uint8_t* 
 
 /// Reads one row: scale * (code - zero), rounded to the checkpoint's type and then to S, which is
 /// what the model held in memory; pruned weights are 0.
+/// @param packed  with index_rows() done
+/// @param row     which one
 /// @param pruned  room for (in) marks; receives what the mask prunes
 /// @param out     (in)
 template <class S>
@@ -219,6 +226,8 @@ void unpack_row(const PackedLinear& packed, index_t row, std::uint8_t* pruned, S
 }
 
 /// Reads out.rows rows from `first` on, on all threads.
+/// @param packed  with index_rows() done
+/// @param first   row of the linear that becomes row 0 of `out`
 /// @param out  (rows, in), in host memory
 template <class S>
 void unpack_rows(const PackedLinear& packed, index_t first, MatrixView<S> out) {
@@ -234,6 +243,7 @@ void unpack_rows(const PackedLinear& packed, index_t first, MatrixView<S> out) {
 
 /// Finds where rows and grids lie, which the file does not say, and checks everything that reading
 /// relies on. Sizes of the parts are checked against the layout before anything is read.
+/// @param packed  the linear; row_begin and grid_of are filled in
 /// @param who  what messages begin with
 /// @throws format_error naming the part, what was expected and what is there
 inline void index_rows(PackedLinear& packed, const std::string& who) {
@@ -276,17 +286,29 @@ inline void index_rows(PackedLinear& packed, const std::string& who) {
                          ", grid " + std::to_string(g));
   }
 
+  // Bits of a row's codes without a mask.
+  const bool by_column = !layout.by_row() && layout.widths.size() > 1;
+  const std::uint64_t total =
+      std::accumulate(layout.widths.begin(), layout.widths.end(), std::uint64_t{0});
+  const auto unmasked_bits = [&](index_t i) {
+    return by_column ? total
+                     : std::uint64_t(layout.columns) * std::uint64_t(layout.code_bits(i, 0));
+  };
+  // Nothing is allocated for rows or columns that neither a mask nor codes are there for.
+  if (packed.kind == PackedMask::none) {
+    std::uint64_t expected = 0;
+    for (index_t i = 0; i < layout.rows; ++i) expected += detail::row_bytes(unmasked_bits(i));
+    require(".codes", expected, packed.codes.size());
+  }
+
   // Masks first: how long a row of codes is depends on them.
-  std::vector<std::uint8_t> pruned(std::size_t(layout.columns));
+  std::vector<std::uint8_t> pruned(
+      packed.kind == PackedMask::none ? 0 : std::size_t(layout.columns));
   packed.row_begin.assign(1, 0);
-  std::uint64_t whole = 0;  // bits of a row without a mask, where all rows have the same
-  if (packed.kind == PackedMask::none && !(layout.quantized() && layout.by_row()))
-    for (index_t j = 0; j < layout.columns; ++j) whole += std::uint64_t(layout.code_bits(0, j));
   for (index_t i = 0; i < layout.rows; ++i) {
-    std::uint64_t bits = whole;
+    std::uint64_t bits = 0;
     if (packed.kind == PackedMask::none) {
-      if (layout.quantized() && layout.by_row())
-        bits = std::uint64_t(layout.columns) * std::uint64_t(layout.code_bits(i, 0));
+      bits = unmasked_bits(i);
     } else {
       if (packed.kind == PackedMask::groups) {
         detail::BitReader reader(packed.mask.data() +

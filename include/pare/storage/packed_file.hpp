@@ -68,7 +68,9 @@ struct PackedEntry {
   std::string tensor;  ///< name of the weight in the checkpoint
   PackedLayout layout;             ///< without widths where they differ by channel
   bool widths_by_channel = false;  ///< these are in the data
+  /// What the checkpoint stores the weight in.
   DType dtype = DType::f32;
+  /// How pruned weights are told.
   PackedMask kind = PackedMask::none;
   std::uint64_t checksum = 0;  ///< of the packed data
   std::uint64_t original = 0;  ///< FNV-1a of the dense weight's bytes in the checkpoint
@@ -175,6 +177,7 @@ inline PackedEntry entry_of_json(const nlohmann::json& json, const std::string& 
 /// A packed model file open for reading. Nothing in it is trusted.
 class PackedFile {
  public:
+  /// Name of the file in its folder.
   static constexpr const char* name = "packed.safetensors";
 
   /// Whether a folder holds a packed model and no dense one.
@@ -212,7 +215,9 @@ class PackedFile {
     }
   }
 
+  /// The safetensors file below.
   const SafetensorsFile& file() const { return file_; }
+  /// The packed linears, in the order of the file's description.
   const std::vector<PackedEntry>& linears() const { return linears_; }
 
   /// What is said of the weight called `tensor`; null when it is not packed.
@@ -289,8 +294,9 @@ class PackedFile {
   }
 
   void require_finite_rows(const PackedLinear& packed, const PackedEntry& entry) const {
-    constexpr index_t block = 64;
     const PackedLayout& layout = packed.layout;
+    // A mask may take a tenth of a bit per weight: of wide rows only few are unpacked at a time.
+    const index_t block = std::clamp<index_t>((index_t{1} << 20) / layout.columns, 1, 64);
     Matrix<float> rows;
     for (index_t first = 0; first < layout.rows; first += block) {
       rows.resize(std::min(block, layout.rows - first), layout.columns);

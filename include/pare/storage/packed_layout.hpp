@@ -26,15 +26,20 @@ inline constexpr int packed_row_bits = 32;
 /// Everything of a linear that its packed size depends on, but for what is pruned in which row.
 struct PackedLayout {
   index_t rows = 0, columns = 0;  ///< (out, in)
+  /// What a channel is.
   ChannelAxis axis = ChannelAxis::output;
   /// Width of the codes: one for all, or one per channel of `axis`; empty without a quantizer.
   std::vector<std::uint8_t> widths = {};
   int value_bits = 0;  ///< of a weight that is not quantized
+  /// Whether a mask took weights.
   bool pruned = false;
   int zeros = 0, group = 0;  ///< n:m; 0 for any other mask
 
+  /// Whether codes are on grids.
   bool quantized() const { return !widths.empty(); }
+  /// Whether a channel is a row.
   bool by_row() const { return axis == ChannelAxis::output; }
+  /// Number of channels.
   index_t channels() const { return by_row() ? rows : columns; }
   /// Bits of the code of weight (row, column).
   int code_bits(index_t row, index_t column) const {
@@ -48,6 +53,7 @@ struct PackedLayout {
     present.erase(std::unique(present.begin(), present.end()), present.end());
     return present;
   }
+  /// Number of grids per row.
   index_t grids() const {
     return !quantized() ? 0 : by_row() ? 1 : index_t(tiers().size());
   }
@@ -55,9 +61,12 @@ struct PackedLayout {
 
 /// Bytes of every part of a packed linear.
 struct PackedSize {
+  /// How pruned weights are told.
   PackedMask kind = PackedMask::none;
+  /// Bytes of each part.
   std::uint64_t codes = 0, mask = 0, scales = 0, zeros = 0, widths = 0;
 
+  /// Bytes of all parts.
   std::uint64_t bytes() const { return codes + mask + scales + zeros + widths; }
 };
 
@@ -114,6 +123,7 @@ inline std::uint64_t packed_mask_row_bytes(PackedMask kind, index_t columns, int
 /// The size of a linear when packed: codes of the weights that stay and a mask, or, where that is
 /// smaller, codes of all weights, for zero is on every grid; then grids, and widths where channels
 /// differ.
+/// @param layout     of the linear
 /// @param kept_bits  bits of the codes that each row keeps, (out); not read when nothing is pruned
 inline PackedSize packed_size(const PackedLayout& layout,
                               std::span<const std::uint64_t> kept_bits) {

@@ -46,6 +46,9 @@ inline std::vector<TensorInfo> part_infos(const std::string& tensor, const Packe
 /// Writes a packed file: the tensors of `source`, byte for byte, but for those in `linears`.
 /// Elements lie at multiples of their size: tensors of wide elements come first. One tensor of the
 /// source is held at a time.
+/// @param path    the file to write
+/// @param source  the dense checkpoint
+/// @param linears what takes the place of its weights, by tensor
 /// @param skip  tensors of `source` that are left out
 /// @throws argument_error when `source` lacks one of the linears or has it in another shape or
 ///         dtype; io_error

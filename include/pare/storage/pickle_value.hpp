@@ -12,15 +12,21 @@ namespace pare {
 /// A piece of memory that tensors are views of; its bytes lie outside the pickle.
 struct PickledStorage {
   std::string_view key;  ///< what it is called in the archive
+  /// Name of the element type as safetensors has it.
   const char* dtype = "";
+  /// Number of elements.
   std::uint64_t elements = 0;
 };
 
 /// A tensor as a view of a storage, in elements.
 struct PickledTensor {
+  /// Key in the dictionary.
   std::string_view name;
+  /// The memory it is a view of.
   PickledStorage storage;
+  /// First element, counted from the storage's first.
   std::uint64_t offset = 0;
+  /// Both counted in elements.
   std::vector<std::int64_t> shape, stride;  ///< of the same length
 };
 

@@ -26,9 +26,13 @@ namespace pare {
 
 /// One tensor to be written; `bytes` are its elements in row-major order, little-endian.
 struct TensorData {
+  /// Name in the file.
   std::string name;
+  /// Element type: F16, BF16, F32, F64, I64, ...
   std::string dtype;
+  /// Sides, outermost first.
   std::vector<std::int64_t> shape;
+  /// Row-major, little-endian.
   std::vector<std::byte> bytes;
 };
 

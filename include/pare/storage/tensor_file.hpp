@@ -114,8 +114,10 @@ inline std::vector<std::byte> encode_floats(std::span<const float> values, DType
 
 /// What a file says of one tensor. Its elements are in row-major order, little-endian.
 struct TensorInfo {
+  /// Name in the file.
   std::string name;
   std::string dtype;  ///< one of F16 BF16 F32 F64 I64 I32 I16 I8 U8 BOOL
+  /// Sides, outermost first.
   std::vector<std::int64_t> shape;
   std::uint64_t begin = 0;  ///< first byte, counted from TensorFile::data_offset()
   std::uint64_t end = 0;    ///< one past the last byte
@@ -126,6 +128,7 @@ struct TensorInfo {
 /// share an object.
 class TensorFile {
  public:
+  /// The path it was opened by.
   const std::filesystem::path& path() const { return file_.path(); }
   /// Every tensor, in the order of the data. Several may lie on the same bytes of a PytorchFile.
   const std::vector<TensorInfo>& tensors() const { return tensors_; }
@@ -176,8 +179,10 @@ class TensorFile {
   }
 
  protected:
+  /// Opens the file; who derives fills the table. Throws io_error.
   explicit TensorFile(const std::filesystem::path& path) : file_(path), name_(path.string()) {}
 
+  /// The error that a tensor of this file is not as it must be.
   format_error bad_tensor(std::string_view name, const std::string& what) const {
     return format_error(name_ + ": tensor " + detail::quoted_name(name) + " " + what);
   }
@@ -192,9 +197,13 @@ class TensorFile {
         throw bad_tensor(tensors_[i].name, "occurs twice");
   }
 
+  /// The mapped bytes.
   detail::InputFile file_;
+  /// The path, for messages.
   std::string name_;
+  /// See data_offset().
   std::uint64_t data_offset_ = 0;
+  /// See tensors().
   std::vector<TensorInfo> tensors_;
 
  private:

@@ -20,6 +20,10 @@ struct Thrust<system::cuda> : cuda::DeviceMemory,
                               cuda::Factorization,
                               cuda::Selection,
                               cuda::ModelOps {
+  /// @name Operations of pare::Backend
+  /// @{
+
+  /// The concept pare::Backend says what each operation does.
   static constexpr std::string_view name = "cuda";
   template <class T>
   static constexpr bool supports = std::is_same_v<T, float> || std::is_same_v<T, double>;
@@ -31,6 +35,7 @@ struct Thrust<system::cuda> : cuda::DeviceMemory,
   static void row_sweep(const Sweep& sweep) {
     cuda::run_sweep(sweep, [](index_t rows, const Sweep& f) { for_each_row(rows, f); });
   }
+  /// @}
 };
 
 }  // namespace pare::backend

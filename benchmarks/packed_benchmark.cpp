@@ -1,0 +1,196 @@
+// Times the packed matrix-vector product beside Eigen's in float32 and the speed of memory.
+//
+// A repetition is one product, and repetitions of all benchmarks are interleaved: other matrices
+// have passed through the caches since the last, as in a model, and a busy machine is busy for all.
+// The smallest time counts. `bytes` are those of the matrix as it is stored.
+#include <benchmark/benchmark.h>
+
+#include <Eigen/Dense>
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <numeric>
+#include <random>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "pare/backend/packed_product.hpp"
+
+namespace {
+
+using pare::index_t;
+using pare::PackedLinear;
+using pare::PackedMask;
+
+constexpr index_t columns = 4096;
+
+/// A linear of random codes and a random mask.
+/// @param widths  given to the rows in turn
+PackedLinear random_linear(index_t rows, const std::vector<std::uint8_t>& widths,
+                           PackedMask kind) {
+  std::mt19937_64 generator(1);
+  PackedLinear packed;
+  pare::PackedLayout& layout = packed.layout;
+  layout.rows = rows;
+  layout.columns = columns;
+  if (widths.size() == 1) layout.widths = widths;
+  for (index_t i = 0; i < rows && widths.size() > 1; ++i)
+    layout.widths.push_back(widths[std::size_t(i) % widths.size()]);
+  std::shuffle(layout.widths.begin(), layout.widths.end(), generator);
+  packed.kind = kind;
+  layout.pruned = kind != PackedMask::none;
+  if (kind == PackedMask::groups) {
+    layout.zeros = 2;
+    layout.group = 4;
+  }
+  packed.mask.resize(std::size_t(rows) * packed.mask_row_bytes());
+  std::uint64_t code_bytes = 0;
+  std::vector<std::uint8_t> pruned(std::size_t(columns), 0);
+  for (index_t i = 0; i < rows; ++i) {
+    index_t kept = columns;
+    pare::detail::BitWriter writer(packed.mask.data() +
+                                   std::size_t(i) * packed.mask_row_bytes());
+    if (kind == PackedMask::bits) {
+      for (std::uint8_t& p : pruned) p = std::uint8_t(generator() % 2);
+      for (const std::uint8_t p : pruned) writer.put(p, 1);
+      kept -= std::accumulate(pruned.begin(), pruned.end(), index_t(0));
+    } else if (kind == PackedMask::groups) {
+      for (index_t j = 0; j < columns; j += 4) writer.put(std::uint32_t(generator() % 6), 3);
+      kept /= 2;
+    }
+    writer.finish();
+    code_bytes += pare::detail::row_bytes(std::uint64_t(kept * layout.code_bits(i, 0)));
+  }
+  packed.codes.resize(code_bytes);
+  for (std::byte& b : packed.codes) b = std::byte(generator());
+  for (index_t i = 0; i < rows; ++i) {
+    packed.scales.push_back(pare::float_to_half(0.01f));
+    packed.zeros.push_back(std::uint8_t(1 << (layout.code_bits(i, 0) - 1)));
+  }
+  pare::index_rows(packed, "linear");
+  return packed;
+}
+
+std::vector<float> random_vector(index_t n) {
+  std::mt19937 generator(2);
+  std::normal_distribution<float> normal;
+  std::vector<float> x(static_cast<std::size_t>(n));
+  for (float& v : x) v = normal(generator);
+  return x;
+}
+
+void set_threads([[maybe_unused]] int n) {
+#if defined(_OPENMP)
+  omp_set_num_threads(n);
+#endif
+}
+
+void count(benchmark::State& state, double bytes) {
+  state.counters["bytes"] = bytes;
+  state.counters["bits_per_weight"] = 8 * bytes / double(state.range(0) * columns);
+}
+
+void packed(benchmark::State& state, const std::vector<std::uint8_t>& widths, PackedMask kind) {
+  set_threads(int(state.range(1)));
+  // Every repetition multiplies the same.
+  static std::map<std::tuple<index_t, std::vector<std::uint8_t>, PackedMask>, PackedLinear> linears;
+  const auto key = std::tuple(index_t(state.range(0)), widths, kind);
+  if (!linears.contains(key)) linears[key] = random_linear(state.range(0), widths, kind);
+  const PackedLinear& linear = linears[key];
+  const std::vector<float> x = random_vector(columns);
+  std::vector<float> y(static_cast<std::size_t>(state.range(0)));
+  for (auto _ : state) {
+    pare::packed_product(linear, x, y);
+    benchmark::DoNotOptimize(y.data());
+    benchmark::ClobberMemory();
+  }
+  count(state, double(linear.bytes()));
+}
+
+using RowMajor = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+const RowMajor& dense(index_t rows) {
+  static std::map<index_t, RowMajor> matrices;
+  if (!matrices.contains(rows)) matrices[rows] = RowMajor::Random(rows, columns);
+  return matrices[rows];
+}
+
+/// Eigen's product, a block of rows per thread: it uses a single one for a vector.
+void float32(benchmark::State& state) {
+  const index_t threads = state.range(1), rows = state.range(0);
+  set_threads(int(threads));
+  const RowMajor& W = dense(rows);
+  const std::vector<float> x = random_vector(columns);
+  Eigen::VectorXf y(rows);
+  const Eigen::Map<const Eigen::VectorXf> v(x.data(), columns);
+  for (auto _ : state) {
+    pare::detail::host_parallel_for(threads, [&](index_t t) {
+      const index_t begin = rows * t / threads, end = rows * (t + 1) / threads;
+      y.segment(begin, end - begin).noalias() = W.middleRows(begin, end - begin) * v;
+    });
+    benchmark::DoNotOptimize(y.data());
+    benchmark::ClobberMemory();
+  }
+  count(state, 4.0 * double(W.size()));
+}
+
+/// Reads the same float32 matrix, eight rows at a time, and only adds it up: what memory gives.
+void read_memory(benchmark::State& state) {
+  const index_t threads = state.range(1), rows = state.range(0);
+  set_threads(int(threads));
+  const RowMajor& W = dense(rows);
+  std::vector<float> sums(static_cast<std::size_t>(threads));
+  for (auto _ : state) {
+    pare::detail::host_parallel_for(threads, [&](index_t t) {
+      const index_t begin = rows * t / threads, end = rows * (t + 1) / threads;
+      using Part = Eigen::Array<float, 16, 1>;
+      Part sum = Part::Zero();
+      for (const float* at = W.row(begin).data(); at < W.data() + end * columns; at += 8 * columns)
+        for (index_t j = 0; j < columns; j += 16) {
+          const auto part = [&](index_t k) { return Eigen::Map<const Part>(at + k * columns + j); };
+          sum += ((part(0) + part(1)) + (part(2) + part(3))) +
+                 ((part(4) + part(5)) + (part(6) + part(7)));
+        }
+      sums[std::size_t(t)] = sum.sum();
+    });
+    benchmark::DoNotOptimize(sums.data());
+    benchmark::ClobberMemory();
+  }
+  count(state, 4.0 * double(W.size()));
+}
+
+void add(const std::string& name, const std::function<void(benchmark::State&)>& run) {
+  std::vector<index_t> counts{1};
+  if (pare::detail::max_threads() > 1) counts.push_back(2);
+  for (const index_t rows : {4096, 16384})
+    for (const index_t threads : counts)
+      benchmark::RegisterBenchmark(name.c_str(), run)
+          ->ArgNames({"out", "threads"})->Args({rows, threads})
+          ->Iterations(1)->UseRealTime()->Unit(benchmark::kMillisecond)
+          ->ComputeStatistics("min", [](const std::vector<double>& times) {
+            return *std::min_element(times.begin(), times.end());
+          });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  add("read_memory", read_memory);
+  add("float32", float32);
+  const auto add_packed = [](const char* name, std::vector<std::uint8_t> widths, PackedMask kind) {
+    add(name, [=](benchmark::State& state) { packed(state, widths, kind); });
+  };
+  for (const std::uint8_t bits : {2, 3, 4, 5, 6, 7, 8})
+    add_packed(("bits_" + std::to_string(int(bits))).c_str(), {bits}, PackedMask::none);
+  // Mean 3.0.
+  const std::vector<std::uint8_t> mixed{2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 4, 6, 6, 8};
+  add_packed("mixed_3", mixed, PackedMask::none);
+  add_packed("half_4", {4}, PackedMask::bits);
+  add_packed("half_mixed_3", mixed, PackedMask::bits);
+  add_packed("two_of_four_4", {4}, PackedMask::groups);
+  benchmark::Initialize(&argc, argv);
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+}

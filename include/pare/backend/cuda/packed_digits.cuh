@@ -1,0 +1,204 @@
+// x as signed 8-bit digits, and what turns codes into operands of the matrix units.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "pare/backend/cuda/packed_tiles.hpp"
+
+namespace pare::backend::cuda {
+
+/// What the kernel reads: PackedTiles in device memory.
+struct PackedTilesView {
+  int columns = 0, tiles = 0, units = 0;
+  int slots = 1;        ///< tiers of a tile
+  int sharing = 1;      ///< warps that share a unit, where there are fewer units than warps
+  int turns = 1;        ///< tiles that a block works on between two barriers
+  int stage_words = 0;  ///< of a warp, for the codes of an item
+  int group_kept = 0;
+  PackedTier tiers[most_tiers];
+  const std::uint32_t *codes = nullptr, *masks = nullptr, *unit_begin = nullptr;
+  const std::uint32_t* selectors = nullptr;  // (2, 256): linear, even and odd apart
+  const std::int32_t* column_of = nullptr;
+  const PackedRow* row_ends = nullptr;  // (slots, tiles * 16)
+};
+
+namespace packing {
+
+inline constexpr int warps = 8;
+inline constexpr int threads = 32 * warps;
+/// Words of the digits of a unit's columns.
+inline constexpr int digit_words = unit_columns;
+/// Words that the codes of a warp's item without a mask take, at most: 8 pieces per lane.
+inline constexpr int piece_words = 8 * 32 * 4;
+
+inline constexpr std::uint32_t ones = 0x01010101u;
+
+/// acc += A B with A (16, 32) unsigned bytes, B (32, 8) signed bytes.
+__device__ __forceinline__ void multiply_add(int (&acc)[4], std::uint32_t a0, std::uint32_t a1,
+                                             std::uint32_t a2, std::uint32_t a3, uint2 b) {
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+r"(acc[0]), "+r"(acc[1]), "+r"(acc[2]), "+r"(acc[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b.x), "r"(b.y));
+}
+
+/// Bytes of the 8 of `low` and `high` by the lower four digits of `selector`; a digit of 8 takes
+/// the sign of byte 0: 0 for a byte below 128.
+__device__ __forceinline__ std::uint32_t select_bytes(std::uint32_t low, std::uint32_t high,
+                                                      std::uint32_t selector) {
+  std::uint32_t bytes;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(bytes) : "r"(low), "r"(high), "r"(selector));
+  return bytes;
+}
+
+__device__ __forceinline__ std::uint32_t load_shared(std::uint32_t address) {
+  std::uint32_t word;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(word) : "r"(address));
+  return word;
+}
+
+/// Four codes of `bits` bits, the lowest of `v`, to a byte each.
+template <int bits>
+__device__ __forceinline__ std::uint32_t spread_four(std::uint32_t v) {
+  if constexpr (bits == 8) {
+    return v;
+  } else {
+    constexpr std::uint32_t pair = (1u << 2 * bits) - 1, one = (1u << bits) - 1;
+    v = (v & pair) | ((v << (16 - 2 * bits)) & pair << 16);
+    if constexpr (bits <= 4)  // what the shift leaves behind lies outside of the mask
+      return (v | v << (8 - bits)) & one * ones;
+    else
+      return (v & one * 0x00010001u) | ((v << (8 - bits)) & one * 0x01000100u);
+  }
+}
+
+/// Where the digits of x lie: for every step of a unit 16 pairs of words, of a digit and a chunk
+/// each; digits are turned from step to step so that neither writing nor reading meets a bank
+/// twice.
+__device__ __forceinline__ int digit_place(int step, int digit, int chunk) {
+  return step * 32 + ((digit + step) % 4 * 4 + chunk) * 2;
+}
+
+/// What a lane needs to find its part of the digits.
+struct DigitReader {
+  const std::uint32_t* digits;
+  int digit, chunk;
+  __device__ __forceinline__ uint2 operator()(int step) const {
+    return *reinterpret_cast<const uint2*>(digits + digit_place(step, digit, chunk));
+  }
+};
+
+/// x at 8 neighbouring places.
+struct EightNumbers {
+  float value[step_columns];
+
+  __device__ __forceinline__ void load(const PackedTilesView& p, const float* x, int first) {
+    const bool whole = p.column_of == nullptr && first + step_columns <= p.columns;
+    if (whole && reinterpret_cast<std::uintptr_t>(x) % 16 == 0) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float4 four = reinterpret_cast<const float4*>(x + first)[half];
+        value[4 * half] = four.x;
+        value[4 * half + 1] = four.y;
+        value[4 * half + 2] = four.z;
+        value[4 * half + 3] = four.w;
+      }
+    } else {
+#pragma unroll
+      for (int k = 0; k < step_columns; ++k) {
+        const int j = p.column_of != nullptr   ? p.column_of[first + k]
+                      : first + k < p.columns ? first + k
+                                              : -1;
+        value[k] = j >= 0 ? x[j] : 0;
+      }
+    }
+  }
+
+  /// The bits of the largest |x|: they order as the numbers do, NaN last.
+  __device__ __forceinline__ unsigned largest() const {
+    unsigned most = 0;
+#pragma unroll
+    for (int k = 0; k < step_columns; ++k)
+      most = max(most, __float_as_uint(value[k]) & 0x7fffffffu);
+    return most;
+  }
+
+  /// Writes the four digits of each; returns the sum of what they stand for.
+  __device__ __forceinline__ std::int64_t write(float scale, std::uint32_t* digits, int step,
+                                                int chunk) const {
+    std::int64_t sum = 0;
+    std::uint32_t of_digit[2][4];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      std::uint32_t w[4];
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const int whole = __float2int_rn(value[4 * half + k] * scale);
+        sum += whole;
+        w[k] = (std::uint32_t(whole) + 0x00808080u) ^ 0x00808080u;
+      }
+      const std::uint32_t low01 = __byte_perm(w[0], w[1], 0x5140);
+      const std::uint32_t low23 = __byte_perm(w[2], w[3], 0x5140);
+      const std::uint32_t high01 = __byte_perm(w[0], w[1], 0x7362);
+      const std::uint32_t high23 = __byte_perm(w[2], w[3], 0x7362);
+      of_digit[half][0] = __byte_perm(low01, low23, 0x5410);
+      of_digit[half][1] = __byte_perm(low01, low23, 0x7632);
+      of_digit[half][2] = __byte_perm(high01, high23, 0x5410);
+      of_digit[half][3] = __byte_perm(high01, high23, 0x7632);
+    }
+#pragma unroll
+    for (int d = 0; d < 4; ++d)
+      *reinterpret_cast<uint2*>(digits + digit_place(step, d, chunk)) =
+          make_uint2(of_digit[0][d], of_digit[1][d]);
+    return sum;
+  }
+};
+
+/// Writes the digits of a unit's numbers for the warp. Returns what the sums count in, NaN when a
+/// number is not finite.
+/// @param sum  receives the sum of the numbers as the digits say them
+__device__ __forceinline__ double write_digits(const PackedTilesView& p, const float* x, int unit,
+                                               std::uint32_t* digits, double& sum) {
+  const int lane = threadIdx.x % 32, chunk = lane % unit_chunks;
+  constexpr int eights = unit_columns / step_columns / 32;
+  EightNumbers numbers[eights];
+  unsigned largest = 0;
+#pragma unroll
+  for (int e = 0; e < eights; ++e) {
+    const int step = lane / unit_chunks + e * (chunk_steps / eights);
+    numbers[e].load(p, x, (unit * unit_chunks + chunk) * chunk_columns + step * step_columns);
+    largest = max(largest, numbers[e].largest());
+  }
+  largest = __reduce_max_sync(~0u, largest);
+  // |x| < 2^exponent; below 2^-96 numbers keep an absolute accuracy only.
+  const int exponent = max(int(largest >> 23) - 126, -96);
+  const bool finite = largest < 0x7f800000u;
+  const float scale = finite ? __uint_as_float(unsigned(127 + 30 - exponent) << 23) : 0.0f;
+  std::int64_t total = 0;
+#pragma unroll
+  for (int e = 0; e < eights; ++e)
+    total +=
+        numbers[e].write(scale, digits, lane / unit_chunks + e * (chunk_steps / eights), chunk);
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) total += __shfl_xor_sync(~0u, total, step);
+  __syncwarp();
+  const double unit_of_x =
+      __hiloint2double(finite ? (1023 + exponent - 30) << 20 : 0x7ff80000, 0);
+  sum = double(total) * unit_of_x;
+  return unit_of_x;
+}
+
+/// Sums of four digits as one number, for the rows g and g + 8; right in the lanes of chunk 0.
+__device__ __forceinline__ double2 join_digits(const int (&acc)[4], double unit_of_x) {
+  const double weight = threadIdx.x % 4 == 1 ? unit_of_x * 65536 : unit_of_x;
+  double low = (double(acc[0]) + 256 * double(acc[1])) * weight;
+  double high = (double(acc[2]) + 256 * double(acc[3])) * weight;
+  low += __shfl_xor_sync(~0u, low, 1);
+  high += __shfl_xor_sync(~0u, high, 1);
+  return make_double2(low, high);
+}
+
+}  // namespace packing
+}  // namespace pare::backend::cuda

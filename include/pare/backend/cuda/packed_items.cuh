@@ -1,0 +1,319 @@
+// Pieces of work of the packed product: how a warp finds, loads and multiplies them.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "pare/backend/cuda/packed_digits.cuh"
+
+namespace pare::backend::cuda::packing {
+
+/// Where a warp is in the work of its block: it takes a unit of all the block's tiles, or of some
+/// where there are fewer units than warps, before it goes to another unit. Codes wider than 4 bits
+/// without a mask are taken in halves of a unit, which fit the registers.
+struct Cursor {
+  int unit, turn, half, tile, tier;
+  int first_turn;  ///< of the warps that share a unit each begins with a tile of its own
+
+  __device__ __forceinline__ bool start(const PackedTilesView& p, int first) {
+    unit = int(threadIdx.x / 32);
+    first_turn = 0;
+    for (; first_turn + 1 < p.sharing && unit >= p.units; ++first_turn) unit -= p.units;
+    if (unit >= p.units) return false;
+    begin(first);
+    return settle(p, first);
+  }
+  template <int mask_bits>
+  __device__ __forceinline__ bool advance(const PackedTilesView& p, int first) {
+    if (mask_bits == 0 && half == 0 && p.tiers[tier].bits > 4) {
+      half = 1;
+      return true;
+    }
+    half = 0;
+    turn += p.sharing;
+    tile += p.sharing * int(gridDim.x);
+    return settle(p, first);
+  }
+
+ private:
+  __device__ __forceinline__ void begin(int first) {
+    turn = first_turn;
+    tile = first + turn * int(gridDim.x);
+    half = 0;
+    tier = 0;
+  }
+  __device__ __forceinline__ bool settle(const PackedTilesView& p, int first) {
+    if (turn >= p.turns || tile >= p.tiles) {
+      unit += warps;
+      if (unit >= p.units) return false;
+      begin(first);
+    }
+    if (p.slots == 1)
+      while (tile >= p.tiers[tier].last_tile) ++tier;
+    else
+      while (unit >= p.tiers[tier].first_unit + p.tiers[tier].units()) ++tier;
+    return true;
+  }
+};
+
+/// Copies of a warp to its stage by the copy engine, one at a time. They do not stand in front of
+/// the warps' own loads.
+struct WarpCopy {
+  std::uint32_t stage, barrier;  ///< shared addresses
+  std::uint32_t phase = 0;
+
+  __device__ __forceinline__ WarpCopy(const void* stage_memory, std::uint64_t* barrier_memory)
+      : stage(std::uint32_t(__cvta_generic_to_shared(stage_memory))),
+        barrier(std::uint32_t(__cvta_generic_to_shared(barrier_memory))) {
+    if (threadIdx.x % 32 == 0) {
+      asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(barrier) : "memory");
+      asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    __syncwarp();
+  }
+
+  /// To be called when no lane reads the stage any more.
+  /// @param bytes  a multiple of 16
+  __device__ __forceinline__ void start(const void* from, std::uint32_t bytes) {
+    __syncwarp();
+    if (threadIdx.x % 32 != 0) return;
+    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+                 : "memory");
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+            "r"(stage),
+        "l"(from), "r"(bytes), "r"(barrier)
+        : "memory");
+  }
+
+  /// Waits for what was started last.
+  __device__ __forceinline__ void wait() {
+    std::uint32_t done = 0;
+    while (done == 0)
+      asm volatile(
+          "{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+          : "=r"(done)
+          : "r"(barrier), "r"(phase)
+          : "memory");
+    phase ^= 1;
+  }
+};
+
+/// The codes of an item without a mask: up to 4 pieces of 16 bytes of the rows g and g + 8.
+struct Pieces {
+  std::uint32_t word[2][16];
+
+  /// Starts copying the item's pieces to the warp's stage.
+  static __device__ __forceinline__ void copy(const PackedTilesView& p, const Cursor& at,
+                                              WarpCopy& copy) {
+    const PackedTier& tier = p.tiers[at.tier];
+    const int unit = at.unit - tier.first_unit;
+    const int lanes = min(unit_chunks, tier.chunks - unit * unit_chunks);
+    // Of an odd number of pieces the middle one belongs to both halves.
+    const int first = at.half * (tier.bits / 2);
+    const int count = tier.bits > 4 ? (tier.bits + 1) / 2 : tier.bits;
+    const std::uint32_t from = tier.base + std::uint32_t(at.tile - tier.first_tile) * tier.stride +
+                               std::uint32_t(unit * (16 * unit_chunks) * tier.bits +
+                                             first * 16 * lanes);
+    copy.start(reinterpret_cast<const uint4*>(p.codes) + from,
+               std::uint32_t(count * 16 * lanes) * 16);
+  }
+
+  template <int count>
+  __device__ __forceinline__ void read(const PackedTilesView& p, const Cursor& at,
+                                       const uint4* stage) {
+    const PackedTier& tier = p.tiers[at.tier];
+    const int lanes = min(unit_chunks, tier.chunks - (at.unit - tier.first_unit) * unit_chunks);
+    const int lane = threadIdx.x % 32;
+    // Of absent columns the digits are zero: any codes will do.
+    const uint4* mine = stage + lane / 4 * lanes + min(lane % 4, lanes - 1);
+#pragma unroll
+    for (int j = 0; j < count; ++j)
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const uint4 piece = mine[(2 * j + h) * 8 * lanes];
+        word[h][4 * j] = piece.x;
+        word[h][4 * j + 1] = piece.y;
+        word[h][4 * j + 2] = piece.z;
+        word[h][4 * j + 3] = piece.w;
+      }
+  }
+
+  /// acc[0] + acc[1] += codes times digits.
+  /// @tparam skipped  bits of the first piece that belong to the other half
+  template <int bits, int skipped, int steps>
+  __device__ __forceinline__ void multiply(const DigitReader& digits, int (&acc)[2][4]) const {
+#pragma unroll
+    for (int step = 0; step < steps; ++step) {
+      std::uint32_t a[4];
+      codes<bits, skipped>(0, step, a[0], a[2]);
+      codes<bits, skipped>(1, step, a[1], a[3]);
+      multiply_add(acc[step % 2], a[0], a[1], a[2], a[3], digits(step));
+    }
+  }
+
+ private:
+  /// Codes of a step, a byte each.
+  template <int bits, int skipped>
+  __device__ __forceinline__ void codes(int h, int step, std::uint32_t& low,
+                                        std::uint32_t& high) const {
+    if constexpr (bits == 2 || bits == 4) {
+      const std::uint32_t w = word[h][step * bits / 4] >> (bits == 2 ? step % 2 * 4 : 0);
+      constexpr std::uint32_t mask = ((1u << bits) - 1) * ones;
+      low = w & mask;
+      high = w >> bits & mask;
+    } else {
+      low = spread_four<bits>(four<bits>(h, skipped + step * 8 * bits));
+      high = spread_four<bits>(four<bits>(h, skipped + step * 8 * bits + 4 * bits));
+    }
+  }
+
+  template <int bits>
+  __device__ __forceinline__ std::uint32_t four(int h, int at) const {
+    const int shift = at % 32;
+    if (shift + 4 * bits <= 32) return word[h][at / 32] >> shift;
+    return __funnelshift_r(word[h][at / 32], word[h][at / 32 + 1], shift);
+  }
+};
+
+/// The part of a lane in an item with a mask.
+template <int mask_bits>
+struct Streams {
+  static constexpr int words = (chunk_steps * mask_bits + 31) / 32;
+  std::uint32_t mask[2][words];
+  std::uint32_t from;  ///< word where the unit's codes begin
+  int bits, lanes;
+
+  /// Loads masks.
+  __device__ __forceinline__ void load(const PackedTilesView& p, const Cursor& at) {
+    const PackedTier& tier = p.tiers[at.tier];
+    const int lane = threadIdx.x % 32, g = lane / 4, c = lane % 4;
+    const int unit = at.unit - tier.first_unit;
+    bits = tier.bits;
+    lanes = min(unit_chunks, tier.chunks - unit * unit_chunks);
+    const std::uint32_t* masks = p.masks +
+                                 (tier.base + std::uint32_t(at.tile - tier.first_tile) *
+                                                  tier.stride +
+                                  std::uint32_t(unit * (8 * unit_chunks * 2 * words))) +
+                                 (g * lanes + c) * words;
+    from = p.unit_begin[at.tile * p.units + at.unit];
+    struct alignas(words == 3 ? 4 : 4 * words) Words {
+      std::uint32_t word[words];
+    };
+#pragma unroll
+    for (int h = 0; h < 2; ++h, masks += 8 * lanes * words) {
+      Words loaded{};
+      if (c < lanes) loaded = *reinterpret_cast<const Words*>(masks);
+#pragma unroll
+      for (int w = 0; w < words; ++w) mask[h][w] = loaded.word[w];
+    }
+  }
+
+  /// Weights of a row that the lane's chunk keeps.
+  __device__ __forceinline__ int kept(const PackedTilesView& p, int h) const {
+    if (mask_bits < 8) return int(threadIdx.x % 4) < lanes ? chunk_steps * p.group_kept : 0;
+    int count = 0;
+#pragma unroll
+    for (int w = 0; w < words; ++w) count += __popc(mask[h][w]);
+    return count;
+  }
+
+  /// Starts copying the codes to the lane's column of the warp's stage.
+  __device__ __forceinline__ void copy(const PackedTilesView& p, std::uint32_t* stream) const {
+    const int length = ((kept(p, 0) + kept(p, 1)) * bits + 31) / 32;
+    auto to = std::uint32_t(__cvta_generic_to_shared(stream));
+    const std::uint32_t* code = p.codes + from;
+    const auto copy_word = [](std::uint32_t target, const std::uint32_t* source) {
+      asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(target), "l"(source)
+                   : "memory");
+    };
+    // As many words as every lane has lie in full lines, then the rest of each lane.
+    const int full = lanes == unit_chunks ? int(__reduce_min_sync(~0u, unsigned(length))) : 0;
+    const int rest = length - full, lane = int(threadIdx.x % 32);
+    int before = rest;  // of this lane and those below it
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+      const int lower = __shfl_up_sync(~0u, before, step);
+      if (lane >= step) before += lower;
+    }
+    const std::uint32_t* line = code + lane;
+    int word = 0;
+    for (; word + 4 <= full; word += 4, to += 4 * 128, line += 4 * 32)
+#pragma unroll
+      for (int k = 0; k < 4; ++k) copy_word(to + k * 128, line + k * 32);
+    for (; word < full; ++word, to += 128, line += 32) copy_word(to, line);
+    const std::uint32_t* mine = code + full * 32 + (before - rest);
+    for (int k = 0; k < rest; ++k, to += 128) copy_word(to, mine + k);
+  }
+
+  /// acc += codes times digits, sum += digits of what is kept.
+  template <int width>
+  __device__ __forceinline__ void multiply(const PackedTilesView& p, const DigitReader& digits,
+                                           const std::uint32_t (&selectors)[512],
+                                           const std::uint32_t* stage, int (&acc)[4],
+                                           int (&sum)[4]) const {
+    asm volatile("cp.async.wait_all;" ::: "memory");
+    // Shared addresses: `at` counts quarters of bits from the stage, whose lines are 128 bytes.
+    const auto column = std::uint32_t(threadIdx.x % 32 * 4);
+    std::uint32_t at[2];
+    at[0] = std::uint32_t(__cvta_generic_to_shared(stage));
+    at[1] = at[0] + std::uint32_t(kept(p, 0) * width * 4);
+#pragma unroll
+    for (int step = 0; step < chunk_steps; ++step) {
+      const uint2 b = digits(step);
+      std::uint32_t codes[4], kept_ones[4];
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const std::uint32_t offset = offset_of(h, step);
+        const std::uint32_t selector = *reinterpret_cast<const std::uint32_t*>(
+            reinterpret_cast<const char*>(selectors + (width == 4 ? 256 : 0)) + offset);
+        std::uint32_t low, high;
+        eight<width>(at[h], column, low, high);
+        at[h] += std::uint32_t((mask_bits == 8 ? __popc(offset) : p.group_kept) * (4 * width));
+        codes[h] = select_bytes(low, high, selector);
+        codes[h + 2] = select_bytes(low, high, selector >> 16);
+        kept_ones[h] = select_bytes(ones, ones, selector);
+        kept_ones[h + 2] = select_bytes(ones, ones, selector >> 16);
+        if constexpr (width == 8) {  // only here a pruned weight may have got ones for zeros
+          codes[h] &= kept_ones[h] * 255u;
+          codes[h + 2] &= kept_ones[h + 2] * 255u;
+        }
+      }
+      multiply_add(acc, codes[0], codes[1], codes[2], codes[3], b);
+      multiply_add(sum, kept_ones[0], kept_ones[1], kept_ones[2], kept_ones[3], b);
+    }
+  }
+
+ private:
+  /// Four times the index of a step: where its selector lies, in bytes, and of as many bits.
+  __device__ __forceinline__ std::uint32_t offset_of(int h, int step) const {
+    constexpr std::uint32_t bits = ((1u << mask_bits) - 1) << 2;
+    const int at = step * mask_bits, shift = at % 32;
+    if (shift + mask_bits > 32)
+      return __funnelshift_r(mask[h][at / 32], mask[h][at / 32 + 1], shift) << 2 & bits;
+    return (shift < 2 ? mask[h][at / 32] << (2 - shift) : mask[h][at / 32] >> (shift - 2)) & bits;
+  }
+
+  /// The 8 codes from `at` on, a byte each; of 4 bits first those of even rank.
+  template <int width>
+  static __device__ __forceinline__ void eight(std::uint32_t at, std::uint32_t column,
+                                               std::uint32_t& low, std::uint32_t& high) {
+    const std::uint32_t word = (at & ~127u) | column, shift = at >> 2;
+    const std::uint32_t next = load_shared(word + 128);
+    const std::uint32_t first = __funnelshift_r(load_shared(word), next, shift);
+    if constexpr (width == 4) {
+      low = first & 0x0f0f0f0fu;
+      high = first >> 4 & 0x0f0f0f0fu;
+    } else if constexpr (width < 4) {
+      low = spread_four<width>(first);
+      high = spread_four<width>(first >> 4 * width);
+    } else {
+      const std::uint32_t second = __funnelshift_r(next, load_shared(word + 256), shift);
+      low = spread_four<width>(first);
+      high = spread_four<width>(width == 8 ? second : __funnelshift_r(first, second, 4 * width));
+    }
+  }
+};
+
+}  // namespace pare::backend::cuda::packing

@@ -1,0 +1,378 @@
+// The bits of a packed linear in the order in which the GPU's product reads them. Host code.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "pare/storage/packed.hpp"
+
+namespace pare::backend::cuda {
+
+// A tile is 16 rows, as many as a matrix instruction takes; a warp works on a unit, 16 rows by four
+// chunks of 128 columns. Lane 4 g + c holds chunk c of the rows g and g + 8 of the tile.
+inline constexpr int tile_rows = 16;
+inline constexpr int chunk_columns = 128;
+inline constexpr int unit_chunks = 4;
+inline constexpr int unit_columns = unit_chunks * chunk_columns;
+/// Columns that a lane feeds to one matrix instruction.
+inline constexpr int step_columns = 8;
+inline constexpr int chunk_steps = chunk_columns / step_columns;
+inline constexpr int most_tiers = max_bits - min_bits + 1;
+
+/// Channels of one width: with output channels tiles of rows with all columns, with input channels
+/// all tiles with some of the columns.
+struct PackedTier {
+  int bits = 0;
+  int first_tile = 0, last_tile = 0;  ///< [first, last)
+  int first_unit = 0;                 ///< among the units of the columns
+  int chunks = 0;
+  int rows = 0;  ///< of its tiles in all; the last tile may have fewer than 16
+  /// Where it begins in the first of its tiles, and from one tile to the next: codes in pieces of
+  /// 16 bytes, or mask words where there is a mask.
+  std::uint32_t base = 0, stride = 0;
+
+  PARE_HOST_DEVICE constexpr int units() const { return (chunks + unit_chunks - 1) / unit_chunks; }
+};
+
+/// The grid of a row and the row's place in y, -1 where the tile has no such row.
+struct PackedRow {
+  std::uint16_t scale = 0;  ///< float16
+  std::uint8_t zero = 0;
+  std::int32_t row = -1;
+};
+
+/// A quantized packed linear, its bits rearranged so that the 32 lanes of a warp load neighbouring
+/// words. Rows are ordered by width, and columns too where these are the channels.
+struct PackedTiles {
+  index_t rows = 0, columns = 0;  ///< (out, in)
+  int tiles = 0;
+  int units = 0;  ///< of a tile; with input channels each width begins a new one
+  std::vector<PackedTier> tiers;
+  std::vector<std::int32_t> row_of;     ///< (tiles * 16), -1 where there is none
+  std::vector<std::int32_t> column_of;  ///< (units * 512), -1 where there is none; empty: in order
+  std::vector<PackedRow> row_ends;      ///< (grids, tiles * 16)
+  /// Codes. Without a mask the chunks of a unit as pieces of 16 bytes: piece j of the rows g of all
+  /// lanes, of their rows g + 8, and then piece j + 1. With one a stream per lane: word j of all
+  /// lanes and then word j + 1, as far as all have one, and then the rest of each lane.
+  std::vector<std::uint32_t> codes;
+  /// Bits of an index that says which of 8 weights are kept: 8 = a bit each, 4 or 6 = the index of
+  /// their groups; 0 without a mask.
+  int mask_bits = 0;
+  int group = 0;       ///< length of the groups, with an index of them
+  int group_kept = 0;  ///< weights kept of 8, with an index of groups
+  std::vector<std::uint32_t> masks;       ///< the words of a chunk, of the rows g, then of g + 8
+  std::vector<std::uint32_t> unit_begin;  ///< (tiles, units) word of `codes`, with a mask
+  std::vector<std::uint8_t> kept_of;      ///< a bit per kept weight for every index
+  int longest_stream = 0;                 ///< words of a lane
+
+  int mask_words() const { return (chunk_steps * mask_bits + 31) / 32; }
+  /// Bytes that a product reads.
+  std::uint64_t bytes() const {
+    return 4 * (codes.size() + masks.size() + unit_begin.size() + column_of.size()) +
+           sizeof(PackedRow) * row_ends.size();
+  }
+};
+
+namespace packing {
+
+/// Bits of an index for 8 columns that n:m groups can be said in; 8: bits say it as shortly.
+inline int index_bits_of_eight(int zeros, int group) {
+  if (group != 2 && group != 4 && group != 8) return 8;
+  const int bits = step_columns / group * pare::detail::group_index_bits(zeros, group);
+  return bits <= 4 ? 4 : bits <= 6 ? 6 : 8;
+}
+
+/// Where in a word, or in a stream, code `index` of a chunk lies: for widths that divide 8 four
+/// neighbours are the bytes of a word after one shift and one mask.
+inline int code_position(int bits, int index) {
+  if (8 % bits != 0) return bits * index;
+  const int per_word = 32 / bits, in_word = index % per_word;
+  return index / per_word * 32 + in_word % 4 * 8 + in_word / 4 * bits;
+}
+
+/// Puts the lowest bits of a value into words that are zero there.
+inline void put_bits(std::uint32_t* words, std::uint64_t position, std::uint32_t value, int bits) {
+  const std::uint64_t at = position / 32;
+  const int shift = int(position % 32);
+  words[at] |= value << shift;
+  if (shift + bits > 32) words[at + 1] |= value >> (32 - shift);
+}
+
+/// Codes and mask of 16 rows as bytes.
+struct TileRows {
+  Matrix<std::uint8_t> codes, kept;  // (16, in)
+  std::vector<std::uint8_t> pruned;  // (in)
+
+  void read(const PackedLinear& packed, const std::int32_t* row_of) {
+    const index_t in = packed.layout.columns;
+    codes.resize(tile_rows, in);
+    kept.resize(tile_rows, in);
+    codes.fill(0);
+    kept.fill(0);
+    pruned.resize(std::size_t(in));
+    for (int r = 0; r < tile_rows; ++r) {
+      if (row_of[r] < 0) continue;
+      pare::detail::read_mask_row(packed, row_of[r], pruned.data());
+      pare::detail::for_each_code(packed, row_of[r], pruned.data(),
+                    [&](index_t j, index_t, std::uint64_t code) {
+                      codes(r, j) = std::uint8_t(code);
+                      kept(r, j) = 1;
+                    });
+    }
+  }
+};
+
+/// What one tile adds to codes, masks and unit_begin.
+struct TileBits {
+  std::vector<std::uint32_t> codes, masks, unit_begin;
+  int longest_stream = 0;
+};
+
+/// Writes the units of one tile.
+class TileWriter {
+ public:
+  TileWriter(const PackedTiles& tiles, const TileRows& rows) : tiles_(tiles), rows_(rows) {}
+
+  TileBits operator()(int tile) {
+    for (const PackedTier& tier : tiles_.tiers) {
+      if (tile < tier.first_tile || tile >= tier.last_tile) continue;
+      for (int unit = 0; unit < tier.units(); ++unit) {
+        const int lanes = std::min(unit_chunks, tier.chunks - unit * unit_chunks);
+        const index_t first = index_t(tier.first_unit + unit) * unit_columns;
+        if (tiles_.mask_bits == 0)
+          pieces(tier.bits, first, lanes);
+        else
+          streams(tier.bits, first, lanes);
+      }
+    }
+    return std::move(out_);
+  }
+
+ private:
+  index_t column(index_t place) const {
+    if (tiles_.column_of.empty()) return place < tiles_.columns ? place : -1;
+    return tiles_.column_of[std::size_t(place)];
+  }
+
+  void pieces(int bits, index_t first, int lanes) {
+    const std::size_t begin = out_.codes.size();
+    out_.codes.resize(begin + std::size_t(8 * lanes * 2 * bits * 4), 0);
+    std::vector<std::uint32_t> words(std::size_t(4 * bits));
+    for (int half = 0; half < 2; ++half)
+      for (int g = 0; g < 8; ++g)
+        for (int c = 0; c < lanes; ++c) {
+          std::fill(words.begin(), words.end(), 0u);
+          for (int k = 0; k < chunk_columns; ++k)
+            if (const index_t j = column(first + c * chunk_columns + k); j >= 0)
+              put_bits(words.data(), std::uint64_t(code_position(bits, k)),
+                       rows_.codes(g + 8 * half, j), bits);
+          for (int piece = 0; piece < bits; ++piece)
+            std::copy_n(words.data() + 4 * piece, 4,
+                        out_.codes.data() + begin +
+                            std::size_t(((piece * 2 + half) * 8 * lanes + g * lanes + c) * 4));
+        }
+  }
+
+  void streams(int bits, index_t first, int lanes) {
+    const int words = tiles_.mask_words();
+    const std::size_t masks = out_.masks.size();
+    out_.masks.resize(masks + std::size_t(8 * lanes * 2 * words), 0);
+    out_.unit_begin.push_back(std::uint32_t(out_.codes.size()));
+    std::array<std::vector<std::uint32_t>, 32> streams;
+    std::array<std::uint32_t, 4> mask{};
+    for (int g = 0; g < 8; ++g)
+      for (int c = 0; c < lanes; ++c) {
+        std::vector<std::uint32_t>& stream = streams[std::size_t(g * lanes + c)];
+        stream.assign(std::size_t(2 * chunk_columns * bits / 32 + 1), 0);
+        std::uint64_t length = 0;
+        for (int half = 0; half < 2; ++half) {
+          mask.fill(0);
+          for (int step = 0; step < chunk_steps; ++step)
+            eight(bits, g + 8 * half, first + c * chunk_columns + step * step_columns, step,
+                  mask.data(), stream.data(), length);
+          for (int w = 0; w < words; ++w)
+            out_.masks[masks + std::size_t(((half * 8 + g) * lanes + c) * words + w)] =
+                mask[std::size_t(w)];
+        }
+        stream.resize(std::size_t((length + 31) / 32));
+        out_.longest_stream = std::max(out_.longest_stream, int(stream.size()));
+      }
+    std::size_t full = lanes < unit_chunks ? 0 : streams[0].size();
+    for (const auto& stream : streams) full = std::min(full, stream.size());
+    for (std::size_t word = 0; word < full; ++word)
+      for (const auto& stream : streams) out_.codes.push_back(stream[word]);
+    for (const auto& stream : streams)
+      out_.codes.insert(out_.codes.end(), stream.begin() + std::ptrdiff_t(full), stream.end());
+  }
+
+  /// Mask and kept codes of 8 columns of a row.
+  void eight(int bits, int row, index_t first, int step, std::uint32_t* mask,
+             std::uint32_t* stream, std::uint64_t& length) {
+    std::array<std::uint8_t, step_columns> code{}, kept{};
+    bool any = false;
+    for (int k = 0; k < step_columns; ++k)
+      if (const index_t j = column(first + k); j >= 0) {
+        code[std::size_t(k)] = rows_.codes(row, j);
+        kept[std::size_t(k)] = rows_.kept(row, j);
+        any = any || kept[std::size_t(k)] != 0;
+      } else if (tiles_.mask_bits < 8) {  // a group that is not there is like the first
+        kept[std::size_t(k)] = kept[std::size_t(k % tiles_.group)];
+      }
+    std::uint32_t index = 0, pattern = 0;
+    for (int k = 0; k < step_columns; ++k) pattern |= std::uint32_t(kept[std::size_t(k)]) << k;
+    if (tiles_.mask_bits == 8) {
+      index = pattern;
+    } else {
+      // Rows and columns that are not there have index 0 and as many codes as any other.
+      if (any) {
+        const auto found = std::find(tiles_.kept_of.begin(), tiles_.kept_of.end(), pattern);
+        index = std::uint32_t(found - tiles_.kept_of.begin());
+      }
+      pattern = tiles_.kept_of[index];
+    }
+    put_bits(mask, std::uint64_t(step * tiles_.mask_bits), index, tiles_.mask_bits);
+    for (int k = 0; k < step_columns; ++k)
+      if ((pattern >> k & 1u) != 0) {
+        put_bits(stream, length, code[std::size_t(k)], bits);
+        length += std::uint64_t(bits);
+      }
+  }
+
+  const PackedTiles& tiles_;
+  const TileRows& rows_;
+  TileBits out_;
+};
+
+/// For every index of 8 columns, which are kept.
+inline std::vector<std::uint8_t> kept_of_indices(int mask_bits, int zeros, int group) {
+  std::vector<std::uint8_t> kept(std::size_t{1} << mask_bits, 0);
+  if (mask_bits == 8) {
+    std::iota(kept.begin(), kept.end(), std::uint8_t(0));
+    return kept;
+  }
+  const int bits = pare::detail::group_index_bits(zeros, group);
+  const std::uint64_t ways = pare::detail::binomials[std::size_t(group)][std::size_t(zeros)];
+  for (std::size_t index = 0; index < kept.size(); ++index) {
+    std::array<std::uint8_t, step_columns> pruned{};
+    bool valid = index >> (step_columns / group * bits) == 0;
+    for (int first = 0, at = 0; first < step_columns; first += group, at += bits) {
+      const auto one = std::uint32_t(index >> at & ((1u << bits) - 1));
+      valid = valid && one < ways;
+      if (valid) pare::detail::mark_group(one, zeros, group, pruned.data() + first);
+    }
+    for (int k = 0; valid && k < step_columns; ++k)
+      kept[index] = std::uint8_t(kept[index] | (pruned[std::size_t(k)] == 0 ? 1 << k : 0));
+  }
+  return kept;
+}
+
+/// Rows in the order of the tiles, each width in tiles of its own; the tiers of output channels.
+inline void order_rows(const PackedLayout& layout, PackedTiles& tiles) {
+  const bool mixed = layout.by_row() && layout.widths.size() > 1;
+  for (const std::uint8_t bits : layout.tiers()) {
+    PackedTier tier{.bits = bits, .first_tile = tiles.tiles};
+    tier.chunks = int((layout.columns + chunk_columns - 1) / chunk_columns);
+    for (index_t i = 0; i < layout.rows; ++i)
+      if (!mixed || layout.widths[std::size_t(i)] == bits) {
+        tiles.row_of.push_back(std::int32_t(i));
+        ++tier.rows;
+      }
+    while (tiles.row_of.size() % tile_rows != 0) tiles.row_of.push_back(-1);
+    tiles.tiles = tier.last_tile = int(tiles.row_of.size() / tile_rows);
+    tiles.tiers.push_back(tier);
+    if (!layout.by_row()) break;  // columns carry the widths
+  }
+  tiles.units = tiles.tiers.front().units();
+}
+
+/// Columns in the order of the units; the tiers of input channels.
+inline void order_columns(const PackedLayout& layout, PackedTiles& tiles) {
+  PackedTier like = tiles.tiers.front();
+  tiles.tiers.clear();
+  tiles.units = 0;
+  for (const std::uint8_t bits : layout.tiers()) {
+    PackedTier tier = like;
+    tier.bits = bits;
+    tier.first_unit = tiles.units;
+    int count = 0;
+    for (index_t j = 0; j < layout.columns; ++j)
+      if (layout.widths[std::size_t(j)] == bits) {
+        tiles.column_of.push_back(std::int32_t(j));
+        ++count;
+      }
+    tier.chunks = (count + chunk_columns - 1) / chunk_columns;
+    tiles.units += tier.units();
+    tiles.column_of.resize(std::size_t(tiles.units) * unit_columns, -1);
+    tiles.tiers.push_back(tier);
+  }
+}
+
+}  // namespace packing
+
+/// Rearranges a quantized packed linear.
+inline PackedTiles arrange_tiles(const PackedLinear& packed) {
+  const PackedLayout& layout = packed.layout;
+  PackedTiles tiles;
+  tiles.rows = layout.rows;
+  tiles.columns = layout.columns;
+  packing::order_rows(layout, tiles);
+  const bool by_column = !layout.by_row() && layout.widths.size() > 1;
+  if (by_column) packing::order_columns(layout, tiles);
+  if (packed.kind != PackedMask::none) {
+    // Groups lie across columns of several widths; a bit per weight says them everywhere.
+    tiles.mask_bits = packed.kind == PackedMask::groups && !by_column
+                          ? packing::index_bits_of_eight(layout.zeros, layout.group)
+                          : 8;
+    tiles.kept_of = packing::kept_of_indices(tiles.mask_bits, layout.zeros, layout.group);
+    if (tiles.mask_bits < 8) {
+      tiles.group = layout.group;
+      tiles.group_kept = step_columns / layout.group * (layout.group - layout.zeros);
+    }
+  }
+
+  const std::int64_t words = tiles.mask_bits == 0 ? 0 : tiles.mask_words();
+  std::int64_t base = 0;
+  for (PackedTier& tier : tiles.tiers) {
+    const std::int64_t lanes = std::int64_t(8) * tier.chunks;
+    const std::int64_t size = lanes * 2 * (words == 0 ? tier.bits : words);
+    tier.base = std::uint32_t(base);
+    tier.stride = std::uint32_t(size);
+    base += by_column ? size : size * (tier.last_tile - tier.first_tile);
+  }
+  if (by_column)
+    for (PackedTier& tier : tiles.tiers) tier.stride = std::uint32_t(base);
+
+  const index_t grids = index_t(packed.scales.size()) / layout.rows;
+  for (std::size_t g = 0; g < std::size_t(grids); ++g)
+    for (const std::int32_t row : tiles.row_of) {
+      PackedRow end;
+      if (row >= 0) {
+        const std::size_t from = g * std::size_t(layout.rows) + std::size_t(row);
+        end = {packed.scales[from], packed.zeros[from], row};
+      }
+      tiles.row_ends.push_back(end);
+    }
+
+  std::vector<packing::TileBits> bits(std::size_t(tiles.tiles));
+  pare::detail::host_parallel_for(tiles.tiles, [&](index_t tile) {
+    thread_local packing::TileRows rows;
+    rows.read(packed, tiles.row_of.data() + tile * tile_rows);
+    bits[std::size_t(tile)] = packing::TileWriter(tiles, rows)(int(tile));
+  });
+  for (packing::TileBits& tile : bits) {
+    for (const std::uint32_t at : tile.unit_begin)
+      tiles.unit_begin.push_back(at + std::uint32_t(tiles.codes.size()));
+    tiles.codes.insert(tiles.codes.end(), tile.codes.begin(), tile.codes.end());
+    tiles.masks.insert(tiles.masks.end(), tile.masks.begin(), tile.masks.end());
+    tiles.longest_stream = std::max(tiles.longest_stream, tile.longest_stream);
+    tile = {};
+  }
+  return tiles;
+}
+
+}  // namespace pare::backend::cuda

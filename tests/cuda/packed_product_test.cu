@@ -1,0 +1,172 @@
+// The packed matrix-vector product of the GPU against float64, for every layout there is.
+#define BOOST_TEST_MODULE pare_cuda_packed_product
+#include <boost/test/unit_test.hpp>
+
+#include <limits>
+
+#include "packed_support.hpp"
+#include "pare/backend/cuda/packed_product.cuh"
+#include "support.hpp"
+
+using namespace pare;
+using namespace test;
+namespace gpu = pare::backend::cuda;
+
+namespace {
+
+Matrix<float> some_x(index_t in, std::uint64_t seed) {
+  Matrix<float> x = random_normal<float>(1, in, seed);
+  for (index_t j = 0; j < in; j += 97) x(0, j) *= 50;  // outliers, as activations have
+  return x;
+}
+
+Matrix<float> product(const gpu::PackedProduct& packed, const Matrix<float>& x) {
+  const auto device_x = gpu::DeviceMemory::from_host(x.view());
+  Matrix<float> y(1, packed.rows());
+  y.fill(std::numeric_limits<float>::quiet_NaN());
+  auto device_y = gpu::DeviceMemory::from_host(MatrixView<const float>(y.view()));
+  packed.multiply(device_x.view(), device_y.view());
+  return gpu::DeviceMemory::to_host(MatrixView<const float>(device_y.view()));
+}
+
+/// Holds the product of a linear to the bound that the class states.
+void check_product(const PackedLinear& packed, std::uint64_t seed) {
+  const index_t in = packed.layout.columns;
+  const gpu::PackedProduct on_gpu(packed);
+  const Matrix<float> x = some_x(in, seed);
+  double largest = 0x1p-96;
+  for (index_t j = 0; j < in; ++j) largest = std::max(largest, std::abs(double(x(0, j))));
+  const Matrix<float> y = product(on_gpu, x);
+  double worst = 0;  // of the bound
+  for (index_t i = 0; i < packed.layout.rows; ++i) {
+    const ExactRow exact = exact_row(packed, i, x.data());
+    const double bound =
+        packed.layout.quantized()
+            ? 0x1p-30 * largest * exact.weight + 0x1p-24 * std::abs(exact.value) + 1e-37
+            : 1e-5 * exact.magnitude + 1e-37;
+    const double error = std::abs(double(y(0, i)) - exact.value) / bound;
+    if (!(error <= worst)) worst = error;
+  }
+  BOOST_TEST(worst <= 1.0);
+  const Matrix<float> again = product(gpu::PackedProduct(on_gpu), x);
+  BOOST_TEST((std::equal(y.data(), y.data() + y.size(), again.data())));  // same bytes
+}
+
+const index_t shapes[][2] = {{1, 8}, {16, 512}, {17, 520}, {40, 136}, {5, 1544}, {131, 768},
+                             {300, 2048}};
+
+std::vector<std::uint8_t> any_widths(index_t channels, std::uint64_t seed) {
+  PackedRandom random(seed);
+  std::vector<std::uint8_t> widths;
+  for (index_t c = 0; c < channels; ++c) widths.push_back(std::uint8_t(2 + random.below(7)));
+  return widths;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(every_uniform_width_and_mask) {
+  for (const auto& [rows, columns] : shapes)
+    for (int bits = min_bits; bits <= max_bits; ++bits)
+      BOOST_TEST_CONTEXT("(" << rows << ", " << columns << ") at " << bits << " bits") {
+        PackedLayout layout{.rows = rows, .columns = columns, .widths = {std::uint8_t(bits)}};
+        check_product(random_packed(layout, PackedMask::none, DType::f16, 1), 2);
+        layout.pruned = true;
+        for (const double density : {0.5, 0.02, 0.97})
+          check_product(random_packed(layout, PackedMask::bits, DType::f16, 3, density), 4);
+      }
+}
+
+BOOST_AUTO_TEST_CASE(every_group) {
+  for (const auto& [rows, columns] : shapes)
+    for (const auto& [zeros, group] : {std::pair{2, 4}, {1, 4}, {3, 4}, {1, 2}, {4, 8}, {3, 8},
+                                      {7, 8}, {1, 8}, {6, 8}})
+      for (const int bits : {2, 4, 5, 8})
+        BOOST_TEST_CONTEXT("(" << rows << ", " << columns << "), " << zeros << " of " << group
+                               << " at " << bits << " bits") {
+          const PackedLayout layout{.rows = rows, .columns = columns,
+                                    .widths = {std::uint8_t(bits)}, .pruned = true,
+                                    .zeros = zeros, .group = group};
+          check_product(random_packed(layout, PackedMask::groups, DType::f16, 5), 6);
+        }
+  const PackedLayout wide{.rows = 20, .columns = 640, .widths = {4}, .pruned = true, .zeros = 8,
+                          .group = 16};
+  check_product(random_packed(wide, PackedMask::groups, DType::f16, 7), 8);
+}
+
+BOOST_AUTO_TEST_CASE(mixed_widths_on_both_axes) {
+  for (const auto& [rows, columns] : shapes)
+    for (const ChannelAxis axis : {ChannelAxis::output, ChannelAxis::input})
+      BOOST_TEST_CONTEXT("(" << rows << ", " << columns << "), axis "
+                             << (axis == ChannelAxis::output ? "output" : "input")) {
+        PackedLayout layout{.rows = rows, .columns = columns, .axis = axis};
+        layout.widths = merged_widths(any_widths(layout.channels(), 9));
+        check_product(random_packed(layout, PackedMask::none, DType::f32, 10), 11);
+        layout.pruned = true;
+        check_product(random_packed(layout, PackedMask::bits, DType::f32, 12), 13);
+        layout.zeros = 2;
+        layout.group = 4;
+        check_product(random_packed(layout, PackedMask::groups, DType::f32, 14), 15);
+      }
+}
+
+BOOST_AUTO_TEST_CASE(values_that_were_only_pruned) {
+  for (const auto& [rows, columns] : shapes)
+    for (const DType dtype : {DType::f16, DType::bf16, DType::f32, DType::f64}) {
+      PackedLayout layout{.rows = rows, .columns = columns, .value_bits = 8 * dtype_bytes(dtype),
+                          .pruned = true};
+      check_product(random_packed(layout, PackedMask::bits, dtype, 16), 17);
+      layout.zeros = 2;
+      layout.group = 4;
+      check_product(random_packed(layout, PackedMask::groups, dtype, 18), 19);
+      layout.pruned = false;
+      check_product(random_packed(layout, PackedMask::none, dtype, 20), 21);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(nothing_left_and_everything_kept) {
+  const PackedLayout layout{.rows = 33, .columns = 520, .widths = {4}, .pruned = true};
+  for (const double density : {0.0, 1.0})
+    check_product(random_packed(layout, PackedMask::bits, DType::f16, 22, density), 23);
+}
+
+BOOST_AUTO_TEST_CASE(extreme_inputs) {
+  const PackedLayout layout{.rows = 20, .columns = 512, .widths = {8}};
+  const PackedLinear packed = random_packed(layout, PackedMask::none, DType::f16, 24);
+  const gpu::PackedProduct on_gpu(packed);
+  Matrix<float> x(1, 512);
+  const Matrix<float> zeros = product(on_gpu, x);
+  for (index_t i = 0; i < 20; ++i) BOOST_TEST(zeros(0, i) == 0);
+  for (const float size : {1e-38f, 1e-30f, 1e30f, 3e38f}) {
+    x.fill(0);
+    x(0, 100) = size;
+    x(0, 200) = -size / 2;
+    const Matrix<float> y = product(on_gpu, x);
+    for (index_t i = 0; i < 20; ++i) {
+      const ExactRow exact = exact_row(packed, i, x.data());
+      BOOST_TEST(std::abs(double(y(0, i)) - exact.value) <=
+                 0x1p-24 * std::abs(exact.value) +
+                     0x1p-30 * std::max(double(size), 0x1p-96) * exact.weight);
+    }
+  }
+  for (const float bad : {std::numeric_limits<float>::infinity(),
+                          std::numeric_limits<float>::quiet_NaN()}) {
+    x.fill(1);
+    x(0, 511) = bad;
+    const Matrix<float> y = product(on_gpu, x);
+    for (index_t i = 0; i < 20; ++i) BOOST_TEST(std::isnan(y(0, i)));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(wrong_shapes_are_errors) {
+  const PackedLayout layout{.rows = 20, .columns = 512, .widths = {4}};
+  const gpu::PackedProduct packed(random_packed(layout, PackedMask::none, DType::f16, 25));
+  gpu::DeviceMatrix<float> x(1, 511), y(1, 20), x_ok(1, 512), y_bad(2, 20);
+  BOOST_CHECK_EXCEPTION(packed.multiply(x.view(), y.view()), shape_error, [](const error& e) {
+    return std::string(e.what()).find("(1, 512), got (1, 511)") != std::string::npos;
+  });
+  BOOST_CHECK_THROW(packed.multiply(x_ok.view(), y_bad.view()), shape_error);
+  const PackedLayout wide{.rows = 1, .columns = 1 << 20, .widths = {4}};
+  BOOST_CHECK_EXCEPTION(
+      gpu::PackedProduct(random_packed(wide, PackedMask::none, DType::f16, 26)), shape_error,
+      [](const error& e) { return std::string(e.what()).find("1048576") != std::string::npos; });
+}

@@ -1,0 +1,12 @@
+// The report that pare-opt verify reads, from any text.
+#include "fuzz.hpp"
+#include "opt/verifying.hpp"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  return fuzz::check(data, size, [](std::string_view text) {
+    const test::MemoryFile file(text);
+    const tool::PackedReport report = tool::read_packed_report(file.path());
+    for (const auto& [name, layer] : report.layers)
+      if (!report.recorded.contains(name)) std::abort();
+  });
+}

@@ -1,0 +1,283 @@
+// The packed product on the processor: every layout that a packed linear can have, against sums in
+// float64 of what unpack_row reads. Buffers are as long as their content, so that a sanitizer sees
+// what is read beyond them.
+#define BOOST_TEST_MODULE pare_packed_product
+#include <boost/test/unit_test.hpp>
+
+#include <limits>
+
+#include "pare/backend/packed_product.hpp"
+#include "support.hpp"
+
+using namespace pare;
+using namespace test;
+
+namespace {
+
+struct Mask {
+  PackedMask kind = PackedMask::none;
+  double share = 0;  ///< of bits that are pruned
+  int zeros = 0, group = 0;
+};
+
+std::string text(const Mask& mask) {
+  if (mask.kind == PackedMask::none) return "no mask";
+  if (mask.kind == PackedMask::bits) return "bits, " + std::to_string(mask.share);
+  return std::to_string(mask.zeros) + ":" + std::to_string(mask.group);
+}
+
+/// A linear of random codes, grids and mask; of random values where there are no widths.
+PackedLinear random_linear(index_t rows, index_t columns, std::vector<std::uint8_t> widths,
+                           const Mask& mask, std::uint64_t seed, DType dtype = DType::f32,
+                           ChannelAxis axis = ChannelAxis::output) {
+  Random random(seed);
+  PackedLinear packed;
+  packed.dtype = dtype;
+  packed.kind = mask.kind;
+  PackedLayout& layout = packed.layout;
+  layout = {.rows = rows,
+            .columns = columns,
+            .axis = axis,
+            .widths = std::move(widths),
+            .value_bits = 0,
+            .pruned = mask.kind != PackedMask::none,
+            .zeros = mask.zeros,
+            .group = mask.group};
+  if (!layout.quantized()) layout.value_bits = 8 * dtype_bytes(dtype);
+  packed.mask.resize(std::size_t(rows) * packed.mask_row_bytes());
+  std::vector<std::uint8_t> pruned(std::size_t(columns), 0);
+  for (index_t i = 0; i < rows; ++i) {
+    detail::BitWriter writer(packed.mask.data() + std::size_t(i) * packed.mask_row_bytes());
+    for (index_t j = 0; mask.kind == PackedMask::bits && j < columns; ++j) {
+      pruned[std::size_t(j)] = random.uniform() < mask.share;
+      writer.put(pruned[std::size_t(j)], 1);
+    }
+    for (index_t j = 0; mask.kind == PackedMask::groups && j < columns; j += mask.group) {
+      const auto ways = detail::binomials[std::size_t(mask.group)][std::size_t(mask.zeros)];
+      const auto index = std::uint32_t(random.below(index_t(ways)));
+      detail::mark_group(index, mask.zeros, mask.group, pruned.data() + j);
+      writer.put(index, detail::group_index_bits(mask.zeros, mask.group));
+    }
+    writer.finish();
+    std::vector<std::byte> codes(std::size_t(columns) * 8 + 8);
+    std::uint64_t bits = 0;
+    detail::BitWriter code_writer(codes.data());
+    for (index_t j = 0; j < columns; ++j) {
+      if (pruned[std::size_t(j)] != 0) continue;
+      const int width = layout.code_bits(i, j);
+      bits += std::uint64_t(width);
+      if (layout.quantized()) {
+        code_writer.put(std::uint32_t(random.below(index_t(1) << width)), width);
+      } else {
+        const std::uint64_t value = detail::bits_of_value(float(random.normal()), dtype);
+        code_writer.put(std::uint32_t(value), std::min(width, 32));
+        if (width > 32) code_writer.put(std::uint32_t(value >> 32), 32);
+      }
+    }
+    code_writer.finish();
+    codes.resize(detail::row_bytes(bits));
+    packed.codes.insert(packed.codes.end(), codes.begin(), codes.end());
+  }
+  packed.codes.shrink_to_fit();
+  const std::vector<std::uint8_t> tiers = layout.tiers();
+  for (index_t g = 0; g < layout.grids(); ++g)
+    for (index_t i = 0; i < rows; ++i) {
+      const int width = layout.by_row() ? layout.code_bits(i, 0) : tiers[std::size_t(g)];
+      packed.scales.push_back(float_to_half(float(0.01 + 0.1 * random.uniform())));
+      packed.zeros.push_back(std::uint8_t(random.below(index_t(1) << width)));
+    }
+  index_rows(packed, "linear");
+  return packed;
+}
+
+std::vector<std::uint8_t> mixed_widths(index_t channels, std::uint64_t seed) {
+  Random random(seed);
+  std::vector<std::uint8_t> widths;
+  for (index_t c = 0; c < channels; ++c) widths.push_back(std::uint8_t(2 + random.below(7)));
+  return widths;
+}
+
+/// Inputs that are nowhere small: a wrong code is seen.
+std::vector<float> random_input(index_t n, std::uint64_t seed) {
+  Random random(seed);
+  std::vector<float> x;
+  for (index_t j = 0; j < n; ++j)
+    x.push_back(float((random.below(2) == 0 ? -1 : 1) * (0.5 + random.uniform())));
+  return x;
+}
+
+/// Holds the product against the bound of its documentation, and against a tenth of what one wrong
+/// code makes.
+void check_product(const PackedLinear& packed, std::uint64_t seed) {
+  const PackedLayout& layout = packed.layout;
+  const std::vector<float> x = random_input(layout.columns, seed);
+  std::vector<float> y(std::size_t(layout.rows), std::numeric_limits<float>::quiet_NaN());
+  packed_product(packed, x, y);
+  std::vector<std::uint8_t> pruned(std::size_t(layout.columns));
+  std::vector<double> weights(std::size_t(layout.columns));
+  const double unit = packed.dtype == DType::f16    ? 0x1p-11
+                      : packed.dtype == DType::bf16 ? 0x1p-8
+                                                    : 0;
+  index_t beyond = 0, visible = 0;
+  for (index_t i = 0; i < layout.rows; ++i) {
+    unpack_row(packed, i, pruned.data(), weights.data());
+    double sum = 0, bound = 0, rounded = 0, smallest_step = 1;
+    for (index_t j = 0; j < layout.columns; ++j) {
+      const double w = weights[std::size_t(j)], a = std::abs(double(x[std::size_t(j)]));
+      double range = std::abs(w);
+      if (layout.quantized()) {
+        const index_t g = packed.grid_of.empty() ? 0 : packed.grid_of[std::size_t(j)];
+        const double scale = half_to_float(packed.scales[std::size_t(g * layout.rows + i)]);
+        range = std::ldexp(scale, layout.code_bits(i, j));
+        smallest_step = std::min(smallest_step, scale * a);
+        rounded += unit * std::abs(w) * a;
+      }
+      sum += w * double(x[std::size_t(j)]);
+      bound += range * a;
+    }
+    bound *= (double(layout.columns) / 4 + 32) * 0x1p-24;
+    const double error = std::abs(double(y[std::size_t(i)]) - sum);
+    beyond += !(error <= bound + rounded + 0x1p-24 * std::abs(sum));
+    visible += !(error <= 0.1 * smallest_step + rounded);
+  }
+  BOOST_TEST(beyond == 0);
+  BOOST_TEST(visible == 0);
+}
+
+const std::vector<Mask> masks{{},
+                              {PackedMask::bits, 0.5},
+                              {PackedMask::bits, 0.0},
+                              {PackedMask::bits, 0.95},
+                              {PackedMask::bits, 1.0}};
+const std::vector<Mask> groups{{PackedMask::groups, 0, 1, 2},  {PackedMask::groups, 0, 2, 4},
+                               {PackedMask::groups, 0, 1, 4},  {PackedMask::groups, 0, 4, 8},
+                               {PackedMask::groups, 0, 7, 8},  {PackedMask::groups, 0, 2, 3},
+                               {PackedMask::groups, 0, 3, 7},  {PackedMask::groups, 0, 8, 16}};
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(every_width_and_mask_of_bits_in_sizes_that_divide_nothing) {
+  for (const index_t columns : {1, 2, 7, 8, 31, 33, 63, 64, 65, 100, 191, 333, 1029})
+    for (const index_t rows : {1, 3, 9})
+      for (const Mask& mask : masks) {
+        BOOST_TEST_CONTEXT(rows << " x " << columns << ", " << text(mask)) {
+          const auto seed = std::uint64_t(1000 * columns + rows);
+          for (int width = min_bits; width <= max_bits; ++width)
+            BOOST_TEST_CONTEXT(width << " bits")
+              check_product(random_linear(rows, columns, {std::uint8_t(width)}, mask, seed), seed);
+          check_product(random_linear(rows, columns, mixed_widths(rows, seed), mask, seed), seed);
+        }
+      }
+}
+
+BOOST_AUTO_TEST_CASE(every_width_and_mask_of_groups) {
+  for (const Mask& mask : groups)
+    for (const index_t count : {1, 3, 16, 37, 129})
+      BOOST_TEST_CONTEXT(count << " groups of " << text(mask)) {
+        const index_t columns = count * mask.group;
+        for (int width = min_bits; width <= max_bits; ++width)
+          check_product(random_linear(5, columns, {std::uint8_t(width)}, mask, 7), 8);
+        check_product(random_linear(13, columns, mixed_widths(13, 9), mask, 9), 10);
+      }
+}
+
+BOOST_AUTO_TEST_CASE(input_channels_and_values_that_are_only_pruned) {
+  std::vector<Mask> all = masks;
+  all.insert(all.end(), groups.begin(), groups.end());
+  for (const Mask& mask : all)
+    for (const index_t count : {1, 11, 30})
+      BOOST_TEST_CONTEXT(count << ", " << text(mask)) {
+        const index_t columns = count * std::max(mask.group, 1);
+        check_product(random_linear(6, columns, mixed_widths(columns, 11), mask, 12, DType::f32,
+                                    ChannelAxis::input),
+                      13);
+        check_product(random_linear(6, columns, {4}, mask, 12, DType::f32, ChannelAxis::input), 13);
+        for (const DType dtype : {DType::f16, DType::bf16, DType::f32, DType::f64})
+          check_product(random_linear(6, columns, {}, mask, 14, dtype), 15);
+      }
+}
+
+BOOST_AUTO_TEST_CASE(a_linear_without_its_mask_is_the_same_linear) {
+  std::vector<Mask> all = masks;
+  all.insert(all.end(), groups.begin(), groups.end());
+  for (const Mask& mask : all)
+    BOOST_TEST_CONTEXT(text(mask)) {
+      const index_t columns = 21 * std::max(mask.group, 1);
+      const auto check = [&](const PackedLinear& packed) {
+        PackedLinear whole = without_mask(packed);
+        const auto row_begin = whole.row_begin;
+        index_rows(whole, "without mask");
+        BOOST_TEST((whole.row_begin == row_begin));
+        BOOST_TEST((whole.kind == PackedMask::none));
+        const auto in = std::size_t(columns);
+        std::vector<std::uint8_t> pruned(in);
+        std::vector<float> before(in), after(in);
+        for (index_t i = 0; i < packed.layout.rows; ++i) {
+          unpack_row(packed, i, pruned.data(), before.data());
+          unpack_row(whole, i, pruned.data(), after.data());
+          BOOST_TEST(before == after);
+        }
+        check_product(whole, 31);
+      };
+      check(random_linear(19, columns, mixed_widths(19, 32), mask, 33));
+      check(random_linear(5, columns, mixed_widths(columns, 34), mask, 35, DType::f32,
+                          ChannelAxis::input));
+      for (const DType dtype : {DType::f16, DType::f64})
+        check(random_linear(5, columns, {}, mask, 36, dtype));
+    }
+}
+
+BOOST_AUTO_TEST_CASE(weights_are_those_of_the_grid_whatever_the_checkpoint_rounds_to) {
+  for (const Mask& mask : {masks[0], masks[1], groups[1]})
+    for (const ChannelAxis axis : {ChannelAxis::output, ChannelAxis::input}) {
+      std::vector<std::vector<float>> results;
+      for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::f64}) {
+        const PackedLinear packed =
+            random_linear(24, 24, mixed_widths(24, 16), mask, 16, dtype, axis);
+        check_product(packed, 17);
+        results.emplace_back(24);
+        packed_product(packed, random_input(24, 17), results.back());
+        BOOST_TEST(results.back() == results.front());
+      }
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_layer_of_real_size) {
+  for (const Mask& mask : {masks[0], masks[1], groups[1]}) {
+    check_product(random_linear(70, 4096, mixed_widths(70, 18), mask, 18), 19);
+    check_product(random_linear(70, 5000, {4}, mask, 20), 21);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(the_number_of_threads_changes_no_byte) {
+  for (const Mask& mask : {masks[0], masks[1], groups[1], groups[5]}) {
+    const PackedLinear packed = random_linear(200, 168, mixed_widths(200, 22), mask, 22);
+    const std::vector<float> x = random_input(168, 23);
+    std::vector<float> one(200), all(200);
+    packed_product(packed, x, all);
+    {
+      detail::SingleThread single;
+      packed_product(packed, x, one);
+    }
+    BOOST_TEST(one == all);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(what_does_not_fit_is_refused) {
+  PackedLinear packed = random_linear(3, 8, {4}, {}, 24);
+  std::vector<float> x(8, 1.0f), y(3), short_x(7), long_y(4);
+  BOOST_TEST(message_of<shape_error>([&] { packed_product(packed, short_x, y); }) ==
+             "packed_product: x: expected shape (8, 1), got (7, 1)");
+  BOOST_TEST(message_of<shape_error>([&] { packed_product(packed, x, long_y); }) ==
+             "packed_product: y: expected shape (3, 1), got (4, 1)");
+  for (const float bad : {std::numeric_limits<float>::infinity(),
+                          std::numeric_limits<float>::quiet_NaN()}) {
+    x[5] = bad;
+    BOOST_TEST(contains(message_of<non_finite_error>([&] { packed_product(packed, x, y); }),
+                        "packed_product: x: expected finite numbers, got "));
+  }
+  x[5] = 1;
+  packed.row_begin.clear();
+  BOOST_TEST(message_of<argument_error>([&] { packed_product(packed, x, y); }) ==
+             "packed_product: packed: expected an index of 3 rows, got one of 0; call index_rows");
+}

@@ -1,0 +1,137 @@
+// Packed linears of random content, made without a solver; what their product must be.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "pare/storage/packed.hpp"
+
+namespace test {
+
+using pare::index_t;
+using pare::PackedLinear;
+using pare::PackedMask;
+
+/// A small generator of its own: benchmarks include this header without the tests' support.
+class PackedRandom {
+ public:
+  explicit PackedRandom(std::uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15ull + 1) {}
+  std::uint32_t below(std::uint32_t n) {
+    std::uint64_t z = (state_ += 0x9e3779b97f4a7c15ull);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    return std::uint32_t((z ^ (z >> 31)) >> 32) % n;
+  }
+
+ private:
+  std::uint64_t state_;
+};
+
+/// Fills a packed linear of the given layout with random codes, grids and masks.
+/// @param density  share of the weights that stay, with a bit mask
+inline PackedLinear random_packed(const pare::PackedLayout& layout, PackedMask kind,
+                                  pare::DType dtype, std::uint64_t seed, double density = 0.5) {
+  PackedRandom random(seed);
+  PackedLinear packed;
+  packed.layout = layout;
+  packed.dtype = dtype;
+  packed.kind = kind;
+  const auto streams = [&](std::vector<std::byte>& bytes, const auto& write_row) {
+    std::vector<std::byte> row(std::size_t(layout.columns) * 8 + 8);
+    for (index_t i = 0; i < layout.rows; ++i) {
+      pare::detail::BitWriter writer(row.data());
+      const std::uint64_t bits = write_row(i, writer);
+      writer.finish();
+      bytes.insert(bytes.end(), row.begin(),
+                   row.begin() + std::ptrdiff_t(pare::detail::row_bytes(bits)));
+    }
+  };
+  if (kind == PackedMask::bits)
+    streams(packed.mask, [&](index_t, pare::detail::BitWriter& writer) {
+      for (index_t j = 0; j < layout.columns; ++j)
+        writer.put(random.below(1u << 20) >= std::uint32_t(density * (1 << 20)), 1);
+      return std::uint64_t(layout.columns);
+    });
+  if (kind == PackedMask::groups) {
+    const int bits = pare::detail::group_index_bits(layout.zeros, layout.group);
+    const auto ways = std::uint32_t(
+        pare::detail::binomials[std::size_t(layout.group)][std::size_t(layout.zeros)]);
+    streams(packed.mask, [&](index_t, pare::detail::BitWriter& writer) {
+      const index_t groups = layout.columns / layout.group;
+      for (index_t k = 0; k < groups; ++k) writer.put(random.below(ways), bits);
+      return std::uint64_t(groups) * std::uint64_t(bits);
+    });
+  }
+  std::vector<std::uint8_t> pruned(std::size_t(layout.columns), 0);
+  streams(packed.codes, [&](index_t i, pare::detail::BitWriter& writer) {
+    pare::detail::read_mask_row(packed, i, pruned.data());
+    std::uint64_t total = 0;
+    for (index_t j = 0; j < layout.columns; ++j) {
+      if (pruned[std::size_t(j)] != 0) continue;
+      const int bits = layout.code_bits(i, j);
+      total += std::uint64_t(bits);
+      if (layout.quantized()) {
+        writer.put(random.below(1u << bits), bits);
+      } else {
+        const auto value = float(int(random.below(2001)) - 1000) * 0x1p-10f;
+        const std::uint64_t stored = pare::detail::bits_of_value(value, dtype);
+        writer.put(std::uint32_t(stored), std::min(bits, 32));
+        if (bits > 32) writer.put(std::uint32_t(stored >> 32), 32);
+      }
+    }
+    return total;
+  });
+  const std::vector<std::uint8_t> tiers = layout.tiers();
+  for (index_t g = 0; g < layout.grids(); ++g)
+    for (index_t i = 0; i < layout.rows; ++i) {
+      const int bits = layout.by_row() ? layout.code_bits(i, 0) : tiers[std::size_t(g)];
+      packed.scales.push_back(
+          pare::float_to_half(0.001f + 0.0001f * float(random.below(100)) / float(1 << bits)));
+      packed.zeros.push_back(std::uint8_t(random.below(1u << bits)));
+    }
+  pare::index_rows(packed, "random");
+  return packed;
+}
+
+/// Row i of W x and of |W| |x| in float64, the weights not rounded to the checkpoint's type.
+/// @param x  (in)
+struct ExactRow {
+  double value = 0, magnitude = 0;  ///< sums of w x and |w x|
+  double weight = 0;                ///< sum of |w|
+};
+inline ExactRow exact_row(const PackedLinear& packed, index_t i, const float* x) {
+  std::vector<std::uint8_t> pruned(std::size_t(packed.layout.columns), 0);
+  pare::detail::read_mask_row(packed, i, pruned.data());
+  ExactRow row;
+  pare::detail::for_each_code(
+      packed, i, pruned.data(), [&](index_t j, index_t g, std::uint64_t code) {
+        const std::size_t at = std::size_t(g * packed.layout.rows + i);
+        const double w = packed.layout.quantized()
+                             ? double(pare::half_to_float(packed.scales[at])) *
+                                   (double(code) - double(packed.zeros[at]))
+                             : double(pare::detail::value_of_bits(code, packed.dtype));
+        row.value += w * double(x[j]);
+        row.magnitude += std::abs(w * double(x[j]));
+        row.weight += std::abs(w);
+      });
+  return row;
+}
+
+/// Widths of channels in random order whose mean is 3 (up to rounding): every width of
+/// {2, 3, 4, 6, 8}, narrow ones most often.
+inline std::vector<std::uint8_t> mean_three_widths(index_t channels, std::uint64_t seed) {
+  std::vector<std::uint8_t> widths;
+  const double shares[] = {0.46, 0.30, 0.165, 0.05, 0.025};
+  const std::uint8_t bits[] = {2, 3, 4, 6, 8};
+  for (int t = 1; t < 5; ++t)
+    widths.insert(widths.end(), std::size_t(shares[t] * double(channels)), bits[t]);
+  widths.resize(std::size_t(channels), 2);
+  PackedRandom random(seed);
+  for (std::size_t c = widths.size() - 1; c > 0; --c)
+    std::swap(widths[c], widths[random.below(std::uint32_t(c + 1))]);
+  return widths;
+}
+
+}  // namespace test
