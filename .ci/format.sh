@@ -4,7 +4,7 @@
 #   .ci/format.sh [--fix]    (--fix reformats everything)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-allowed=1400
+allowed=1500
 format=$(command -v clang-format-14 || command -v clang-format)
 mapfile -t files < <(git ls-files '*.hpp' '*.cpp' '*.cuh' '*.cu')
 if [ "${1:-}" = --fix ]; then

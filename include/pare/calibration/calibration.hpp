@@ -48,12 +48,8 @@ struct MergeColumn {
 
 /// Per-input moments over all calibration tokens, each vector (in).
 struct InputMoments {
-  /// E
-  /// x_j
-  /// 
-  std::vector<double> mean_abs;
-  /// E[x_j]
-  std::vector<double> mean;
+  std::vector<double> mean_abs;  ///< E|x_j|
+  std::vector<double> mean;      ///< E[x_j]
   std::vector<double> variance;  ///< population variance
 };
 

@@ -73,7 +73,7 @@ struct CompressionProgress {
   std::function<void(double share)> advanced;  ///< 0..1 of all work
   /// Every linear packed, by the name of its tensor; options.solver.grid.half_scale is needed when
   /// they are quantized.
-  std::function<void(const std::string& tensor, PackedLinear&&)> linear_packed;
+  std::function<void(const std::string& tensor, PackedLinear&&)> linear_packed = {};
 };
 
 namespace detail {
