@@ -136,6 +136,8 @@ int main(int argc, char** argv) {
             "write it bit-packed to this new folder; grids then have float16 scales", "DIR");
   add_value(compress, "--checkpoint", arguments.checkpoint,
             "keep finished layers in this folder; the same command goes on from them", "DIR");
+  compress.footer("One decoder layer is in memory at a time, but for --shape and while "
+                  "sensitivities are measured.");
 
   CLI::App& evaluate = *app.add_subcommand("evaluate", "measure perplexity");
   add_model(evaluate, arguments);
@@ -146,6 +148,7 @@ int main(int argc, char** argv) {
   add_compression(compare, arguments);
   add_axis_option(compare, arguments.flags);
   add_comparison(compare, arguments);
+  compare.footer("The whole model is in memory.");
 
   std::string packed, output;
   CLI::App& unpack = *app.add_subcommand("unpack", "write a packed model as a dense one");
