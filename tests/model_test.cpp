@@ -203,7 +203,7 @@ BOOST_AUTO_TEST_CASE(bad_weights) {
 }
 
 BOOST_AUTO_TEST_CASE(layers_that_are_read_one_at_a_time_are_the_same_model) {
-  SmallModel files({{"vocab_size", 29}});
+  SmallModel files(nlohmann::json{{"vocab_size", 29}});
   const auto model = pare::load_opt<EigenBackend, float>(files.write());
   const pare::OptFiles<EigenBackend, float> folder(files.folder);
   const auto frame = folder.frame();
