@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "pare/model/opt.hpp"
+#include "pare/model/opt_load.hpp"
 #include "pare/model/perplexity.hpp"
 #include "support.hpp"
 

@@ -2,6 +2,9 @@
 #define BOOST_TEST_MODULE pare_model
 #include <boost/test/unit_test.hpp>
 
+#include <algorithm>
+#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -9,6 +12,7 @@
 #include "pare/model/tokenizer.hpp"
 
 using namespace test;
+namespace tt = boost::test_tools;
 
 namespace {
 
@@ -196,6 +200,57 @@ BOOST_AUTO_TEST_CASE(bad_weights) {
     files.tensors.erase("lm_head.weight");
     BOOST_TEST(load(files) == files.folder.string() + ": there is no tensor 'lm_head.weight'");
   }
+}
+
+BOOST_AUTO_TEST_CASE(layers_that_are_read_one_at_a_time_are_the_same_model) {
+  SmallModel files(nlohmann::json{{"vocab_size", 29}});
+  const auto model = pare::load_opt<EigenBackend, float>(files.write());
+  const pare::OptFiles<EigenBackend, float> folder(files.folder);
+  const auto frame = folder.frame();
+  BOOST_TEST(frame.layers.empty());
+  // 1100 windows of 4 tokens: batches of 512 windows.
+  ids_t ids(4400);
+  test::Random random(5);
+  for (auto& id : ids) id = std::int32_t(random.below(29));
+  const double whole = pare::perplexity(model, std::span<const std::int32_t>(ids), 4);
+  std::optional<pare::OptLayer<EigenBackend, float>> held;
+  index_t reads = 0;
+  const auto layer = [&](index_t i) -> const auto& {
+    ++reads;
+    held.reset();
+    return held.emplace(folder.layer(i));
+  };
+  for (const auto& [tokens, groups] : std::map<index_t, index_t>{{0, 3}, {4096, 2}, {9000, 1}}) {
+    reads = 0;
+    index_t told = 0;
+    const double apart =
+        pare::perplexity(frame, 2, layer, ids, 4, tokens, [&](index_t done, index_t all) {
+          BOOST_TEST((done >= told && all == 1100));
+          told = done;
+        });
+    BOOST_TEST(apart == whole, tt::tolerance(0.0));
+    BOOST_TEST(told == 1100);
+    BOOST_TEST(reads == 2 * groups);
+  }
+
+  // Another file's tensors go before the folder's.
+  pare::TensorData fc1 = files.tensors.at("layers.1.fc1.weight");
+  fc1.name = files.prefix + fc1.name;
+  std::fill(fc1.bytes.begin(), fc1.bytes.end(), std::byte{0});
+  pare::write_safetensors(files.folder / "finished.safetensors", {fc1});
+  const pare::SafetensorsFile finished(files.folder / "finished.safetensors");
+  const auto changed = folder.layer(1, &finished);
+  for (index_t i = 0; i < changed.fc1.weight.size(); ++i)
+    BOOST_REQUIRE(changed.fc1.weight.data()[i] == 0.0f);
+  BOOST_TEST(changed.fc2.weight(3, 5) == model.layers[1].fc2.weight(3, 5));
+
+  // Names, types and shapes are checked before any layer is read.
+  files.put("layers.1.fc2.weight", {12, 19});
+  files.write();
+  BOOST_TEST(test::contains(
+      message_of<pare::format_error>(
+          [&] { const pare::OptFiles<EigenBackend, float> bad(files.folder); }),
+      "layers.1.fc2.weight': expected shape (12, 20), got (12, 19)"));
 }
 
 // ---------------------------------------------------------------- forward pass

@@ -257,12 +257,12 @@ BOOST_AUTO_TEST_CASE(flipped_bits_are_refused_and_never_crash) {
       write_text(flipped / PackedFile::name, bytes);
       describe_anew(flipped / PackedFile::name, [&](nlohmann::json& json) {
         for (nlohmann::json& linear : json["linears"]) {
-          std::uint64_t hash = detail::fnv1a({});
+          Fingerprint hash;
           const SafetensorsFile now(flipped / PackedFile::name);
           for (const char* suffix : detail::packed_parts)
             if (const auto* info = now.find(linear["tensor"].get<std::string>() + suffix))
-              hash = detail::fnv1a(now.read_bytes(info->name), hash);
-          linear["checksum"] = detail::hex_text(hash);
+              hash.add(now.read_bytes(info->name));
+          linear["checksum"] = hex_text(hash.value());
         }
       });
       is_refused(flipped.path);

@@ -8,7 +8,7 @@
 #include <functional>
 
 #include "cli_support.hpp"
-#include "pare/model/opt_config.hpp"
+#include "pare/model/opt_config_json.hpp"
 #include "pare/model/tokenizer.hpp"
 #include "pare/storage/packed_file.hpp"
 
@@ -79,12 +79,12 @@ void forge(const Compressed& c,
   change(tensors, description);
   Json report = cli::parse_json(cli::read_text(c.packed / "report.json"));
   for (Json& linear : description["linears"]) {
-    std::uint64_t hash = pare::detail::fnv1a({});
+    pare::Fingerprint hash;
     for (const char* suffix : pare::detail::packed_parts)
       for (const pare::TensorData& tensor : tensors)
         if (tensor.name == linear["tensor"].get<std::string>() + suffix)
-          hash = pare::detail::fnv1a(tensor.bytes, hash);
-    linear["checksum"] = pare::detail::hex_text(hash);
+          hash.add(tensor.bytes);
+    linear["checksum"] = pare::hex_text(hash.value());
     if (also_report)
       report["packed"]["checksums"][linear["tensor"].get<std::string>()] = linear["checksum"];
   }
@@ -185,7 +185,7 @@ BOOST_AUTO_TEST_CASE(packed_unpacked_inspected_and_verified_it_is_the_same_model
       check_success(table);
       for (const pare::PackedEntry& entry : file.linears()) {
         BOOST_CHECK(test::contains(table.out, entry.tensor));
-        BOOST_CHECK(test::contains(table.out, pare::detail::hex_text(entry.checksum)));
+        BOOST_CHECK(test::contains(table.out, pare::hex_text(entry.checksum)));
       }
       BOOST_CHECK(test::contains(table.out, std::to_string(fs::file_size(c.file())) + " in all"));
 
@@ -341,11 +341,11 @@ BOOST_AUTO_TEST_CASE(evaluation_needs_less_memory_than_the_dense_weights) {
     }
     const std::uint16_t scale = pare::float_to_half(0.004f);
     for (std::size_t k = 0; k < scales.size(); k += 2) std::memcpy(scales.data() + k, &scale, 2);
-    const std::uint64_t hash =
-        pare::detail::fnv1a(zeros, pare::detail::fnv1a(scales, pare::detail::fnv1a(codes)));
+    pare::Fingerprint hash;
+    for (const auto* part : {&codes, &scales, &zeros}) hash.add(*part);
     linears.push_back({{"tensor", tensor}, {"shape", {out, in}}, {"dtype", "F32"},
                        {"axis", "output"}, {"bits", 4}, {"mask", "none"},
-                       {"checksum", pare::detail::hex_text(hash)},
+                       {"checksum", pare::hex_text(hash.value())},
                        {"original", "0000000000000000"}});
     const std::int64_t bytes = out * in / 2;
     tensors.push_back({tensor + ".codes", "U8", {bytes}, std::move(codes)});

@@ -12,6 +12,7 @@
 #include <tuple>
 #include <vector>
 
+#include "pare/model/opt_load.hpp"
 #include "pare/model/perplexity.hpp"
 #include "pare/model/tokenizer.hpp"
 #include "pare/pipeline/compress.hpp"

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "files.hpp"
+#include "pare/core/fingerprint.hpp"
 #include "pare/storage/checkpoint.hpp"
 #include "pare/storage/safetensors.hpp"
 
@@ -117,6 +118,31 @@ BOOST_AUTO_TEST_CASE(round_trip_of_every_dtype) {
                                   [&] { read.read_float("scalar"); });
   BOOST_TEST(read.read_float("empty").rows() == 0);
   BOOST_TEST(read.read_float("empty").cols() == 7);
+}
+
+BOOST_AUTO_TEST_CASE(fingerprints_are_fnv_1a) {
+  // From the test suite of its authors.
+  BOOST_TEST(pare::hex_text(pare::fingerprint("")) == "cbf29ce484222325");
+  BOOST_TEST(pare::hex_text(pare::fingerprint("a")) == "af63dc4c8601ec8c");
+  BOOST_TEST(pare::hex_text(pare::fingerprint("foobar")) == "85944171f73967e8");
+  pare::Fingerprint pieces;
+  pieces.add("foo", 3);
+  pieces.add("bar", 3);
+  BOOST_TEST(pieces.value() == pare::fingerprint("foobar"));
+}
+
+BOOST_AUTO_TEST_CASE(released_bytes_are_read_again) {
+  const Folder folder;
+  std::string text(100'000, 'x');
+  text.back() = 'y';
+  write_text(folder / "file", text);
+  const pare::detail::InputFile file(folder / "file");
+  const auto span = file.bytes(0, file.size());
+  BOOST_TEST(char(span.back()) == 'y');
+  file.release(5000, 1);
+  file.release(0, file.size());
+  file.release(file.size() - 1, 1000);  // what is behind the end is nobody's
+  BOOST_TEST(file.text(0, file.size()) == text);
 }
 
 BOOST_AUTO_TEST_CASE(files_without_tensors) {

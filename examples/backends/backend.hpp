@@ -13,6 +13,7 @@
 #include "pare/pipeline/compress.hpp"
 #include "pare/pipeline/dispatch.hpp"
 #include "pare/pipeline/plan.hpp"
+#include "pare/pipeline/run_folder.hpp"
 #include "pare/pipeline/verify_packed.hpp"
 #include "pare/report/statistics.hpp"
 #include "pare/storage/safetensors.hpp"
@@ -21,41 +22,51 @@ namespace tool {
 
 using pare::index_t;
 
-/// An OPT model in the memory of a backend.
+/// Where a compression keeps what it has finished.
+struct Keeping {
+  pare::RunFolder* folder = nullptr;  ///< null: nowhere, which a model in memory needs not
+  bool packed = false;                ///< the linears packed too
+  bool states = false;                ///< what it takes to go on after a stop
+};
+
+/// An OPT model on a backend: whole in its memory, or in a folder from which a decoder layer at a
+/// time is read. What a compression finished of the latter is in the folder of its Keeping.
 class Model {
  public:
   virtual ~Model() = default;
-  /// progress(windows done, all windows)
-  virtual double perplexity(std::span<const std::int32_t> ids, index_t seqlen,
-                            const std::function<void(index_t, index_t)>& progress) const = 0;
+  /// @param held      tokens whose states may be held when layers are read one at a time
+  /// @param progress  progress(windows done, all windows)
+  virtual double perplexity(std::span<const std::int32_t> ids, index_t seqlen, index_t held,
+                            const std::function<void(index_t, index_t)>& progress) = 0;
+  /// Goes on behind the layers that are finished in the folder.
   virtual pare::Statistics compress(const pare::CompressionRequest& request,
                                     const pare::CalibrationWindows& windows,
                                     const pare::ModelCompressionOptions& options,
-                                    const pare::CompressionProgress& progress) = 0;
-  /// progress(share done)
+                                    const pare::CompressionProgress& progress,
+                                    const Keeping& keeping) = 0;
+  /// The whole model is in memory meanwhile. progress(share done)
   virtual pare::Sensitivities measure(const pare::CalibrationWindows& windows,
                                       const pare::SensitivityOptions& options,
                                       const std::function<void(double)>& progress) = 0;
   virtual pare::Statistics compress(const pare::ModelPlan& plan,
                                     const pare::CalibrationWindows& windows,
                                     const pare::ModelCompressionOptions& options,
-                                    const pare::CompressionProgress& progress) = 0;
-  /// Counts packed linears anew, and their losses where there are windows; the model is dense and
-  /// is compressed on the way.
+                                    const pare::CompressionProgress& progress,
+                                    const Keeping& keeping) = 0;
+  /// Counts packed linears anew, and their losses where there are windows; the model is dense, in
+  /// memory, and is compressed on the way.
   virtual std::vector<pare::RecomputedLinear> recompute(
       const pare::PackedFile& file, const pare::CalibrationWindows& windows,
       const pare::ModelCompressionOptions& options,
       const std::map<std::string, pare::RecordedLinear>& recorded) = 0;
-  /// Keeps this model's predictions on a text, token windows of `seqlen`.
+  /// Keeps the predictions of a model in memory on a text, token windows of `seqlen`.
   virtual void keep_reference(std::span<const std::int32_t> ids, index_t seqlen) = 0;
   /// Mean KL from the predictions kept, nats per token.
   virtual double divergence() = 0;
   /// A number for all weights.
-  virtual std::uint64_t fingerprint() const = 0;
-  /// A number for the weights of every linear, in model order.
+  virtual std::uint64_t fingerprint() = 0;
+  /// A number for the weights of every linear of a model in memory, in model order.
   virtual std::vector<std::uint64_t> fingerprints() const = 0;
-  /// Writes a Hugging Face folder like `source`.
-  virtual void save(const fs::path& source, const fs::path& folder) const = 0;
   /// The most device memory that was in use at a time, bytes; none where the host's is used.
   virtual std::optional<std::size_t> peak_device_memory() const = 0;
 };
@@ -65,6 +76,7 @@ struct ModelSource {
   fs::path folder = {};                            ///< a Hugging Face folder, or
   std::optional<pare::OptConfig> random = {};      ///< a shape that gets random weights
   pare::DType dtype = pare::DType::f32;            ///< what it is stored in while it is worked on
+  bool whole = false;  ///< all of it in memory; random models are
 };
 
 /// A linear in a file that is to be compressed into another.

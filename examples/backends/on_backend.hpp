@@ -1,15 +1,16 @@
 // What the tools do on one backend, whichever it is.
 #pragma once
 
-#include <bit>
 #include <type_traits>
 
 #include "backends/backend.hpp"
 #include "opt/model_io.hpp"
+#include "pare/model/opt_load.hpp"
 #include "pare/model/opt_random.hpp"
 #include "pare/model/perplexity.hpp"
 #include "pare/pipeline/layer.hpp"
 #include "pare/pipeline/plan.hpp"
+#include "pare/pipeline/run_layers.hpp"
 
 namespace tool {
 
@@ -19,34 +20,54 @@ namespace detail {
 template <class B, class S>
 class ModelOn : public Model {
  public:
-  explicit ModelOn(const ModelSource& source)
-      : model_(source.random ? pare::random_opt<B, S>(*source.random, 1)
-                             : pare::load_opt<B, S>(source.folder)) {}
+  explicit ModelOn(const ModelSource& source) {
+    if (source.random) {
+      model_ = pare::random_opt<B, S>(*source.random, 1);
+    } else if (source.whole) {
+      model_ = pare::load_opt<B, S>(source.folder);
+    } else {
+      files_.emplace(source.folder);
+      model_ = files_->frame();
+    }
+  }
 
-  double perplexity(std::span<const std::int32_t> ids, index_t seqlen,
-                    const std::function<void(index_t, index_t)>& progress) const override {
-    return pare::perplexity(model_, ids, seqlen, progress);
+  double perplexity(std::span<const std::int32_t> ids, index_t seqlen, index_t held,
+                    const std::function<void(index_t, index_t)>& progress) override {
+    if (!files_) return pare::perplexity(model_, ids, seqlen, progress);
+    return pare::perplexity(
+        model_, layers(), [this](index_t i) -> const auto& { return read_layer(i); }, ids, seqlen,
+        held, progress);
   }
 
   pare::Statistics compress(const pare::CompressionRequest& request,
                             const pare::CalibrationWindows& windows,
                             const pare::ModelCompressionOptions& options,
-                            const pare::CompressionProgress& progress) override {
-    return pare::dispatch(request, [&]<class Config>(std::type_identity<Config>) {
-      return pare::compress_model<Config>(model_, windows, options, progress);
+                            const pare::CompressionProgress& progress,
+                            const Keeping& keeping) override {
+    return with_stream(windows, options, progress, keeping, [&](auto& stream, const auto& told) {
+      return pare::dispatch(request, [&]<class Config>(std::type_identity<Config>) {
+        return pare::compress_model<Config>(model_, stream, windows, options, told);
+      });
     });
   }
 
   pare::Sensitivities measure(const pare::CalibrationWindows& windows,
                               const pare::SensitivityOptions& options,
                               const std::function<void(double)>& progress) override {
+    const pare::detail::AtExit drop([&] {
+      if (files_) model_.layers = {};
+    });
+    for (index_t i = 0; files_ && i < layers(); ++i) model_.layers.push_back(files_->layer(i));
     return pare::measure_sensitivities(model_, windows, options, progress);
   }
 
   pare::Statistics compress(const pare::ModelPlan& plan, const pare::CalibrationWindows& windows,
                             const pare::ModelCompressionOptions& options,
-                            const pare::CompressionProgress& progress) override {
-    return pare::compress_model(model_, windows, options, plan, progress);
+                            const pare::CompressionProgress& progress,
+                            const Keeping& keeping) override {
+    return with_stream(windows, options, progress, keeping, [&](auto& stream, const auto& told) {
+      return pare::compress_model(model_, stream, windows, options, plan, told);
+    });
   }
 
   std::vector<pare::RecomputedLinear> recompute(
@@ -61,26 +82,23 @@ class ModelOn : public Model {
   }
   double divergence() override { return reference_.value().divergence(model_); }
 
-  std::uint64_t fingerprint() const override { return pare::model_fingerprint(model_); }
+  std::uint64_t fingerprint() override {
+    if (!files_) return pare::model_fingerprint(model_);
+    pare::Fingerprint fingerprint;
+    for (index_t i = 0; i < layers(); ++i) pare::add_weights(fingerprint, read_layer(i));
+    return fingerprint.value();
+  }
 
-  /// FNV-1a over the elements of every linear.
   std::vector<std::uint64_t> fingerprints() const override {
     std::vector<std::uint64_t> result;
     for (const auto& layer : model_.layers)
       for (const auto* linear : layer.linears()) {
-        std::uint64_t hash = 0xcbf29ce484222325u;
         const pare::Matrix<S> W = B::to_host(pare::detail::as_const(linear->weight.view()));
-        for (index_t i = 0; i < W.size(); ++i) {
-          hash ^= std::bit_cast<std::uint32_t>(float(W.data()[i]));
-          hash *= 0x100000001b3u;
-        }
-        result.push_back(hash);
+        pare::Fingerprint fingerprint;
+        fingerprint.add(W.data(), std::size_t(W.size()));
+        result.push_back(fingerprint.value());
       }
     return result;
-  }
-
-  void save(const fs::path& source, const fs::path& folder) const override {
-    save_model(model_, source, folder);
   }
 
   std::optional<std::size_t> peak_device_memory() const override {
@@ -91,7 +109,67 @@ class ModelOn : public Model {
   }
 
  private:
+  using Stream = pare::LayerStream<B, S>;
+
+  index_t layers() const { return model_.config.num_hidden_layers; }
+
+  /// A layer of the folder, compressed when that is finished; valid until the next call.
+  pare::OptLayer<B, S>& read_layer(index_t i) {
+    layer_ = {};  // one at a time
+    std::optional<pare::SafetensorsFile> finished;
+    if (finished_ != nullptr && i < finished_->finished()) finished.emplace(finished_->layer(i));
+    layer_ = files_->layer(i, finished ? &*finished : nullptr);
+    return layer_;
+  }
+
+  /// Calls run(stream, progress) with layers of the folder, or of the model in memory.
+  template <class Run>
+  pare::Statistics with_stream(const pare::CalibrationWindows& windows,
+                               const pare::ModelCompressionOptions& options,
+                               const pare::CompressionProgress& progress, const Keeping& keeping,
+                               const Run& run) {
+    pare::CompressionProgress told = progress;
+    pare::PackedLinears packed;  // of the layer at work
+    if (keeping.packed)
+      told.linear_packed = [&](const std::string& tensor, pare::PackedLinear&& linear) {
+        packed.insert_or_assign(tensor, std::move(linear));
+      };
+    Stream stream = pare::layers_in_memory(model_);
+    if (files_) {
+      stream.count = layers();
+      stream.fetch = [this](index_t i) -> auto& { return read_layer(i); };
+    }
+    if (keeping.folder == nullptr) return run(stream, told);
+
+    pare::RunFolder& folder = *keeping.folder;
+    stream.first = folder.finished();
+    stream.before = folder.statistics();
+    if (stream.first > 0 && stream.first < stream.count && windows.count() > 0) {
+      const auto file = folder.states();
+      if (!file) throw pare::format_error(folder.path().string() + ": has no states to go on from");
+      stream.states = pare::read_states<B, S>(*file, windows.count() * windows.seqlen,
+                                              model_.config.hidden_size, options.asymmetric > 0);
+    }
+    stream.finished = [&](index_t i, const pare::OptLayer<B, S>& layer,
+                          std::span<const pare::LayerStatistics> statistics,
+                          const pare::CalibrationStates<B, S>& states) {
+      pare::RunFolder::Tensors behind;
+      if (keeping.states && i + 1 < layers()) behind = pare::state_tensors<B, S>(states);
+      kept([&] {
+        folder.add_layer(pare::layer_tensors<B, S>(layer, statistics, packed), statistics, behind);
+      });
+      packed.clear();
+    };
+    const pare::Statistics statistics = run(stream, told);
+    layer_ = {};
+    finished_ = &folder;
+    return statistics;
+  }
+
+  std::optional<pare::OptFiles<B, S>> files_;  // none: all layers are in model_
   pare::OptModel<B, S> model_;
+  pare::OptLayer<B, S> layer_;                 // of files_, at work
+  const pare::RunFolder* finished_ = nullptr;  // holds the compressed layers
   std::optional<pare::ReferencePredictions<B, S>> reference_;
 };
 

@@ -256,6 +256,17 @@ inline int run(const std::string& program, const std::function<void()>& body) {
   }
 }
 
+/// Calls f(), which writes what the run keeps. That it cannot is a failure (exit code 1), not a
+/// mistake in the command line.
+template <class F>
+void kept(const F& f) {
+  try {
+    f();
+  } catch (const pare::io_error& e) {
+    throw std::runtime_error(e.what());
+  }
+}
+
 /// The absolute path of a name, links resolved: "DIR", "DIR/" and "./DIR" are one.
 inline fs::path resolved(const fs::path& given) {
   fs::path path = fs::absolute(given).lexically_normal();

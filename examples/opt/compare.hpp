@@ -205,7 +205,8 @@ inline void draw_comparison(const fs::path& folder, const std::string& title,
 inline void run_compare(const Arguments& arguments) {
   const auto evaluations = required_evaluations(arguments, "compare");
   const NamedBackend backend = chosen_backend(arguments.backend);
-  const ModelSource source = source_of(arguments, backend);
+  ModelSource source = source_of(arguments, backend);
+  source.whole = true;
   std::vector<Run> runs = detail::runs_of(arguments);
   check_windows_and_selection(arguments);
   const Outputs outputs(arguments, evaluations);

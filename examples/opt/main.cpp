@@ -1,9 +1,11 @@
 // pare-opt: compresses and evaluates OPT checkpoints.
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 
 #include "opt/compare.hpp"
 #include "opt/packing.hpp"
+#include "opt/resume.hpp"
 #include "opt/verifying.hpp"
 
 using namespace tool;
@@ -23,9 +25,11 @@ void run_compress(const Arguments& arguments) {
   const Outputs outputs(arguments, evaluations);
   const Inputs inputs = read_inputs(arguments, evaluations, &request);
   const std::unique_ptr<Model> model = backend.load_model(source);
+  const KeptRun run(arguments, inputs, request, outputs);
   if (!request.quantize) std::printf("quantization is off (no --wbits): this run only prunes\n");
 
-  const Perplexities dense = evaluate(*model, inputs, "dense");
+  const Perplexities dense = run.perplexities(
+      "dense", inputs, [&] { return evaluate(*model, inputs, "dense"); });
   print_perplexities(dense, "dense");
   if (arguments.gmp)
     std::printf("magnitude pruning: no calibration\n");
@@ -33,32 +37,36 @@ void run_compress(const Arguments& arguments) {
     std::printf("calibration: %td windows of %td tokens\n", inputs.windows.count(), inputs.seqlen);
   std::optional<pare::ModelPlan> plan;
   if (planned) {
-    plan = pare::plan_bits(sensitivities(*model, inputs, arguments, *planned), planned->options);
+    const pare::Sensitivities measured =
+        run.sensitivities([&] { return sensitivities(*model, inputs, arguments, *planned); });
+    plan = pare::plan_bits(measured, planned->options);
     std::printf("%s", plan_text(*plan, *planned).c_str());
   }
   std::printf("\n%s\n", pare::layer_header().c_str());
   std::fflush(stdout);
-  pare::PackedLinears packed;
   const auto start = std::chrono::steady_clock::now();
   const pare::Statistics statistics = compress(*model, inputs, arguments, request,
                                                plan ? &*plan : nullptr, true, "compressing",
-                                               arguments.save_packed ? &packed : nullptr);
+                                               run.keeping());
   const double seconds = seconds_since(start);
 
   const std::string scores = pare::score_table(statistics);
   std::printf("\n%s%s%s", scores.c_str(), scores.empty() ? "" : "\n",
               pare::totals_text(statistics).c_str());
   std::printf("seconds in all     %.3f\n", seconds);
+  std::printf("memory             %.2f GiB at most\n", peak_memory() / double(1 << 30));
   const std::optional<std::size_t> device_bytes = model->peak_device_memory();
   if (device_bytes)
     std::printf("device memory      %.2f GiB at most\n", double(*device_bytes) / double(1 << 30));
   std::printf("\n");
-  const Perplexities compressed = evaluate(*model, inputs, "compressed");
+  const Perplexities compressed = run.perplexities(
+      "compressed", inputs, [&] { return evaluate(*model, inputs, "compressed"); });
   print_perplexities(dense, "dense");
   print_perplexities(compressed, "compressed");
 
   if (outputs.save) {
-    model->save(arguments.model, *outputs.save);
+    if (!run.has_saved("--save", *outputs.save))
+      save_model(run.folder(), arguments.model, *outputs.save, run.saving("--save"));
     std::printf("saved to %s\n", arguments.save->c_str());
   }
   if (outputs.report || outputs.save_packed) {
@@ -72,8 +80,13 @@ void run_compress(const Arguments& arguments) {
     report["plan"] = plan ? to_json(*plan) : pare::Json(nullptr);
     report["config"] = config_json(arguments, inputs, request);
     if (outputs.save_packed) {
-      save_packed(packed, arguments.model, *outputs.save_packed,
-                  pare::text_fingerprint(inputs.windows), report);
+      const fs::path& folder = *outputs.save_packed;
+      if (run.has_saved("--save-packed", folder))
+        report["packed"] = pare::Json::parse(
+            pare::detail::read_whole_file(folder / packed_report_name)).at("packed");
+      else
+        save_packed(run.folder(), arguments.model, folder,
+                    pare::text_fingerprint(inputs.windows), report, run.saving("--save-packed"));
       std::printf("packed to %s\n", arguments.save_packed->c_str());
     }
     if (outputs.report) write_report(*outputs.report, report);
@@ -103,6 +116,7 @@ void run_evaluate(const Arguments& arguments) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit on files is an error like a full disk
   CLI::App app{"Compresses and evaluates OPT language models.", "pare-opt"};
   app.require_subcommand(1);
   Arguments arguments;
@@ -120,6 +134,10 @@ int main(int argc, char** argv) {
                   "write the compressed model to this new folder", "DIR");
   add_value(compress, "--save-packed", arguments.save_packed,
             "write it bit-packed to this new folder; grids then have float16 scales", "DIR");
+  add_value(compress, "--checkpoint", arguments.checkpoint,
+            "keep finished layers in this folder; the same command goes on from them", "DIR");
+  compress.footer("One decoder layer is in memory at a time, but for --shape and while "
+                  "sensitivities are measured.");
 
   CLI::App& evaluate = *app.add_subcommand("evaluate", "measure perplexity");
   add_model(evaluate, arguments);
@@ -130,6 +148,7 @@ int main(int argc, char** argv) {
   add_compression(compare, arguments);
   add_axis_option(compare, arguments.flags);
   add_comparison(compare, arguments);
+  compare.footer("The whole model is in memory.");
 
   std::string packed, output;
   CLI::App& unpack = *app.add_subcommand("unpack", "write a packed model as a dense one");

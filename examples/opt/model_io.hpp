@@ -1,18 +1,21 @@
 // Reading and writing what pare-opt works on: model folders, texts, reports.
 #pragma once
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <functional>
+#include <optional>
 #include <set>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "common/compression_options.hpp"
-#include "pare/model/opt.hpp"
+#include "pare/model/opt_load.hpp"
 #include "pare/model/opt_names.hpp"
 #include "pare/model/tokenizer.hpp"
+#include "pare/pipeline/run_folder.hpp"
 #include "pare/storage/checkpoint.hpp"
 #include "pare/storage/convert.hpp"
 #include "pare/storage/safetensors.hpp"
@@ -82,9 +85,36 @@ inline constexpr const char* model_files[] = {
     "config.json",    "generation_config.json", "vocab.json",              "merges.txt",
     "tokenizer.json", "tokenizer_config.json",  "special_tokens_map.json", "added_tokens.json"};
 
-/// Checks a folder that is to be written before hours of work. Returns it: new or empty.
+/// What tells a folder from every other and from itself with other entries, and stays when it is
+/// renamed. A number of a folder that was removed may be given to the next.
+inline pare::Json identity_of(const fs::path& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) return nullptr;
+  return {{"device", status.st_dev},
+          {"inode", status.st_ino},
+          {"seconds", status.st_mtim.tv_sec},
+          {"nanoseconds", status.st_mtim.tv_nsec}};
+}
+
+/// Whether the run in the folder `checkpoint` has written the folder that `option` names.
+inline bool saved_by(const std::optional<std::string>& checkpoint, const std::string& option,
+                     const fs::path& path) {
+  std::error_code error;
+  if (!checkpoint || !fs::exists(fs::path(*checkpoint) / pare::RunFolder::record_name, error))
+    return false;
+  const pare::Json record = pare::Json::parse(
+      pare::detail::read_whole_file(fs::path(*checkpoint) / pare::RunFolder::record_name), nullptr,
+      false);
+  const auto at = pare::Json::json_pointer("/run/notes/" + option);
+  return record.is_object() && record.contains(at) && !record[at].is_null() &&
+         record[at] == identity_of(path);
+}
+
+/// Checks a folder that is to be written before hours of work. Returns it: new or empty, or what
+/// the run in `checkpoint` wrote there.
 inline fs::path savable_folder(const std::string& option, const std::string& given,
-                               const fs::path& model) {
+                               const fs::path& model,
+                               const std::optional<std::string>& checkpoint = {}) {
   const fs::path path = output_path(option, given);
   const std::string what = option + " " + given;
   if (path == resolved(model))
@@ -92,7 +122,8 @@ inline fs::path savable_folder(const std::string& option, const std::string& giv
   std::error_code error;
   if (fs::exists(path, error) && !fs::is_directory(path, error))
     throw usage_error(what + ": exists and is not a folder; name a new one");
-  if (fs::is_directory(path, error) && !fs::is_empty(path, error))
+  if (fs::is_directory(path, error) && !fs::is_empty(path, error) &&
+      !saved_by(checkpoint, option, path))
     throw usage_error(what + ": the folder is not empty; name a new one");
   require_parent(option, given, path);
   return path;
@@ -133,48 +164,75 @@ inline std::set<std::string> tied_head(const pare::OptConfig& config,
   return {name};
 }
 
-/// Writes a Hugging Face folder: the source's files with the compressed weights in place of the
-/// dense ones, same names, same types; what PyTorch saved becomes safetensors. The folder appears
-/// whole or not at all.
-template <class B, class T>
-void save_model(const pare::OptModel<B, T>& model, const fs::path& source, const fs::path& folder) {
-  std::unordered_map<std::string, const pare::Linear<B, T>*> linears;
-  for (const auto& layer : model.layers)
-    for (const auto* linear : layer.linears()) linears[linear->tensor] = linear;
-  const auto replacement =
-      [&](const pare::TensorInfo& info) -> std::optional<std::vector<std::byte>> {
-    const auto found = linears.find(info.name);
-    if (found == linears.end()) return std::nullopt;
-    const pare::Matrix<T> W = B::to_host(pare::detail::as_const(found->second->weight.view()));
-    std::vector<float> values(std::size_t(W.size()));
-    for (index_t i = 0; i < W.size(); ++i) values[std::size_t(i)] = float(W.data()[i]);
-    return pare::encode_floats(values, found->second->dtype);
-  };
+/// How a folder of results is written.
+struct Saving {
+  std::string suffix = std::to_string(::getpid());  ///< of its name until it is complete
+  /// Told of the complete folder before it gets its own name; may be empty.
+  std::function<void(const fs::path& partial)> ready = {};
+};
 
+/// Builds a folder under another name; it appears whole or not at all.
+template <class Fill>
+void fill_folder(const fs::path& folder, const Fill& fill, const Saving& saving = {}) {
   fs::path partial = folder;
-  partial += ".partial-" + std::to_string(::getpid());
+  partial += ".partial-" + saving.suffix;
+  std::error_code ignored;
   try {
+    fs::remove_all(partial);
     fs::create_directories(partial);
-    const pare::Checkpoint checkpoint(source);
-    if (checkpoint.format() == pare::CheckpointFormat::safetensors) {
-      for (const pare::TensorFile& file : checkpoint.files())
-        pare::copy_safetensors(pare::SafetensorsFile(file.path()),
-                               partial / file.path().filename(), replacement);
-      if (checkpoint.sharded())
-        fs::copy_file(source / pare::Checkpoint::index_name,
-                      partial / pare::Checkpoint::index_name);
-    } else {
-      pare::write_as_safetensors(checkpoint, partial, tied_head(model.config, checkpoint),
-                                 replacement);
-    }
-    for (const char* name : model_files)
-      if (fs::exists(source / name)) fs::copy_file(source / name, partial / name);
+    fill(partial);
+    if (saving.ready) saving.ready(partial);
     fs::rename(partial, folder);  // replaces an empty folder
+    pare::detail::sync_folder(folder.parent_path());
   } catch (const std::exception& e) {
-    std::error_code ignored;
     fs::remove_all(partial, ignored);
     throw std::runtime_error(folder.string() + ": cannot be saved: " + e.what());
   }
+}
+
+inline void copy_model_files(const fs::path& source, const fs::path& target) {
+  for (const char* name : model_files)
+    if (fs::exists(source / name)) fs::copy_file(source / name, target / name);
+}
+
+/// The finished layers of a run, open for reading.
+inline std::vector<pare::SafetensorsFile> finished_layers(const pare::RunFolder& run) {
+  std::vector<pare::SafetensorsFile> layers;
+  for (index_t i = 0; i < run.finished(); ++i) layers.push_back(run.layer(i));
+  return layers;
+}
+
+/// Writes a Hugging Face folder: the source's files with the compressed weights in place of the
+/// dense ones, same names, same types; what PyTorch saved becomes safetensors. One tensor is held
+/// at a time.
+inline void save_model(const pare::RunFolder& run, const fs::path& source, const fs::path& folder,
+                       const Saving& saving = {}) {
+  const std::vector<pare::SafetensorsFile> layers = finished_layers(run);
+  const auto replacement =
+      [&](const pare::TensorInfo& info) -> std::optional<std::vector<std::byte>> {
+    for (const pare::SafetensorsFile& layer : layers)
+      if (layer.find(info.name) != nullptr) return layer.read_bytes(info.name);
+    return std::nullopt;
+  };
+  fill_folder(
+      folder,
+      [&](const fs::path& partial) {
+        const pare::Checkpoint checkpoint(source);
+        if (checkpoint.format() == pare::CheckpointFormat::safetensors) {
+          for (const pare::TensorFile& file : checkpoint.files())
+            pare::copy_safetensors(pare::SafetensorsFile(file.path()),
+                                   partial / file.path().filename(), replacement);
+          if (checkpoint.sharded())
+            fs::copy_file(source / pare::Checkpoint::index_name,
+                          partial / pare::Checkpoint::index_name);
+        } else {
+          pare::write_as_safetensors(checkpoint, partial,
+                                     tied_head(pare::load_opt_config(source), checkpoint),
+                                     replacement);
+        }
+        copy_model_files(source, partial);
+      },
+      saving);
 }
 
 /// Writes JSON to a file, whole or not at all.

@@ -1,10 +1,9 @@
 // Packed models in pare-opt: writing, reading, unpacking and inspecting them.
 #pragma once
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -31,46 +30,32 @@ inline void require_packed_model(const std::string& command, const std::string& 
                       " in it; name a folder that compress --save-packed wrote");
 }
 
-/// Builds a folder under another name; it appears whole or not at all.
-template <class Fill>
-void fill_folder(const fs::path& folder, const Fill& fill) {
-  fs::path partial = folder;
-  partial += ".partial-" + std::to_string(::getpid());
-  try {
-    fs::create_directories(partial);
-    fill(partial);
-    fs::rename(partial, folder);  // replaces an empty folder
-  } catch (const std::exception& e) {
-    std::error_code ignored;
-    fs::remove_all(partial, ignored);
-    throw std::runtime_error(folder.string() + ": cannot be saved: " + e.what());
-  }
-}
-
-inline void copy_model_files(const fs::path& source, const fs::path& target) {
-  for (const char* name : model_files)
-    if (fs::exists(source / name)) fs::copy_file(source / name, target / name);
-}
-
 /// Writes a packed folder: packed weights, the source's other files, the report with what holds
-/// the three together. Adds that to `report`.
+/// the three together. Adds that to `report`. One tensor is held at a time.
+/// @param run   finished, with packed linears
 /// @param text  fingerprint of the calibration windows
-inline void save_packed(const pare::PackedLinears& linears, const fs::path& source,
-                        const fs::path& folder, std::uint64_t text, pare::Json& report) {
-  fill_folder(folder, [&](const fs::path& partial) {
-    const fs::path file = partial / pare::PackedFile::name;
-    const pare::Checkpoint checkpoint(source);
-    pare::write_packed(file, checkpoint, linears,
-                       tied_head(pare::load_opt_config(source), checkpoint));
-    copy_model_files(source, partial);
-    pare::Json checksums = pare::Json::object();
-    for (const auto& [tensor, packed] : linears)
-      checksums[tensor] = pare::detail::hex_text(pare::checksum(packed));
-    report["packed"] = {{"file_bytes", fs::file_size(file)},
-                        {"calibration", pare::detail::hex_text(text)},
-                        {"checksums", checksums}};
-    write_report(partial / packed_report_name, report);
-  });
+inline void save_packed(const pare::RunFolder& run, const fs::path& source, const fs::path& folder,
+                        std::uint64_t text, pare::Json& report, const Saving& saving = {}) {
+  const std::vector<pare::SafetensorsFile> layers = finished_layers(run);
+  std::map<std::string, pare::PackedParts> linears;
+  for (const pare::SafetensorsFile& layer : layers) linears.merge(pare::parts_in(layer));
+  fill_folder(
+      folder,
+      [&](const fs::path& partial) {
+        const fs::path file = partial / pare::PackedFile::name;
+        const pare::Checkpoint checkpoint(source);
+        pare::write_packed(file, checkpoint, linears,
+                           tied_head(pare::load_opt_config(source), checkpoint));
+        copy_model_files(source, partial);
+        pare::Json checksums = pare::Json::object();
+        for (const auto& [tensor, parts] : linears)
+          checksums[tensor] = parts.entry.at("checksum");
+        report["packed"] = {{"file_bytes", fs::file_size(file)},
+                            {"calibration", pare::hex_text(text)},
+                            {"checksums", checksums}};
+        write_report(partial / packed_report_name, report);
+      },
+      saving);
 }
 
 /// pare-opt unpack: writes the dense Hugging Face folder of a packed model.
@@ -147,7 +132,7 @@ inline void inspect_packed(const std::string& folder) {
                 detail::mean_bits_text(layout).c_str(), detail::widths_text(layout).c_str(),
                 detail::mask_text(packed).c_str(), 100 * double(zero) / size,
                 std::uintmax_t(packed.bytes()), 8 * double(packed.bytes()) / size,
-                pare::detail::hex_text(entry.checksum).c_str());
+                pare::hex_text(entry.checksum).c_str());
     weights += size;
     zeros += double(zero);
     linear_bytes += packed.bytes();

@@ -109,7 +109,7 @@ inline void compare_with_original(const fs::path& original, const pare::PackedFi
                 std::vector<std::int64_t>{entry->layout.rows, entry->layout.columns} ||
             info.dtype != pare::dtype_name(entry->dtype))
           differences.add(info.name, "the original has another shape or dtype");
-        else if (pare::detail::fnv1a(bytes) != entry->original)
+        else if (pare::fingerprint(bytes) != entry->original)
           differences.add(info.name, "was made from other weights than the original's");
         continue;
       }
@@ -176,7 +176,7 @@ inline void verify_packed(const VerifyArguments& arguments) {
   if (report.options.magnitude && !arguments.text.empty())
     throw usage_error("verify with TEXT " + arguments.text +
                       ": magnitude pruning made this model and read no text; leave it out");
-  ModelSource source{.folder = arguments.original};
+  ModelSource source{.folder = arguments.original, .whole = true};
   source.dtype = dtype_of(report.dtype, backend);
   const pare::PackedFile file(folder);
   const pare::OptConfig config = pare::load_opt_config(arguments.original);
@@ -196,7 +196,7 @@ inline void verify_packed(const VerifyArguments& arguments) {
                         std::to_string(ids.size()) + " tokens");
     ids.resize(std::size_t(report.windows * report.seqlen));
     windows = {std::move(ids), report.seqlen};
-    if (pare::detail::hex_text(pare::text_fingerprint(windows)) != report.calibration)
+    if (pare::hex_text(pare::text_fingerprint(windows)) != report.calibration)
       differences.add(arguments.text, "is not the text that the model was calibrated on");
   }
 
@@ -207,7 +207,7 @@ inline void verify_packed(const VerifyArguments& arguments) {
                                                 std::to_string(bytes));
   for (const pare::PackedEntry& entry : file.linears()) {
     const auto recorded = report.checksums.find(entry.tensor);
-    const std::string found = pare::detail::hex_text(entry.checksum);
+    const std::string found = pare::hex_text(entry.checksum);
     if (recorded == report.checksums.end() || recorded->second != found)
       differences.add(entry.tensor,
                       "checksum: recorded " +

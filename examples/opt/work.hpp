@@ -1,6 +1,8 @@
 // What the commands of pare-opt share: inputs, progress, perplexities, one compression.
 #pragma once
 
+#include <sys/resource.h>
+
 #include <chrono>
 #include <cstdio>
 #include <string>
@@ -14,6 +16,14 @@ namespace tool {
 
 inline double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// The most memory of the host that the program has had in use, bytes; mapped files count while
+/// they are looked at.
+inline double peak_memory() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return 1024.0 * double(usage.ru_maxrss);
 }
 
 /// Progress with the time left, on standard error: one line rewritten on a terminal, otherwise a
@@ -92,13 +102,18 @@ inline Inputs read_inputs(const Arguments& arguments,
   return inputs;
 }
 
-inline Perplexities evaluate(const Model& model, const Inputs& inputs, const std::string& what) {
+inline Perplexities evaluate(Model& model, const Inputs& inputs, const std::string& what) {
+  // States as large as those of the calibration or as a layer's weights, which are in memory too.
+  const index_t calibrated =
+      inputs.windows.count() > 0 ? index_t(inputs.windows.ids.size()) : 128 * inputs.seqlen;
+  const index_t held = std::max(calibrated, 12 * inputs.config.hidden_size);
   Perplexities result;
   for (const auto& [name, ids] : inputs.texts) {
     ProgressLine line("perplexity of the " + what + " model on " + name);
-    result.emplace_back(name, model.perplexity(ids, inputs.seqlen, [&](index_t done, index_t all) {
+    const auto advance = [&](index_t done, index_t all) {
       line.advance(double(done) / double(all));
-    }));
+    };
+    result.emplace_back(name, model.perplexity(ids, inputs.seqlen, held, advance));
   }
   return result;
 }
@@ -155,19 +170,13 @@ inline pare::Sensitivities sensitivities(Model& model, const Inputs& inputs,
   return measured;
 }
 
-/// @param plan    none: every linear chooses by itself what the request says
-/// @param packed  receives every linear packed, when it is not null
+/// @param plan  none: every linear chooses by itself what the request says
 inline pare::Statistics compress(Model& model, const Inputs& inputs, const Arguments& arguments,
                                  const pare::CompressionRequest& request,
                                  const pare::ModelPlan* plan, bool lines,
-                                 const std::string& what,
-                                 pare::PackedLinears* packed = nullptr) {
+                                 const std::string& what, const Keeping& keeping = {}) {
   ProgressLine progress(what);
   pare::CompressionProgress callbacks;
-  if (packed != nullptr)
-    callbacks.linear_packed = [packed](const std::string& tensor, pare::PackedLinear&& linear) {
-      packed->insert_or_assign(tensor, std::move(linear));
-    };
   callbacks.advanced = [&](double share) { progress.advance(share); };
   if (lines)
     callbacks.linear_done = [&](const pare::LayerStatistics& layer) {
@@ -180,12 +189,12 @@ inline pare::Statistics compress(Model& model, const Inputs& inputs, const Argum
                                         .magnitude = arguments.gmp,
                                         .true_sequential = arguments.true_sequential,
                                         .asymmetric = arguments.asymmetric.value_or(0)};
-  if (plan == nullptr) return model.compress(request, inputs.windows, options, callbacks);
+  if (plan == nullptr) return model.compress(request, inputs.windows, options, callbacks, keeping);
   options.solver = {.grid = request.solver.grid,
                     .damping = request.solver.damping,
                     .block_size = request.solver.block_size,
                     .act_order = request.solver.act_order};
-  return model.compress(*plan, inputs.windows, options, callbacks);
+  return model.compress(*plan, inputs.windows, options, callbacks, keeping);
 }
 
 /// Every option in force.

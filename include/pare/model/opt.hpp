@@ -1,17 +1,13 @@
-// An OPT language model: its weights, loaded from a Hugging Face folder, and its forward pass.
+// An OPT language model: its weights and its forward pass.
 #pragma once
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdint>
-#include <filesystem>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <type_traits>
-#include <utility>
 #include <vector>
 
 #include "pare/core/error.hpp"
@@ -20,9 +16,6 @@
 #include "pare/model/linear.hpp"
 #include "pare/model/model_backend.hpp"
 #include "pare/model/opt_config.hpp"
-#include "pare/model/opt_names.hpp"
-#include "pare/storage/checkpoint.hpp"
-#include "pare/storage/packed_file.hpp"
 
 namespace pare {
 
@@ -85,137 +78,6 @@ inline constexpr index_t opt_position_offset = 2;
 
 namespace detail {
 
-/// Reads checked tensors of an OPT checkpoint into the memory of B.
-template <class B, class T>
-class OptLoader {
- public:
-  /// @param packed  the file whose linears stay packed; null: all are dense
-  OptLoader(const OptConfig& config, const Checkpoint& checkpoint,
-            const PackedFile* packed = nullptr)
-      : config_(config),
-        checkpoint_(checkpoint),
-        packed_(packed),
-        prefix_(opt_tensor_prefix(checkpoint)) {}
-
-  OptModel<B, T> model() const {
-    const index_t hidden = config_.hidden_size, word = config_.word_embed_proj_dim;
-    OptModel<B, T> model;
-    model.config = config_;
-    model.embed_tokens = matrix(prefix_ + "embed_tokens.weight", config_.vocab_size, word);
-    model.embed_positions = matrix(prefix_ + "embed_positions.weight",
-                                   config_.max_position_embeddings + opt_position_offset, hidden);
-    if (config_.projects_embeddings()) {
-      model.project_in = linear("project_in", hidden, word, false);
-      model.project_out = linear("project_out", word, hidden, false);
-    }
-    for (index_t i = 0; i < config_.num_hidden_layers; ++i) model.layers.push_back(layer(i));
-    if (config_.has_final_layer_norm()) model.final_layer_norm = layer_norm("final_layer_norm");
-    if (!config_.tie_word_embeddings)
-      model.untied_head = matrix("lm_head.weight", config_.vocab_size, word);
-    return model;
-  }
-
-  OptLayer<B, T> layer(index_t index) const {
-    const index_t hidden = config_.hidden_size, ffn = config_.ffn_dim;
-    const std::string name = "layers." + std::to_string(index) + ".";
-    OptLayer<B, T> layer;
-    layer.q_proj = linear(name + "self_attn.q_proj", hidden, hidden, config_.enable_bias);
-    layer.k_proj = linear(name + "self_attn.k_proj", hidden, hidden, config_.enable_bias);
-    layer.v_proj = linear(name + "self_attn.v_proj", hidden, hidden, config_.enable_bias);
-    layer.out_proj = linear(name + "self_attn.out_proj", hidden, hidden, config_.enable_bias);
-    layer.fc1 = linear(name + "fc1", ffn, hidden, config_.enable_bias);
-    layer.fc2 = linear(name + "fc2", hidden, ffn, config_.enable_bias);
-    layer.self_attn_layer_norm = layer_norm(name + "self_attn_layer_norm");
-    layer.final_layer_norm = layer_norm(name + "final_layer_norm");
-    return layer;
-  }
-
- private:
-  using Shape = std::vector<std::int64_t>;
-
-  static std::string text(const Shape& shape) {
-    std::string out = "(";
-    for (const auto side : shape) out += (out.size() > 1 ? ", " : "") + std::to_string(side);
-    return out + ")";
-  }
-
-  typename B::template matrix<T> read(const std::string& name, const Shape& expected) const {
-    const TensorLocation tensor = checkpoint_.at(name);
-    const std::string who =
-        tensor.file->file().path().string() + ": tensor " + quoted_name(name) + ": ";
-    // Before the data is read: what a bad file claims must not decide how much is allocated.
-    if (!float_dtype(tensor.info->dtype))
-      throw format_error(who + "expected dtype F16, BF16, F32 or F64, got " + tensor.info->dtype);
-    if (tensor.info->shape != expected)
-      throw format_error(who + "expected shape " + text(expected) + ", got " +
-                         text(tensor.info->shape));
-    const Matrix<float> values = checkpoint_.read_float(name);
-    for (index_t i = 0; i < values.size(); ++i)
-      if (!std::isfinite(values.data()[i])) {
-        const index_t row = i / values.cols(), column = i % values.cols();
-        throw non_finite_error(who + "expected finite numbers, got " +
-                                   (std::isnan(values.data()[i]) ? "NaN" : "infinity") + " at " +
-                                   shape_text(row, column),
-                               row, column);
-      }
-    if constexpr (std::is_same_v<T, float>) {
-      return B::from_host(values.view());
-    } else {
-      Matrix<T> converted;
-      converted.resize(values.rows(), values.cols());
-      for (index_t i = 0; i < values.size(); ++i) {
-        converted.data()[i] = T(values.data()[i]);
-        if (std::isfinite(double(converted.data()[i]))) continue;
-        const index_t row = i / values.cols(), column = i % values.cols();
-        throw non_finite_error(who + "expected numbers within " +
-                                   std::string(scalar_traits<T>::name) + ", got " +
-                                   std::to_string(values.data()[i]) + " at " +
-                                   shape_text(row, column),
-                               row, column);
-      }
-      return B::from_host(MatrixView<const T>(converted.view()));
-    }
-  }
-
-  auto matrix(const std::string& name, index_t rows, index_t cols) const {
-    return read(name, {rows, cols});
-  }
-
-  Linear<B, T> linear(const std::string& name, index_t out, index_t in, bool has_bias) const {
-    Linear<B, T> linear;
-    linear.name = name;
-    linear.tensor = prefix_ + name + ".weight";
-    const PackedEntry* entry = packed_ != nullptr ? packed_->find(linear.tensor) : nullptr;
-    if (entry != nullptr) {
-      const Shape expected{out, in}, given{entry->layout.rows, entry->layout.columns};
-      if (given != expected)
-        throw format_error(packed_->file().path().string() + ": tensor " +
-                           quoted_name(linear.tensor) + ": expected shape " + text(expected) +
-                           ", got " + text(given));
-      linear.packed = std::make_shared<const PackedLinear>(packed_->read(*entry));
-      linear.dtype = entry->dtype;
-    } else {
-      linear.weight = matrix(linear.tensor, out, in);
-      linear.dtype = *float_dtype(checkpoint_.at(linear.tensor).info->dtype);
-    }
-    if (has_bias) linear.bias = read(prefix_ + name + ".bias", {out});
-    return linear;
-  }
-
-  LayerNorm<B, T> layer_norm(const std::string& name) const {
-    LayerNorm<B, T> norm;
-    if (!config_.layer_norm_elementwise_affine) return norm;
-    norm.weight = read(prefix_ + name + ".weight", {config_.hidden_size});
-    norm.bias = read(prefix_ + name + ".bias", {config_.hidden_size});
-    return norm;
-  }
-
-  OptConfig config_;
-  const Checkpoint& checkpoint_;
-  const PackedFile* packed_;
-  std::string prefix_;  // of all names but the head's
-};
-
 /// Y = norm of the rows of X; Y may be X.  (tokens, hidden)
 template <class B, class T>
 void apply(const LayerNorm<B, T>& norm, MatrixView<const T> X, MatrixView<T> Y) {
@@ -223,29 +85,6 @@ void apply(const LayerNorm<B, T>& norm, MatrixView<const T> X, MatrixView<T> Y) 
 }
 
 }  // namespace detail
-
-/// The model that `config` describes with the weights of `checkpoint`. Throws format_error naming
-/// the tensor that is missing or has another shape or dtype and as opt_tensor_prefix,
-/// non_finite_error naming tensor and index of a NaN or infinity, io_error if a file cannot be
-/// read.
-template <class B, class T>
-OptModel<B, T> load_opt(const OptConfig& config, const Checkpoint& checkpoint) {
-  return detail::OptLoader<B, T>(config, checkpoint).model();
-}
-
-/// The model in `folder` (config.json and a Checkpoint). The linears of a packed model stay packed:
-/// they are multiplied a block of rows at a time. Throws as load_opt_config, PackedFile and the
-/// above.
-template <class B, class T>
-OptModel<B, T> load_opt(const std::filesystem::path& folder) {
-  if (PackedFile::is_in(folder)) {
-    const OptConfig config = load_opt_config(folder);
-    const PackedFile packed(folder);
-    const Checkpoint checkpoint(folder, PackedFile::name);
-    return detail::OptLoader<B, T>(config, checkpoint, &packed).model();
-  }
-  return load_opt<B, T>(load_opt_config(folder), Checkpoint(folder));
-}
 
 /// Buffers of a forward pass. They grow on first use and are reused by every later call.
 template <class B, class T>

@@ -10,6 +10,7 @@
 #include "pare/core/error.hpp"
 #include "pare/core/scalar.hpp"
 #include "pare/model/opt.hpp"
+#include "pare/model/opt_names.hpp"
 
 namespace pare {
 

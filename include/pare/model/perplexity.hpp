@@ -28,6 +28,22 @@ struct NoProgress {
 template <class B, class T, class Progress = NoProgress>
 double perplexity(const OptModel<B, T>& model, std::span<const std::int32_t> ids, index_t seqlen,
                   Progress&& progress = {}) {
+  const auto layer = [&](index_t i) -> const OptLayer<B, T>& {
+    return model.layers[std::size_t(i)];
+  };
+  return perplexity(model, index_t(model.layers.size()), layer, ids, seqlen, 0, progress);
+}
+
+/// The same number for decoder layers that come one at a time; those of `model` are not looked at.
+/// As many windows go through a layer together as their states may be held, at least a batch.
+/// @param layers     how many there are
+/// @param layer      layer(i) gives decoder layer i, which is needed until the next call only
+/// @param held       tokens whose states may be held
+/// @param progress   is told of windows that are not done yet by the share of their layers
+template <class B, class T, class Layer, class Progress>
+double perplexity(const OptModel<B, T>& model, index_t layers, const Layer& layer,
+                  std::span<const std::int32_t> ids, index_t seqlen, index_t held,
+                  Progress&& progress) {
   constexpr index_t tokens_per_batch = 2048;  // enough for fast products, small enough for memory
   if (seqlen < 2 || seqlen > model.config.max_position_embeddings)
     throw argument_error("perplexity: seqlen: expected 2 to " +
@@ -40,30 +56,50 @@ double perplexity(const OptModel<B, T>& model, std::span<const std::int32_t> ids
                          " are needed for one window");
 
   OptWorkspace<B, T> workspace;
-  typename B::template matrix<T> hidden;
+  typename B::template matrix<T> embedded, hidden;  // (tokens, hidden) of a batch, of a group
   std::vector<std::int32_t> targets;
   const index_t batch = std::max<index_t>(1, tokens_per_batch / seqlen);
+  const index_t group = batch * std::max<index_t>(1, held / seqlen / batch);
   double loss = 0;
   for (index_t done = 0; done < total;) {
-    const index_t windows = std::min(batch, total - done);
-    const auto inputs =
-        ids.subspan(std::size_t(done * seqlen), std::size_t(windows * seqlen));
-    embed(model, inputs, seqlen, workspace, hidden);
-    for (const auto& layer : model.layers)
-      forward_layer(model, layer, hidden.view(), seqlen, workspace);
-    // Each position predicts the next; the last of a window predicts nothing.
-    targets.assign(inputs.begin() + 1, inputs.end());
-    targets.push_back(-1);
-    for (index_t w = 1; w < windows; ++w) targets[std::size_t(w * seqlen - 1)] = -1;
-    head(model, hidden.view(), workspace, [&](index_t first, MatrixView<const T> logits) {
-      const auto device_targets = B::from_host(
-          MatrixView<const std::int32_t>(targets.data() + first, 1, logits.rows));
-      loss += B::template cross_entropy<T>(logits, device_targets.view());
+    const index_t together = std::min(group, total - done);
+    hidden.resize(together * seqlen, model.config.hidden_size);
+    // Calls pass(ids, their rows of hidden, first window, windows) for every batch of the group.
+    const auto for_each_batch = [&](const auto& pass) {
+      for (index_t first = 0; first < together; first += batch) {
+        const index_t windows = std::min(batch, together - first);
+        pass(ids.subspan(std::size_t((done + first) * seqlen), std::size_t(windows * seqlen)),
+             hidden.view().block(first * seqlen, 0, windows * seqlen, hidden.cols()), done + first,
+             windows);
+      }
+    };
+    for_each_batch([&](std::span<const std::int32_t> inputs, MatrixView<T> rows, index_t, index_t) {
+      embed(model, inputs, seqlen, workspace, embedded);
+      B::copy(detail::as_const(embedded.view()), rows);
     });
-    if (!std::isfinite(loss))
-      throw error("perplexity: the cross entropy of windows " + std::to_string(done) + " to " +
-                  std::to_string(done + windows - 1) + " is not finite");
-    done += windows;
+    for (index_t i = 0; i < layers; ++i) {
+      const OptLayer<B, T>& decoder = layer(i);
+      for_each_batch([&](std::span<const std::int32_t>, MatrixView<T> rows, index_t, index_t) {
+        forward_layer(model, decoder, rows, seqlen, workspace);
+      });
+      if (together > batch) progress(done + together * (i + 1) / (layers + 1), total);
+    }
+    for_each_batch([&](std::span<const std::int32_t> inputs, MatrixView<T> rows,
+                       index_t first_window, index_t windows) {
+      // Each position predicts the next; the last of a window predicts nothing.
+      targets.assign(inputs.begin() + 1, inputs.end());
+      targets.push_back(-1);
+      for (index_t w = 1; w < windows; ++w) targets[std::size_t(w * seqlen - 1)] = -1;
+      head(model, rows, workspace, [&](index_t first, MatrixView<const T> logits) {
+        const auto device_targets = B::from_host(
+            MatrixView<const std::int32_t>(targets.data() + first, 1, logits.rows));
+        loss += B::template cross_entropy<T>(logits, device_targets.view());
+      });
+      if (!std::isfinite(loss))
+        throw error("perplexity: the cross entropy of windows " + std::to_string(first_window) +
+                    " to " + std::to_string(first_window + windows - 1) + " is not finite");
+    });
+    done += together;
     progress(done, total);
   }
   return std::exp(loss / (double(total) * double(seqlen - 1)));

@@ -12,7 +12,9 @@
 #include "pare/calibration/drift.hpp"
 #include "pare/core/scalar.hpp"
 #include "pare/model/opt.hpp"
+#include "pare/model/opt_names.hpp"
 #include "pare/pipeline/layer.hpp"
+#include "pare/pipeline/layer_stream.hpp"
 #include "pare/pipeline/pattern.hpp"
 
 namespace pare {
@@ -180,21 +182,19 @@ struct ConfiguredWork {
 
 /// Compresses the linears of a model layer by layer; see compress_model. `work` solves them.
 template <class B, class S, class Work>
-Statistics compress_layers(OptModel<B, S>& model, const CalibrationWindows& windows,
+Statistics compress_layers(const OptModel<B, S>& model, LayerStream<B, S>& stream,
+                           const CalibrationWindows& windows,
                            const ModelCompressionOptions& options,
                            const CompressionProgress& progress, Work& work) {
   using T = compute_scalar<S>;
-  const index_t layers = index_t(model.layers.size());
+  const index_t layers = stream.count;
   const auto selected = [&](index_t i, const Linear<B, S>& linear) {
     return options.selection.selects(i, linear.name);
   };
   std::vector<std::string> chosen;
   for (index_t i = 0; i < layers; ++i)
-    for (const auto* linear : model.layers[std::size_t(i)].linears())
-      if (selected(i, *linear)) {
-        require_dense(*linear);
-        chosen.push_back(linear->name);
-      }
+    for (const std::string& name : opt_linear_names(i))
+      if (options.selection.selects(i, name)) chosen.push_back(name);
   if (chosen.empty())
     throw argument_error("selection: no linear of the model's " + std::to_string(layers) +
                          " layers matches");
@@ -215,7 +215,7 @@ Statistics compress_layers(OptModel<B, S>& model, const CalibrationWindows& wind
 
   // The work in units of one forward pass of one layer over all windows.
   const double total = double(index_t(stages.size() + 1) * layers);
-  double done = 0;
+  double done = double(index_t(stages.size() + 1) * stream.first);
   const auto advance = [&](double units) {
     done += units;
     if (progress.advanced) progress.advanced(done / total);
@@ -224,31 +224,37 @@ Statistics compress_layers(OptModel<B, S>& model, const CalibrationWindows& wind
   const index_t seqlen = windows.seqlen, count = options.magnitude ? 0 : windows.count();
   const index_t batch = std::max<index_t>(1, batch_tokens / std::max<index_t>(1, seqlen));
   OptWorkspace<B, S> workspace;
-  typename B::template matrix<S> hidden;        // (windows * seqlen, hidden)
-  typename B::template matrix<S> dense_hidden;  // the same in the dense model, when asymmetric
+  auto& [hidden, dense_hidden] = stream.states;
   typename B::template matrix<T> converted;  // (out, in) of the linear at work
-  if (count > 0)
-    embed(model,
-          std::span<const std::int32_t>(windows.ids.data(), std::size_t(count * seqlen)), seqlen,
-          workspace, hidden);
-  if (asymmetric) dense_hidden = hidden;
+  if (stream.first == 0) {
+    if (count > 0)
+      embed(model,
+            std::span<const std::int32_t>(windows.ids.data(), std::size_t(count * seqlen)), seqlen,
+            workspace, hidden);
+    if (asymmetric) dense_hidden = hidden;
+  }
   // Runs pass(rows of hidden, rows of dense_hidden or none, windows) over all batches.
   const auto for_each_batch = [&](const auto& pass) {
+    CalibrationStates<B, S>& states = stream.states;
     for (index_t first = 0; first < count; first += batch) {
       const index_t size = std::min(batch, count - first);
-      const auto rows_of = [&](auto& states) {
-        return states.view().block(first * seqlen, 0, size * seqlen, hidden.cols());
+      const auto rows_of = [&](auto& all) {
+        return all.view().block(first * seqlen, 0, size * seqlen, all.cols());
       };
-      pass(rows_of(hidden), asymmetric ? rows_of(dense_hidden) : MatrixView<S>{}, size);
+      pass(rows_of(states.hidden), asymmetric ? rows_of(states.dense_hidden) : MatrixView<S>{},
+           size);
       advance(double(size) / double(count));
     }
   };
   std::array<typename B::template matrix<S>, 4> dense_inputs;  // of a batch, (tokens, in)
 
-  Statistics statistics;
-  for (index_t i = 0; i < layers; ++i) {
-    auto& layer = model.layers[std::size_t(i)];
+  Statistics statistics = std::move(stream.before);
+  for (index_t i = stream.first; i < layers; ++i) {
+    const std::size_t before = statistics.layers.size();
+    OptLayer<B, S>& layer = stream.fetch(i);
     const auto linears = layer.linears();
+    for (const auto* linear : linears)
+      if (selected(i, *linear)) require_dense(*linear);
     std::optional<OptLayer<B, S>> dense;  // the layer as it was
     if (asymmetric) dense = layer;
 
@@ -336,6 +342,8 @@ Statistics compress_layers(OptModel<B, S>& model, const CalibrationWindows& wind
       });
     else
       advance(1);
+    if (stream.finished)
+      stream.finished(i, layer, std::span(statistics.layers).subspan(before), stream.states);
   }
   require_layers(statistics, chosen);
   return statistics;
@@ -363,11 +371,22 @@ template <class Config, class B, class S>
 Statistics compress_model(OptModel<B, S>& model, const CalibrationWindows& windows,
                           const ModelCompressionOptions& options,
                           const CompressionProgress& progress = {}) {
+  LayerStream<B, S> stream = layers_in_memory(model);
+  return compress_model<Config>(model, stream, windows, options, progress);
+}
+
+/// The same for decoder layers that come one at a time; those of `model` are not looked at. What
+/// goes on from stream.first gives the same bytes as what began at layer 0.
+template <class Config, class B, class S>
+Statistics compress_model(const OptModel<B, S>& model, LayerStream<B, S>& stream,
+                          const CalibrationWindows& windows,
+                          const ModelCompressionOptions& options,
+                          const CompressionProgress& progress = {}) {
   using T = compute_scalar<S>;
   SolverOptions solver_options = options.solver;
   if (options.magnitude) solver_options.block_size = std::numeric_limits<index_t>::max() / 2;
   detail::ConfiguredWork<Config, B, T> work{SparseGPTSolver<Config, B, T>(solver_options)};
-  Statistics statistics = detail::compress_layers(model, windows, options, progress, work);
+  Statistics statistics = detail::compress_layers(model, stream, windows, options, progress, work);
   require_counted(statistics, Config::quantizes);
   if constexpr (Config::quantizes) {
     const SolverOptions& o = work.solver.options();

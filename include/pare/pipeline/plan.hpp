@@ -272,6 +272,16 @@ template <class B, class S>
 Statistics compress_model(OptModel<B, S>& model, const CalibrationWindows& windows,
                           const ModelCompressionOptions& options, const ModelPlan& plan,
                           const CompressionProgress& progress = {}) {
+  LayerStream<B, S> stream = layers_in_memory(model);
+  return compress_model(model, stream, windows, options, plan, progress);
+}
+
+/// The same for decoder layers that come one at a time; those of `model` are not looked at.
+template <class B, class S>
+Statistics compress_model(const OptModel<B, S>& model, LayerStream<B, S>& stream,
+                          const CalibrationWindows& windows,
+                          const ModelCompressionOptions& options, const ModelPlan& plan,
+                          const CompressionProgress& progress = {}) {
   using T = compute_scalar<S>;
   if (options.magnitude)
     throw argument_error("magnitude: a plan calibrates, which magnitude pruning does not");
@@ -279,10 +289,10 @@ Statistics compress_model(OptModel<B, S>& model, const CalibrationWindows& windo
   solver_options.axis = plan.axis;
   detail::PlannedWork<B, T> work{PlannedSolver<B, T>(solver_options), {}};
   for (const LinearPlan& linear : plan.linears) work.linears[linear.name] = &linear;
-  for (index_t i = 0; i < index_t(model.layers.size()); ++i)
-    for (const auto* linear : model.layers[std::size_t(i)].linears())
-      if (options.selection.selects(i, linear->name)) work.of(linear->name);
-  Statistics statistics = detail::compress_layers(model, windows, options, progress, work);
+  for (index_t i = 0; i < stream.count; ++i)
+    for (const std::string& name : opt_linear_names(i))
+      if (options.selection.selects(i, name)) work.of(name);
+  Statistics statistics = detail::compress_layers(model, stream, windows, options, progress, work);
   require_counted(statistics, true);
   if (statistics.layers.size() != plan.linears.size())
     throw argument_error("plan: it has " + std::to_string(plan.linears.size()) +

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "pare/core/fingerprint.hpp"
 #include "pare/importance/distortion.hpp"
 #include "pare/model/divergence.hpp"
 #include "pare/pipeline/compress.hpp"
@@ -71,23 +72,6 @@ struct Sensitivities {
 
 namespace detail {
 
-/// FNV-1a over the bytes of numbers.
-class Fingerprint {
- public:
-  template <class U>
-  void add(const U* values, std::size_t count) {
-    const auto* bytes = reinterpret_cast<const unsigned char*>(values);
-    for (std::size_t i = 0; i < count * sizeof(U); ++i) {
-      hash_ ^= bytes[i];
-      hash_ *= 0x100000001b3u;
-    }
-  }
-  std::uint64_t value() const { return hash_; }
-
- private:
-  std::uint64_t hash_ = 0xcbf29ce484222325u;
-};
-
 /// Windows for the KL: each evaluation of a linear runs the layers from its own on and the head.
 inline index_t affordable_windows(const OptConfig& config, index_t windows, std::size_t solves) {
   const double h = double(config.hidden_size), layers = double(config.num_hidden_layers);
@@ -125,21 +109,26 @@ class AtExit {
 
 }  // namespace detail
 
+/// Adds the weights of a layer's linears to the fingerprint of a model.
+template <class B, class S>
+void add_weights(Fingerprint& fingerprint, const OptLayer<B, S>& layer) {
+  for (const auto* linear : layer.linears()) {
+    const Matrix<S> W = B::to_host(linear->weight.view());
+    fingerprint.add(W.data(), std::size_t(W.size()));
+  }
+}
+
 /// Fingerprint of all linears' weights.
 template <class B, class S>
 std::uint64_t model_fingerprint(const OptModel<B, S>& model) {
-  detail::Fingerprint fingerprint;
-  for (const auto& layer : model.layers)
-    for (const auto* linear : layer.linears()) {
-      const Matrix<S> W = B::to_host(linear->weight.view());
-      fingerprint.add(W.data(), std::size_t(W.size()));
-    }
+  Fingerprint fingerprint;
+  for (const auto& layer : model.layers) add_weights(fingerprint, layer);
   return fingerprint.value();
 }
 
 /// A number for the token ids and the length of the windows.
 inline std::uint64_t text_fingerprint(const CalibrationWindows& windows) {
-  detail::Fingerprint fingerprint;
+  Fingerprint fingerprint;
   fingerprint.add(windows.ids.data(), windows.ids.size());
   fingerprint.add(&windows.seqlen, 1);
   return fingerprint.value();

@@ -1,9 +1,9 @@
 // Sensitivities as a JSON file, to be measured once and used for any target.
 #pragma once
 
-#include <cstdio>
 #include <string>
 
+#include "pare/core/fingerprint.hpp"
 #include "pare/pipeline/plan.hpp"
 #include "pare/report/json.hpp"
 
@@ -12,12 +12,6 @@ namespace pare {
 namespace detail {
 
 inline constexpr int sensitivity_version = 1;
-
-inline std::string hex(std::uint64_t value) {
-  char text[17];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
-  return text;
-}
 
 inline Json pattern_json(const LinearPattern& p) {
   switch (p.kind) {
@@ -70,8 +64,8 @@ inline Json to_json(const Sensitivities& s) {
                        {"modes", modes}});
   }
   return {{"version", detail::sensitivity_version},
-          {"model", detail::hex(s.model)},
-          {"text", detail::hex(s.text)},
+          {"model", hex_text(s.model)},
+          {"text", hex_text(s.text)},
           {"axis", to_string(s.axis)},
           {"symmetric", s.grid.symmetric},
           {"clip_search", s.grid.clip_search},

@@ -179,7 +179,9 @@ std::vector<RecomputedLinear> recompute_packed(OptModel<B, S>& model, const Pack
     }
   if (windows.count() == 0 && !options.magnitude) return result;
   detail::RecomputeWork<B, T> work{read, recorded, options.solver.damping};
-  const Statistics statistics = detail::compress_layers(model, windows, options, progress, work);
+  LayerStream<B, S> stream = layers_in_memory(model);
+  const Statistics statistics =
+      detail::compress_layers(model, stream, windows, options, progress, work);
   std::map<std::string, double> losses;
   for (const LayerStatistics& layer : statistics.layers) losses[layer.name] = layer.loss;
   for (RecomputedLinear& entry : result) {

@@ -63,6 +63,37 @@ inline Json to_json(const LayerStatistics& layer) {
   return json;
 }
 
+/// What to_json says of a linear and the bits it stores, exactly, for reading it back.
+inline Json exact_json(const LayerStatistics& layer) {
+  Json json = to_json(layer);
+  json["stored_bits"] = layer.stored_bits;
+  return json;
+}
+
+/// @param json  what exact_json gave
+/// @throws nlohmann::json::exception when a member is missing or is of another type
+inline LayerStatistics layer_statistics_of_json(const Json& json) {
+  LayerStatistics layer;
+  json.at("name").get_to(layer.name);
+  json.at("rows").get_to(layer.rows);
+  json.at("columns").get_to(layer.columns);
+  layer.axis = json.at("axis") == "input" ? ChannelAxis::input : ChannelAxis::output;
+  json.at("channels").get_to(layer.channels);
+  for (const auto& [bits, count] : json.at("bits_histogram").items())
+    layer.bits_histogram[std::stoi(bits)] = count.get<index_t>();
+  if (!json.at("average_bits").is_null()) layer.average_bits = json["average_bits"].get<double>();
+  if (const Json& score = json.at("score"); !score.is_null())
+    layer.score = Range{score.at("lowest"), score.at("mean"), score.at("highest")};
+  json.at("sparsity").get_to(layer.sparsity);
+  json.at("zeros").get_to(layer.zeros);
+  json.at("loss").get_to(layer.loss);
+  json.at("damping").get_to(layer.damping);
+  json.at("damping_retries").get_to(layer.damping_retries);
+  json.at("stored_bits").get_to(layer.stored_bits);
+  json.at("seconds").get_to(layer.seconds);
+  return layer;
+}
+
 /// The totals, by the names of their members.
 inline Json to_json(const Totals& t) {
   return {{"layers", t.layers},

@@ -120,6 +120,14 @@ class InputFile {
     return {reinterpret_cast<const char*>(span.data()), span.size()};
   }
 
+  /// Gives back the memory that these bytes take while they are mapped. They stay readable: the
+  /// next look reads them again.
+  void release(std::uint64_t position, std::uint64_t length) const {
+    const std::uint64_t page = std::uint64_t(::sysconf(_SC_PAGESIZE));
+    const std::uint64_t begin = position / page * page, end = std::min(position + length, size_);
+    if (begin < end) ::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_DONTNEED);
+  }
+
   /// Fills `out` with the bytes at `position`. Throws io_error if the file ends before that.
   void read(std::uint64_t position, std::span<std::byte> out) const {
     const auto source = bytes(position, out.size());
@@ -139,6 +147,17 @@ inline std::string read_whole_file(const std::filesystem::path& path) {
   std::string text(file.size(), '\0');
   file.read(0, std::as_writable_bytes(std::span(text)));
   return text;
+}
+
+/// Makes the names in a folder last through a loss of power. Throws io_error.
+inline void sync_folder(const std::filesystem::path& folder) {
+  const std::filesystem::path path = folder.empty() ? "." : folder;
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0 && errno == EACCES) return;  // may be written and not be read
+  const bool synced = descriptor >= 0 && (::fsync(descriptor) == 0 || errno == EINVAL);
+  const io_error failure = system_io_error(path, "cannot write");
+  if (descriptor >= 0) ::close(descriptor);
+  if (!synced) throw failure;
 }
 
 /// A file that appears under its name only when complete: written under a temporary name in the
@@ -180,6 +199,7 @@ class AtomicFile {
     if (::rename(temporary_.c_str(), target_.c_str()) != 0)
       throw system_io_error(target_, "cannot replace");
     temporary_.clear();
+    sync_folder(target_.parent_path());
   }
 
  private:

@@ -4,7 +4,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -19,6 +18,7 @@
 #include <nlohmann/json.hpp>
 
 #include "pare/core/error.hpp"
+#include "pare/core/fingerprint.hpp"
 #include "pare/storage/checkpoint.hpp"
 #include "pare/storage/packed.hpp"
 #include "pare/storage/safetensors.hpp"
@@ -33,19 +33,6 @@ inline constexpr const char* packed_key = "pare.packed";
 /// What a packed linear's tensors are called, behind its own name and in the order of a checksum.
 inline constexpr const char* packed_parts[] = {".codes", ".mask", ".scales", ".zeros", ".widths"};
 
-/// FNV-1a with 64 bits, continued from `hash`.
-inline std::uint64_t fnv1a(std::span<const std::byte> bytes,
-                           std::uint64_t hash = 0xcbf29ce484222325u) {
-  for (const std::byte b : bytes) hash = (hash ^ std::uint64_t(b)) * 0x100000001b3u;
-  return hash;
-}
-
-inline std::string hex_text(std::uint64_t value) {
-  char text[17];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
-  return text;
-}
-
 /// The parts of a packed linear in the order of packed_parts.
 inline std::array<std::span<const std::byte>, 5> part_bytes(const PackedLinear& packed) {
   const auto widths = std::span(packed.layout.widths);
@@ -58,9 +45,9 @@ inline std::array<std::span<const std::byte>, 5> part_bytes(const PackedLinear& 
 
 /// FNV-1a over the bytes of a linear's tensors: codes, mask, scales, zeros, widths.
 inline std::uint64_t checksum(const PackedLinear& packed) {
-  std::uint64_t hash = detail::fnv1a({});
-  for (const auto& part : detail::part_bytes(packed)) hash = detail::fnv1a(part, hash);
-  return hash;
+  Fingerprint fingerprint;
+  for (const auto& part : detail::part_bytes(packed)) fingerprint.add(part);
+  return fingerprint.value();
 }
 
 /// What a packed file says of one linear before its data is read.
@@ -82,8 +69,8 @@ inline const char* mask_name(PackedMask kind) {
   return kind == PackedMask::none ? "none" : kind == PackedMask::bits ? "bits" : "groups";
 }
 
-inline nlohmann::ordered_json entry_json(const std::string& tensor, const PackedLinear& packed,
-                                         std::uint64_t original) {
+/// What a file says of a packed linear, but for the original's fingerprint.
+inline nlohmann::ordered_json entry_json(const std::string& tensor, const PackedLinear& packed) {
   const PackedLayout& layout = packed.layout;
   nlohmann::ordered_json json{{"tensor", tensor},
                               {"shape", {layout.rows, layout.columns}},
@@ -98,7 +85,6 @@ inline nlohmann::ordered_json entry_json(const std::string& tensor, const Packed
     json["group"] = layout.group;
   }
   json["checksum"] = hex_text(checksum(packed));
-  json["original"] = hex_text(original);
   return json;
 }
 
@@ -262,8 +248,8 @@ class PackedFile {
     index_rows(packed, who(entry));
     require_finite_rows(packed, entry);
     if (const std::uint64_t found = checksum(packed); found != entry.checksum)
-      throw format_error(who(entry) + ": expected checksum " + detail::hex_text(entry.checksum) +
-                         ", got " + detail::hex_text(found) + ": the data was changed");
+      throw format_error(who(entry) + ": expected checksum " + hex_text(entry.checksum) +
+                         ", got " + hex_text(found) + ": the data was changed");
     return packed;
   }
 

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 #include <set>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -43,9 +44,54 @@ inline std::vector<TensorInfo> part_infos(const std::string& tensor, const Packe
 
 }  // namespace detail
 
+/// A packed linear as a file takes it: in memory or in another file.
+struct PackedParts {
+  nlohmann::ordered_json entry;        ///< what is said of it, but for the original's fingerprint
+  std::vector<TensorInfo> infos;       ///< its tensors, without offsets
+  const PackedLinear* packed = nullptr;  ///< where their bytes are, or
+  const TensorFile* file = nullptr;      ///< the file that holds them
+
+  std::span<const std::byte> bytes(const TensorInfo& info) const {
+    if (file != nullptr) return file->bytes(file->at(info.name));
+    std::size_t p = 0;
+    while (!info.name.ends_with(detail::packed_parts[p])) ++p;
+    return detail::part_bytes(*packed)[p];
+  }
+};
+
+/// Valid as long as the linear.
+inline PackedParts parts_of(const std::string& tensor, const PackedLinear& packed) {
+  return {detail::entry_json(tensor, packed), detail::part_infos(tensor, packed), &packed, nullptr};
+}
+
+/// The metadata by which parts_in finds packed linears among a file's tensors.
+inline std::map<std::string, std::string> parts_metadata(const PackedLinears& linears) {
+  nlohmann::ordered_json entries = nlohmann::ordered_json::array();
+  for (const auto& [tensor, packed] : linears)
+    entries.push_back(detail::entry_json(tensor, packed));
+  return {{detail::packed_key, entries.dump()}};
+}
+
+/// The packed linears of a file with parts_metadata, by the names of their weights. Valid as long
+/// as the file, which was written by this program and is trusted.
+inline std::map<std::string, PackedParts> parts_in(const SafetensorsFile& file) {
+  std::map<std::string, PackedParts> all;
+  const auto found = file.metadata().find(detail::packed_key);
+  if (found == file.metadata().end()) return all;
+  for (auto& entry : nlohmann::ordered_json::parse(found->second)) {
+    const std::string tensor = entry.at("tensor");
+    PackedParts& parts = all[tensor];
+    for (const char* suffix : detail::packed_parts)
+      if (const TensorInfo* info = file.find(tensor + suffix)) parts.infos.push_back(*info);
+    parts.entry = std::move(entry);
+    parts.file = &file;
+  }
+  return all;
+}
+
 /// Writes a packed file: the tensors of `source`, byte for byte, but for those in `linears`.
-/// Elements lie at multiples of their size: tensors of wide elements come first. One tensor of the
-/// source is held at a time.
+/// Elements lie at multiples of their size: tensors of wide elements come first. One tensor is held
+/// at a time.
 /// @param path    the file to write
 /// @param source  the dense checkpoint
 /// @param linears what takes the place of its weights, by tensor
@@ -53,12 +99,11 @@ inline std::vector<TensorInfo> part_infos(const std::string& tensor, const Packe
 /// @throws argument_error when `source` lacks one of the linears or has it in another shape or
 ///         dtype; io_error
 inline void write_packed(const std::filesystem::path& path, const Checkpoint& source,
-                         const PackedLinears& linears,
+                         const std::map<std::string, PackedParts>& linears,
                          const std::set<std::string>& skip = {}) {
   struct Piece {
     TensorInfo info;
-    const PackedLinear* packed = nullptr;  ///< null: a tensor of the source
-    std::size_t part = 0;
+    const PackedParts* parts = nullptr;  ///< null: a tensor of the source
   };
   std::vector<Piece> pieces;
   nlohmann::ordered_json entries = nlohmann::ordered_json::array();
@@ -70,19 +115,14 @@ inline void write_packed(const std::filesystem::path& path, const Checkpoint& so
         pieces.push_back({info});
         continue;
       }
-      const PackedLinear& packed = found->second;
-      if (info.shape != std::vector<std::int64_t>{packed.layout.rows, packed.layout.columns} ||
-          info.dtype != dtype_name(packed.dtype))
+      const PackedParts& parts = found->second;
+      if (parts.entry.at("shape") != info.shape || parts.entry.at("dtype") != info.dtype)
         throw argument_error(path.string() + ": tensor " + detail::quoted_name(info.name) +
                              ": has another shape or dtype in the checkpoint");
-      for (const TensorInfo& part : detail::part_infos(info.name, packed)) {
-        const std::string suffix = part.name.substr(info.name.size());
-        std::size_t p = 0;
-        while (suffix != detail::packed_parts[p]) ++p;
-        pieces.push_back({part, &packed, p});
-      }
-      entries.push_back(
-          detail::entry_json(info.name, packed, detail::fnv1a(file.bytes(info))));
+      for (const TensorInfo& part : parts.infos) pieces.push_back({part, &parts});
+      entries.push_back(parts.entry);
+      entries.back()["original"] = hex_text(fingerprint(file.bytes(info)));
+      file.release(info);
     }
   if (entries.size() != linears.size())
     throw argument_error(path.string() + ": the checkpoint has " + std::to_string(entries.size()) +
@@ -96,14 +136,27 @@ inline void write_packed(const std::filesystem::path& path, const Checkpoint& so
   std::vector<TensorInfo> infos;
   infos.reserve(pieces.size());
   for (const Piece& piece : pieces) infos.push_back(piece.info);
+  TensorLocation mapped;  // what was written last
   write_safetensors(path, infos, {{"format", "pt"}, {detail::packed_key, description.dump()}},
                     [&](std::size_t i) -> std::span<const std::byte> {
                       const Piece& piece = pieces[i];
-                      if (piece.packed != nullptr)
-                        return detail::part_bytes(*piece.packed)[piece.part];
-                      const TensorLocation at = source.at(piece.info.name);
-                      return at.file->bytes(*at.info);
+                      if (mapped.file != nullptr) mapped.file->release(*mapped.info);
+                      mapped = {};
+                      if (piece.parts == nullptr)
+                        mapped = source.at(piece.info.name);
+                      else if (piece.parts->file != nullptr)
+                        mapped = {piece.parts->file, piece.parts->file->find(piece.info.name)};
+                      if (mapped.file != nullptr) return mapped.file->bytes(*mapped.info);
+                      return piece.parts->bytes(piece.info);
                     });
+}
+
+/// The same for linears in memory.
+inline void write_packed(const std::filesystem::path& path, const Checkpoint& source,
+                         const PackedLinears& linears, const std::set<std::string>& skip = {}) {
+  std::map<std::string, PackedParts> parts;
+  for (const auto& [tensor, packed] : linears) parts.emplace(tensor, parts_of(tensor, packed));
+  write_packed(path, source, parts, skip);
 }
 
 /// Writes a dense checkpoint: every packed linear as the weights it stands for in the checkpoint's

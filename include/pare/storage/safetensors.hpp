@@ -210,6 +210,7 @@ inline void write_tensor(AtomicFile& out, const std::filesystem::path& path,
                          std::to_string(length) + " bytes as replacement, got " +
                          std::to_string(bytes->size()));
   out.write(bytes ? std::span<const std::byte>(*bytes) : source.bytes(info));
+  if (!bytes) source.release(info);
 }
 
 }  // namespace detail
@@ -250,23 +251,29 @@ using TensorSource = std::function<std::span<const std::byte>(std::size_t i)>;
 
 /// Writes tensors of the given names, types and shapes in the order given, held one at a time; their
 /// offsets are not read. Throws as the first, argument_error also for bytes that do not fit a shape.
-inline void write_safetensors(const std::filesystem::path& path, std::vector<TensorInfo> tensors,
-                              const std::map<std::string, std::string>& metadata,
-                              const TensorSource& bytes_of) {
+/// @param written  is given all bytes of the file, in order; may be empty
+inline void write_safetensors(
+    const std::filesystem::path& path, std::vector<TensorInfo> tensors,
+    const std::map<std::string, std::string>& metadata, const TensorSource& bytes_of,
+    const std::function<void(std::span<const std::byte>)>& written = {}) {
   for (TensorInfo& t : tensors) {
     t.begin = 0;
     t.end = detail::tensor_bytes(t.dtype, t.shape).value_or(0);
   }
   const std::string start = detail::safetensors_start(path, tensors, metadata);
   detail::AtomicFile out(path);
-  out.write(std::as_bytes(std::span(start)));
+  const auto write = [&](std::span<const std::byte> bytes) {
+    out.write(bytes);
+    if (written) written(bytes);
+  };
+  write(std::as_bytes(std::span(start)));
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const std::span<const std::byte> bytes = bytes_of(i);
     if (bytes.size() != tensors[i].end)
       throw argument_error(path.string() + ": tensor " + detail::quoted_name(tensors[i].name) +
                            ": expected " + std::to_string(tensors[i].end) +
                            " bytes for its shape, got " + std::to_string(bytes.size()));
-    out.write(bytes);
+    write(bytes);
   }
   out.commit();
 }

@@ -155,10 +155,18 @@ class TensorFile {
     return file_.bytes(data_offset_ + info.begin, info.end - info.begin);
   }
 
+  /// Gives back the memory that the bytes of one of tensors() take; they can be read again.
+  void release(const TensorInfo& info) const {
+    file_.release(data_offset_ + info.begin, info.end - info.begin);
+  }
+
   /// The bytes of a tensor as stored. Throws format_error (no such tensor) or io_error.
   std::vector<std::byte> read_bytes(std::string_view name) const {
-    const auto stored = bytes(at(name));
-    return {stored.begin(), stored.end()};
+    const TensorInfo& info = at(name);
+    const auto stored = bytes(info);
+    std::vector<std::byte> copy(stored.begin(), stored.end());
+    release(info);
+    return copy;
   }
 
   /// A float tensor as (rows, cols); one of rank 1 as (1, n). Throws format_error if there is no
@@ -175,6 +183,7 @@ class TensorFile {
     Matrix<float> values;
     values.resize(rank == 1 ? 1 : index_t(info.shape[0]), index_t(info.shape[rank - 1]));
     decode_floats(stored, *type, values.data());
+    release(info);
     return values;
   }
 
