@@ -13,6 +13,7 @@ namespace pare {
 /// FNV-1a with 64 bits over bytes given in pieces. Source: Fowler, Noll and Vo, 1991.
 class Fingerprint {
  public:
+  /// The next bytes.
   void add(std::span<const std::byte> bytes) {
     std::uint64_t hash = hash_;
     for (const std::byte b : bytes) hash = (hash ^ std::uint64_t(b)) * 0x100000001b3u;
@@ -23,6 +24,7 @@ class Fingerprint {
   void add(const T* values, std::size_t count) {
     add(std::as_bytes(std::span(values, count)));
   }
+  /// Of all bytes so far.
   std::uint64_t value() const { return hash_; }
 
  private:

@@ -50,6 +50,7 @@ template <class B, class T>
 class OptLoader {
  public:
   /// @param packed   the file whose linears stay packed; null: all are dense
+  /// @param index    from 0
   /// @param instead  a file whose tensors go before those of the checkpoint; null: none does
   OptLoader(const OptConfig& config, const Checkpoint& checkpoint,
             const PackedFile* packed = nullptr, const TensorFile* instead = nullptr)
@@ -230,6 +231,7 @@ class OptFiles {
     loader().check();
   }
 
+  /// What config.json says.
   const OptConfig& config() const { return config_; }
   /// The model without its decoder layers.
   OptModel<B, T> frame() const { return loader().frame(); }

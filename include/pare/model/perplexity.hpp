@@ -37,7 +37,10 @@ double perplexity(const OptModel<B, T>& model, std::span<const std::int32_t> ids
 /// The same number for decoder layers that come one at a time; those of `model` are not looked at.
 /// As many windows go through a layer together as their states may be held, at least a batch.
 /// @param layers     how many there are
+/// @param model      everything but the decoder layers
 /// @param layer      layer(i) gives decoder layer i, which is needed until the next call only
+/// @param ids        tokens of the text
+/// @param seqlen     tokens of a window
 /// @param held       tokens whose states may be held
 /// @param progress   is told of windows that are not done yet by the share of their layers
 template <class B, class T, class Layer, class Progress>

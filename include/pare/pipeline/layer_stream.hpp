@@ -12,14 +12,16 @@ namespace pare {
 /// What the calibration text has become between two decoder layers.
 template <class B, class S>
 struct CalibrationStates {
-  typename B::template matrix<S> hidden;  // (windows * seqlen, hidden), empty without a text
-  typename B::template matrix<S> dense_hidden;  // the same in the dense model, when asymmetric
+  /// What enters the next layer, (windows * seqlen, hidden); empty without a text.
+  typename B::template matrix<S> hidden;
+  /// The same in the dense model, when asymmetric.
+  typename B::template matrix<S> dense_hidden;
 };
 
 /// Where decoder layers come from, where they go when they are finished, and where to begin.
 template <class B, class S>
 struct LayerStream {
-  index_t count = 0;
+  index_t count = 0;  ///< of layers
   /// Layer i, dense; it is compressed in place and is needed until the next call only.
   std::function<OptLayer<B, S>&(index_t i)> fetch;
   /// Told of every finished layer: its compressed linears and what leaves it, which behind the last

@@ -45,11 +45,14 @@ inline std::uint64_t file_fingerprint(const std::filesystem::path& path) {
 /// process at a time holds the folder.
 class RunFolder {
  public:
+  /// The file that names what is finished.
   static constexpr const char* record_name = "run.json";
+  /// Of the record; another one is refused.
   static constexpr int version = 1;
 
   /// Opens the run in `folder`, or begins one when there is none; the folder is made when it is not
   /// there. Every file is held against its checksum.
+  /// @param folder    where to keep it
   /// @param identity  {"options": {name: value}, "files": {name: fingerprint}}: all that decides
   ///                  the result
   /// @throws argument_error naming the first option or file that differs from the run's, when
@@ -84,6 +87,7 @@ class RunFolder {
   RunFolder& operator=(const RunFolder&) = delete;
   ~RunFolder() { ::close(descriptor_); }
 
+  /// The folder.
   const std::filesystem::path& path() const { return folder_; }
 
   /// Whether a folder holds a run, or nothing that one could not begin beside.
@@ -119,13 +123,15 @@ class RunFolder {
 
   /// Tensors that are to be written: one at a time is asked for.
   struct Tensors {
-    std::vector<TensorInfo> infos;
-    std::map<std::string, std::string> metadata = {};
-    TensorSource bytes;
+    std::vector<TensorInfo> infos;                     ///< names, types and shapes
+    std::map<std::string, std::string> metadata = {};  ///< of the file
+    TensorSource bytes;                                ///< of each
   };
 
   /// Adds the next layer, and in place of the states that are there those behind it.
-  /// @param states  no tensors: none are kept
+  /// @param layer       its tensors
+  /// @param statistics  of its linears
+  /// @param states      no tensors: none are kept
   /// @throws io_error when it cannot be written; the folder is then as it was
   void add_layer(const Tensors& layer, std::span<const LayerStatistics> statistics,
                  const Tensors& states) {

@@ -44,7 +44,9 @@ std::span<const std::byte> bytes_of_matrix(const M& matrix) {
 
 /// The compressed weights of a layer in the checkpoint's types, and packed beside them what is in
 /// `packed`. Valid as long as the arguments.
+/// @param layer       the layer, compressed
 /// @param statistics  of the linears that were compressed
+/// @param packed      of its linears, by tensor; may be empty
 template <class B, class S>
 RunFolder::Tensors layer_tensors(const OptLayer<B, S>& layer,
                                  std::span<const LayerStatistics> statistics,
@@ -110,6 +112,7 @@ RunFolder::Tensors state_tensors(const CalibrationStates<B, S>& states) {
 }
 
 /// Reads them back.
+/// @param file           what write_safetensors made of state_tensors
 /// @param rows, columns  of the states, (windows * seqlen, hidden)
 /// @param asymmetric     whether the dense model's states are there too
 /// @throws format_error when the file holds others

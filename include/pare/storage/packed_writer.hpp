@@ -51,6 +51,7 @@ struct PackedParts {
   const PackedLinear* packed = nullptr;  ///< where their bytes are, or
   const TensorFile* file = nullptr;      ///< the file that holds them
 
+  /// The bytes of one of `infos`.
   std::span<const std::byte> bytes(const TensorInfo& info) const {
     if (file != nullptr) return file->bytes(file->at(info.name));
     std::size_t p = 0;

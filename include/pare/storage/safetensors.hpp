@@ -251,7 +251,11 @@ using TensorSource = std::function<std::span<const std::byte>(std::size_t i)>;
 
 /// Writes tensors of the given names, types and shapes in the order given, held one at a time; their
 /// offsets are not read. Throws as the first, argument_error also for bytes that do not fit a shape.
-/// @param written  is given all bytes of the file, in order; may be empty
+/// @param path      the file to write
+/// @param tensors   names, types and shapes
+/// @param metadata  texts for the header's __metadata__
+/// @param bytes_of  gives the bytes of each tensor
+/// @param written   is given all bytes of the file, in order; may be empty
 inline void write_safetensors(
     const std::filesystem::path& path, std::vector<TensorInfo> tensors,
     const std::map<std::string, std::string>& metadata, const TensorSource& bytes_of,
