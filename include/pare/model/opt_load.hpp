@@ -50,7 +50,6 @@ template <class B, class T>
 class OptLoader {
  public:
   /// @param packed   the file whose linears stay packed; null: all are dense
-  /// @param index    from 0
   /// @param instead  a file whose tensors go before those of the checkpoint; null: none does
   OptLoader(const OptConfig& config, const Checkpoint& checkpoint,
             const PackedFile* packed = nullptr, const TensorFile* instead = nullptr)
@@ -236,6 +235,7 @@ class OptFiles {
   /// The model without its decoder layers.
   OptModel<B, T> frame() const { return loader().frame(); }
   /// Decoder layer `index`.
+  /// @param index    from 0
   /// @param instead  a file whose tensors go before the folder's; null: none does
   OptLayer<B, T> layer(index_t index, const TensorFile* instead = nullptr) const {
     return loader(instead).layer(index);
