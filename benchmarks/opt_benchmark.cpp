@@ -120,7 +120,10 @@ void compress_opt_small_shape(benchmark::State& state) {
   state.counters["peak_mib"] = double(usage.ru_maxrss) / 1024;
 }
 BENCHMARK(compress_opt_small_shape)
-    ->Iterations(1)->Unit(benchmark::kSecond)->UseRealTime()->MeasureProcessCPUTime();
+    ->Iterations(1)
+    ->Unit(benchmark::kSecond)
+    ->UseRealTime()
+    ->MeasureProcessCPUTime();
 
 }  // namespace
 

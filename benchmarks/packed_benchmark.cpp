@@ -28,8 +28,7 @@ constexpr index_t columns = 4096;
 
 /// A linear of random codes and a random mask.
 /// @param widths  given to the rows in turn
-PackedLinear random_linear(index_t rows, const std::vector<std::uint8_t>& widths,
-                           PackedMask kind) {
+PackedLinear random_linear(index_t rows, const std::vector<std::uint8_t>& widths, PackedMask kind) {
   std::mt19937_64 generator(1);
   PackedLinear packed;
   pare::PackedLayout& layout = packed.layout;
@@ -50,8 +49,7 @@ PackedLinear random_linear(index_t rows, const std::vector<std::uint8_t>& widths
   std::vector<std::uint8_t> pruned(std::size_t(columns), 0);
   for (index_t i = 0; i < rows; ++i) {
     index_t kept = columns;
-    pare::detail::BitWriter writer(packed.mask.data() +
-                                   std::size_t(i) * packed.mask_row_bytes());
+    pare::detail::BitWriter writer(packed.mask.data() + std::size_t(i) * packed.mask_row_bytes());
     if (kind == PackedMask::bits) {
       for (std::uint8_t& p : pruned) p = std::uint8_t(generator() % 2);
       for (const std::uint8_t p : pruned) writer.put(p, 1);
@@ -167,8 +165,11 @@ void add(const std::string& name, const std::function<void(benchmark::State&)>& 
   for (const index_t rows : {4096, 16384})
     for (const index_t threads : counts)
       benchmark::RegisterBenchmark(name.c_str(), run)
-          ->ArgNames({"out", "threads"})->Args({rows, threads})
-          ->Iterations(1)->UseRealTime()->Unit(benchmark::kMillisecond)
+          ->ArgNames({"out", "threads"})
+          ->Args({rows, threads})
+          ->Iterations(1)
+          ->UseRealTime()
+          ->Unit(benchmark::kMillisecond)
           ->ComputeStatistics("min", [](const std::vector<double>& times) {
             return *std::min_element(times.begin(), times.end());
           });

@@ -104,8 +104,8 @@ void prune_2_of_4(benchmark::State& state) {
   solve<pare::Compression<pare::NofM<2, 4>>>(state, {});
 }
 void prune_50_bits_4(benchmark::State& state) {
-  solve<pare::Compression<pare::Unstructured, pare::BaseQuantizer>>(
-      state, {.sparsity = 0.5, .bits = 4});
+  solve<pare::Compression<pare::Unstructured, pare::BaseQuantizer>>(state,
+                                                                    {.sparsity = 0.5, .bits = 4});
 }
 void bits_4(benchmark::State& state) {
   solve<pare::Compression<pare::Dense, pare::BaseQuantizer>>(state, {.bits = 4});

@@ -19,15 +19,16 @@ using Policies = std::tuple<Quantile, Budget>;
 using Widths = std::vector<int>;
 
 const std::vector<Widths>& tier_sets() {
-  static const std::vector<Widths> sets{{2, 3, 4, 6, 8}, {2, 8}, {2, 3}, {3, 5, 8}, {4, 8},
-                                       {2, 5, 6, 8},    {7, 8}, {2, 3, 4, 5, 6, 7, 8}};
+  static const std::vector<Widths> sets{{2, 3, 4, 6, 8}, {2, 8},
+                                        {2, 3},          {3, 5, 8},
+                                        {4, 8},          {2, 5, 6, 8},
+                                        {7, 8},          {2, 3, 4, 5, 6, 7, 8}};
   return sets;
 }
 
 int largest_gap(const Widths& tiers) {
   int gap = 0;
-  for (std::size_t k = 0; k + 1 < tiers.size(); ++k)
-    gap = std::max(gap, tiers[k + 1] - tiers[k]);
+  for (std::size_t k = 0; k + 1 < tiers.size(); ++k) gap = std::max(gap, tiers[k + 1] - tiers[k]);
   return gap;
 }
 
@@ -211,8 +212,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(equal_scores_are_served_by_channel_index, P, Polic
 BOOST_AUTO_TEST_CASE(budget_spreads_evenly_over_equal_scores) {
   for (const double score : {0.0, 1.0})
     for (const double target : {2.0, 3.0, 4.0, 6.0, 8.0})
-      for (const auto b :
-           allocate<Budget>(std::vector<double>(9, score), default_tiers(), target))
+      for (const auto b : allocate<Budget>(std::vector<double>(9, score), default_tiers(), target))
         BOOST_TEST(int(b) == int(target));
 }
 
@@ -230,8 +230,8 @@ BOOST_AUTO_TEST_CASE(budget_is_optimal_up_to_one_step_against_brute_force) {
           double step_left = 0, rate_left = 0;
           double rate_taken = std::numeric_limits<double>::infinity();
           for (std::size_t i = 0; i < n; ++i) {
-            const auto k = std::size_t(
-                std::find(tiers.begin(), tiers.end(), int(bits[i])) - tiers.begin());
+            const auto k =
+                std::size_t(std::find(tiers.begin(), tiers.end(), int(bits[i])) - tiers.begin());
             const auto gain = [&](std::size_t a, std::size_t b) {
               return scores[i] * (std::pow(4.0, -tiers[a]) - std::pow(4.0, -tiers[b]));
             };
@@ -262,8 +262,7 @@ BOOST_AUTO_TEST_CASE(budget_is_exactly_optimal_with_steps_of_one_bit) {
       for (double target = 2; target <= 5; target += 0.21) {
         const auto bits = allocate<Budget>(scores, tiers, target);
         const double mine = distortion(scores, {bits.begin(), bits.end()});
-        BOOST_REQUIRE_CLOSE(mine, least_distortion(scores, tiers, target * double(n) + 1e-7),
-                            1e-9);
+        BOOST_REQUIRE_CLOSE(mine, least_distortion(scores, tiers, target * double(n) + 1e-7), 1e-9);
       }
     }
 }
@@ -273,16 +272,14 @@ BOOST_AUTO_TEST_CASE(budget_never_does_worse_than_quantile) {
     const auto scores = random_scores(500, 8);
     const auto b = allocate<Budget>(scores, default_tiers(), target);
     const auto q = allocate<Quantile>(scores, default_tiers(), target);
-    BOOST_TEST(distortion(scores, {b.begin(), b.end()}) <
-               distortion(scores, {q.begin(), q.end()}));
+    BOOST_TEST(distortion(scores, {b.begin(), b.end()}) < distortion(scores, {q.begin(), q.end()}));
   }
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(a_target_out_of_range_states_the_range, P, Policies) {
   for (const double target : {1.5, 8.25, -3.0, 1e9}) {
-    const std::string text = message_of<unattainable_error>([&] {
-      BitAllocator<P>({.target_average_bits = target});
-    });
+    const std::string text =
+        message_of<unattainable_error>([&] { BitAllocator<P>({.target_average_bits = target}); });
     BOOST_TEST(contains(text, "{2, 3, 4, 6, 8}"));
     BOOST_TEST(contains(text, "from 2 to 8"));
     BOOST_TEST(contains(text, "got " + number_text(target)));
@@ -291,8 +288,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_target_out_of_range_states_the_range, P, Policie
                         BitAllocator<P>({.target_average_bits = 2.9, .tiers = {3, 5}});
                       }),
                       "from 3 to 5"));
-  BOOST_CHECK_THROW((BitAllocator<P>({.target_average_bits = std::nan("")})),
-                    unattainable_error);
+  BOOST_CHECK_THROW((BitAllocator<P>({.target_average_bits = std::nan("")})), unattainable_error);
 }
 
 BOOST_AUTO_TEST_CASE(budget_without_a_target_is_an_error) {
@@ -307,8 +303,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(scores_that_are_not_finite_name_the_channel, P, Po
   const BitAllocator<P> allocator({.target_average_bits = 3.0});
   for (const double bad : {std::nan(""), double(INFINITY), -double(INFINITY)}) {
     const std::vector<double> scores{1, 2, 3, bad, bad};
-    BOOST_TEST(contains(message_of<non_finite_error>([&] { allocator.allocate(scores); }),
-                        "channel 3"));
+    BOOST_TEST(
+        contains(message_of<non_finite_error>([&] { allocator.allocate(scores); }), "channel 3"));
   }
 }
 
@@ -321,21 +317,20 @@ BOOST_AUTO_TEST_CASE(budget_rejects_a_negative_score) {
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(tiers_must_rise_within_two_and_eight, P, Policies) {
-  for (const Widths& tiers : std::vector<Widths>{
-           {}, {4}, {4, 3}, {3, 3}, {1, 4}, {4, 9}, {0, 2}, {-2, 4}, {2, 3, 3, 4}})
-    BOOST_TEST(contains(message_of<argument_error>([&] {
-                          BitAllocator<P>({.target_average_bits = 3.0, .tiers = tiers});
-                        }),
+  for (const Widths& tiers :
+       std::vector<Widths>{{}, {4}, {4, 3}, {3, 3}, {1, 4}, {4, 9}, {0, 2}, {-2, 4}, {2, 3, 3, 4}})
+    BOOST_TEST(contains(message_of<argument_error>(
+                            [&] { BitAllocator<P>({.target_average_bits = 3.0, .tiers = tiers}); }),
                         "tiers: expected at least two strictly increasing widths within 2..8, "
-                        "got " + tiers_text(tiers)));
+                        "got " +
+                            tiers_text(tiers)));
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(no_channels_is_an_error, P, Policies) {
   const BitAllocator<P> allocator({.target_average_bits = 3.0});
-  BOOST_TEST(contains(message_of<argument_error>([&] {
-                        allocator.allocate(std::span<const double>{});
-                      }),
-                      "at least one channel"));
+  BOOST_TEST(
+      contains(message_of<argument_error>([&] { allocator.allocate(std::span<const double>{}); }),
+               "at least one channel"));
 }
 
 BOOST_AUTO_TEST_CASE(a_policy_that_breaks_its_word_is_caught) {

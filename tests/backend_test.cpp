@@ -238,8 +238,12 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(every_row_gets_a_grid_of_its_own_width, C, Cases) 
   for (const bool clip_search : {false, true})
     for (const index_t step : {0, 1}) {
       auto scale = upload<B>(Matrix<T>(1, rows)), zero = scale, top = scale;
-      B::for_each_row(rows, FitRow<T>{device.view(), widths.view().data, step,
-                                      {.clip_search = clip_search}, scale.view(), zero.view(),
+      B::for_each_row(rows, FitRow<T>{device.view(),
+                                      widths.view().data,
+                                      step,
+                                      {.clip_search = clip_search},
+                                      scale.view(),
+                                      zero.view(),
                                       top.view()});
       const Matrix<T> s = download<B>(scale), z = download<B>(zero), t = download<B>(top);
       for (index_t i = 0; i < rows; ++i) {

@@ -175,8 +175,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(moments_survive_a_mean_far_above_the_spread, C, Ca
   for (const index_t step : {index_t{1}, index_t{33}, X.rows()}) {
     Calibration<B, T> calibration(X.cols());
     for (index_t begin = 0; begin < X.rows(); begin += step)
-      calibration.add(
-          device.view().block(begin, 0, std::min(step, X.rows() - begin), X.cols()));
+      calibration.add(device.view().block(begin, 0, std::min(step, X.rows() - begin), X.cols()));
     check_moments(calibration.moments(), X, 1e-8);
     for (const double v : calibration.moments().variance) BOOST_TEST((v > 0.8 && v < 1.2));
   }
@@ -234,16 +233,15 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(wrong_shapes_and_counts_are_errors_that_show_both,
   using T = typename C::scalar;
   Calibration<B, T> calibration(3);
   const auto wide = upload<B>(Matrix<T>(5, 4));
-  const std::string text =
-      message_of<shape_error>([&] { calibration.add(wide.view()); });
+  const std::string text = message_of<shape_error>([&] { calibration.add(wide.view()); });
   BOOST_TEST(contains(text, "X (tokens, in)"));
   BOOST_TEST(contains(text, "(5, 3)"));
   BOOST_TEST(contains(text, "(5, 4)"));
   const auto empty = upload<B>(Matrix<T>(0, 3));
   BOOST_TEST(contains(message_of<shape_error>([&] { calibration.add(empty.view()); }), "(0, 3)"));
   const auto fine = upload<B>(Matrix<T>(2, 3));
-  BOOST_TEST(contains(
-      message_of<argument_error>([&] { calibration.add(fine.view(), 0); }), "sequences"));
+  BOOST_TEST(
+      contains(message_of<argument_error>([&] { calibration.add(fine.view(), 0); }), "sequences"));
   const Calibration<B, T> other(4);
   const std::string merging = message_of<shape_error>([&] { calibration.merge(other); });
   BOOST_TEST(contains(merging, "(3, 3)"));
@@ -291,8 +289,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(from_hessian_rejects_what_is_no_hessian, C, Cases)
   using T = typename C::scalar;
   const Matrix<T> good = correlated_hessian<T>(6, 8);
 
-  const std::string square =
-      message_of<shape_error>([] { calibration_of<B>(Matrix<T>(3, 4)); });
+  const std::string square = message_of<shape_error>([] { calibration_of<B>(Matrix<T>(3, 4)); });
   BOOST_TEST(contains(square, "square"));
   BOOST_TEST(contains(square, "(3, 4)"));
 
@@ -339,8 +336,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(factor_is_the_upper_cholesky_of_the_inverse, C, Ca
         if (j < i) BOOST_REQUIRE_EQUAL(U(i, j), T(0));
         BOOST_REQUIRE_LE(std::abs(double(U(i, j)) - expected[std::size_t(i * n + j)]),
                          0.1 * tolerance<T> * largest);
-        for (index_t k = 0; k < n; ++k)
-          UA(i, k) += double(U(i, j)) * A[std::size_t(j * n + k)];
+        for (index_t k = 0; k < n; ++k) UA(i, k) += double(U(i, j)) * A[std::size_t(j * n + k)];
       }
     for (index_t i = 0; i < n; ++i)
       for (index_t j = 0; j < n; ++j) {
@@ -376,8 +372,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(dead_inputs_get_a_diagonal_of_one, C, Cases) {
     BOOST_TEST(int(factor.dead[std::size_t(i)]) == int(dead));
     if (dead) BOOST_TEST(factor.hessian_diagonal[std::size_t(i)] == 1.0);
     for (index_t j = 0; j < n; ++j)
-      BOOST_REQUIRE_SMALL(double(U(i, j)) - expected[std::size_t(i * n + j)],
-                          0.1 * tolerance<T>);
+      BOOST_REQUIRE_SMALL(double(U(i, j)) - expected[std::size_t(i * n + j)], 0.1 * tolerance<T>);
   }
 }
 
@@ -393,8 +388,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(factor_in_an_order_is_that_of_the_permuted_hessian
   const Matrix<T> U = download<B>(factor.upper);
   for (index_t i = 0; i < n; ++i)
     for (index_t j = 0; j < n; ++j)
-      BOOST_REQUIRE_SMALL(double(U(i, j)) - expected[std::size_t(i * n + j)],
-                          0.1 * tolerance<T>);
+      BOOST_REQUIRE_SMALL(double(U(i, j)) - expected[std::size_t(i * n + j)], 0.1 * tolerance<T>);
   BOOST_TEST(factor.order == order);
   BOOST_TEST(factor.hessian_diagonal[3] == double(H(3, 3)));
 }
@@ -404,16 +398,13 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(bad_orders_and_dampings_are_errors, C, Cases) {
   using T = typename C::scalar;
   const auto calibration = calibration_of<B>(correlated_hessian<T>(4, 13));
   for (const std::vector<index_t>& order :
-       {std::vector<index_t>{0, 1, 2}, {0, 1, 2, 2}, {0, 1, 2, 4}, {-1, 1, 2, 3},
-        {0, 1, 2, 3, 4}})
-    BOOST_TEST(contains(message_of<argument_error>([&] {
-                          factorize(calibration, {.damping = 0.01, .order = order});
-                        }),
+       {std::vector<index_t>{0, 1, 2}, {0, 1, 2, 2}, {0, 1, 2, 4}, {-1, 1, 2, 3}, {0, 1, 2, 3, 4}})
+    BOOST_TEST(contains(message_of<argument_error>(
+                            [&] { factorize(calibration, {.damping = 0.01, .order = order}); }),
                         "permutation of 0..3"));
   for (const double damping : {-0.1, 1.5, std::nan("")})
-    BOOST_TEST(contains(message_of<argument_error>([&] {
-                          factorize(calibration, {.damping = damping, .order = {}});
-                        }),
+    BOOST_TEST(contains(message_of<argument_error>(
+                            [&] { factorize(calibration, {.damping = damping, .order = {}}); }),
                         "damping: expected a number within 0..1"));
 }
 
@@ -455,9 +446,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(the_end_of_the_ladder_is_an_error, C, Cases) {
     BOOST_TEST(contains(text, shape_text(n, n)));
     BOOST_TEST(contains(text, "2 retries"));
     BOOST_TEST(contains(text, "0.01"));
-    BOOST_TEST(contains(message_of<factorization_error>([&] {
-                          factorize(calibration, {.damping = 0, .order = {}});
-                        }),
+    BOOST_TEST(contains(message_of<factorization_error>(
+                            [&] { factorize(calibration, {.damping = 0, .order = {}}); }),
                         "4 retries"));
   }
 }
@@ -477,12 +467,10 @@ double corrected_objective(const Matrix<double>& W, const Matrix<double>& V,
         difference += W(r, j) * dense(t, j) - V(r, j) * X(t, j);
       sum += difference * difference;
     }
-    for (index_t j = 0; j < W.cols(); ++j)
-      sum += ridge * (V(r, j) - W(r, j)) * (V(r, j) - W(r, j));
+    for (index_t j = 0; j < W.cols(); ++j) sum += ridge * (V(r, j) - W(r, j)) * (V(r, j) - W(r, j));
   }
   return sum;
 }
-
 
 }  // namespace
 
@@ -510,10 +498,11 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(corrected_weights_minimise_their_objective, C, Cas
   for (index_t p = 0; p < in; ++p) order[std::size_t(p)] = (5 * p + 3) % in;
   const auto factor = factorize(calibration, {.damping = 0.02, .order = order});
   const auto corrected = [&](double share) {
-    return cast<double>(download<B>(
-        corrected_weights<B, T>(on_w.view(), drift, calibration, factor, share)));
+    return cast<double>(
+        download<B>(corrected_weights<B, T>(on_w.view(), drift, calibration, factor, share)));
   };
-  const Matrix<double> V = corrected(1), w = cast<double>(W), d = cast<double>(dense), x = cast<double>(X);
+  const Matrix<double> V = corrected(1), w = cast<double>(W), d = cast<double>(dense),
+                       x = cast<double>(X);
   // H is 2 / sequences times the sum over tokens, and so is what is added to it.
   const double ridge = factor.added / calibration.hessian_scale();
   const double best = corrected_objective(w, V, d, x, ridge);

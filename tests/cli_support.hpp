@@ -24,8 +24,8 @@
 #include <boost/test/unit_test.hpp>
 #include <nlohmann/json.hpp>
 
-#include "pare/storage/safetensors.hpp"
 #include "files.hpp"
+#include "pare/storage/safetensors.hpp"
 #include "support.hpp"
 
 namespace cli {
@@ -213,7 +213,9 @@ inline Json parse_json(const std::string& text) {
 /// A tensor of floats, stored as `type`.
 inline pare::TensorData tensor(const std::string& name, const Matrix<float>& values,
                                pare::DType type = pare::DType::f32) {
-  return {name, pare::dtype_name(type), {values.rows(), values.cols()},
+  return {name,
+          pare::dtype_name(type),
+          {values.rows(), values.cols()},
           pare::encode_floats({values.data(), std::size_t(values.size())}, type)};
 }
 

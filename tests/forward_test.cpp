@@ -29,8 +29,10 @@ Matrix<T> undefined(index_t rows, index_t cols) {
 BOOST_AUTO_TEST_CASE_TEMPLATE(linear_products, C, Cases) {
   using B = typename C::backend;
   using T = typename C::scalar;
-  const std::tuple<index_t, index_t, index_t> shapes[] = {
-      {1, 1, 1}, {1, 7, 5}, {2, 3, 1}, {13, 17, 29}, {257, 5, 33}, {70, 515, 19}, {300, 130, 64}};
+  const std::tuple<index_t, index_t, index_t> shapes[] = {{1, 1, 1},     {1, 7, 5},
+                                                          {2, 3, 1},     {13, 17, 29},
+                                                          {257, 5, 33},  {70, 515, 19},
+                                                          {300, 130, 64}};
   for (const auto& [tokens, out, in] : shapes)
     for (const bool with_bias : {true, false}) {
       const auto X = random_matrix<T>(tokens, in, 1), W = random_matrix<T>(out, in, 2);
@@ -41,7 +43,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(linear_products, C, Cases) {
       B::template linear<T>(y.view(), x.view(), w.view(), b.view());
       Oracle::linear<double>(expected, widen(X), widen(W), widen(bias));
       BOOST_TEST_CONTEXT(tokens << " x " << out << " x " << in)
-        BOOST_TEST(distance(download<B>(y), expected) < rounding<T> * double(in));
+      BOOST_TEST(distance(download<B>(y), expected) < rounding<T> * double(in));
     }
 }
 
@@ -88,8 +90,9 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(layer_norms, C, Cases) {
 BOOST_AUTO_TEST_CASE_TEMPLATE(attention, C, Cases) {
   using B = typename C::backend;
   using T = typename C::scalar;
-  const std::tuple<index_t, index_t, index_t, index_t> shapes[] = {
-      {1, 1, 1, 1}, {1, 1, 2, 3}, {3, 2, 5, 7}, {2, 3, 64, 4}, {1, 2, 65, 8}, {2, 1, 150, 16}};
+  const std::tuple<index_t, index_t, index_t, index_t> shapes[] = {{1, 1, 1, 1},  {1, 1, 2, 3},
+                                                                   {3, 2, 5, 7},  {2, 3, 64, 4},
+                                                                   {1, 2, 65, 8}, {2, 1, 150, 16}};
   for (const auto& [windows, heads, seqlen, width] : shapes)
     for (const double scale : {1.0, 40.0}) {  // 40: weights of nearly 0 and 1
       const index_t rows = windows * seqlen, cols = heads * width;
@@ -101,7 +104,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(attention, C, Cases) {
       B::template causal_attention<T>(out.view(), q.view(), k.view(), v.view(), heads, seqlen);
       Oracle::causal_attention<double>(expected, widen(Q), widen(K), widen(V), heads, seqlen);
       BOOST_TEST_CONTEXT("seqlen " << seqlen << " scale " << scale)
-        BOOST_TEST(distance(download<B>(out), expected) < rounding<T> * scale);
+      BOOST_TEST(distance(download<B>(out), expected) < rounding<T> * scale);
     }
 }
 
@@ -177,8 +180,11 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(variants_of_the_architecture, C, Cases) {
       {{"layer_norm_elementwise_affine", false}},
       {{"tie_word_embeddings", false}},
       {{"word_embed_proj_dim", 5}},
-      {{"word_embed_proj_dim", 15}, {"do_layer_norm_before", false}, {"enable_bias", false},
-       {"layer_norm_elementwise_affine", false}, {"tie_word_embeddings", false}},
+      {{"word_embed_proj_dim", 15},
+       {"do_layer_norm_before", false},
+       {"enable_bias", false},
+       {"layer_norm_elementwise_affine", false},
+       {"tie_word_embeddings", false}},
   };
   const ids_t ids{2, 5, 16, 0, 7, 7, 1, 2, 3, 4, 5, 6, 11, 12};  // two windows of 7
   Matrix<double> first;
@@ -362,7 +368,6 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(logits_of_opt_postln, C, Cases) {
   const auto logits = run_model(model, read_ids(golden, "postln.input_ids"), 64);
   BOOST_TEST(distance(logits, read_rows(golden, "postln.logits")) < 2e-3);
 }
-
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(perplexity_of_opt_tiny_agrees_with_the_oracle, C, Cases) {
   using B = typename C::backend;

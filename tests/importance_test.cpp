@@ -105,8 +105,7 @@ Signals naive_output_signals(const Linear<B, T>& l, int bits, bool symmetric = f
   for (index_t i = 0; i < l.W.rows(); ++i) {
     std::vector<double> y(std::size_t(tokens), 0.0), row;
     for (index_t t = 0; t < tokens; ++t)
-      for (index_t j = 0; j < n; ++j)
-        y[std::size_t(t)] += double(l.X(t, j)) * double(l.W(i, j));
+      for (index_t j = 0; j < n; ++j) y[std::size_t(t)] += double(l.X(t, j)) * double(l.W(i, j));
     double mean = 0, variance = 0, energy = 0, magnitude = 0, distortion = 0;
     for (const double v : y) {
       mean += v / double(tokens);
@@ -308,8 +307,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(the_hessian_signal_belongs_to_its_input_in_any_vis
       published_factor(doubles(linear.calibration.hessian()), 19, 0.01, order);
   const std::vector<double> signal = input_signal::Hessian{}(linear.input());
   for (std::size_t p = 0; p < 19; ++p)
-    BOOST_TEST(relative_difference(signal[std::size_t(order[p])], U[p * 19 + p]) <=
-               tolerance<T>);
+    BOOST_TEST(relative_difference(signal[std::size_t(order[p])], U[p * 19 + p]) <= tolerance<T>);
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(normalised_signals_have_a_mean_of_one, C, Cases) {
@@ -318,12 +316,11 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(normalised_signals_have_a_mean_of_one, C, Cases) {
   const auto linear = example<C>();
   const auto check = [](const Importance<5>& importance) {
     for (const auto& signal : importance.signals)
-      BOOST_TEST(std::abs(std::accumulate(signal.begin(), signal.end(), 0.0) /
-                              double(signal.size()) -
-                          1) < 1e-12);
+      BOOST_TEST(
+          std::abs(std::accumulate(signal.begin(), signal.end(), 0.0) / double(signal.size()) - 1) <
+          1e-12);
     const auto& score = importance.score;
-    BOOST_TEST(std::abs(std::accumulate(score.begin(), score.end(), 0.0) /
-                            double(score.size()) -
+    BOOST_TEST(std::abs(std::accumulate(score.begin(), score.end(), 0.0) / double(score.size()) -
                         1) < 1e-12);  // the default weights sum to 1
   };
   check(ImportanceScorer<5, B, T>().score(linear.input()));
@@ -345,12 +342,12 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(other_weights_weigh_the_same_signals, C, Cases) {
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(bad_weights_are_errors, C, Cases) {
   using Scorer = ImportanceScorer<5, typename C::backend, typename C::scalar>;
-  BOOST_TEST(contains(
-      message_of<argument_error>([] { Scorer(std::array<double, 5>{1, 1, -0.5, 1, 1}); }),
-      "-0.500000 at 2"));
+  BOOST_TEST(contains(message_of<argument_error>([] {
+                        Scorer(std::array<double, 5>{1, 1, -0.5, 1, 1});
+                      }),
+                      "-0.500000 at 2"));
   BOOST_CHECK_THROW(Scorer(std::array<double, 5>{1, 1, 1, 1, std::nan("")}), argument_error);
-  BOOST_CHECK_THROW(Scorer(std::array<double, 5>{double(INFINITY), 1, 1, 1, 1}),
-                    argument_error);
+  BOOST_CHECK_THROW(Scorer(std::array<double, 5>{double(INFINITY), 1, 1, 1, 1}), argument_error);
   BOOST_CHECK_THROW(Scorer(std::array<double, 5>{}), argument_error);
 }
 
@@ -422,8 +419,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(the_scale_of_the_weights_drops_out_of_the_score, C
     const ImportanceScorer<5, B, T, ChannelAxis::input> input;
     check_close(output.score(scaled.input()).score, output.score(linear.input()).score,
                 tolerance<T>);
-    check_close(input.score(scaled.input()).score, input.score(linear.input()).score,
-                tolerance<T>);
+    check_close(input.score(scaled.input()).score, input.score(linear.input()).score, tolerance<T>);
   }
 }
 
@@ -443,8 +439,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_users_own_signals_make_a_scorer, C, Cases) {
   using B = typename C::backend;
   using T = typename C::scalar;
   const auto linear = example<C>();
-  const ImportanceScorer<2, B, T, ChannelAxis::input> scorer({0.75, 0.5}, FirstRow{},
-                                                             Position{3});
+  const ImportanceScorer<2, B, T, ChannelAxis::input> scorer({0.75, 0.5}, FirstRow{}, Position{3});
   const Importance<2> importance = scorer.score(linear.input());
   std::vector<double> first, position;
   for (index_t j = 0; j < 19; ++j) {
@@ -459,7 +454,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_users_own_signals_make_a_scorer, C, Cases) {
     BOOST_TEST(relative_difference(importance.score[j], 0.75 * first[j] + 0.5 * position[j]) <
                1e-12);
   static_assert(Signal<FirstRow, B, T, ChannelAxis::input>);
-  static_assert(!Signal<FirstRow, B, T, ChannelAxis::output> && !Signal<int, B, T, ChannelAxis::input>);
+  static_assert(!Signal<FirstRow, B, T, ChannelAxis::output> &&
+                !Signal<int, B, T, ChannelAxis::input>);
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(bad_signals_are_errors_that_name_signal_and_channel, C, Cases) {
@@ -468,8 +464,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(bad_signals_are_errors_that_name_signal_and_channe
   const auto linear = example<C>();
   const std::vector<double> good(11, 1.0);
   const auto score = [&](std::vector<double> values) {
-    ImportanceScorer<2, B, T>({1, 1}, Given{good}, Given{std::move(values)})
-        .score(linear.input());
+    ImportanceScorer<2, B, T>({1, 1}, Given{good}, Given{std::move(values)}).score(linear.input());
   };
   BOOST_CHECK_NO_THROW(score(good));
   std::vector<double> values = good;

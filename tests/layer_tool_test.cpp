@@ -40,8 +40,8 @@ struct Result {
   double loss = 0;
 };
 
-Outcome pare_layer(const Folder& folder, const Arguments& options,
-                   const fs::path& input, const std::string& output = "out.safetensors") {
+Outcome pare_layer(const Folder& folder, const Arguments& options, const fs::path& input,
+                   const std::string& output = "out.safetensors") {
   Arguments all{input.string(), (folder / output).string()};
   all.insert(all.end(), options.begin(), options.end());
   return cli::run(PARE_LAYER, all, folder.path);
@@ -97,8 +97,8 @@ void check_quantized(const Result& r, const Matrix<float>& W, bool input_axis) {
       row_width = std::max(row_width, width);
       const double code = double(r.Q(i, j)) / scale(g, i) + zero(g, i);
       const double nearest = std::nearbyint(code);
-      off_grid += !(std::abs(code - nearest) < 1e-3 && nearest >= 0 &&
-                    nearest <= std::pow(2, width) - 1);
+      off_grid +=
+          !(std::abs(code - nearest) < 1e-3 && nearest >= 0 && nearest <= std::pow(2, width) - 1);
       differs |= r.Q(i, j) != W(i, j);
       mask_not_zero += r.mask[std::size_t(i * cols + j)] != 0 && r.Q(i, j) != 0;
     }
@@ -161,8 +161,10 @@ struct Layer {
 /// The options a golden file's metadata describes.
 Arguments golden_options(const std::map<std::string, std::string>& metadata) {
   Arguments options;
-  const std::map<std::string, std::string> names{{"s", "--sparsity"}, {"n", "--prunen"},
-                                                 {"m", "--prunem"},   {"b", "--wbits"}};
+  const std::map<std::string, std::string> names{{"s", "--sparsity"},
+                                                 {"n", "--prunen"},
+                                                 {"m", "--prunem"},
+                                                 {"b", "--wbits"}};
   for (const auto& [key, value] : metadata)
     if (const auto name = names.find(key); name != names.end())
       options.insert(options.end(), {name->second, value});
@@ -207,9 +209,9 @@ BOOST_AUTO_TEST_CASE(golden_layers_agree_with_the_published_results) {
         const float ours = r.Q.data()[i], theirs = published.data()[i];
         const bool pruned = quantizes ? ours == 0 : r.mask[std::size_t(i)] != 0;
         mask_not_zero += r.mask[std::size_t(i)] != 0 && ours != 0;
-        agree += prunes ? pruned == (theirs == 0)
-                        : std::abs(ours - theirs) <=
-                              1e-6 * std::max(std::abs(ours), std::abs(theirs));
+        agree += prunes
+                     ? pruned == (theirs == 0)
+                     : std::abs(ours - theirs) <= 1e-6 * std::max(std::abs(ours), std::abs(theirs));
       }
       BOOST_TEST(double(agree) / double(W.size()) >= 0.995);
       BOOST_TEST(mask_not_zero == 0);
@@ -238,9 +240,8 @@ BOOST_AUTO_TEST_CASE(golden_activations_give_the_loss_of_the_golden_hessian) {
       const Folder folder;
       const pare::SafetensorsFile golden(path);
       const Arguments options = golden_options(golden.metadata());
-      pare::write_safetensors(folder / "x.safetensors",
-                              {cli::tensor("W", golden.read_float("W")),
-                               cli::tensor("X", golden.read_float("X"))});
+      pare::write_safetensors(folder / "x.safetensors", {cli::tensor("W", golden.read_float("W")),
+                                                         cli::tensor("X", golden.read_float("X"))});
       const Result from_h = solve(folder, options, path, "h.out");
       Arguments with_sequences = options;
       with_sequences.insert(with_sequences.end(), {"--sequences", "4"});
@@ -289,8 +290,8 @@ BOOST_AUTO_TEST_CASE(other_layers_agree_with_an_independent_oracle) {
   cases[7].published.row_bits = bits(8);
   for (const Case& c : cases) BOOST_TEST_CONTEXT(cli::text_of(c.options)) {
       const Result r = solve(folder, c.options, input);
-      const test::PublishedResult published = test::published_sparsegpt(
-          test::doubles(layer.W), test::doubles(layer.H), c.published);
+      const test::PublishedResult published =
+          test::published_sparsegpt(test::doubles(layer.W), test::doubles(layer.H), c.published);
       // A rounding tie may fall the other way in float32 and then shift the rest of its row.
       BOOST_TEST(test::relative_difference(r.loss, published.loss) < 0.02);
       index_t close = 0, mask = 0;
@@ -384,16 +385,21 @@ BOOST_AUTO_TEST_CASE(mixed_precision_on_both_axes) {
   for (const bool input_axis : {false, true})
     for (const char* method : {"quantile", "budget"})
       for (const double target : {2.3, 4.0, 4.6, 7.5}) {
-        const Arguments options{"--wbits",           "4",
-                                "--target-avg-bits", std::to_string(target),
-                                "--bit-method",      method,
-                                "--axis",            input_axis ? "input" : "output",
-                                "--sparsity",        "0.5"};
+        const Arguments options{"--wbits",
+                                "4",
+                                "--target-avg-bits",
+                                std::to_string(target),
+                                "--bit-method",
+                                method,
+                                "--axis",
+                                input_axis ? "input" : "output",
+                                "--sparsity",
+                                "0.5"};
         BOOST_TEST_CONTEXT(cli::text_of(options)) {
           const Result r = solve(folder, options, input);
           check_quantized(r, layer.W, input_axis);
-          const double mean = std::accumulate(r.bits.begin(), r.bits.end(), 0.0) /
-                              double(r.bits.size());
+          const double mean =
+              std::accumulate(r.bits.begin(), r.bits.end(), 0.0) / double(r.bits.size());
           BOOST_TEST(mean <= target + 1e-12);
           BOOST_TEST(target - mean < 2.0 / double(r.bits.size()));
           for (const std::uint8_t b : r.bits)
@@ -443,8 +449,8 @@ BOOST_AUTO_TEST_CASE(underscore_spellings_mean_the_same) {
   const Layer layer(16, 32, 15);
   const fs::path input = layer.write(folder);
   const Result dashes = solve(folder,
-                              {"--wbits", "4", "--target-avg-bits", "4", "--bit-method",
-                               "quantile", "--act-order", "--clip-search"},
+                              {"--wbits", "4", "--target-avg-bits", "4", "--bit-method", "quantile",
+                               "--act-order", "--clip-search"},
                               input, "a.out");
   const Result underscores = solve(folder,
                                    {"--wbits", "4", "--target_avg_bits", "4", "--bit_method",
@@ -503,8 +509,7 @@ BOOST_AUTO_TEST_CASE(statistics_as_json) {
     std::map<std::string, int> histogram;
     for (const std::uint8_t b : r.bits) ++histogram[std::to_string(b)];
     BOOST_CHECK(one.at("bits_histogram") == cli::Json(histogram));
-    const double mean =
-        std::accumulate(r.bits.begin(), r.bits.end(), 0.0) / double(r.bits.size());
+    const double mean = std::accumulate(r.bits.begin(), r.bits.end(), 0.0) / double(r.bits.size());
     BOOST_TEST(test::relative_difference(one.at("average_bits"), mean) < 1e-12);
     BOOST_TEST(json.at("totals").at("channels") == one.at("channels"));
     BOOST_TEST(json.at("totals").at("weights") == 800);
@@ -525,8 +530,9 @@ BOOST_AUTO_TEST_CASE(statistics_as_a_table) {
   const Folder folder;
   const Layer layer(50, 40, 18);
   const fs::path input = layer.write(folder);
-  const Outcome mixed = pare_layer(
-      folder, {"--wbits", "4", "--target-avg-bits", "4.6", "--bit-method", "quantile"}, input);
+  const Outcome mixed =
+      pare_layer(folder, {"--wbits", "4", "--target-avg-bits", "4.6", "--bit-method", "quantile"},
+                 input);
   check_success(mixed);
   // Equal shares: ten of fifty channels per width.
   for (const char* width : {"2", "3", "4", "6", "8"}) {
@@ -594,10 +600,10 @@ BOOST_AUTO_TEST_CASE(every_backend_agrees_or_says_how_to_build_it) {
 
 BOOST_AUTO_TEST_CASE(a_backend_that_was_not_built_says_how_to_build_it) {
   for (const auto& [name, built] : cli::backends()) BOOST_TEST_CONTEXT(name)
-      if (name != "eigen")
-        cli::check_not_built(cli::run(PARE_LAYER_EIGEN, {"in", "out", "--wbits", "4", "--backend",
-                                                         name}),
-                             "pare-layer", name);
+  if (name != "eigen")
+    cli::check_not_built(cli::run(PARE_LAYER_EIGEN,
+                                  {"in", "out", "--wbits", "4", "--backend", name}),
+                         "pare-layer", name);
 }
 
 BOOST_AUTO_TEST_CASE(a_hessian_that_cannot_be_factored_is_a_failure_that_names_the_file) {
@@ -676,11 +682,9 @@ BOOST_AUTO_TEST_CASE(inputs_that_cannot_be_used_name_the_file_and_the_cause) {
   refuse_tensors("asymmetric H", {W, cli::tensor("H", with(layer.H, 4, 5, 1e3f))},
                  {"H", "symmetric"});
   refuse_tensors("negative diagonal of H", {W, cli::tensor("H", with(layer.H, 5, 5, -1))}, {"H"});
-  refuse_tensors("integers as W",
-                 {{"W", "I32", {8, 32}, std::vector<std::byte>(8 * 32 * 4)}, H},
+  refuse_tensors("integers as W", {{"W", "I32", {8, 32}, std::vector<std::byte>(8 * 32 * 4)}, H},
                  {"tensor 'W'", "I32"});
-  refuse_tensors("integers as H",
-                 {W, {"H", "I64", {32, 32}, std::vector<std::byte>(32 * 32 * 8)}},
+  refuse_tensors("integers as H", {W, {"H", "I64", {32, 32}, std::vector<std::byte>(32 * 32 * 8)}},
                  {"tensor 'H'", "I64"});
   fs::remove(input);
   fs::create_directory(input);
@@ -723,9 +727,9 @@ BOOST_AUTO_TEST_CASE(standard_output_that_cannot_be_written_is_a_failure) {
   }
   const Folder folder;
   const Layer layer(8, 32, 25);
-  const Outcome outcome = cli::run(
-      PARE_LAYER,
-      {layer.write(folder).string(), (folder / "out.safetensors").string(), "--wbits", "4"},
-      folder.path, "/dev/full");
+  const Outcome outcome = cli::run(PARE_LAYER,
+                                   {layer.write(folder).string(),
+                                    (folder / "out.safetensors").string(), "--wbits", "4"},
+                                   folder.path, "/dev/full");
   check_failure(outcome, 1, "pare-layer", {"standard output"});
 }

@@ -29,8 +29,11 @@ struct LargeModel : Texts {
   LargeModel() {
     const fs::path tiny = cli::data / "opt-tiny";
     Json config = cli::parse_json(cli::read_text(tiny / "config.json"));
-    config.update({{"hidden_size", hidden}, {"word_embed_proj_dim", hidden}, {"ffn_dim", ffn},
-                   {"num_hidden_layers", layers}, {"num_attention_heads", 12}});
+    config.update({{"hidden_size", hidden},
+                   {"word_embed_proj_dim", hidden},
+                   {"ffn_dim", ffn},
+                   {"num_hidden_layers", layers},
+                   {"num_attention_heads", 12}});
     fs::create_directory(folder);
     for (const char* name : {"vocab.json", "merges.txt"}) fs::copy_file(tiny / name, folder / name);
     cli::write_text(folder / "config.json", config.dump());
@@ -79,8 +82,9 @@ struct LargeModel : Texts {
   }
 
   Arguments compress(const Arguments& more) const {
-    Arguments words{"compress", folder.string(), calibration.string(), "--nsamples", "2",
-                    "--seqlen", "64", "--prune-only", "self_attn"};
+    Arguments words{
+        "compress", folder.string(), calibration.string(), "--nsamples", "2", "--seqlen",
+        "64",       "--prune-only",  "self_attn"};
     words.insert(words.end(), more.begin(), more.end());
     return words;
   }
@@ -105,11 +109,10 @@ BOOST_AUTO_TEST_CASE(a_model_larger_than_the_process_may_be_is_compressed) {
   const Outcome outcome = model.limited(enough, main_path);
   check_success(outcome);
   const double libraries = cli::run(PARE_OPT, {"--help"}).megabytes;
-  BOOST_TEST_MESSAGE("the model takes " << whole << " MiB, a layer " << layer_megabytes
-                                        << "; the limit was " << enough << " MiB, of which " << base
-                                        << " before any work; resident at most "
-                                        << outcome.megabytes << " MiB, of which " << libraries
-                                        << " libraries");
+  BOOST_TEST_MESSAGE("the model takes "
+                     << whole << " MiB, a layer " << layer_megabytes << "; the limit was " << enough
+                     << " MiB, of which " << base << " before any work; resident at most "
+                     << outcome.megabytes << " MiB, of which " << libraries << " libraries");
   // Mapped files are given back as they are read.
   BOOST_TEST(outcome.megabytes - libraries < 0.5 * whole);
   BOOST_TEST(pare::SafetensorsFile(model / "saved/model.safetensors").tensors().size() ==
@@ -122,8 +125,8 @@ BOOST_AUTO_TEST_CASE(a_model_larger_than_the_process_may_be_is_compressed) {
                                                       "--scope", "model", "--kl-windows", "1"})),
                 1, "pare-opt", {"out of memory"});
   check_failure(model.limited(base + 0.6 * layer_megabytes,
-                              model.compress({"--sparsity", "0.5", "--wbits", "4", "--save",
-                                              "never"})),
+                              model.compress(
+                                  {"--sparsity", "0.5", "--wbits", "4", "--save", "never"})),
                 1, "pare-opt", {"out of memory"});
   BOOST_TEST(!fs::exists(model / "never"));
   for (const auto& entry : fs::directory_iterator(model.path)) {

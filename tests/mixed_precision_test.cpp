@@ -61,8 +61,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(one_width_for_all_is_the_base_quantizer, C, Cases)
     SparseGPTSolver<RoundAssigned, B, T> given(SolverOptions{});
     const std::vector<std::uint8_t> widths(21, std::uint8_t(bits));
     const auto one = base.solve(data.weights.view(), data.calibration);
-    const auto other = given.solve(data.weights.view(), data.calibration,
-                                   given.prepare(data.calibration), widths);
+    const auto other =
+        given.solve(data.weights.view(), data.calibration, given.prepare(data.calibration), widths);
     BOOST_TEST((layer_bytes<B, T>(one) == layer_bytes<B, T>(other)), bits << " bits");
     BOOST_TEST(!one.mixed_widths);
     BOOST_TEST(other.mixed_widths);
@@ -131,8 +131,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(distortion_is_the_sum_over_a_channel, C, Cases) {
   const auto on_mask = upload<B>(mask);
   for (const bool clip_search : {false, true})
     for (const bool masked : {false, true}) {
-      const ScoringInput<B, T> input{data.weights.view(), data.calibration, factor, 4,
-                                     {.clip_search = clip_search}};
+      const ScoringInput<B, T> input{
+          data.weights.view(), data.calibration, factor, 4, {.clip_search = clip_search}};
       std::vector<double> by_row(std::size_t(rows * 3)), by_column(std::size_t(cols * 3));
       for (index_t i = 0; i < rows; ++i)
         for (std::size_t k = 0; k < 3; ++k) {
@@ -141,18 +141,18 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(distortion_is_the_sum_over_a_channel, C, Cases) {
           for (index_t j = 0; j < cols; ++j) {
             if (j == 3) continue;  // dead: nothing is lost there
             const double w = data.W(i, j), u = factor.upper_diagonal[std::size_t(j)];
-            const double q = masked && mask(i, j) != 0
-                                 ? 0
-                                 : double(round_to_grid(data.W(i, j), grid.scale, grid.zero,
-                                                        grid.top));
+            const double q =
+                masked && mask(i, j) != 0
+                    ? 0
+                    : double(round_to_grid(data.W(i, j), grid.scale, grid.zero, grid.top));
             by_row[std::size_t(i) * 3 + k] += (w - q) * (w - q) / (u * u);
             by_column[std::size_t(j) * 3 + k] += (w - q) * (w - q) / (u * u);
           }
         }
       const MatrixView<const std::uint8_t> none;
       const auto compare = [&](ChannelAxis axis, const std::vector<double>& expected) {
-        const auto got = channel_distortion(
-            input, axis, widths, masked ? detail::as_const(on_mask.view()) : none);
+        const auto got = channel_distortion(input, axis, widths,
+                                            masked ? detail::as_const(on_mask.view()) : none);
         BOOST_REQUIRE_EQUAL(got.size(), expected.size());
         for (std::size_t i = 0; i < got.size(); ++i)
           // A code on the border of two may differ by the grid's last digit.
@@ -163,9 +163,9 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(distortion_is_the_sum_over_a_channel, C, Cases) {
       BOOST_CHECK_THROW(channel_distortion(input, ChannelAxis::output, std::vector<int>{9}),
                         argument_error);
       const auto small = upload<B>(Matrix<std::uint8_t>(rows, cols - 1));
-      BOOST_CHECK_THROW(
-          channel_distortion(input, ChannelAxis::output, widths, detail::as_const(small.view())),
-          shape_error);
+      BOOST_CHECK_THROW(channel_distortion(input, ChannelAxis::output, widths,
+                                           detail::as_const(small.view())),
+                        shape_error);
     }
 }
 

@@ -24,8 +24,7 @@ using ids_t = std::vector<std::int32_t>;
 
 /// Folder of the shared test data, empty when there is none.
 inline fs::path shared_folder() {
-  return shared_folder(utf::framework::current_test_case().p_name.get())
-      .value_or(fs::path());
+  return shared_folder(utf::framework::current_test_case().p_name.get()).value_or(fs::path());
 }
 
 /// The model folder called `name`: from the examples where they ship it, else the shared one.
@@ -119,10 +118,10 @@ Matrix<T> run_model(const pare::OptModel<B, T>& model, const ids_t& ids, index_t
 
 /// A made-up model in a folder that is removed at the end.
 struct SmallModel {
-  nlohmann::json config{{"model_type", "opt"}, {"activation_function", "relu"},
-                        {"hidden_size", 12},   {"ffn_dim", 20},
+  nlohmann::json config{{"model_type", "opt"},    {"activation_function", "relu"},
+                        {"hidden_size", 12},      {"ffn_dim", 20},
                         {"num_hidden_layers", 2}, {"num_attention_heads", 3},
-                        {"vocab_size", 17},    {"max_position_embeddings", 9}};
+                        {"vocab_size", 17},       {"max_position_embeddings", 9}};
   std::string prefix = "model.decoder.";
   std::map<std::string, pare::TensorData> tensors;
   fs::path folder;

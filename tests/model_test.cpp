@@ -59,32 +59,41 @@ BOOST_AUTO_TEST_CASE(bad_configurations) {
       {"hidden_size", "12.0", "hidden_size: expected a positive integer, got 12.0"},
       {"hidden_size", "\"12\"", "hidden_size: expected a positive integer, got \"12\""},
       {"hidden_size", nullptr, "hidden_size: expected a positive integer, got nothing"},
-      {"hidden_size", "16777217", "hidden_size: expected an integer of at most 16777216, got "
-                                  "16777217"},
+      {"hidden_size", "16777217",
+       "hidden_size: expected an integer of at most 16777216, got "
+       "16777217"},
       {"hidden_size", "1e300", "hidden_size: expected a positive integer, got 1e+300"},
       {"ffn_dim", "null", "ffn_dim: expected a positive integer, got null"},
       {"ffn_dim", "[20]", "ffn_dim: expected a positive integer, got [20]"},
       {"num_hidden_layers", "true", "num_hidden_layers: expected a positive integer, got true"},
-      {"num_attention_heads", "5", "num_attention_heads: expected a divisor of hidden_size 12, "
-                                   "got 5"},
-      {"vocab_size", "18446744073709551615", "vocab_size: expected an integer of at most "
-                                             "16777216, got 18446744073709551615"},
-      {"vocab_size", "2", "bos_token_id: expected a token id from 0 to 1 (vocab_size - 1), got "
-                          "nothing"},
-      {"max_position_embeddings", nullptr, "max_position_embeddings: expected a positive "
-                                           "integer, got nothing"},
+      {"num_attention_heads", "5",
+       "num_attention_heads: expected a divisor of hidden_size 12, "
+       "got 5"},
+      {"vocab_size", "18446744073709551615",
+       "vocab_size: expected an integer of at most "
+       "16777216, got 18446744073709551615"},
+      {"vocab_size", "2",
+       "bos_token_id: expected a token id from 0 to 1 (vocab_size - 1), got "
+       "nothing"},
+      {"max_position_embeddings", nullptr,
+       "max_position_embeddings: expected a positive "
+       "integer, got nothing"},
       {"word_embed_proj_dim", "-1", "word_embed_proj_dim: expected a positive integer, got -1"},
       {"do_layer_norm_before", "1", "do_layer_norm_before: expected true or false, got 1"},
-      {"_remove_final_layer_norm", "\"no\"", "_remove_final_layer_norm: expected true or false, "
-                                             "got \"no\""},
+      {"_remove_final_layer_norm", "\"no\"",
+       "_remove_final_layer_norm: expected true or false, "
+       "got \"no\""},
       {"enable_bias", "null", "enable_bias: expected true or false, got null"},
-      {"layer_norm_elementwise_affine", "0", "layer_norm_elementwise_affine: expected true or "
-                                             "false, got 0"},
+      {"layer_norm_elementwise_affine", "0",
+       "layer_norm_elementwise_affine: expected true or "
+       "false, got 0"},
       {"tie_word_embeddings", "{}", "tie_word_embeddings: expected true or false, got {}"},
-      {"bos_token_id", "17", "bos_token_id: expected a token id from 0 to 16 (vocab_size - 1), "
-                             "got 17"},
-      {"bos_token_id", "-1", "bos_token_id: expected a token id from 0 to 16 (vocab_size - 1), "
-                             "got -1"},
+      {"bos_token_id", "17",
+       "bos_token_id: expected a token id from 0 to 16 (vocab_size - 1), "
+       "got 17"},
+      {"bos_token_id", "-1",
+       "bos_token_id: expected a token id from 0 to 16 (vocab_size - 1), "
+       "got -1"},
       {"activation_function", "\"gelu\"", "activation_function: expected \"relu\", got \"gelu\""},
       {"model_type", "\"llama\"", "model_type: expected \"opt\", got \"llama\""},
       {"model_type", nullptr, "model_type: expected \"opt\", got nothing"},
@@ -98,12 +107,12 @@ BOOST_AUTO_TEST_CASE(bad_configurations) {
                }) == std::string("DIR/config.json: ") + row.message);
   }
   for (const char* text : {"", "{", "[]", "3", "{} x", "{\"a\":1,\"a\":2}"})
-    BOOST_CHECK_EXCEPTION(
-        pare::parse_opt_config("DIR/config.json", text), pare::format_error, [](const auto& e) {
-          const std::string message = e.what();
-          return message.starts_with("DIR/config.json: ") &&
-                 message.find('\n') == std::string::npos;
-        });
+    BOOST_CHECK_EXCEPTION(pare::parse_opt_config("DIR/config.json", text), pare::format_error,
+                          [](const auto& e) {
+                            const std::string message = e.what();
+                            return message.starts_with("DIR/config.json: ") &&
+                                   message.find('\n') == std::string::npos;
+                          });
 }
 
 // ---------------------------------------------------------------- loading
@@ -114,8 +123,12 @@ BOOST_AUTO_TEST_CASE(names_of_linears) {
     files.prefix = prefix;
     auto model = pare::load_opt<EigenBackend, float>(files.write());
     const auto linears = model.layers.at(1).linears();
-    const char* names[] = {"self_attn.k_proj", "self_attn.v_proj", "self_attn.q_proj",
-                           "self_attn.out_proj", "fc1", "fc2"};
+    const char* names[] = {"self_attn.k_proj",
+                           "self_attn.v_proj",
+                           "self_attn.q_proj",
+                           "self_attn.out_proj",
+                           "fc1",
+                           "fc2"};
     for (std::size_t i = 0; i < 6; ++i) {
       BOOST_TEST(linears[i]->name == std::string("layers.1.") + names[i]);
       BOOST_TEST(linears[i]->tensor == prefix + linears[i]->name + ".weight");
@@ -143,8 +156,8 @@ BOOST_AUTO_TEST_CASE(bad_weights) {
   {
     SmallModel files;
     files.tensors.erase("layers.1.fc1.bias");
-    BOOST_TEST(load(files) == files.folder.string() +
-                                  ": there is no tensor 'model.decoder.layers.1.fc1.bias'");
+    BOOST_TEST(load(files) ==
+               files.folder.string() + ": there is no tensor 'model.decoder.layers.1.fc1.bias'");
   }
   {
     SmallModel files;
@@ -170,7 +183,8 @@ BOOST_AUTO_TEST_CASE(bad_weights) {
     for (const auto side : shape) given += (given.empty() ? "" : ", ") + std::to_string(side);
     BOOST_TEST(load(files) == (files.folder / "model.safetensors").string() +
                                   ": tensor 'model.decoder.layers.0.fc1.weight': expected shape "
-                                  "(20, 12), got (" + given + ")");
+                                  "(20, 12), got (" +
+                                  given + ")");
   }
   {
     SmallModel files;
@@ -185,8 +199,8 @@ BOOST_AUTO_TEST_CASE(bad_weights) {
     std::memcpy(bytes.data() + sizeof(float) * (3 * 20 + 7), &value, sizeof(value));
     BOOST_TEST(load(files) == (files.folder / "model.safetensors").string() +
                                   ": tensor 'model.decoder.layers.0.fc2.weight': expected finite "
-                                  "numbers, got " + (std::isnan(value) ? "NaN" : "infinity") +
-                                  " at (3, 7)");
+                                  "numbers, got " +
+                                  (std::isnan(value) ? "NaN" : "infinity") + " at (3, 7)");
   }
   {
     SmallModel files;
@@ -247,10 +261,10 @@ BOOST_AUTO_TEST_CASE(layers_that_are_read_one_at_a_time_are_the_same_model) {
   // Names, types and shapes are checked before any layer is read.
   files.put("layers.1.fc2.weight", {12, 19});
   files.write();
-  BOOST_TEST(test::contains(
-      message_of<pare::format_error>(
-          [&] { const pare::OptFiles<EigenBackend, float> bad(files.folder); }),
-      "layers.1.fc2.weight': expected shape (12, 20), got (12, 19)"));
+  BOOST_TEST(test::contains(message_of<pare::format_error>([&] {
+                              const pare::OptFiles<EigenBackend, float> bad(files.folder);
+                            }),
+                            "layers.1.fc2.weight': expected shape (12, 20), got (12, 19)"));
 }
 
 // ---------------------------------------------------------------- forward pass
@@ -261,9 +275,8 @@ BOOST_AUTO_TEST_CASE(bad_arguments) {
   pare::OptWorkspace<EigenBackend, float> workspace;
   Matrix<float> hidden;
   const auto embed = [&](ids_t ids, index_t seqlen) {
-    return message_of<pare::argument_error>([&] {
-      pare::embed(model, std::span<const std::int32_t>(ids), seqlen, workspace, hidden);
-    });
+    return message_of<pare::argument_error>(
+        [&] { pare::embed(model, std::span<const std::int32_t>(ids), seqlen, workspace, hidden); });
   };
   BOOST_TEST(embed({1, 2, 17, 3}, 2) == "embed: ids: expected 0 to 16, got 17 at 2");
   BOOST_TEST(embed({1, -2}, 2) == "embed: ids: expected 0 to 16, got -2 at 1");
@@ -273,8 +286,7 @@ BOOST_AUTO_TEST_CASE(bad_arguments) {
   Matrix<float> wrong(4, 13);
   BOOST_TEST(message_of<pare::shape_error>([&] {
                pare::forward_layer(model, model.layers[0], wrong.view(), 2, workspace);
-             }) ==
-             "forward_layer: hidden: expected shape (windows * 2, 12), got (4, 13)");
+             }) == "forward_layer: hidden: expected shape (windows * 2, 12), got (4, 13)");
   const ids_t ids{2, 3, 4};
   const auto ppl = [&](index_t seqlen) {
     return message_of<pare::argument_error>(

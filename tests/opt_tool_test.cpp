@@ -34,8 +34,7 @@ const std::vector<std::string> model_files{"config.json", "vocab.json", "merges.
 Outcome pare_opt(const Texts& texts, const std::string& command, const Arguments& options,
                  const fs::path& model = tiny) {
   Arguments all{command, model.string()};
-  if (command != "evaluate")
-    all.insert(all.end(), {texts.calibration.string(), "--nsamples", "8"});
+  if (command != "evaluate") all.insert(all.end(), {texts.calibration.string(), "--nsamples", "8"});
   all.insert(all.end(), {"--eval", "short=" + texts.evaluation.string()});
   all.insert(all.end(), options.begin(), options.end());
   return cli::run(PARE_OPT, all, texts.path);
@@ -147,8 +146,9 @@ fs::path copy_sharded(const fs::path& target) {
     shards[shard].push_back(std::move(tensor));
   }
   for (std::size_t s = 0; s < 3; ++s)
-    pare::write_safetensors(
-        target / ("model-0000" + std::to_string(s + 1) + "-of-00003.safetensors"), shards[s]);
+    pare::write_safetensors(target /
+                                ("model-0000" + std::to_string(s + 1) + "-of-00003.safetensors"),
+                            shards[s]);
   cli::write_text(target / pare::Checkpoint::index_name, index.dump());
   return target;
 }
@@ -282,30 +282,41 @@ BOOST_AUTO_TEST_CASE(the_command_of_the_old_system) {
   BOOST_TEST(std::abs(totals.at("sparsity").get<double>() - 0.5) < 1e-12);
   BOOST_TEST(test::relative_difference(totals.at("loss"), loss) < 1e-12);
   const double stored = totals.at("stored_bits_per_weight");
-  BOOST_TEST(stored > 2);   // half of four bits
-  BOOST_TEST(stored < 5);   // nothing near the 16 of the dense model
+  BOOST_TEST(stored > 2);  // half of four bits
+  BOOST_TEST(stored < 5);  // nothing near the 16 of the dense model
   BOOST_TEST(totals.at("seconds").get<double>() > 0);
 
   const Json& config = report.at("config");
-  const Json expected{{"sparsity", 0.5},       {"prunen", nullptr},
-                      {"prunem", nullptr},     {"wbits", 4},
-                      {"target_avg_bits", 4.0}, {"bit_method", "quantile"},
-                      {"axis", "output"},      {"act_order", false},
-                      {"clip_search", false},  {"symmetric", false},
-                      {"nsamples", 8},         {"seqlen", 256},
-                      {"percdamp", 0.01},      {"blocksize", 128},
-                      {"minlayer", 0},         {"maxlayer", 4},
-                      {"prune_only", ""},      {"invert", false},
-                      {"gmp", false},          {"true_sequential", false},
-                      {"asymmetric", 0.0},     {"model", tiny.string()},
+  const Json expected{{"sparsity", 0.5},
+                      {"prunen", nullptr},
+                      {"prunem", nullptr},
+                      {"wbits", 4},
+                      {"target_avg_bits", 4.0},
+                      {"bit_method", "quantile"},
+                      {"axis", "output"},
+                      {"act_order", false},
+                      {"clip_search", false},
+                      {"symmetric", false},
+                      {"nsamples", 8},
+                      {"seqlen", 256},
+                      {"percdamp", 0.01},
+                      {"blocksize", 128},
+                      {"minlayer", 0},
+                      {"maxlayer", 4},
+                      {"prune_only", ""},
+                      {"invert", false},
+                      {"gmp", false},
+                      {"true_sequential", false},
+                      {"asymmetric", 0.0},
+                      {"model", tiny.string()},
                       {"calibration_text", texts.calibration.string()}};
   for (const auto& [key, value] : expected.items()) {
     BOOST_TEST_INFO(key << " in " << config);
     BOOST_CHECK(config.contains(key) && config[key] == value);
   }
-  for (const char* part : {"linear", "mean bits", "channels           6912", "50.00%",
-                           "perplexity of the dense model on short",
-                           "perplexity of the compressed model on short"}) {
+  for (const char* part :
+       {"linear", "mean bits", "channels           6912", "50.00%",
+        "perplexity of the dense model on short", "perplexity of the compressed model on short"}) {
     BOOST_TEST_INFO(part);
     BOOST_CHECK(test::contains(outcome.out, part));
   }
@@ -314,9 +325,9 @@ BOOST_AUTO_TEST_CASE(the_command_of_the_old_system) {
 BOOST_AUTO_TEST_CASE(a_saved_model_evaluates_the_same) {
   const Texts texts;
   const fs::path saved = texts / "saved";
-  const Json report = report_of(texts, {"--sparsity", "0.5", "--wbits", "4", "--eval",
-                                        "short=" + texts.evaluation.string(), "--save",
-                                        saved.string()});
+  const Json report =
+      report_of(texts, {"--sparsity", "0.5", "--wbits", "4", "--eval",
+                        "short=" + texts.evaluation.string(), "--save", saved.string()});
   check_saved(tiny, saved, all_names());
   BOOST_TEST(test::relative_difference(evaluated(texts, saved),
                                        report.at("perplexity").at("compressed").at("short")) <
@@ -341,8 +352,8 @@ BOOST_AUTO_TEST_CASE(a_saved_model_evaluates_the_same) {
 BOOST_AUTO_TEST_CASE(a_trailing_slash_and_an_empty_folder_are_fine_for_save) {
   const Texts texts;
   fs::create_directory(texts / "empty");
-  report_of(texts, {"--sparsity", "0.5", "--prune-only", "0.fc1", "--save",
-                    (texts / "empty").string()});
+  report_of(texts,
+            {"--sparsity", "0.5", "--prune-only", "0.fc1", "--save", (texts / "empty").string()});
   check_saved(tiny, texts / "empty", {"layers.0.fc1"});
   report_of(texts, {"--sparsity", "0.5", "--prune-only", "0.fc1", "--save",
                     (texts / "slash").string() + "/"});
@@ -355,8 +366,8 @@ BOOST_AUTO_TEST_CASE(a_trailing_slash_and_an_empty_folder_are_fine_for_save) {
 BOOST_AUTO_TEST_CASE(a_sharded_model_is_read_and_saved_as_shards) {
   const Texts texts;
   const fs::path model = copy_sharded(texts / "sharded");
-  const Arguments options{"--sparsity", "0.5", "--wbits", "3", "--eval",
-                          "short=" + texts.evaluation.string()};
+  const Arguments options{"--sparsity", "0.5",    "--wbits",
+                          "3",          "--eval", "short=" + texts.evaluation.string()};
   Arguments saving = options;
   saving.insert(saving.end(), {"--save", (texts / "saved").string()});
   Json sharded = report_of(texts, saving, model);
@@ -387,11 +398,12 @@ BOOST_AUTO_TEST_CASE(what_pytorch_saved_is_read_and_saved_as_safetensors) {
     const char* prefix;
     bool sharded;
     std::set<std::string> weights;
-  } table[] = {
-      {"model.decoder.", false, {"model.safetensors"}},
-      {"decoder.", true, {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
-                          "model.safetensors.index.json"}},
-      {"", false, {"model.safetensors"}}};
+  } table[] = {{"model.decoder.", false, {"model.safetensors"}},
+               {"decoder.",
+                true,
+                {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
+                 "model.safetensors.index.json"}},
+               {"", false, {"model.safetensors"}}};
   for (const auto& row : table) BOOST_TEST_CONTEXT("prefix '" << row.prefix << "'") {
       const fs::path model = texts / "model", saved = texts / "saved";
       copy_as_pytorch(model, row.prefix, row.sharded);
@@ -432,8 +444,9 @@ BOOST_AUTO_TEST_CASE(a_head_that_differs_is_kept) {
   head.bytes[0] ^= std::byte{1};
   tensors.push_back(head);
   cli::write_text(model / pare::Checkpoint::pytorch_name, test::torch_file(tensors));
-  report_of(texts, {"--sparsity", "0.5", "--prune-only", "0.fc1", "--save",
-                    (texts / "saved").string()}, model);
+  report_of(texts,
+            {"--sparsity", "0.5", "--prune-only", "0.fc1", "--save", (texts / "saved").string()},
+            model);
   BOOST_CHECK(pare::SafetensorsFile(texts / "saved" / weights_name).read_bytes(head.name) ==
               head.bytes);
 }
@@ -454,16 +467,17 @@ BOOST_AUTO_TEST_CASE(other_float_types_are_kept) {
     BOOST_TEST_CONTEXT(pare::dtype_name(type)) {
       const std::string name = pare::dtype_name(type);
       const fs::path model = copy_as(texts / name, type), saved = texts / (name + "-saved");
-      const Json report = report_of(
-          texts,
-          {"--sparsity", "0.5", "--wbits", "4", "--eval", "short=" + texts.evaluation.string(),
-           "--save", saved.string()},
-          model);
+      const Json report =
+          report_of(texts,
+                    {"--sparsity", "0.5", "--wbits", "4", "--eval",
+                     "short=" + texts.evaluation.string(), "--save", saved.string()},
+                    model);
       check_saved(model, saved, all_names());
       const double compressed = report.at("perplexity").at("compressed").at("short");
       BOOST_TEST(test::relative_difference(evaluated(texts, saved), compressed) < 1e-6);
-      BOOST_TEST(test::relative_difference(
-                     compressed, half.at("perplexity").at("compressed").at("short")) < 0.05);
+      BOOST_TEST(test::relative_difference(compressed,
+                                           half.at("perplexity").at("compressed").at("short")) <
+                 0.05);
     }
 }
 
@@ -475,10 +489,10 @@ BOOST_AUTO_TEST_CASE(a_folder_that_cannot_take_the_model_is_refused_first) {
   const auto before = cli::listing(texts.path);
   for (const char* target : {"full", "full/", "file", "file/", "missing/saved", "file/saved"})
     BOOST_TEST_CONTEXT(target) {
-      const Outcome outcome = pare_opt(
-          texts, "compress",
-          {"--sparsity", "0.5", "--save", (texts.path / "").string() + target, "--report",
-           (texts / "report.json").string()});
+      const Outcome outcome =
+          pare_opt(texts, "compress",
+                   {"--sparsity", "0.5", "--save", (texts.path / "").string() + target, "--report",
+                    (texts / "report.json").string()});
       check_failure(outcome, 2, "pare-opt", {"--save", target});
       BOOST_TEST(outcome.out == "");  // before any work
       BOOST_CHECK(cli::listing(texts.path) == before);
@@ -544,12 +558,12 @@ BOOST_AUTO_TEST_CASE(a_text_that_json_cannot_hold_does_not_cost_the_run) {
   // A report is UTF-8; names of files and texts are any bytes.
   const Texts texts;
   const auto before = cli::listing(texts.path);
-  const Outcome outcome = cli::run(
-      PARE_OPT,
-      {"compress", tiny.string(), texts.calibration.string(), "--nsamples", "8", "--sparsity",
-       "0.5", "--minlayer", "3", "--eval", "caf\xe9=" + texts.evaluation.string(), "--report",
-       (texts / "report.json").string()},
-      texts.path);
+  const Outcome outcome = cli::run(PARE_OPT,
+                                   {"compress", tiny.string(), texts.calibration.string(),
+                                    "--nsamples", "8", "--sparsity", "0.5", "--minlayer", "3",
+                                    "--eval", "caf\xe9=" + texts.evaluation.string(), "--report",
+                                    (texts / "report.json").string()},
+                                   texts.path);
   if (outcome.code == 0) {
     cli::parse_json(cli::read_text(texts / "report.json"));
   } else {
@@ -619,8 +633,8 @@ BOOST_AUTO_TEST_CASE(magnitude_pruning_removes_the_smallest_weights) {
       }
       BOOST_TEST(changed == 0);
       BOOST_TEST(largest_gone <= smallest_kept);
-      BOOST_TEST(std::abs(double(gone) - 0.4 * double(W.size())) < 2 + double(
-                     std::count(W.data(), W.data() + W.size(), 0.0f)));
+      BOOST_TEST(std::abs(double(gone) - 0.4 * double(W.size())) <
+                 2 + double(std::count(W.data(), W.data() + W.size(), 0.0f)));
 
       const Matrix<float> G = groups.read_float(tensor_of(name));
       index_t wrong = 0;
@@ -638,8 +652,8 @@ BOOST_AUTO_TEST_CASE(magnitude_pruning_removes_the_smallest_weights) {
       const Matrix<float> R = rounded.read_float(tensor_of(name));
       index_t near = 0;
       for (index_t i = 0; i < W.rows(); ++i) {
-        const test::PublishedGrid grid = test::published_grid(
-            {W.view().row(i), W.view().row(i) + W.cols()}, 4, false, false);
+        const test::PublishedGrid grid =
+            test::published_grid({W.view().row(i), W.view().row(i) + W.cols()}, 4, false, false);
         for (index_t j = 0; j < W.cols(); ++j)
           near += std::abs(R(i, j) - grid.round(W(i, j))) < 0.01 * grid.scale;
       }
@@ -650,10 +664,10 @@ BOOST_AUTO_TEST_CASE(magnitude_pruning_removes_the_smallest_weights) {
 
 BOOST_AUTO_TEST_CASE(magnitude_pruning_reads_no_calibration_text) {
   const Texts texts;
-  const Outcome outcome =
-      cli::run(PARE_OPT, {"compress", tiny.string(), (texts / "none.txt").string(), "--gmp",
-                          "--sparsity", "0.5"},
-               texts.path);
+  const Outcome outcome = cli::run(PARE_OPT,
+                                   {"compress", tiny.string(), (texts / "none.txt").string(),
+                                    "--gmp", "--sparsity", "0.5"},
+                                   texts.path);
   check_success(outcome);
   BOOST_CHECK(test::contains(outcome.out, "no calibration"));
 }
@@ -701,9 +715,9 @@ BOOST_AUTO_TEST_CASE(both_axes_count_their_channels) {
     for (const char* method : {"quantile", "budget"})
       BOOST_TEST_CONTEXT(method << (input_axis ? " input" : " output")) {
         const double target = 3.7;
-        const Json report = report_of(
-            texts, {"--sparsity", "0.5", "--wbits", "4", "--target-avg-bits", "3.7",
-                    "--bit-method", method, "--axis", input_axis ? "input" : "output"});
+        const Json report =
+            report_of(texts, {"--sparsity", "0.5", "--wbits", "4", "--target-avg-bits", "3.7",
+                              "--bit-method", method, "--axis", input_axis ? "input" : "output"});
         index_t channels = 0;
         for (const Json& layer : report.at("layers")) BOOST_TEST_CONTEXT(layer.at("name")) {
             const index_t n = layer.at(input_axis ? "columns" : "rows");
@@ -756,8 +770,9 @@ BOOST_AUTO_TEST_CASE(pruning_alone_says_that_quantization_is_off) {
 
 BOOST_AUTO_TEST_CASE(the_same_run_gives_the_same_report) {
   const Texts texts;
-  const Arguments options{"--sparsity", "0.5", "--wbits", "4", "--target-avg-bits", "4", "--eval",
-                          "short=" + texts.evaluation.string()};
+  const Arguments options{
+      "--sparsity",        "0.5", "--wbits", "4",
+      "--target-avg-bits", "4",   "--eval",  "short=" + texts.evaluation.string()};
   const Json first = timeless(report_of(texts, options));
   const Json again = timeless(report_of(texts, options));
   BOOST_CHECK(first == again);
@@ -766,8 +781,9 @@ BOOST_AUTO_TEST_CASE(the_same_run_gives_the_same_report) {
 
 BOOST_AUTO_TEST_CASE(every_backend_agrees_or_says_how_to_build_it) {
   const Texts texts;
-  const Arguments options{"--sparsity", "0.5", "--wbits", "4", "--target-avg-bits", "4", "--eval",
-                          "short=" + texts.evaluation.string()};
+  const Arguments options{
+      "--sparsity",        "0.5", "--wbits", "4",
+      "--target-avg-bits", "4",   "--eval",  "short=" + texts.evaluation.string()};
   const Json expected = report_of(texts, options);
   BOOST_TEST(expected.at("config").at("backend") == "eigen");
   for (const auto& [name, built] : cli::backends()) BOOST_TEST_CONTEXT(name) {
@@ -814,9 +830,9 @@ BOOST_AUTO_TEST_CASE(a_shape_stands_for_a_model_and_a_text) {
 BOOST_AUTO_TEST_CASE(several_texts_are_evaluated) {
   const Texts texts;
   cli::write_text(texts / "other.txt", cli::excerpt("sampled.calib.txt", 3000));
-  const Outcome outcome = pare_opt(
-      texts, "evaluate",
-      {"--eval", "other=" + (texts / "other.txt").string(), "--report", "evaluated.json"});
+  const Outcome outcome =
+      pare_opt(texts, "evaluate",
+               {"--eval", "other=" + (texts / "other.txt").string(), "--report", "evaluated.json"});
   check_success(outcome);
   const Json report = cli::parse_json(cli::read_text(texts / "evaluated.json"));
   BOOST_TEST(report.at("perplexity").size() == 2u);
@@ -909,30 +925,30 @@ BOOST_AUTO_TEST_CASE(models_that_cannot_be_used_name_the_file_and_the_cause) {
     Json value;  // null: the field is left out
     std::string got;
   };
-  for (const Field& field : std::vector<Field>{
-           {"hidden_size", -1, "got -1"},
-           {"hidden_size", "x", "got \"x\""},
-           {"hidden_size", 1e12, "got 1000000000000.0"},
-           {"hidden_size", 1000000000000, "got 1000000000000"},
-           {"hidden_size", 0, "got 0"},
-           {"hidden_size", 192.5, "got 192.5"},
-           {"hidden_size", Json::array({192}), "got [192]"},
-           {"hidden_size", nullptr, "got nothing"},
-           {"ffn_dim", nullptr, "got nothing"},
-           {"num_hidden_layers", nullptr, "got nothing"},
-           {"num_hidden_layers", 1000000000000000000, "got 1000000000000000000"},
-           {"num_attention_heads", nullptr, "got nothing"},
-           {"num_attention_heads", 7, "got 7"},
-           {"vocab_size", nullptr, "got nothing"},
-           {"max_position_embeddings", nullptr, "got nothing"},
-           {"max_position_embeddings", -256, "got -256"},
-           {"model_type", "llama", "got \"llama\""},
-           {"model_type", nullptr, "got nothing"},
-           {"activation_function", "gelu", "got \"gelu\""},
-           {"do_layer_norm_before", "yes", "got \"yes\""},
-           {"enable_bias", 1, "got 1"},
-           {"word_embed_proj_dim", -5, "got -5"},
-           {"bos_token_id", 4096, "got 4096"}}) {
+  for (const Field& field :
+       std::vector<Field>{{"hidden_size", -1, "got -1"},
+                          {"hidden_size", "x", "got \"x\""},
+                          {"hidden_size", 1e12, "got 1000000000000.0"},
+                          {"hidden_size", 1000000000000, "got 1000000000000"},
+                          {"hidden_size", 0, "got 0"},
+                          {"hidden_size", 192.5, "got 192.5"},
+                          {"hidden_size", Json::array({192}), "got [192]"},
+                          {"hidden_size", nullptr, "got nothing"},
+                          {"ffn_dim", nullptr, "got nothing"},
+                          {"num_hidden_layers", nullptr, "got nothing"},
+                          {"num_hidden_layers", 1000000000000000000, "got 1000000000000000000"},
+                          {"num_attention_heads", nullptr, "got nothing"},
+                          {"num_attention_heads", 7, "got 7"},
+                          {"vocab_size", nullptr, "got nothing"},
+                          {"max_position_embeddings", nullptr, "got nothing"},
+                          {"max_position_embeddings", -256, "got -256"},
+                          {"model_type", "llama", "got \"llama\""},
+                          {"model_type", nullptr, "got nothing"},
+                          {"activation_function", "gelu", "got \"gelu\""},
+                          {"do_layer_norm_before", "yes", "got \"yes\""},
+                          {"enable_bias", 1, "got 1"},
+                          {"word_embed_proj_dim", -5, "got -5"},
+                          {"bos_token_id", 4096, "got 4096"}}) {
     fresh();
     Json changed = config;
     changed[field.name] = field.value;
@@ -996,8 +1012,8 @@ BOOST_AUTO_TEST_CASE(models_that_cannot_be_used_name_the_file_and_the_cause) {
   refuse("an empty pickle", {(model / "pytorch_model.bin").string() + ": not a zip archive"});
   fresh();
   const std::string whole = cli::read_text(tiny / weights_name);
-  for (const std::size_t keep : {std::size_t(0), std::size_t(4), std::size_t(1000),
-                                 whole.size() / 2, whole.size() - 1}) {
+  for (const std::size_t keep :
+       {std::size_t(0), std::size_t(4), std::size_t(1000), whole.size() / 2, whole.size() - 1}) {
     cli::write_text(model / weights_name, whole.substr(0, keep));
     refuse("weights cut to " + std::to_string(keep), {weights_file, "bytes"});
   }

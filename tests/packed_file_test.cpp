@@ -29,14 +29,23 @@ std::vector<Way> ways() {
   return {
       {"dense 4", {PatternKind::dense, true, PolicyKind::none, {.bits = 4, .grid = half}}},
       {"50% + 3",
-       {PatternKind::unstructured, true, PolicyKind::none,
+       {PatternKind::unstructured,
+        true,
+        PolicyKind::none,
         {.sparsity = 0.5, .bits = 3, .grid = half}}},
       {"2:4, budget by row",
-       {PatternKind::n_of_m, true, PolicyKind::budget,
+       {PatternKind::n_of_m,
+        true,
+        PolicyKind::budget,
         {.zeros = 2, .group = 4, .bits = 4, .target_average_bits = 3.3, .grid = half}}},
       {"70%, quantile by column",
-       {PatternKind::unstructured, true, PolicyKind::quantile,
-        {.sparsity = 0.7, .bits = 4, .target_average_bits = 5, .axis = ChannelAxis::input,
+       {PatternKind::unstructured,
+        true,
+        PolicyKind::quantile,
+        {.sparsity = 0.7,
+         .bits = 4,
+         .target_average_bits = 5,
+         .axis = ChannelAxis::input,
          .grid = half}},
        {.name_part = "fc"}},
       {"only pruned", {PatternKind::unstructured, false, PolicyKind::none, {.sparsity = 0.6}}},
@@ -68,8 +77,7 @@ struct Packed {
     progress.linear_packed = [&](const std::string& tensor, PackedLinear&& packed) {
       linears.emplace(tensor, std::move(packed));
     };
-    const ModelCompressionOptions options{.solver = way.request.solver,
-                                          .selection = way.selection};
+    const ModelCompressionOptions options{.solver = way.request.solver, .selection = way.selection};
     statistics = dispatch(way.request, [&]<class Config>(std::type_identity<Config>) {
       return compress_model<Config>(model, windows, options, progress);
     });
@@ -119,12 +127,12 @@ bool is_refused(const fs::path& folder) {
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(a_packed_model_is_the_compressed_one_to_the_bit) {
-  for (const Way& way : ways())
-    BOOST_TEST_CONTEXT(way.name) {
+  for (const Way& way : ways()) BOOST_TEST_CONTEXT(way.name) {
       const Packed packed(way);
       BOOST_REQUIRE(PackedFile::is_in(packed.folder.path));
       const Model read = load_opt<B, float>(packed.folder.path);
-      BOOST_TEST(perplexity_of(read, packed.windows) == perplexity_of(packed.model, packed.windows));
+      BOOST_TEST(perplexity_of(read, packed.windows) ==
+                 perplexity_of(packed.model, packed.windows));
       for (std::size_t i = 0; i < read.layers.size(); ++i)
         for (std::size_t l = 0; l < 6; ++l) {
           const auto& linear = *read.layers[i].linears()[l];
@@ -141,8 +149,7 @@ BOOST_AUTO_TEST_CASE(a_packed_model_is_the_compressed_one_to_the_bit) {
 
 BOOST_AUTO_TEST_CASE(every_byte_of_the_file_is_in_the_statistics_or_as_it_was) {
   for (const Way& way : ways())
-    for (const bool base : {false, true})
-      BOOST_TEST_CONTEXT(way.name) {
+    for (const bool base : {false, true}) BOOST_TEST_CONTEXT(way.name) {
         Packed packed(way, {{"enable_bias", base}});
         const SafetensorsFile file(packed.file());
         const PackedFile description(packed.folder.path);
@@ -156,7 +163,8 @@ BOOST_AUTO_TEST_CASE(every_byte_of_the_file_is_in_the_statistics_or_as_it_was) {
           expected += info.end - info.begin;
           const TensorInfo& before = *source.at(info.name).info;
           BOOST_TEST((before.dtype == info.dtype && before.shape == info.shape));
-          BOOST_TEST((file.read_bytes(info.name) == source.at(info.name).file->read_bytes(info.name)));
+          BOOST_TEST(
+              (file.read_bytes(info.name) == source.at(info.name).file->read_bytes(info.name)));
         }
         BOOST_TEST(fs::file_size(packed.file()) == expected);
         BOOST_TEST(description.linears().size() == packed.statistics.layers.size());
@@ -164,8 +172,7 @@ BOOST_AUTO_TEST_CASE(every_byte_of_the_file_is_in_the_statistics_or_as_it_was) {
 }
 
 BOOST_AUTO_TEST_CASE(unpacked_it_is_a_dense_checkpoint_with_the_same_weights) {
-  for (const Way& way : ways())
-    BOOST_TEST_CONTEXT(way.name) {
+  for (const Way& way : ways()) BOOST_TEST_CONTEXT(way.name) {
       const Packed packed(way);
       const Folder out;
       fs::copy_file(packed.source.folder / "config.json", out / "config.json");
@@ -196,8 +203,8 @@ BOOST_AUTO_TEST_CASE(a_block_of_rows_is_all_that_is_dense) {
                                  perplexity_of(packed.model, packed.windows)) < 1e-5);
   Model again = read;
   BOOST_TEST(contains(message_of<argument_error>([&] {
-                        compress_model<Compression<Dense, BaseQuantizer>>(
-                            again, packed.windows, {.solver = {.bits = 4}});
+                        compress_model<Compression<Dense, BaseQuantizer>>(again, packed.windows,
+                                                                          {.solver = {.bits = 4}});
                       }),
                       "layers.0.self_attn.k_proj: expected dense weights, got packed ones"));
 }
@@ -249,9 +256,8 @@ BOOST_AUTO_TEST_CASE(flipped_bits_are_refused_and_never_crash) {
         if (description.is_part(info.name)) parts.push_back(&info);
       const TensorInfo& part = *parts[std::size_t(random.below(index_t(parts.size())))];
       for (int k = 0; k < 3; ++k) {
-        const std::size_t at =
-            std::size_t(file.data_offset() + part.begin) +
-            std::size_t(random.below(index_t(part.end - part.begin)));
+        const std::size_t at = std::size_t(file.data_offset() + part.begin) +
+                               std::size_t(random.below(index_t(part.end - part.begin)));
         bytes[at] = char(bytes[at] ^ (1 << random.below(8)));
       }
       write_text(flipped / PackedFile::name, bytes);

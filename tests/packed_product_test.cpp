@@ -150,10 +150,10 @@ const std::vector<Mask> masks{{},
                               {PackedMask::bits, 0.0},
                               {PackedMask::bits, 0.95},
                               {PackedMask::bits, 1.0}};
-const std::vector<Mask> groups{{PackedMask::groups, 0, 1, 2},  {PackedMask::groups, 0, 2, 4},
-                               {PackedMask::groups, 0, 1, 4},  {PackedMask::groups, 0, 4, 8},
-                               {PackedMask::groups, 0, 7, 8},  {PackedMask::groups, 0, 2, 3},
-                               {PackedMask::groups, 0, 3, 7},  {PackedMask::groups, 0, 8, 16}};
+const std::vector<Mask> groups{{PackedMask::groups, 0, 1, 2}, {PackedMask::groups, 0, 2, 4},
+                               {PackedMask::groups, 0, 1, 4}, {PackedMask::groups, 0, 4, 8},
+                               {PackedMask::groups, 0, 7, 8}, {PackedMask::groups, 0, 2, 3},
+                               {PackedMask::groups, 0, 3, 7}, {PackedMask::groups, 0, 8, 16}};
 
 }  // namespace
 
@@ -165,7 +165,7 @@ BOOST_AUTO_TEST_CASE(every_width_and_mask_of_bits_in_sizes_that_divide_nothing) 
           const auto seed = std::uint64_t(1000 * columns + rows);
           for (int width = min_bits; width <= max_bits; ++width)
             BOOST_TEST_CONTEXT(width << " bits")
-              check_product(random_linear(rows, columns, {std::uint8_t(width)}, mask, seed), seed);
+          check_product(random_linear(rows, columns, {std::uint8_t(width)}, mask, seed), seed);
           check_product(random_linear(rows, columns, mixed_widths(rows, seed), mask, seed), seed);
         }
       }
@@ -186,8 +186,7 @@ BOOST_AUTO_TEST_CASE(input_channels_and_values_that_are_only_pruned) {
   std::vector<Mask> all = masks;
   all.insert(all.end(), groups.begin(), groups.end());
   for (const Mask& mask : all)
-    for (const index_t count : {1, 11, 30})
-      BOOST_TEST_CONTEXT(count << ", " << text(mask)) {
+    for (const index_t count : {1, 11, 30}) BOOST_TEST_CONTEXT(count << ", " << text(mask)) {
         const index_t columns = count * std::max(mask.group, 1);
         check_product(random_linear(6, columns, mixed_widths(columns, 11), mask, 12, DType::f32,
                                     ChannelAxis::input),
@@ -201,8 +200,7 @@ BOOST_AUTO_TEST_CASE(input_channels_and_values_that_are_only_pruned) {
 BOOST_AUTO_TEST_CASE(a_linear_without_its_mask_is_the_same_linear) {
   std::vector<Mask> all = masks;
   all.insert(all.end(), groups.begin(), groups.end());
-  for (const Mask& mask : all)
-    BOOST_TEST_CONTEXT(text(mask)) {
+  for (const Mask& mask : all) BOOST_TEST_CONTEXT(text(mask)) {
       const index_t columns = 21 * std::max(mask.group, 1);
       const auto check = [&](const PackedLinear& packed) {
         PackedLinear whole = without_mask(packed);
@@ -271,8 +269,8 @@ BOOST_AUTO_TEST_CASE(what_does_not_fit_is_refused) {
              "packed_product: x: expected shape (8, 1), got (7, 1)");
   BOOST_TEST(message_of<shape_error>([&] { packed_product(packed, x, long_y); }) ==
              "packed_product: y: expected shape (3, 1), got (4, 1)");
-  for (const float bad : {std::numeric_limits<float>::infinity(),
-                          std::numeric_limits<float>::quiet_NaN()}) {
+  for (const float bad :
+       {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
     x[5] = bad;
     BOOST_TEST(contains(message_of<non_finite_error>([&] { packed_product(packed, x, y); }),
                         "packed_product: x: expected finite numbers, got "));

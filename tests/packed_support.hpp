@@ -105,17 +105,18 @@ inline ExactRow exact_row(const PackedLinear& packed, index_t i, const float* x)
   std::vector<std::uint8_t> pruned(std::size_t(packed.layout.columns), 0);
   pare::detail::read_mask_row(packed, i, pruned.data());
   ExactRow row;
-  pare::detail::for_each_code(
-      packed, i, pruned.data(), [&](index_t j, index_t g, std::uint64_t code) {
-        const std::size_t at = std::size_t(g * packed.layout.rows + i);
-        const double w = packed.layout.quantized()
-                             ? double(pare::half_to_float(packed.scales[at])) *
-                                   (double(code) - double(packed.zeros[at]))
-                             : double(pare::detail::value_of_bits(code, packed.dtype));
-        row.value += w * double(x[j]);
-        row.magnitude += std::abs(w * double(x[j]));
-        row.weight += std::abs(w);
-      });
+  pare::detail::for_each_code(packed, i, pruned.data(),
+                              [&](index_t j, index_t g, std::uint64_t code) {
+                                const std::size_t at = std::size_t(g * packed.layout.rows + i);
+                                const double w =
+                                    packed.layout.quantized()
+                                        ? double(pare::half_to_float(packed.scales[at])) *
+                                              (double(code) - double(packed.zeros[at]))
+                                        : double(pare::detail::value_of_bits(code, packed.dtype));
+                                row.value += w * double(x[j]);
+                                row.magnitude += std::abs(w * double(x[j]));
+                                row.weight += std::abs(w);
+                              });
   return row;
 }
 

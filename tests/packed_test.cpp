@@ -68,8 +68,11 @@ void check_packed(const Layer& layer, DType dtype) {
   if (packed.kind != PackedMask::none) BOOST_TEST(unmarked == 0);
 }
 
-const std::vector<SolverOptions> patterns{{}, {.sparsity = 0.5}, {.sparsity = 0.93},
-                                          {.zeros = 2, .group = 4}, {.zeros = 5, .group = 8},
+const std::vector<SolverOptions> patterns{{},
+                                          {.sparsity = 0.5},
+                                          {.sparsity = 0.93},
+                                          {.zeros = 2, .group = 4},
+                                          {.zeros = 5, .group = 8},
                                           {.zeros = 1, .group = 2}};
 
 }  // namespace
@@ -88,9 +91,10 @@ BOOST_AUTO_TEST_CASE(every_width_pattern_and_axis_reads_back_and_is_counted_to_t
         for (int bits = min_bits; bits <= max_bits; ++bits)
           BOOST_TEST_CONTEXT(bits << " bits, axis " << to_string(axis)) {
             options.grid.symmetric = bits == 5;
-            const Layer layer = solved_with_widths(
-                data, std::vector<std::uint8_t>(std::size_t(channels), std::uint8_t(bits)),
-                options);
+            const Layer layer = solved_with_widths(data,
+                                                   std::vector<std::uint8_t>(std::size_t(channels),
+                                                                             std::uint8_t(bits)),
+                                                   options);
             check_packed(layer, DType::f32);
             const PackedLinear packed = pack_linear(layer, DType::f32);
             BOOST_TEST(packed.layout.widths.size() == 1);
@@ -98,8 +102,7 @@ BOOST_AUTO_TEST_CASE(every_width_pattern_and_axis_reads_back_and_is_counted_to_t
             kinds.insert(packed.kind);
           }
         options.grid.symmetric = false;
-        const Layer layer =
-            solved_with_widths(data, mixed_widths(channels, problem.seed), options);
+        const Layer layer = solved_with_widths(data, mixed_widths(channels, problem.seed), options);
         for (const DType dtype : {DType::f16, DType::bf16, DType::f32, DType::f64})
           check_packed(layer, dtype);
         kinds.insert(pack_linear(layer, DType::f32).kind);
@@ -127,8 +130,8 @@ BOOST_AUTO_TEST_CASE(linears_that_are_only_pruned_keep_the_values_that_stay) {
 
 BOOST_AUTO_TEST_CASE(sizes_are_those_of_the_format_page) {
   // 2:4 in 4 bits: 2 of 4 codes, 3 bits per group, padded rows; a grid per row.
-  PackedLayout layout{.rows = 10, .columns = 64, .widths = {4}, .pruned = true, .zeros = 2,
-                      .group = 4};
+  PackedLayout layout{
+      .rows = 10, .columns = 64, .widths = {4}, .pruned = true, .zeros = 2, .group = 4};
   std::vector<std::uint64_t> kept(10, 32 * 4);
   PackedSize size = packed_size(layout, kept);
   BOOST_TEST(int(size.kind) == int(PackedMask::groups));
@@ -194,8 +197,8 @@ BOOST_AUTO_TEST_CASE(what_no_file_can_hold_is_refused) {
   BOOST_TEST(message_of<argument_error>([&] { pack_linear(layer, DType::f32); }) ==
              "weight (2, 3): expected a value of its grid");
   data.weights(4, 1) = 3e6f;
-  BOOST_TEST(message_of<argument_error>([&] {
-               half.solve(data.weights.view(), data.calibration);
-             }) == "grid.half_scale: row 4 of the weights needs a scale beyond 65504, the largest "
-                   "float16; scale the weights down, or leave it unset");
+  BOOST_TEST(
+      message_of<argument_error>([&] { half.solve(data.weights.view(), data.calibration); }) ==
+      "grid.half_scale: row 4 of the weights needs a scale beyond 65504, the largest "
+      "float16; scale the weights down, or leave it unset");
 }

@@ -3,7 +3,6 @@
 #define BOOST_TEST_MODULE pare_packed_tool
 #include <boost/test/unit_test.hpp>
 
-
 #include <cmath>
 #include <functional>
 
@@ -35,9 +34,17 @@ struct Compressed : Texts {
   Json report;
 
   explicit Compressed(const Arguments& options) {
-    Arguments all{"compress", tiny.string(), calibration.string(), "--eval",
-                  "short=" + evaluation.string(), "--save", saved.string(), "--save-packed",
-                  packed.string(), "--report", (path / "report.json").string()};
+    Arguments all{"compress",
+                  tiny.string(),
+                  calibration.string(),
+                  "--eval",
+                  "short=" + evaluation.string(),
+                  "--save",
+                  saved.string(),
+                  "--save-packed",
+                  packed.string(),
+                  "--report",
+                  (path / "report.json").string()};
     if (std::find(options.begin(), options.end(), "--gmp") == options.end())
       all.insert(all.end(), {"--nsamples", "4"});
     all.insert(all.end(), options.begin(), options.end());
@@ -82,8 +89,7 @@ void forge(const Compressed& c,
     pare::Fingerprint hash;
     for (const char* suffix : pare::detail::packed_parts)
       for (const pare::TensorData& tensor : tensors)
-        if (tensor.name == linear["tensor"].get<std::string>() + suffix)
-          hash.add(tensor.bytes);
+        if (tensor.name == linear["tensor"].get<std::string>() + suffix) hash.add(tensor.bytes);
     linear["checksum"] = pare::hex_text(hash.value());
     if (also_report)
       report["packed"]["checksums"][linear["tensor"].get<std::string>()] = linear["checksum"];
@@ -140,9 +146,8 @@ with torch.no_grad():
     losses = [model(row[None], labels=row[None]).loss.item() for row in ids]
 print(math.exp(sum(losses) / len(losses)))
 )";
-  const Outcome outcome = cli::run(
-      python, {"python3", "-c", script, model.string(), (texts / "ids.json").string(),
-               std::to_string(seqlen)});
+  const Outcome outcome = cli::run(python, {"python3", "-c", script, model.string(),
+                                            (texts / "ids.json").string(), std::to_string(seqlen)});
   BOOST_TEST_INFO(outcome.err);
   BOOST_REQUIRE(outcome.code == 0);
   return std::stod(outcome.out);
@@ -154,8 +159,8 @@ BOOST_AUTO_TEST_CASE(packed_unpacked_inspected_and_verified_it_is_the_same_model
   for (const Arguments& options :
        {Arguments{"--sparsity", "0.5", "--wbits", "4", "--target-avg-bits", "3.5"},
         Arguments{"--prunen", "2", "--prunem", "4", "--wbits", "4", "--target-avg-bits", "4.5",
-                  "--axis", "input", "--true-sequential",
-                  "--asymmetric", "0.5", "--clip-search", "--minlayer", "2"},
+                  "--axis", "input", "--true-sequential", "--asymmetric", "0.5", "--clip-search",
+                  "--minlayer", "2"},
         Arguments{"--wbits", "3", "--symmetric", "--prune-only", "fc", "--act-order"},
         Arguments{"--sparsity", "0.6", "--maxlayer", "2"},
         Arguments{"--gmp", "--sparsity", "0.4", "--wbits", "5"}})
@@ -199,8 +204,8 @@ BOOST_AUTO_TEST_CASE(packed_unpacked_inspected_and_verified_it_is_the_same_model
 }
 
 BOOST_AUTO_TEST_CASE(verify_fails_on_every_difference) {
-  const Compressed c({"--sparsity", "0.5", "--wbits", "4", "--target-avg-bits", "3.5",
-                      "--minlayer", "3"});
+  const Compressed c(
+      {"--sparsity", "0.5", "--wbits", "4", "--target-avg-bits", "3.5", "--minlayer", "3"});
   const std::string file = cli::read_text(c.file());
   const std::string report = cli::read_text(c.packed / "report.json");
   const auto restore = [&] {
@@ -225,45 +230,51 @@ BOOST_AUTO_TEST_CASE(verify_fails_on_every_difference) {
   }
   // The same by someone who makes the file's checksum fit.
   restore();
-  forge(c, [](Tensors& t, Json&) { tensor(t, fc1 + ".codes").bytes[40] ^= std::byte(4); }, false);
+  forge(
+      c, [](Tensors& t, Json&) { tensor(t, fc1 + ".codes").bytes[40] ^= std::byte(4); }, false);
   check_failure(c.verify(), 1, "pare-opt", {fc1, "checksum: recorded "});
   // Scales of one linear, by someone who makes everything fit: only the loss tells.
   restore();
-  forge(c,
-        [](Tensors& t, Json&) {
-          pare::TensorData& scales = tensor(t, fc1 + ".scales");
-          for (std::size_t k = 1; k < scales.bytes.size(); k += 2) scales.bytes[k] ^= std::byte(1);
-        },
-        true);
+  forge(
+      c,
+      [](Tensors& t, Json&) {
+        pare::TensorData& scales = tensor(t, fc1 + ".scales");
+        for (std::size_t k = 1; k < scales.bytes.size(); k += 2) scales.bytes[k] ^= std::byte(1);
+      },
+      true);
   check_failure(c.verify(), 1, "pare-opt", {"layers.3.fc1: loss: recorded "});
   // Many codes.
   restore();
-  forge(c,
-        [](Tensors& t, Json&) {
-          for (std::byte& b : tensor(t, fc1 + ".codes").bytes) b ^= std::byte(0x11);
-        },
-        true);
+  forge(
+      c,
+      [](Tensors& t, Json&) {
+        for (std::byte& b : tensor(t, fc1 + ".codes").bytes) b ^= std::byte(0x11);
+      },
+      true);
   BOOST_TEST(c.verify().code == 1);
   // Widths of two channels that take the same bytes, exchanged.
   restore();
-  forge(c,
-        [](Tensors& t, Json&) {
-          std::vector<std::byte>& widths = tensor(t, fc1 + ".widths").bytes;
-          std::swap(widths.front(), *std::find_if(widths.begin(), widths.end(), [&](std::byte b) {
-            return b != widths.front();
-          }));
-        },
-        true);
+  forge(
+      c,
+      [](Tensors& t, Json&) {
+        std::vector<std::byte>& widths = tensor(t, fc1 + ".widths").bytes;
+        std::swap(widths.front(), *std::find_if(widths.begin(), widths.end(),
+                                                [&](std::byte b) { return b != widths.front(); }));
+      },
+      true);
   BOOST_TEST(c.verify().code != 0);
   // A mask bit moved.
   restore();
-  forge(c, [](Tensors& t, Json&) { tensor(t, fc1 + ".mask").bytes[0] ^= std::byte(1); }, true);
+  forge(
+      c, [](Tensors& t, Json&) { tensor(t, fc1 + ".mask").bytes[0] ^= std::byte(1); }, true);
   BOOST_TEST(c.verify().code != 0);
   // A tensor that is not packed.
   restore();
   const std::string norm = "model.decoder.layers.0.final_layer_norm.weight";
-  forge(c, [&](Tensors& t, Json&) { tensor(t, norm).bytes[3] ^= std::byte(1); }, true);
-  check_failure(c.verify(), 1, "pare-opt", {norm, "is not the original's, though it is not packed"});
+  forge(
+      c, [&](Tensors& t, Json&) { tensor(t, norm).bytes[3] ^= std::byte(1); }, true);
+  check_failure(c.verify(), 1, "pare-opt",
+                {norm, "is not the original's, though it is not packed"});
 
   // Another original: a weight of a packed linear, a file of the tokenizer.
   restore();
@@ -287,7 +298,8 @@ BOOST_AUTO_TEST_CASE(verify_fails_on_every_difference) {
   check_failure(pare_opt(c, {"verify", tiny.string(), c.packed.string(), c.evaluation.string()}), 1,
                 "pare-opt", {"is not the text that the model was calibrated on"});
   cli::write_text(c / "short.txt", cli::read_text(c.calibration).substr(0, 1500));
-  check_failure(pare_opt(c, {"verify", tiny.string(), c.packed.string(), (c / "short.txt").string()}),
+  check_failure(pare_opt(c,
+                         {"verify", tiny.string(), c.packed.string(), (c / "short.txt").string()}),
                 1, "pare-opt", {"the model was calibrated on 4 windows of 256 tokens"});
   const auto with_report = [&](const std::function<void(Json&)>& change) {
     Json json = cli::parse_json(report);
@@ -313,8 +325,11 @@ BOOST_AUTO_TEST_CASE(evaluation_needs_less_memory_than_the_dense_weights) {
   const Texts texts;
   const std::int64_t hidden = 1024, ffn = 4096, layers = 4;
   Json config = cli::parse_json(cli::read_text(tiny / "config.json"));
-  config.update({{"hidden_size", hidden}, {"word_embed_proj_dim", hidden}, {"ffn_dim", ffn},
-                 {"num_hidden_layers", layers}, {"num_attention_heads", 16}});
+  config.update({{"hidden_size", hidden},
+                 {"word_embed_proj_dim", hidden},
+                 {"ffn_dim", ffn},
+                 {"num_hidden_layers", layers},
+                 {"num_attention_heads", 16}});
   const fs::path folder = texts / "large";
   fs::create_directory(folder);
   for (const char* name : {"vocab.json", "merges.txt"}) fs::copy_file(tiny / name, folder / name);
@@ -343,8 +358,12 @@ BOOST_AUTO_TEST_CASE(evaluation_needs_less_memory_than_the_dense_weights) {
     for (std::size_t k = 0; k < scales.size(); k += 2) std::memcpy(scales.data() + k, &scale, 2);
     pare::Fingerprint hash;
     for (const auto* part : {&codes, &scales, &zeros}) hash.add(*part);
-    linears.push_back({{"tensor", tensor}, {"shape", {out, in}}, {"dtype", "F32"},
-                       {"axis", "output"}, {"bits", 4}, {"mask", "none"},
+    linears.push_back({{"tensor", tensor},
+                       {"shape", {out, in}},
+                       {"dtype", "F32"},
+                       {"axis", "output"},
+                       {"bits", 4},
+                       {"mask", "none"},
                        {"checksum", pare::hex_text(hash.value())},
                        {"original", "0000000000000000"}});
     const std::int64_t bytes = out * in / 2;
@@ -367,12 +386,12 @@ BOOST_AUTO_TEST_CASE(evaluation_needs_less_memory_than_the_dense_weights) {
   }
   for (const char* part : {".weight", ".bias"})
     floats(std::string("final_layer_norm") + part, {hidden}, 1);
-  pare::write_safetensors(
-      folder / pare::PackedFile::name, tensors,
-      {{"format", "pt"}, {"pare.packed", Json{{"version", 1}, {"linears", linears}}.dump()}});
+  pare::write_safetensors(folder / pare::PackedFile::name, tensors,
+                          {{"format", "pt"},
+                           {"pare.packed", Json{{"version", 1}, {"linears", linears}}.dump()}});
   cli::write_text(texts / "two.txt", cli::read_text(texts.evaluation).substr(0, 2000));
-  const Outcome outcome = pare_opt(
-      texts, {"evaluate", folder.string(), "--eval", "two=" + (texts / "two.txt").string()});
+  const Outcome outcome = pare_opt(texts, {"evaluate", folder.string(), "--eval",
+                                           "two=" + (texts / "two.txt").string()});
   check_success(outcome);
   // The libraries of the backends alone may take more than the model.
   const double libraries = cli::run(PARE_OPT, {"--help"}).megabytes;

@@ -125,9 +125,10 @@ class Subject {
     }
     Model model = load();
     pare::dispatch(recipe.request, [&]<class Config>(std::type_identity<Config>) {
-      pare::compress_model<Config>(
-          model, windows,
-          {.solver = recipe.request.solver, .selection = {}, .magnitude = recipe.magnitude});
+      pare::compress_model<Config>(model, windows,
+                                   {.solver = recipe.request.solver,
+                                    .selection = {},
+                                    .magnitude = recipe.magnitude});
     });
     return model;
   }
@@ -193,8 +194,9 @@ BOOST_AUTO_TEST_CASE(opt_tiny_on_c4) {
   Subject subject(*shared, "opt-tiny");
   const double dense = subject.measure(subject.load(), "c4");
   BOOST_CHECK_SMALL(dense / 130.331 - 1, 0.001);
-  for (const auto& [configuration, table] : std::map<std::string, double>{
-           {"sgpt50+4", 149.605}, {"gptq3", 147.483}, {"sgpt2:4", 170.45}}) {
+  for (const auto& [configuration, table] : std::map<std::string, double>{{"sgpt50+4", 149.605},
+                                                                          {"gptq3", 147.483},
+                                                                          {"sgpt2:4", 170.45}}) {
     const double measured = subject.measure(subject.compressed("c4", configuration), "c4");
     BOOST_TEST_MESSAGE("c4/" << configuration << ": " << measured << ", published " << table);
     BOOST_TEST_INFO(configuration);

@@ -159,8 +159,9 @@ BOOST_AUTO_TEST_CASE(options_that_cannot_be_met_are_refused) {
 
 namespace {
 
-const std::vector<LinearPattern> three_patterns{
-    {}, {PatternKind::unstructured, 0.5, 0, 0}, {PatternKind::n_of_m, 0, 2, 4}};
+const std::vector<LinearPattern> three_patterns{{},
+                                                {PatternKind::unstructured, 0.5, 0, 0},
+                                                {PatternKind::n_of_m, 0, 2, 4}};
 
 SensitivityOptions measuring(std::vector<LinearPattern> patterns = {LinearPattern{}}) {
   SensitivityOptions options;
@@ -244,8 +245,7 @@ BOOST_AUTO_TEST_CASE(sensitivities_leave_the_model_as_it_was) {
     BOOST_TEST(linear.modes[2].divergence.at(3) > linear.modes[0].divergence.at(3));
   }
   // What one of them says, by hand.
-  ReferencePredictions<B, float> reference(
-      before, std::span(windows.ids).first(4 * 32), 32);
+  ReferencePredictions<B, float> reference(before, std::span(windows.ids).first(4 * 32), 32);
   Model one = before;
   ModelCompressionOptions options{.solver = {.bits = 3}};
   options.selection = {.first_layer = 1, .last_layer = 2, .name_part = "fc1"};
@@ -253,8 +253,8 @@ BOOST_AUTO_TEST_CASE(sensitivities_leave_the_model_as_it_was) {
   compress_model<Compression<Dense, BaseQuantizer>>(one, windows, options);
   for (const LinearSensitivity& linear : s.linears)
     if (linear.name == "layers.1.fc1")
-      BOOST_TEST(relative_difference(linear.modes[0].divergence.at(3),
-                                     reference.divergence(one)) < 1e-4);
+      BOOST_TEST(relative_difference(linear.modes[0].divergence.at(3), reference.divergence(one)) <
+                 1e-4);
 
   const Sensitivities again = measure_sensitivities(model, windows, measuring(three_patterns));
   BOOST_TEST(to_json(s) == to_json(again));
@@ -289,8 +289,8 @@ BOOST_AUTO_TEST_CASE(plans_keep_their_budget) {
           for (const LayerStatistics& layer : statistics.layers)
             BOOST_TEST(*layer.average_bits <= target + 1e-9);
       }
-    const ModelPlan stored =
-        plan_bits(s, {PlanScope::model, PlanObjective::divergence, BudgetKind::stored_bits, target + 1});
+    const ModelPlan stored = plan_bits(s, {PlanScope::model, PlanObjective::divergence,
+                                           BudgetKind::stored_bits, target + 1});
     Model compressed = dense;
     const double measured =
         totals(compress_model(compressed, windows, {}, stored)).stored_bits_per_weight;
@@ -306,8 +306,8 @@ BOOST_AUTO_TEST_CASE(plans_keep_their_budget) {
   // Masks are taken to fall as they were measured; padding of rows is taken at its largest, so that
   // what is stored stays within every target all the same.
   for (const double target : {2.9, 3.3, 3.5, 4.1, 4.9}) {
-    const ModelPlan within = plan_bits(
-        joint, {PlanScope::model, PlanObjective::divergence, BudgetKind::stored_bits, target});
+    const ModelPlan within = plan_bits(joint, {PlanScope::model, PlanObjective::divergence,
+                                               BudgetKind::stored_bits, target});
     Model pruned = dense;
     BOOST_TEST(totals(compress_model(pruned, windows, {}, within)).stored_bits_per_weight <=
                target);
@@ -316,20 +316,21 @@ BOOST_AUTO_TEST_CASE(plans_keep_their_budget) {
   by_column.solver.axis = ChannelAxis::input;
   const Sensitivities columns = measure_sensitivities(model, windows, by_column);
   for (const double target : {6.1, 7.3}) {
-    const ModelPlan within = plan_bits(
-        columns, {PlanScope::model, PlanObjective::divergence, BudgetKind::stored_bits, target});
+    const ModelPlan within = plan_bits(columns, {PlanScope::model, PlanObjective::divergence,
+                                                 BudgetKind::stored_bits, target});
     Model pruned = dense;
     BOOST_TEST(totals(compress_model(pruned, windows, {}, within)).stored_bits_per_weight <=
                target);
   }
-  const ModelPlan chosen = plan_bits(
-      joint, {PlanScope::model, PlanObjective::divergence, BudgetKind::stored_bits, 3.5});
+  const ModelPlan chosen =
+      plan_bits(joint, {PlanScope::model, PlanObjective::divergence, BudgetKind::stored_bits, 3.5});
   Model compressed = dense;
   const Statistics statistics = compress_model(compressed, windows, {}, chosen);
   BOOST_TEST(totals(statistics).stored_bits_per_weight <= 3.5);
-  BOOST_TEST(chosen.predicted_loss <=
-             plan_bits(s, {PlanScope::model, PlanObjective::divergence, BudgetKind::stored_bits, 3.5})
-                     .predicted_loss * (1 + 1e-9));
+  BOOST_TEST(chosen.predicted_loss <= plan_bits(s, {PlanScope::model, PlanObjective::divergence,
+                                                    BudgetKind::stored_bits, 3.5})
+                                              .predicted_loss *
+                                          (1 + 1e-9));
   BOOST_CHECK_THROW(plan_bits(s, {.bits_per_weight = 1.9}), unattainable_error);
   BOOST_CHECK_THROW(plan_bits({}, {.bits_per_weight = 3}), argument_error);
   SensitivityOptions without = measuring();
@@ -348,7 +349,8 @@ BOOST_AUTO_TEST_CASE(a_plan_for_the_model_beats_uniform_widths) {
   ReferencePredictions<B, float> reference(dense, windows.ids, 32);
   ModelPlan uniform = plan_bits(s, {.bits_per_weight = 3});
   for (LinearPlan& linear : uniform.linears) std::fill(linear.bits.begin(), linear.bits.end(), 3);
-  const double best = divergence_after(dense, plan_bits(s, {.bits_per_weight = 3}), windows, reference);
+  const double best =
+      divergence_after(dense, plan_bits(s, {.bits_per_weight = 3}), windows, reference);
   const double other = divergence_after(dense, uniform, windows, reference);
   BOOST_TEST_MESSAGE("divergence " << best << ", uniform " << other);
   BOOST_TEST(best < other);
@@ -391,9 +393,12 @@ BOOST_AUTO_TEST_CASE(sensitivities_survive_a_file) {
   BOOST_TEST(model_fingerprint(model) != fingerprint);
 
   for (const auto& [from, to] : std::vector<std::pair<std::string, std::string>>{
-           {"\"version\":1", "\"version\":2"}, {"\"axis\":\"output\"", "\"axis\":\"depth\""},
-           {"\"rows\":48", "\"rows\":47"},     {"\"widths\":[2,", "\"widths\":[1,2,"},
-           {"\"damping\"", "\"dumping\""},     {"{\"version\"", "[\"version\""},
+           {"\"version\":1", "\"version\":2"},
+           {"\"axis\":\"output\"", "\"axis\":\"depth\""},
+           {"\"rows\":48", "\"rows\":47"},
+           {"\"widths\":[2,", "\"widths\":[1,2,"},
+           {"\"damping\"", "\"dumping\""},
+           {"{\"version\"", "[\"version\""},
            {"\"columns\":48", "\"columns\":9000000000000000000"},
            {"\"seqlen\":", "\"seqlen\":1e300,\"was\":"}}) {
     std::string broken = text;

@@ -24,9 +24,8 @@ const fs::path tiny = cli::data / "opt-tiny";
 
 /// "pare-opt COMMAND MODEL CALIB_TEXT options...", evaluated on the short text.
 Outcome pare_opt(const Texts& texts, const std::string& command, const Arguments& options) {
-  Arguments all{command,      tiny.string(), texts.calibration.string(),
-                "--nsamples", "8",           "--eval",
-                "short=" + texts.evaluation.string()};
+  Arguments all{command, tiny.string(), texts.calibration.string(),          "--nsamples",
+                "8",     "--eval",      "short=" + texts.evaluation.string()};
   all.insert(all.end(), options.begin(), options.end());
   return cli::run(PARE_OPT, all, texts.path);
 }
@@ -122,16 +121,16 @@ BOOST_AUTO_TEST_CASE(stored_bits_are_what_the_target_says) {
   const Texts texts;
   const Arguments base{"--wbits", "3", "--kl-windows", "1", "--minlayer", "2"};
   for (const double target : {2.6, 3.5}) {
-    const Result run = compressed(
-        texts, base + Arguments{"--target-bits-per-weight", std::to_string(target)});
+    const Result run =
+        compressed(texts, base + Arguments{"--target-bits-per-weight", std::to_string(target)});
     BOOST_TEST(run.total("stored_bits_per_weight") <= target + 1e-9);
     BOOST_TEST(run.total("stored_bits_per_weight") > target - 0.05);
     BOOST_TEST(run.total("average_bits") < target);
     BOOST_TEST(run.total("sparsity") == 0);
     BOOST_CHECK(test::contains(run.out, "stored bits per weight"));
   }
-  const Result chosen = compressed(
-      texts, base + Arguments{"--target-bits-per-weight", "2.3", "--sparsity", "auto"});
+  const Result chosen =
+      compressed(texts, base + Arguments{"--target-bits-per-weight", "2.3", "--sparsity", "auto"});
   BOOST_TEST(chosen.total("stored_bits_per_weight") <= 2.3 * 1.01);
   std::set<std::string> patterns;
   for (const auto& [name, pattern] : chosen.plan().at("patterns").items())
@@ -210,9 +209,14 @@ BOOST_AUTO_TEST_CASE(the_comparison_tells_schemes_apart) {
   const Outcome outcome =
       pare_opt(texts, "compare", {"--report", (texts / "report.json").string()});
   check_success(outcome);
-  const std::vector<std::string> names{"dense",            "uniform 4",        "quantile 4.0",
-                                       "quantile 3.5",     "budget-layer 4.0", "budget-layer 3.5",
-                                       "budget-model 4.0", "budget-model 3.5"};
+  const std::vector<std::string> names{"dense",
+                                       "uniform 4",
+                                       "quantile 4.0",
+                                       "quantile 3.5",
+                                       "budget-layer 4.0",
+                                       "budget-layer 3.5",
+                                       "budget-model 4.0",
+                                       "budget-model 3.5"};
   const Json report = cli::parse_json(cli::read_text(texts / "report.json"));
   const Json& runs = report.at("runs");
   BOOST_REQUIRE(runs.size() == names.size());
@@ -271,8 +275,8 @@ BOOST_AUTO_TEST_CASE(the_comparison_takes_another_sparsity_axis_and_list_of_budg
 
 BOOST_AUTO_TEST_CASE(the_comparison_draws_what_it_measured) {
   const Texts texts;
-  const Arguments options{"--sparsity", "0",       "--budgets", "3,2.5", "--minlayer", "2",
-                          "--preset",   "best",    "--plot",    "pictures"};
+  const Arguments options{"--sparsity", "0",        "--budgets", "3,2.5",  "--minlayer",
+                          "2",          "--preset", "best",      "--plot", "pictures"};
   if (!has_gnuplot()) {
     std::cout << "skipped: pictures: gnuplot is not installed\n";
     check_failure(pare_opt(texts, "compare", options), 2, "pare-opt", {"install gnuplot-nox"});
@@ -309,9 +313,9 @@ BOOST_AUTO_TEST_CASE(the_comparison_draws_what_it_measured) {
 BOOST_AUTO_TEST_CASE(the_comparison_fails_when_two_configurations_agree) {
   // Nothing is left at this sparsity, so that every configuration gives zeros.
   const Texts texts;
-  const Outcome outcome = pare_opt(
-      texts, "compare",
-      {"--sparsity", "0.9999999999999", "--prune-only", "3.self_attn.q_proj"});
+  const Outcome outcome =
+      pare_opt(texts, "compare",
+               {"--sparsity", "0.9999999999999", "--prune-only", "3.self_attn.q_proj"});
   check_failure(outcome, 1, "pare-opt",
                 {"identical weights", "\"uniform 4\" and \"quantile 4.0\"",
                  "\"uniform 4\" and \"quantile 3.5\"", "\"quantile 4.0\" and \"quantile 3.5\"",

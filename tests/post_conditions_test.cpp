@@ -45,8 +45,8 @@ struct Subject {
       : solver(options), layer(solver.solve(data.weights.view(), data.calibration)) {}
 
   void check(bool quantized = Config::quantizes) const {
-    const auto factor = factorize(
-        data.calibration, {.damping = solver.options().damping, .order = layer.order});
+    const auto factor =
+        factorize(data.calibration, {.damping = solver.options().damping, .order = layer.order});
     verify_layer<B, T>(data.weights.view(), data.calibration, factor, layer, quantized);
   }
   /// The first weight, row by row, that `use(mask, weight, column)` accepts.
@@ -133,9 +133,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(condition_3_grids_of_the_widths, C, Cases) {
                          [](auto& s) { s.layer.grids.of_column[9] = 1; });
   check_broken<Round, C>(3, {"40 columns", "found 39"}, rounded,
                          [](auto& s) { s.layer.grids.of_column.pop_back(); });
-  check_broken<Round, C>(3, {"(1, 12)", "found (1, 11)"}, rounded, [](auto& s) {
-    s.layer.grids.zero = upload<B>(Matrix<T>(1, 11));
-  });
+  check_broken<Round, C>(3, {"(1, 12)", "found (1, 11)"}, rounded,
+                         [](auto& s) { s.layer.grids.zero = upload<B>(Matrix<T>(1, 11)); });
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(condition_3_values_on_the_grids, C, Cases) {
@@ -149,8 +148,9 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(condition_3_values_on_the_grids, C, Cases) {
   check_broken<RoundQuantile, C>(3, {"row 4", "not on its grid"}, by_row, between);
   check_broken<RoundQuantile, C>(3, {"row 4", "not on its grid"}, by_column, between);
   // On the grid's line, but behind its end.
-  check_broken<Round, C>(3, {"row 4", "not on its grid"}, rounded,
-                         [](auto& s) { s.set_weight({4, 6}, s.on_grid({4, 6}, 8)); });
+  check_broken<Round, C>(3, {"row 4", "not on its grid"}, rounded, [](auto& s) {
+    s.set_weight({4, 6}, s.on_grid({4, 6}, 8));
+  });
   check_broken<Round, C>(3, {"row 4", "not on its grid"}, rounded, [](auto& s) {
     s.set_weight({4, 6}, std::numeric_limits<T>::quiet_NaN());
   });
@@ -258,9 +258,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(condition_6_the_loss_is_that_of_the_weights, C, Ca
   check_broken<Joint, C>(6, {"sum of 12 rows"}, joint, [](auto& s) { s.layer.loss *= 1.001; });
   check_broken<Joint, C>(6, {"sum of 12 rows"}, joint,
                          [](auto& s) { s.layer.row_loss.push_back(0); });
-  check_broken<Joint, C>(6, {"12 rows"}, joint, [](auto& s) {
-    s.layer.row_loss[3] = s.layer.loss = std::nan("");
-  });
+  check_broken<Joint, C>(6, {"12 rows"}, joint,
+                         [](auto& s) { s.layer.row_loss[3] = s.layer.loss = std::nan(""); });
   check_broken<Joint, C>(6, {"12 rows", "recomputed"}, joint, [](auto& s) {
     s.layer.row_loss.assign(12, 0.0);
     s.layer.loss = 0;
@@ -314,8 +313,7 @@ BOOST_AUTO_TEST_CASE(condition_2_every_channel_is_counted_once) {
   check([](auto& layer) { layer.channels = 9; }, {"second", "expected 10"});
   check([](auto& layer) { layer.axis = ChannelAxis::input; }, {"second", "expected 6"});
   check_violated(2, {"no channel"}, [] { require_counted({}, true); });
-  check_violated(2, {"first", "expected 0"},
-                 [] { require_counted({{recorded("first")}}, false); });
+  check_violated(2, {"first", "expected 0"}, [] { require_counted({{recorded("first")}}, false); });
 }
 
 BOOST_AUTO_TEST_CASE(condition_2_every_linear_is_recorded_once) {
@@ -394,8 +392,9 @@ using Misled = Compression<Unstructured, BaseQuantizer, MixedPrecision<BadPolicy
 /// A sweep like another one, but for what it does.
 template <bool Quantize, MaskSource Mask, class Sweep>
 auto altered(const Sweep& s) {
-  return RowSweep<typename Sweep::scalar_type, Mask, Quantize>{
-      s.weights, s.errors, s.mask, s.factor, s.grids, s.column_grid, s.row_loss, s.zeros, s.group};
+  return RowSweep<typename Sweep::scalar_type, Mask, Quantize>{s.weights,  s.errors, s.mask,
+                                                               s.factor,   s.grids,  s.column_grid,
+                                                               s.row_loss, s.zeros,  s.group};
 }
 
 // Backends that leave one thing out.
@@ -433,8 +432,12 @@ template <class B, class T>
 OptModel<B, T> small_model() {
   constexpr index_t hidden = 24, ffn = 40;
   OptModel<B, T> model;
-  model.config = {.hidden_size = hidden, .ffn_dim = ffn, .num_hidden_layers = 2,
-                  .num_attention_heads = 2, .vocab_size = 13, .max_position_embeddings = 16,
+  model.config = {.hidden_size = hidden,
+                  .ffn_dim = ffn,
+                  .num_hidden_layers = 2,
+                  .num_attention_heads = 2,
+                  .vocab_size = 13,
+                  .max_position_embeddings = 16,
                   .word_embed_proj_dim = hidden};
   std::uint64_t seed = 200;
   const auto matrix = [&](index_t rows, index_t cols, double scale) {

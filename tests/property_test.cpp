@@ -184,15 +184,30 @@ Matrix<T> weights_of(const Recipe& r) {
     for (index_t j = 0; j < r.cols; ++j) {
       double& w = W(i, j);
       switch (r.weights) {
-        case Weights::three_values: w = pick(random, values); break;
-        case Weights::equal_rows: w = W(i % 2, j); break;
-        case Weights::equal_columns: w = W(i, j % 3); break;
-        case Weights::constant_rows: w = W(i, 0); break;
-        case Weights::zeros: w = 0; break;
-        case Weights::zero_rows: w = chosen ? 0 : w; break;
-        case Weights::zero_columns: w = (r.seed + std::uint64_t(j)) % 3 == 0 ? 0 : w; break;
+        case Weights::three_values:
+          w = pick(random, values);
+          break;
+        case Weights::equal_rows:
+          w = W(i % 2, j);
+          break;
+        case Weights::equal_columns:
+          w = W(i, j % 3);
+          break;
+        case Weights::constant_rows:
+          w = W(i, 0);
+          break;
+        case Weights::zeros:
+          w = 0;
+          break;
+        case Weights::zero_rows:
+          w = chosen ? 0 : w;
+          break;
+        case Weights::zero_columns:
+          w = (r.seed + std::uint64_t(j)) % 3 == 0 ? 0 : w;
+          break;
         case Weights::normal:
-        case Weights::mixed: break;
+        case Weights::mixed:
+          break;
       }
     }
   }
@@ -574,9 +589,8 @@ void check_case(const Recipe& r, Tally& tally) {
   if (!s.error.empty()) {
     BOOST_TEST((overflow.possible || hopeless), s.error);
     const auto names = {"weights (out, in)", "signal ", "H: "};
-    const bool named = std::any_of(names.begin(), names.end(), [&](const char* name) {
-      return s.error.starts_with(name);
-    });
+    const bool named = std::any_of(names.begin(), names.end(),
+                                   [&](const char* name) { return s.error.starts_with(name); });
     BOOST_TEST((overflow.possible ? named || hopeless : s.error.starts_with("Hessian ")), s.error);
     (hopeless ? tally.hopeless : tally.overflowed) += 1;
     return;

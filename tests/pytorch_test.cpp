@@ -70,7 +70,8 @@ std::vector<std::byte> counting_bytes(std::size_t n) {
 /// Eight floats, the storage of the pickles below.
 const std::map<std::string, std::string> eight{
     {"0", std::string("\0\0\x80\x3f\0\0\0\x40\0\0\x40\x40\0\0\x80\x40"
-                      "\0\0\xa0\x40\0\0\xc0\x40\0\0\xe0\x40\0\0\0\x41", 32)}};
+                      "\0\0\xa0\x40\0\0\xc0\x40\0\0\xe0\x40\0\0\0\x41",
+                      32)}};
 
 /// A file with one tensor, "x", of these eight floats.
 std::string file_of_view(std::int64_t offset, const std::vector<std::int64_t>& shape,
@@ -98,7 +99,9 @@ const std::string& whole(const std::string& pickle) {
 BOOST_AUTO_TEST_CASE(every_dtype_is_read) {
   std::vector<TensorData> tensors;
   for (const char* dtype : {"F16", "BF16", "F32", "F64", "I64", "I32", "I16", "I8", "U8", "BOOL"})
-    tensors.push_back({std::string("tensor ") + dtype, dtype, {3, 5},
+    tensors.push_back({std::string("tensor ") + dtype,
+                       dtype,
+                       {3, 5},
                        counting_bytes(15 * std::size_t(pare::element_bytes(dtype)))});
   tensors.push_back({"scalar", "F32", {}, counting_bytes(4)});
   tensors.push_back({"empty", "F32", {0, 7}, {}});
@@ -123,11 +126,11 @@ BOOST_AUTO_TEST_CASE(tensors_are_views_of_storages) {
   BOOST_TEST(open_file(file_of_view(8, {0, 3}, {5, 5})).read_float("x").rows() == 0);
 
   refuse(file_of_view(0, {2, 3}, {1, 2}),
-           "tensor 'x' is not contiguous: stride 2 on side 1, expected 1");
+         "tensor 'x' is not contiguous: stride 2 on side 1, expected 1");
   refuse(file_of_view(0, {2, 2}, {4, 1}), "stride 4 on side 0, expected 2");
   refuse(file_of_view(0, {4}, {0}), "is not contiguous");
   refuse(file_of_view(3, {2, 3}, {3, 1}),
-           "tensor 'x' has 6 elements from element 3 on, but its storage holds only 8");
+         "tensor 'x' has 6 elements from element 3 on, but its storage holds only 8");
   refuse(file_of_view(9, {0}, {1}), "from element 9 on");
   refuse(file_of_view(-1, {1}, {1}), "storage offset -1");
   refuse(file_of_view(0, {-8}, {1}), "negative side");
@@ -136,9 +139,9 @@ BOOST_AUTO_TEST_CASE(tensors_are_views_of_storages) {
   refuse(file_of_view(std::int64_t{1} << 62, {4}, {1}), "from element 4611686018427387904 on");
   refuse(file_of_view(0, {2}, {1, 1}), "a tensor with 1 sides and 2 strides");
   refuse(file_of_view(0, std::vector<std::int64_t>(9, 1), std::vector<std::int64_t>(9, 1)),
-           "a tensor of rank 9, expected at most 8");
+         "a tensor of rank 9, expected at most 8");
   refuse(file_of_view(0, {7}, {1}, 7),
-           "storage '0' of 7 elements of F32, but the archive holds 32 bytes of it");
+         "storage '0' of 7 elements of F32, but the archive holds 32 bytes of it");
   refuse(file_of_view(0, {8}, {1}, std::int64_t{1} << 61), "but the archive holds 32 bytes");
   refuse(file_of_view(0, {8}, {1}, -8), "a storage of -8 elements");
 }
@@ -161,10 +164,11 @@ BOOST_AUTO_TEST_CASE(pickles_of_every_writer) {
   BOOST_TEST(open_file(whole(ordered)).read_float("x")(0, 3) == 4.0f);
   // A parameter, and protocol 4: frames, short strings, memoize, globals from the stack.
   const std::string name4 = "\x8c\x0ctorch._utils\x94\x8c\x12_rebuild_parameter\x94\x93";
-  const std::string hooks4 = "\x8c\x0b" "collections\x94\x8c\x0bOrderedDict\x94\x93)R";
+  const std::string hooks4 =
+      "\x8c\x0b"
+      "collections\x94\x8c\x0bOrderedDict\x94\x93)R";
   const std::string parameter = "}(\x8c\x01x" + name4 + x_of_eight + "\x88" + hooks4 + "\x87Ru.";
-  const std::string protocol4 =
-      "\x80\x04\x95" + raw(std::uint64_t(parameter.size())) + parameter;
+  const std::string protocol4 = "\x80\x04\x95" + raw(std::uint64_t(parameter.size())) + parameter;
   BOOST_TEST(open_file(whole(protocol4)).read_float("x")(0, 7) == 8.0f);
   // What was named before is fetched: by one byte, by four, and after a gap.
   const std::string memo = "\x80\x02}(" + p_text("x") + "r" + raw<std::uint32_t>(5) + "q\x07" +
@@ -176,12 +180,14 @@ BOOST_AUTO_TEST_CASE(pickles_of_every_writer) {
 }
 
 BOOST_AUTO_TEST_CASE(every_other_opcode_is_refused_by_name) {
-  const std::string allowed = "(.NJKM\x8a\x88\x89X\x8c}su)t\x85\x86\x87hjqr\x94" "c\x93RbQ\x95";
+  const std::string allowed =
+      "(.NJKM\x8a\x88\x89X\x8c}su)t\x85\x86\x87hjqr\x94"
+      "c\x93RbQ\x95";
   for (int op = 0; op < 256; ++op) {
     if (allowed.find(char(op)) != std::string::npos) continue;
     refuse(whole(std::string("\x80\x02}") + char(op) + std::string(16, '\0')),
-             "data.pkl: opcode " + pare::detail::pickle_op_text(std::uint8_t(op)) +
-                 " is refused: a file of tensors has no use for it, at byte 3");
+           "data.pkl: opcode " + pare::detail::pickle_op_text(std::uint8_t(op)) +
+               " is refused: a file of tensors has no use for it, at byte 3");
   }
   BOOST_TEST(pare::detail::pickle_op_text(0x81) == "0x81 (NEWOBJ)");
   BOOST_TEST(pare::detail::pickle_op_text('i') == "0x69 (INST)");
@@ -189,12 +195,22 @@ BOOST_AUTO_TEST_CASE(every_other_opcode_is_refused_by_name) {
 }
 
 BOOST_AUTO_TEST_CASE(every_other_global_is_refused_by_name) {
-  for (const auto& [module, name] : std::vector<std::pair<std::string, std::string>>{
-           {"os", "system"}, {"posix", "system"}, {"builtins", "eval"}, {"builtins", "getattr"},
-           {"torch", "load"}, {"torch", "ComplexFloatStorage"}, {"torch._utils", "_rebuild_tensor"},
-           {"torch._utils", "_rebuild_tensor_v3"}, {"torch.storage", "_load_from_bytes"},
-           {"collections", "defaultdict"}, {"torch", "FloatStorage.from_file"}, {"", ""},
-           {"torch.FloatStorage", ""}, {"numpy.core.multiarray", "_reconstruct"}}) {
+  for (const auto& [module, name] :
+       std::vector<std::pair<std::string, std::string>>{{"os", "system"},
+                                                        {"posix", "system"},
+                                                        {"builtins", "eval"},
+                                                        {"builtins", "getattr"},
+                                                        {"torch", "load"},
+                                                        {"torch", "ComplexFloatStorage"},
+                                                        {"torch._utils", "_rebuild_tensor"},
+                                                        {"torch._utils", "_rebuild_tensor_v3"},
+                                                        {"torch.storage", "_load_from_bytes"},
+                                                        {"collections", "defaultdict"},
+                                                        {"torch", "FloatStorage.from_file"},
+                                                        {"", ""},
+                                                        {"torch.FloatStorage", ""},
+                                                        {"numpy.core.multiarray",
+                                                         "_reconstruct"}}) {
     const std::string cause = "data.pkl: global '" + module + " " + name + "' is refused";
     refuse(whole("\x80\x02" + p_global(module, name) + "(" + p_text("id") + "tR."), cause);
     refuse(whole("\x80\x04" + p_text(module) + p_text(name) + "\x93."), cause);
@@ -263,7 +279,10 @@ BOOST_AUTO_TEST_CASE(pickles_that_build_something_else) {
          "the storage of a tensor: expected a storage, got None");
   refuse(rebuild + "(" + storage + "N" + one + one + "\x89" + dict + "tR.",
          "the storage offset of a tensor: expected an integer, got None");
-  refuse(rebuild + "(" + storage + "K\x01" "K\x01" + one + "\x89" + dict + "tR.",
+  refuse(rebuild + "(" + storage +
+             "K\x01"
+             "K\x01" +
+             one + "\x89" + dict + "tR.",
          "the shape of a tensor: expected a tuple, got an integer");
   refuse(rebuild + "(" + storage + "K\x01" + one + "N\x85\x89" + dict + "tR.",
          "a side or stride of a tensor: expected an integer, got None");
@@ -289,11 +308,11 @@ BOOST_AUTO_TEST_CASE(archives_that_are_none_of_torch_save) {
   refuse(zip_of({}), "a zip archive without data.pkl");
   refuse(zip_of({{"data.pkl", pickle}}), "a zip archive without data.pkl");
   refuse(zip_of({{"a/data.pkl", pickle}, {"b/data.pkl", pickle}}),
-           "holds both 'a/data.pkl' and 'b/data.pkl', expected one data.pkl");
+         "holds both 'a/data.pkl' and 'b/data.pkl', expected one data.pkl");
   refuse(torch_file(pickle, {}, "big"), "expected byteorder 'little', got 'big'");
   refuse(torch_file(pickle, {}, "odd\n"), "expected byteorder 'little', got 'odd\\x0a'");
   refuse(torch_file(p_dict(p_text("x") + x_of_eight), {}),
-           "tensor 'x' is in storage '0', which the archive does not hold");
+         "tensor 'x' is in storage '0', which the archive does not hold");
   refuse(torch_file(p_dict(p_text("\xff") + x_of_eight), eight), "is not valid UTF-8");
   BOOST_CHECK(open_file(zip_of({{"any name/data.pkl", pickle}})).tensors().empty());
 
@@ -412,8 +431,7 @@ BOOST_AUTO_TEST_CASE(sizes_in_headers_allocate_nothing) {
   // A pickle of the largest size, dense in what costs most for its bytes.
   const std::size_t most = pare::detail::PickleReader::size_limit;
   for (const std::string& unit : {std::string("}"), std::string("N"), std::string(")"),
-                                  std::string("N\x85"), std::string("}\x94"),
-                                  std::string("(")}) {
+                                  std::string("N\x85"), std::string("}\x94"), std::string("(")}) {
     std::string pickle = "\x80\x04";
     while (pickle.size() + unit.size() <= most) pickle += unit;
     files.push_back(whole(pickle));
@@ -443,7 +461,9 @@ BOOST_AUTO_TEST_CASE(no_pickle_takes_long) {
   std::string many, states;
   for (int i = 0; i < 200'000; ++i) {
     many += "h\x01h\x02Q0";
-    states += "h\x03" "b";
+    states +=
+        "h\x03"
+        "b";
   }
   const auto refused = [](const std::string& pickle) {
     try {
@@ -509,9 +529,9 @@ BOOST_AUTO_TEST_CASE(checkpoints_are_written_as_safetensors) {
   const auto too_long = [](const pare::TensorInfo&) {
     return std::optional(std::vector<std::byte>(100));
   };
-  BOOST_CHECK_THROW(
-      pare::write_as_safetensors(pare::Checkpoint(source.path), target.path, {}, too_long),
-      pare::argument_error);
+  BOOST_CHECK_THROW(pare::write_as_safetensors(pare::Checkpoint(source.path), target.path, {},
+                                               too_long),
+                    pare::argument_error);
 
   const Folder sharded, saved;
   write_text(sharded / "pytorch_model-00001-of-00002.bin", torch_file({a, b}));
@@ -520,8 +540,7 @@ BOOST_AUTO_TEST_CASE(checkpoints_are_written_as_safetensors) {
              R"({"weight_map":{"a":"pytorch_model-00001-of-00002.bin",)"
              R"("b":"pytorch_model-00002-of-00002.bin","c":"pytorch_model-00002-of-00002.bin"}})");
   pare::write_as_safetensors(pare::Checkpoint(sharded.path), saved.path, {}, replace);
-  const auto index =
-      nlohmann::json::parse(read_text(saved / "model.safetensors.index.json"));
+  const auto index = nlohmann::json::parse(read_text(saved / "model.safetensors.index.json"));
   BOOST_TEST(index.at("metadata").at("total_size") == 23);
   BOOST_TEST(index.at("weight_map").at("a") == "model-00001-of-00002.safetensors");
   BOOST_TEST(index.at("weight_map").at("b") == "model-00002-of-00002.safetensors");

@@ -102,11 +102,10 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(what_lies_outside_the_grid_is_clipped_to_its_ends,
 BOOST_AUTO_TEST_CASE_TEMPLATE(rounding_a_rounded_weight_changes_nothing, T, Scalars) {
   for (int bits = min_bits; bits <= max_bits; ++bits) {
     const std::vector<T> w = normal_row<T>(300, std::uint64_t(bits), 0.037);
-    for (const GridOptions options : {GridOptions{}, GridOptions{.symmetric = true},
-                                      GridOptions{.clip_search = true}}) {
+    for (const GridOptions options :
+         {GridOptions{}, GridOptions{.symmetric = true}, GridOptions{.clip_search = true}}) {
       const Grid<T> grid = fit(w, bits, options);
-      for (const T x : w)
-        BOOST_REQUIRE_EQUAL(rounded(rounded(x, grid), grid), rounded(x, grid));
+      for (const T x : w) BOOST_REQUIRE_EQUAL(rounded(rounded(x, grid), grid), rounded(x, grid));
     }
   }
 }
@@ -140,15 +139,14 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(min_max_grid_spans_the_weights_and_zero, T, Scalar
       BOOST_TEST(grid.scale == (high - low) / top);
       BOOST_TEST(grid.zero == std::nearbyint(-low / grid.scale));
       check_zero_is_on_the_grid(grid);
-      for (const T x : w)
-        BOOST_REQUIRE_LE(std::abs(rounded(x, grid) - x), grid.scale * T(1.0001));
+      for (const T x : w) BOOST_REQUIRE_LE(std::abs(rounded(x, grid) - x), grid.scale * T(1.0001));
     }
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(half_scales_are_float16_and_zero_stays_on_the_grid, T, Scalars) {
   for (int bits = min_bits; bits <= max_bits; ++bits)
-    for (const GridOptions options : {GridOptions{}, GridOptions{.symmetric = true},
-                                      GridOptions{.clip_search = true}})
+    for (const GridOptions options :
+         {GridOptions{}, GridOptions{.symmetric = true}, GridOptions{.clip_search = true}})
       for (const double size : {1e-12, 2e-7, 1e-6, 0.02, 300.0}) {
         const std::vector<T> w = normal_row<T>(90, std::uint64_t(bits), size);
         GridOptions half = options;
@@ -238,8 +236,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(zero_is_always_on_the_grid, T, Scalars) {
     std::vector<T> w(std::size_t(1 + random.below(40)));
     const double shift = 3 * random.normal(), size = std::exp(5 * random.normal());
     for (T& x : w) x = T(size * (shift + random.normal()));
-    const Grid<T> grid =
-        fit(w, int(2 + random.below(7)), {random.below(2) == 0, i % 10 == 0});
+    const Grid<T> grid = fit(w, int(2 + random.below(7)), {random.below(2) == 0, i % 10 == 0});
     BOOST_REQUIRE_EQUAL(rounded(T(0), grid), T(0));
     BOOST_REQUIRE(grid.zero >= 0 && grid.zero <= grid.top);
   }
@@ -293,8 +290,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(power_2_4_is_accurate_on_the_unit_interval, T, Sca
   double worst = 0;
   for (int i = 0; i <= 60000; ++i) {
     const T t = T(std::pow(10.0, -12.0 * double(i) / 60000));
-    worst = std::max(worst, relative_difference(double(detail::pow_2_4(t)),
-                                                std::pow(double(t), 2.4)));
+    worst =
+        std::max(worst, relative_difference(double(detail::pow_2_4(t)), std::pow(double(t), 2.4)));
   }
   BOOST_TEST(worst <= limit);
   BOOST_TEST(detail::pow_2_4(T(1)) == T(1), boost::test_tools::tolerance(T(limit)));

@@ -126,7 +126,8 @@ BOOST_AUTO_TEST_CASE(brute_force_agrees) {
       bool on_hull = true;
       double low = 0, high = std::numeric_limits<double>::infinity();  // prices at which t is best
       for (const Total& o : choices) {
-        if (o.bits < t.bits) high = std::min(high, (o.distortion - t.distortion) / (t.bits - o.bits));
+        if (o.bits < t.bits)
+          high = std::min(high, (o.distortion - t.distortion) / (t.bits - o.bits));
         if (o.bits > t.bits) low = std::max(low, (t.distortion - o.distortion) / (o.bits - t.bits));
         if (o.bits == t.bits && o.distortion < t.distortion) on_hull = false;
       }
@@ -215,7 +216,8 @@ BOOST_AUTO_TEST_CASE(scale_order_and_ties) {
   const RatePlan plan = allocate_rates(groups, budget);
   const auto same = [](const RatePlan& a, const RatePlan& b) {
     for (std::size_t g = 0; g < a.groups.size(); ++g)
-      if (a.groups[g].mode != b.groups[g].mode || a.groups[g].bits != b.groups[g].bits) return false;
+      if (a.groups[g].mode != b.groups[g].mode || a.groups[g].bits != b.groups[g].bits)
+        return false;
     return true;
   };
   BOOST_TEST(same(plan, allocate_rates(groups, budget)));
@@ -232,12 +234,13 @@ BOOST_AUTO_TEST_CASE(scale_order_and_ties) {
   const RatePlan swapped = allocate_rates(std::vector<RateGroup>{groups[1], groups[0]}, budget);
   BOOST_TEST(relative_difference(swapped.distortion, plan.distortion) < 1e-12);
   // Equal channels: the first ones are the wider ones.
-  const RatePlan ties = allocate_rates(
-      std::vector<RateGroup>{{{exponential(std::vector<double>(4, 1.0), {2, 3})}}}, 10);
+  const RatePlan ties =
+      allocate_rates(std::vector<RateGroup>{{{exponential(std::vector<double>(4, 1.0), {2, 3})}}},
+                     10);
   BOOST_TEST((ties.groups[0].bits == std::vector<std::uint8_t>{3, 3, 2, 2}));
   // Channels that lose nothing take nothing.
-  const RatePlan idle = allocate_rates(
-      std::vector<RateGroup>{{{exponential({0, 1, 0, 1}, {2, 3})}}}, 12);
+  const RatePlan idle =
+      allocate_rates(std::vector<RateGroup>{{{exponential({0, 1, 0, 1}, {2, 3})}}}, 12);
   BOOST_TEST((idle.groups[0].bits == std::vector<std::uint8_t>{2, 3, 2, 3}));
 }
 
@@ -280,9 +283,9 @@ BOOST_AUTO_TEST_CASE(wrong_tables_are_refused) {
   bad = good;
   bad.fixed_bits = -1;
   refused(bad);
-  BOOST_CHECK_THROW(
-      allocate_rates(std::vector<RateGroup>{{{good, exponential({1, 2}, {2, 3})}}}, 100),
-      argument_error);
+  BOOST_CHECK_THROW(allocate_rates(std::vector<RateGroup>{{{good, exponential({1, 2}, {2, 3})}}},
+                                   100),
+                    argument_error);
 }
 
 BOOST_AUTO_TEST_CASE(many_channels_come_close_to_the_bound) {

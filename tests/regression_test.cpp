@@ -30,10 +30,17 @@ constexpr std::size_t linears = 24;
 
 /// "pare-opt compress opt-tiny CALIB_TEXT options...", its report and its model to `name`.
 Outcome compress(const Texts& texts, const std::string& name, const Arguments& options) {
-  Arguments all{"compress", tiny.string(), texts.calibration.string(), "--nsamples", "8",
-                "--eval", "short=" + texts.evaluation.string(),
-                "--save", (texts / name).string(),
-                "--report", (texts / (name + ".json")).string()};
+  Arguments all{"compress",
+                tiny.string(),
+                texts.calibration.string(),
+                "--nsamples",
+                "8",
+                "--eval",
+                "short=" + texts.evaluation.string(),
+                "--save",
+                (texts / name).string(),
+                "--report",
+                (texts / (name + ".json")).string()};
   all.insert(all.end(), options.begin(), options.end());
   return cli::run(PARE_OPT, all, texts.path);
 }
@@ -63,9 +70,9 @@ BOOST_AUTO_TEST_CASE(the_failing_command_of_the_old_system_is_refused) {
   const Texts texts;
   const auto before = cli::listing(texts.path);
   for (const char* method : {"quantile", "budget"}) BOOST_TEST_CONTEXT(method) {
-      const Outcome outcome = compress(
-          texts, "saved",
-          {"--sparsity", "0.5", "--target_avg_bits", "4.0", "--bit_method", method});
+      const Outcome outcome =
+          compress(texts, "saved",
+                   {"--sparsity", "0.5", "--target_avg_bits", "4.0", "--bit_method", method});
       cli::check_failure(outcome, 2, "pare-opt",
                          {"--target-avg-bits without --wbits", "nothing is quantized",
                           "--wbits 4"});
@@ -77,8 +84,8 @@ BOOST_AUTO_TEST_CASE(the_failing_command_of_the_old_system_is_refused) {
 BOOST_AUTO_TEST_CASE(three_configurations_are_three_models) {
   const Texts texts;
   const auto with = [](const char* target, const char* method) {
-    return Arguments{"--sparsity", "0.5", "--wbits", "4", "--target_avg_bits", target,
-                     "--bit_method", method};
+    return Arguments{"--sparsity",        "0.5",  "--wbits",      "4",
+                     "--target_avg_bits", target, "--bit_method", method};
   };
   const std::array<Run, 3> runs{run(texts, "A", with("4.0", "quantile")),
                                 run(texts, "B", with("3.5", "quantile")),

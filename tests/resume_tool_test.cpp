@@ -44,9 +44,19 @@ struct Place : test::Folder {
   Arguments words;
 
   Place(const Texts& given, const Arguments& options) : texts(given) {
-    words = {"compress", tiny.string(), texts.calibration.string(), "--nsamples", "4", "--eval",
-             "short=" + texts.evaluation.string(), "--save", "saved", "--save-packed", "packed",
-             "--report", "report.json"};
+    words = {"compress",
+             tiny.string(),
+             texts.calibration.string(),
+             "--nsamples",
+             "4",
+             "--eval",
+             "short=" + texts.evaluation.string(),
+             "--save",
+             "saved",
+             "--save-packed",
+             "packed",
+             "--report",
+             "report.json"};
     words.insert(words.end(), options.begin(), options.end());
   }
   Arguments command(const Arguments& more = {"--checkpoint", "run"}) const {
@@ -143,8 +153,8 @@ struct Expected {
 };
 
 const Arguments uniform{"--sparsity", "0.5", "--wbits", "4"};
-const Arguments best{"--preset", "best", "--sparsity", "0.5", "--wbits", "3",
-                     "--target-avg-bits", "3.5", "--kl-windows", "1"};
+const Arguments best{"--preset",          "best", "--sparsity",   "0.5", "--wbits", "3",
+                     "--target-avg-bits", "3.5",  "--kl-windows", "1"};
 
 /// Kills a run at every one of the points that its files mark, one kill after the other.
 void check_points(const Texts& texts, const Arguments& options, bool planned) {
@@ -197,9 +207,9 @@ BOOST_AUTO_TEST_CASE(an_uninterrupted_run_with_a_checkpoint_gives_the_same_bytes
     check_success(plain.run({}));
     check_success(place.run());
     BOOST_CHECK(cli::read_text(place / "saved/model.safetensors") ==
-               cli::read_text(plain / "saved/model.safetensors"));
+                cli::read_text(plain / "saved/model.safetensors"));
     BOOST_CHECK(cli::read_text(place / "packed/packed.safetensors") ==
-               cli::read_text(plain / "packed/packed.safetensors"));
+                cli::read_text(plain / "packed/packed.safetensors"));
     BOOST_CHECK(without_times(cli::parse_json(cli::read_text(place / "report.json"))) ==
                 without_times(cli::parse_json(cli::read_text(plain / "report.json"))));
     // The last layer's output is needed by nobody.
@@ -357,9 +367,9 @@ BOOST_AUTO_TEST_CASE(a_full_disk_is_an_error_that_can_be_gone_on_from) {
   const Expected expected(texts, uniform);
   const Place place(texts, uniform);
   // Blocks of 512 bytes: too little for the record, a layer, the states of 4 windows, the results.
-  for (const auto& [blocks, file] :
-       std::vector<std::pair<long, std::string>>{{1, "run.json"}, {1000, "layer-00000"},
-                                                 {4000, "saved"}}) {
+  for (const auto& [blocks, file] : std::vector<std::pair<long, std::string>>{{1, "run.json"},
+                                                                              {1000, "layer-00000"},
+                                                                              {4000, "saved"}}) {
     const Outcome outcome = place.run_with_small_files(blocks);
     check_failure(outcome, 1, "pare-opt", {file, "cannot "});
     BOOST_TEST(!fs::exists(place / "saved"));

@@ -127,9 +127,9 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(widths_come_from_the_importance_of_the_channels, C
   using B = typename C::backend;
   using T = typename C::scalar;
   const Data<B, T> data(Problem{30, 44, {3}, 59});
-  const auto check = [&]<class Config, ChannelAxis Axis>(
-                         std::type_identity<Config>,
-                         std::integral_constant<ChannelAxis, Axis>, SolverOptions options) {
+  const auto check = [&]<class Config, ChannelAxis Axis>(std::type_identity<Config>,
+                                                         std::integral_constant<ChannelAxis, Axis>,
+                                                         SolverOptions options) {
     options.axis = Axis;
     SparseGPTSolver<Config, B, T> solver(options);
     const auto layer = solver.solve(data.weights.view(), data.calibration);
@@ -137,11 +137,10 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(widths_come_from_the_importance_of_the_channels, C
     const auto importance = ImportanceScorer<5, B, T, Axis>().score(
         {data.weights.view(), data.calibration, factor, *options.bits, options.grid});
     BOOST_TEST(layer.scores == importance.score);
-    BOOST_TEST(layer.bits ==
-               BitAllocator<typename Config::policy>(
-                   {.target_average_bits = options.target_average_bits})
-                   .allocate(importance.score)
-                   .bits);
+    BOOST_TEST(layer.bits == BitAllocator<typename Config::policy>(
+                                 {.target_average_bits = options.target_average_bits})
+                                 .allocate(importance.score)
+                                 .bits);
     BOOST_TEST((layer.axis == Axis));
   };
   using Output = std::integral_constant<ChannelAxis, ChannelAxis::output>;
@@ -172,8 +171,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(another_target_gives_other_weights_and_widths, C, 
       std::sort(bits.begin(), bits.end());
       histograms.insert(bits);
       const auto host = download<B>(layer.weights);
-      weights.insert({reinterpret_cast<const char*>(host.data()),
-                      std::size_t(host.size()) * sizeof(T)});
+      weights.insert(
+          {reinterpret_cast<const char*>(host.data()), std::size_t(host.size()) * sizeof(T)});
       if (axis == ChannelAxis::output) BOOST_TEST(layer.loss < loss);
       loss = layer.loss;
     }
@@ -241,9 +240,9 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(static_options_equal_run_time_options, C, Cases) {
               layer_bytes<B, T>(static_round.solve(data.weights.view(), data.calibration))));
   SparseGPTSolver<RoundQuantile, B, T> mixed(
       {.bits = 4, .target_average_bits = 3.5, .tiers = {{2, 4, 8}}});
-  using StaticMixed = Compression<
-      Dense, UniformQuantizer<4>,
-      MixedPrecision<Quantile, Tiers<2, 4, 8>, TargetAverageBits<7, 2>>>;
+  using StaticMixed =
+      Compression<Dense, UniformQuantizer<4>,
+                  MixedPrecision<Quantile, Tiers<2, 4, 8>, TargetAverageBits<7, 2>>>;
   SparseGPTSolver<StaticMixed, B, T> static_mixed(SolverOptions{});
   BOOST_TEST((layer_bytes<B, T>(mixed.solve(data.weights.view(), data.calibration)) ==
               layer_bytes<B, T>(static_mixed.solve(data.weights.view(), data.calibration))));
@@ -314,8 +313,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(weights_that_are_on_a_grid_already_stay_as_they_ar
     Matrix<T> W(30, 150);
     for (index_t i = 0; i < W.rows(); ++i)
       for (index_t j = 0; j < W.cols(); ++j)
-        W(i, j) = T(scale * (1 + 0.01 * double(i)) *
-                    double((j < 2 ? 15 * j : random.below(16)) - 7));
+        W(i, j) =
+            T(scale * (1 + 0.01 * double(i)) * double((j < 2 ? 15 * j : random.below(16)) - 7));
     const auto weights = upload<B>(W);
     SparseGPTSolver<Round, B, T> solver({.bits = 4});
     const auto layer = solver.solve(weights.view(), data.calibration);
@@ -394,14 +393,13 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(options_of_no_use_are_errors, C, Cases) {
              ignored("grid.clip_search", "BaseQuantizer"));
   BOOST_TEST((option_error<Prune, C>(with(prune, [](O& o) { o.grid.half_scale = true; }))) ==
              ignored("grid.half_scale", "BaseQuantizer"));
-  BOOST_TEST(
-      (option_error<Round, C>(with(round, [](O& o) { o.target_average_bits = 3.0; }))) ==
-      ignored("target_average_bits", "MixedPrecision"));
-  BOOST_TEST((option_error<Round, C>(with(round, [](O& o) { o.tiers = {{2, 4}}; }))) ==
-             ignored("tiers", "MixedPrecision"));
-  BOOST_TEST(
-      (option_error<Round, C>(with(round, [](O& o) { o.axis = ChannelAxis::input; }))) ==
-      ignored("axis", "MixedPrecision"));
+  BOOST_TEST((option_error<Round, C>(with(round, [](O& o) { o.target_average_bits = 3.0; }))) ==
+             ignored("target_average_bits", "MixedPrecision"));
+  BOOST_TEST((option_error<Round, C>(with(round, [](O& o) {
+               o.tiers = {{2, 4}};
+             }))) == ignored("tiers", "MixedPrecision"));
+  BOOST_TEST((option_error<Round, C>(with(round, [](O& o) { o.axis = ChannelAxis::input; }))) ==
+             ignored("axis", "MixedPrecision"));
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(options_out_of_range_are_errors, C, Cases) {
@@ -415,8 +413,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(options_out_of_range_are_errors, C, Cases) {
              "zeros, group: NofM<> needs both, for instance 2 and 4");
   for (const auto& [zeros, group] : {std::pair{4, 4}, {0, 4}, {5, 4}, {-1, 4}, {1, 1}})
     BOOST_TEST((option_error<PruneGroups, C>({.zeros = zeros, .group = group})) ==
-               "zeros, group: expected 0 < zeros < group, got " + std::to_string(zeros) +
-                   " and " + std::to_string(group));
+               "zeros, group: expected 0 < zeros < group, got " + std::to_string(zeros) + " and " +
+                   std::to_string(group));
   BOOST_TEST((option_error<Round, C>({})) == "bits: BaseQuantizer needs a width, got none");
   for (const int bits : {1, 9, 0, -4})
     BOOST_TEST((option_error<Round, C>({.bits = bits})) ==
@@ -427,9 +425,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(options_out_of_range_are_errors, C, Cases) {
              "zeros, group: the pattern is static, leave both unset");
   BOOST_TEST((option_error<Static, C>({.bits = 4})) ==
              "bits: the quantizer's width is static, leave it unset");
-  using StaticBits =
-      Compression<Dense, BaseQuantizer,
-                  MixedPrecision<Budget, Tiers<2, 4, 8>, TargetAverageBits<7, 2>>>;
+  using StaticBits = Compression<Dense, BaseQuantizer,
+                                 MixedPrecision<Budget, Tiers<2, 4, 8>, TargetAverageBits<7, 2>>>;
   BOOST_TEST((option_error<StaticBits, C>({.bits = 4})) == "");
   BOOST_TEST((option_error<StaticBits, C>(
                  {.bits = 4, .target_average_bits = 3.5, .tiers = {{2, 4, 8}}})) == "");
@@ -465,20 +462,20 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(weights_that_do_not_fit_are_errors, C, Cases) {
   BOOST_TEST(contains(text, "(5, 10)"));
   BOOST_TEST(contains(text, "(5, 9)"));
   const auto empty = upload<B>(Matrix<T>(0, 10));
-  BOOST_TEST(contains(
-      message_of<shape_error>([&] { solver.solve(empty.view(), data.calibration); }),
-      "(0, 10)"));
+  BOOST_TEST(
+      contains(message_of<shape_error>([&] { solver.solve(empty.view(), data.calibration); }),
+               "(0, 10)"));
 
   const Data<B, T> other(Problem{5, 8, {}, 68});
   const auto factor = solver.prepare(other.calibration);
-  const std::string factors = message_of<shape_error>(
-      [&] { solver.solve(data.weights.view(), data.calibration, factor); });
+  const std::string factors =
+      message_of<shape_error>([&] { solver.solve(data.weights.view(), data.calibration, factor); });
   BOOST_TEST(contains(factors, "(10, 10)"));
   BOOST_TEST(contains(factors, "(8, 8)"));
 
   SparseGPTSolver<PruneGroups, B, T> groups({.zeros = 2, .group = 4});
-  const std::string group = message_of<argument_error>(
-      [&] { groups.solve(data.weights.view(), data.calibration); });
+  const std::string group =
+      message_of<argument_error>([&] { groups.solve(data.weights.view(), data.calibration); });
   BOOST_TEST(contains(group, "group of 4"));
   BOOST_TEST(contains(group, "got 10"));
   SparseGPTSolver<PruneGroups, B, T> ordered({.zeros = 2, .group = 4, .act_order = true});

@@ -82,9 +82,11 @@ void for_each_config(const Check& check) {
   check(std::type_identity<PruneGroups>{},
         SolverOptions{.zeros = 2, .group = 4, .act_order = true});
   check(std::type_identity<Joint>{}, SolverOptions{.sparsity = 0.5, .bits = 3});
-  check(std::type_identity<JointBudget>{},
-        SolverOptions{.sparsity = 0.5, .bits = 4, .target_average_bits = 3.0,
-                      .axis = ChannelAxis::input, .act_order = true});
+  check(std::type_identity<JointBudget>{}, SolverOptions{.sparsity = 0.5,
+                                                         .bits = 4,
+                                                         .target_average_bits = 3.0,
+                                                         .axis = ChannelAxis::input,
+                                                         .act_order = true});
   check(std::type_identity<RoundQuantile>{},
         SolverOptions{.bits = 4, .target_average_bits = 3.0, .grid = {.clip_search = true}});
 }

@@ -107,22 +107,34 @@ std::vector<Solved> solve_table() {
         {.sparsity = 0.3, .bits = 4, .target_average_bits = 3.3, .act_order = act_order},
         {40, 50, {2}, 6});
     run(joint_budget,
-        {.sparsity = 0.5, .bits = 4, .target_average_bits = 3.3, .axis = input,
+        {.sparsity = 0.5,
+         .bits = 4,
+         .target_average_bits = 3.3,
+         .axis = input,
          .act_order = act_order},
         {20, 60, {2}, 7});
     run(round_quantile,
         {.bits = 4, .target_average_bits = 4.0, .block_size = 16, .act_order = act_order},
         {37, 48, {}, 8});
     run(round_quantile,
-        {.bits = 4, .target_average_bits = 2.7, .tiers = std::vector<int>{2, 3, 5},
-         .axis = input, .block_size = 16, .act_order = act_order},
+        {.bits = 4,
+         .target_average_bits = 2.7,
+         .tiers = std::vector<int>{2, 3, 5},
+         .axis = input,
+         .block_size = 16,
+         .act_order = act_order},
         {19, 48, {1}, 9});
     run(groups_budget,
         {.zeros = 2, .group = 4, .bits = 4, .target_average_bits = 4.0, .act_order = act_order},
         {24, 44, {3}, 10});
     run(groups_budget,
-        {.zeros = 2, .group = 4, .bits = 4, .target_average_bits = 3.0, .axis = input,
-         .block_size = 24, .act_order = act_order},
+        {.zeros = 2,
+         .group = 4,
+         .bits = 4,
+         .target_average_bits = 3.0,
+         .axis = input,
+         .block_size = 24,
+         .act_order = act_order},
         {24, 44, {3}, 11});
   }
   for (const index_t block : {1, 7, 1000}) {
@@ -135,8 +147,7 @@ std::vector<Solved> solve_table() {
     run(round, {.bits = 4}, {rows, cols, {}, 24});
     run(joint, {.sparsity = 0.4, .bits = 3, .act_order = true}, {rows, cols, {}, 25});
     run(joint_budget, {.sparsity = 0.4, .bits = 3, .target_average_bits = 5}, {rows, cols, {}, 26});
-    run(round_quantile, {.bits = 3, .target_average_bits = 5, .axis = input},
-        {rows, cols, {}, 27});
+    run(round_quantile, {.bits = 3, .target_average_bits = 5, .axis = input}, {rows, cols, {}, 27});
   }
   run(groups, {.zeros = 1, .group = 2}, {1, 2, {}, 28});
   run(prune, {.sparsity = 0.0}, {6, 20, {4}, 29});
@@ -145,7 +156,10 @@ std::vector<Solved> solve_table() {
   run(round, {.bits = 3, .grid = {.symmetric = true}}, {20, 64, {}, 32});
   run(round, {.bits = 3, .grid = {.clip_search = true}}, {20, 64, {5}, 33});
   run(joint_budget,
-      {.sparsity = 0.5, .bits = 4, .target_average_bits = 3.0, .axis = input,
+      {.sparsity = 0.5,
+       .bits = 4,
+       .target_average_bits = 3.0,
+       .axis = input,
        .grid = {.clip_search = true}},
       {12, 40, {5}, 34});
   run(round, {.bits = 8, .damping = 0.2}, {12, 40, {}, 35});
@@ -275,8 +289,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(post_condition_2_every_channel_has_one_width, C, C
   });
 }
 
-BOOST_AUTO_TEST_CASE_TEMPLATE(post_condition_3_a_row_has_at_most_two_to_the_bits_values, C,
-                              Cases) {
+BOOST_AUTO_TEST_CASE_TEMPLATE(post_condition_3_a_row_has_at_most_two_to_the_bits_values, C, Cases) {
   for_each_solved<C>([](const Solved& s) {
     for (index_t i = 0; !s.bits.empty() && i < s.rows; ++i) {
       std::map<int, std::set<double>> values;  // by width: one grid per row and tier
@@ -329,11 +342,9 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(post_condition_6_the_loss_is_that_of_the_result, C
     const std::vector<double> rows = closed_form_loss(s.W, s.Q, s.H, s.damping);
     const double sum = std::accumulate(rows.begin(), rows.end(), 0.0);
     BOOST_TEST(std::abs(s.loss - sum) <= s.tolerance * sum + s.rounding_floor());
-    BOOST_TEST(relative_difference(
-                   s.loss, std::accumulate(s.row_loss.begin(), s.row_loss.end(), 0.0)) <=
-               1e-12);
+    BOOST_TEST(relative_difference(s.loss, std::accumulate(s.row_loss.begin(), s.row_loss.end(),
+                                                           0.0)) <= 1e-12);
     for (std::size_t i = 0; i < rows.size(); ++i)
-      BOOST_REQUIRE_LE(std::abs(rows[i] - s.row_loss[i]),
-                       s.tolerance * sum + s.rounding_floor());
+      BOOST_REQUIRE_LE(std::abs(rows[i] - s.row_loss[i]), s.tolerance * sum + s.rounding_floor());
   });
 }

@@ -85,7 +85,9 @@ BOOST_AUTO_TEST_CASE(round_trip_of_every_dtype) {
   const fs::path file = folder.path / "all.safetensors";
   std::vector<pare::TensorData> tensors;
   for (const char* dtype : {"F16", "BF16", "F32", "F64", "I64", "I32", "I16", "I8", "U8", "BOOL"})
-    tensors.push_back({std::string("tensor ") + dtype, dtype, {3, 5},
+    tensors.push_back({std::string("tensor ") + dtype,
+                       dtype,
+                       {3, 5},
                        counting_bytes(15 * std::size_t(pare::element_bytes(dtype)))});
   tensors.push_back({"scalar", "F32", {}, counting_bytes(4)});
   tensors.push_back({"empty", "F32", {0, 7}, {}});
@@ -112,8 +114,10 @@ BOOST_AUTO_TEST_CASE(round_trip_of_every_dtype) {
   BOOST_CHECK(read.find("absent") == nullptr);
   BOOST_TEST(files_in(folder.path) == 1u);
   check_error<pare::format_error>(file, "no tensor 'absent'", [&] { read.read_bytes("absent"); });
-  check_error<pare::format_error>(file, "tensor 'tensor I64' has dtype I64; expected one of F16, "
-                                        "BF16, F32, F64", [&] { read.read_float("tensor I64"); });
+  check_error<pare::format_error>(file,
+                                  "tensor 'tensor I64' has dtype I64; expected one of F16, "
+                                  "BF16, F32, F64",
+                                  [&] { read.read_float("tensor I64"); });
   check_error<pare::format_error>(file, "tensor 'scalar' has rank 0; expected 1 or 2",
                                   [&] { read.read_float("scalar"); });
   BOOST_TEST(read.read_float("empty").rows() == 0);
@@ -418,9 +422,8 @@ BOOST_AUTO_TEST_CASE(copies_replace_only_what_they_are_given) {
   const auto replace_badly = [](const pare::TensorInfo& t) {
     return t.name == "b" ? std::optional(counting_bytes(4)) : std::nullopt;
   };
-  check_error<pare::argument_error>(
-      copy, "tensor 'b': expected 3 bytes as replacement, got 4",
-      [&] { pare::copy_safetensors(source, copy, replace_badly); });
+  check_error<pare::argument_error>(copy, "tensor 'b': expected 3 bytes as replacement, got 4",
+                                    [&] { pare::copy_safetensors(source, copy, replace_badly); });
   BOOST_TEST(files_in(folder.path) == 1u);
 
   pare::copy_safetensors(source, file, replace_b);  // onto itself
@@ -482,9 +485,10 @@ BOOST_AUTO_TEST_CASE(checkpoint_of_shards) {
 BOOST_AUTO_TEST_CASE(folders_without_weights) {
   const Folder folder;
   const auto open = [&] { pare::Checkpoint{folder.path}; };
-  check_error<pare::io_error>(
-      folder.path, "found none of model.safetensors, model.safetensors.index.json, "
-                   "pytorch_model.bin and pytorch_model.bin.index.json", open);
+  check_error<pare::io_error>(folder.path,
+                              "found none of model.safetensors, model.safetensors.index.json, "
+                              "pytorch_model.bin and pytorch_model.bin.index.json",
+                              open);
   check_error<pare::io_error>(folder.path / "absent", "not a folder",
                               [&] { pare::Checkpoint{folder.path / "absent"}; });
 }

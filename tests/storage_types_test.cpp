@@ -242,8 +242,10 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(operations_of_a_model, C, Stored) {
 BOOST_AUTO_TEST_CASE_TEMPLATE(attention, C, Stored) {
   using B = typename C::backend;
   using S = typename C::scalar;
-  const std::tuple<index_t, index_t, index_t, index_t> shapes[] = {
-      {3, 2, 5, 8}, {2, 3, 64, 16}, {1, 2, 65, 7}, {1, 1, 700, 64}};
+  const std::tuple<index_t, index_t, index_t, index_t> shapes[] = {{3, 2, 5, 8},
+                                                                   {2, 3, 64, 16},
+                                                                   {1, 2, 65, 7},
+                                                                   {1, 1, 700, 64}};
   for (const auto& [windows, heads, seqlen, width] : shapes) {
     const index_t rows = windows * seqlen, cols = heads * width;
     const auto Q = random_matrix<S>(rows, cols, 7), K = random_matrix<S>(rows, cols, 8);

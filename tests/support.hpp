@@ -16,10 +16,10 @@
 #include <utility>
 #include <vector>
 
+#include "files.hpp"
 #include "pare/backend/reference.hpp"
 #include "pare/calibration/calibration.hpp"
 #include "pare/core/scalar.hpp"
-#include "files.hpp"
 #include PARE_TEST_BACKENDS
 
 namespace test {
@@ -98,8 +98,7 @@ Matrix<T> random_normal(index_t rows, index_t cols, std::uint64_t seed, double s
 /// Activations (tokens, in) = Z mixing + mean: every input is its own noise plus four shared
 /// factors, and inputs have different sizes, so that H is far from diagonal.
 template <class T>
-Matrix<T> correlated_activations(index_t tokens, index_t in, std::uint64_t seed,
-                                 double mean = 0) {
+Matrix<T> correlated_activations(index_t tokens, index_t in, std::uint64_t seed, double mean = 0) {
   constexpr index_t factors = 4;
   Random random(seed);
   std::vector<double> mixing(std::size_t(in * factors)), size(static_cast<std::size_t>(in));
@@ -182,10 +181,10 @@ std::string message_of(const F& f) {
 // The oracle: SparseGPT as published, in plain loops on float64, without a header of pare.
 
 struct PublishedOptions {
-  double sparsity = 0;            ///< unstructured share, 0 without
-  int zeros = 0, group = 0;       ///< n:m, 0 without
-  std::vector<int> row_bits;      ///< width per output; both empty: nothing is rounded
-  std::vector<int> column_bits;   ///< width per input: one grid per row and width
+  double sparsity = 0;           ///< unstructured share, 0 without
+  int zeros = 0, group = 0;      ///< n:m, 0 without
+  std::vector<int> row_bits;     ///< width per output; both empty: nothing is rounded
+  std::vector<int> column_bits;  ///< width per input: one grid per row and width
   bool symmetric = false, clip_search = false;
   double damping = 0.01;
   std::size_t block_size = 128;

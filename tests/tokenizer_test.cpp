@@ -104,8 +104,9 @@ BOOST_AUTO_TEST_CASE(special_tokens_cut_the_text) {
 
 BOOST_AUTO_TEST_CASE(decode_restores_the_text) {
   const auto& t = shipped();
-  std::string text = "Hello  world!\n\n\tcaf\xc3\xa9 \xf0\x9f\x98\x80 it's we'LL \xc2\xa0"
-                     " \xe1\xa0\x8e 3.14 x_y-z --- \r\n \xe3\x80\x80 end   ";
+  std::string text =
+      "Hello  world!\n\n\tcaf\xc3\xa9 \xf0\x9f\x98\x80 it's we'LL \xc2\xa0"
+      " \xe1\xa0\x8e 3.14 x_y-z --- \r\n \xe3\x80\x80 end   ";
   text += '\0';
   for (int i = 1; i < 128; ++i) text += static_cast<char>(i);
   BOOST_TEST(t.decode(t.encode(text)) == text);
@@ -116,8 +117,10 @@ BOOST_AUTO_TEST_CASE(decode_restores_the_text) {
     for (int i = 0; i < 50; ++i) {
       const unsigned kind = static_cast<unsigned>(random() % 4);
       unsigned code = static_cast<unsigned>(random());
-      code = kind == 0 ? code % 0x80 : kind == 1 ? 0x80 + code % 0x780
-             : kind == 2 ? 0x800 + code % 0xd000 : 0x10000 + code % 0x100000;
+      code = kind == 0   ? code % 0x80
+             : kind == 1 ? 0x80 + code % 0x780
+             : kind == 2 ? 0x800 + code % 0xd000
+                         : 0x10000 + code % 0x100000;
       if (code < 0x80) {
         mixed += static_cast<char>(code);
       } else if (code < 0x800) {
@@ -147,15 +150,15 @@ BOOST_AUTO_TEST_CASE(invalid_utf8) {
                "not valid UTF-8 at byte " + std::to_string(at));
   };
   offset("\xff", 0);
-  offset("ab\x80", 2);               // continuation without a start
-  offset("ab\xc3", 2);               // cut
-  offset("\xc3\xa9\xe4\xbd", 2);     // cut
-  offset("\xc0\xaf", 0);             // overlong
+  offset("ab\x80", 2);            // continuation without a start
+  offset("ab\xc3", 2);            // cut
+  offset("\xc3\xa9\xe4\xbd", 2);  // cut
+  offset("\xc0\xaf", 0);          // overlong
   offset("\xc1\xbf", 0);
   offset("\xe0\x9f\xbf", 0);
   offset("\xf0\x8f\xbf\xbf", 0);
-  offset("\xed\xa0\x80", 0);         // surrogate
-  offset("\xf4\x90\x80\x80", 0);     // past U+10FFFF
+  offset("\xed\xa0\x80", 0);      // surrogate
+  offset("\xf4\x90\x80\x80", 0);  // past U+10FFFF
   offset("\xf5\x80\x80\x80", 0);
   offset("\xe4\xbd\x41", 0);
   offset("<s>\xf0\x9f\x98\x41", 3);
@@ -190,12 +193,12 @@ BOOST_AUTO_TEST_CASE(merges_by_rank_then_from_the_left) {
               R"("\u0142":10,"\u0130":11,"!\u00e1":12,"\u0120":13})",
               "#version: 0.2\r\nb c\r\na a\r\na b\r\naa b\r\naa aa\r\n! \xc3\xa1\r\n\r\n");
   const auto t = files.load();
-  check_ids(t.encode("abc"), {0, 5});         // "b c" ranks before "a b"
-  check_ids(t.encode("aaa"), {3, 0});         // the left pair first
+  check_ids(t.encode("abc"), {0, 5});  // "b c" ranks before "a b"
+  check_ids(t.encode("aaa"), {3, 0});  // the left pair first
   check_ids(t.encode("aaaaa"), {7, 0});
-  check_ids(t.encode("aaab"), {3, 4});        // "a b" ranks before "aa b"
+  check_ids(t.encode("aaab"), {3, 4});  // "a b" ranks before "aa b"
   check_ids(t.encode("aab"), {6});
-  check_ids(t.encode("aaaab"), {3, 6});       // "aa b" ranks before "aa aa"
+  check_ids(t.encode("aaaab"), {3, 6});  // "aa b" ranks before "aa aa"
   check_ids(t.encode("aabcaab"), {3, 5, 6});
   BOOST_TEST(t.decode(t.encode("aabcaab")) == "aabcaab");
 }
@@ -226,8 +229,8 @@ BOOST_AUTO_TEST_CASE(missing_bytes_matter_only_when_needed) {
 
 BOOST_AUTO_TEST_CASE(broken_vocabularies) {
   const Files files;
-  const auto refuse = [&](const std::string& vocab, const std::string& merges,
-                          const fs::path& file, const std::string& cause) {
+  const auto refuse = [&](const std::string& vocab, const std::string& merges, const fs::path& file,
+                          const std::string& cause) {
     files.write(vocab, merges);
     const std::string message = message_of<pare::format_error>([&] { files.load(); });
     BOOST_TEST(message == file.string() + ": " + cause);
@@ -252,8 +255,9 @@ BOOST_AUTO_TEST_CASE(broken_vocabularies) {
   refuse(abc, "a b\nb a", files.merges, "line 2: token 'ba' is not in the vocabulary");
   refuse(abc, "x b", files.merges, "line 1: token 'x' is not in the vocabulary");
   fs::remove(files.merges);
-  BOOST_TEST(message_of<pare::io_error>([&] { files.load(); })
-                 .starts_with(files.merges.string() + ": cannot open"));
+  BOOST_TEST(message_of<pare::io_error>([&] {
+               files.load();
+             }).starts_with(files.merges.string() + ": cannot open"));
 }
 
 BOOST_AUTO_TEST_CASE(ids_of_the_shared_texts) {

@@ -24,10 +24,10 @@ std::string raw(U value) {
 struct ZipPart {
   std::string name, data;
   std::uint16_t flags = 0, method = 0;
-  bool zip64 = false;                ///< sizes and offset in the extra field
-  std::int64_t shift = 0;            ///< added to the offset of the local header
+  bool zip64 = false;                  ///< sizes and offset in the extra field
+  std::int64_t shift = 0;              ///< added to the offset of the local header
   std::uint64_t claimed = UINT64_MAX;  ///< size in the directory, when not the data's
-  std::string local_name = {};       ///< name in the local header, when not `name`
+  std::string local_name = {};         ///< name in the local header, when not `name`
 };
 
 /// What is unusual about the end of an archive.
@@ -69,18 +69,16 @@ inline std::string zip_of(const std::vector<ZipPart>& parts, const ZipEnd& end =
     file += raw<std::uint32_t>(0x06064b50) + raw<std::uint64_t>(44) + raw<std::uint32_t>(0) +
             raw<std::uint32_t>(end.disk) + raw<std::uint32_t>(0) + raw(count) + raw(count) +
             raw(bytes) + raw(begin);
-    file += raw<std::uint32_t>(0x07064b50) + raw<std::uint32_t>(0) + raw(at) +
-            raw<std::uint32_t>(1);
+    file +=
+        raw<std::uint32_t>(0x07064b50) + raw<std::uint32_t>(0) + raw(at) + raw<std::uint32_t>(1);
   }
-  const auto narrow = [&](std::uint64_t n, std::uint64_t most) {
-    return end.zip64 ? most : n;
-  };
+  const auto narrow = [&](std::uint64_t n, std::uint64_t most) { return end.zip64 ? most : n; };
   file += raw<std::uint32_t>(0x06054b50) + raw(std::uint16_t(end.zip64 ? 0 : end.disk)) +
           raw<std::uint16_t>(0) + raw(std::uint16_t(narrow(count, 0xffff))) +
           raw(std::uint16_t(narrow(count, 0xffff))) +
           raw(std::uint32_t(narrow(bytes, 0xffffffff))) +
-          raw(std::uint32_t(narrow(begin, 0xffffffff))) +
-          raw(std::uint16_t(end.comment.size())) + end.comment;
+          raw(std::uint32_t(narrow(begin, 0xffffffff))) + raw(std::uint16_t(end.comment.size())) +
+          end.comment;
   return file;
 }
 
@@ -136,9 +134,9 @@ inline std::string torch_file(const std::string& pickle,
 /// The storage type of a safetensors dtype.
 inline std::string storage_type(const std::string& dtype) {
   static const std::map<std::string, std::string> types{
-      {"F16", "HalfStorage"},  {"BF16", "BFloat16Storage"}, {"F32", "FloatStorage"},
-      {"F64", "DoubleStorage"}, {"I64", "LongStorage"},     {"I32", "IntStorage"},
-      {"I16", "ShortStorage"}, {"I8", "CharStorage"},       {"U8", "ByteStorage"},
+      {"F16", "HalfStorage"},   {"BF16", "BFloat16Storage"}, {"F32", "FloatStorage"},
+      {"F64", "DoubleStorage"}, {"I64", "LongStorage"},      {"I32", "IntStorage"},
+      {"I16", "ShortStorage"},  {"I8", "CharStorage"},       {"U8", "ByteStorage"},
       {"BOOL", "BoolStorage"}};
   return types.at(dtype);
 }

@@ -142,8 +142,9 @@ pare::OptModel<TimedModel, S> run(const std::string& shape, index_t count, json&
   gpu::synchronize();
   Stages::get().clear();
   const auto start = std::chrono::steady_clock::now();
-  const auto statistics = pare::compress_model<Joint>(
-      model, text, {.solver = {.sparsity = 0.5, .bits = 4}, .selection = {}});
+  const auto statistics =
+      pare::compress_model<Joint>(model, text,
+                                  {.solver = {.sparsity = 0.5, .bits = 4}, .selection = {}});
   gpu::synchronize();
   const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
   const pare::Totals totals = pare::totals(statistics);

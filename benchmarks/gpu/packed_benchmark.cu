@@ -44,8 +44,8 @@ cudaGraph_t captured(int count, int branch, int step, const std::function<void(i
 double time_graph(cudaGraph_t graph, int count) {
   cudaGraphExec_t executable;
   gpu::check(cudaGraphInstantiate(&executable, graph, 0), "cudaGraphInstantiate");
-  const double ms = time_ms(
-      [&] { gpu::check(cudaGraphLaunch(executable, gpu::stream()), "cudaGraphLaunch"); });
+  const double ms =
+      time_ms([&] { gpu::check(cudaGraphLaunch(executable, gpu::stream()), "cudaGraphLaunch"); });
   gpu::check(cudaGraphExecDestroy(executable), "cudaGraphExecDestroy");
   gpu::check(cudaGraphDestroy(graph), "cudaGraphDestroy");
   return 1000 * ms / count;
@@ -165,11 +165,10 @@ std::vector<Format> formats(index_t rows, index_t columns) {
   const auto uniform = [&](int bits) {
     return PackedLayout{.rows = rows, .columns = columns, .widths = {std::uint8_t(bits)}};
   };
-  for (const auto& [name, bits] : {std::pair{"2 bit", 2}, {"3 bit", 3}, {"4 bit", 4},
-                                   {"6 bit", 6}, {"8 bit", 8}})
+  for (const auto& [name, bits] :
+       {std::pair{"2 bit", 2}, {"3 bit", 3}, {"4 bit", 4}, {"6 bit", 6}, {"8 bit", 8}})
     all.push_back({name, uniform(bits)});
-  PackedLayout mixed{.rows = rows, .columns = columns,
-                     .widths = test::mean_three_widths(rows, 1)};
+  PackedLayout mixed{.rows = rows, .columns = columns, .widths = test::mean_three_widths(rows, 1)};
   all.push_back({"mixed 3.0, output channels", mixed});
   mixed.axis = pare::ChannelAxis::input;
   mixed.widths = test::mean_three_widths(columns, 2);
@@ -246,13 +245,13 @@ void run(std::FILE* json) {
                    of_copy(times.side_by_side), half.in_turn() / times.in_turn,
                    half.side_by_side() / times.side_by_side, error);
       separator = ",";
-      std::printf("  %-26s %6.2f %6.2f us  %5.2f %5.2f x float16  %3.0f %3.0f %% of copy  %5.3f "
-                  "bits per weight (file %5.3f)  error %.1e\n",
-                  format.name, times.in_turn, times.side_by_side, half.in_turn() / times.in_turn,
-                  half.side_by_side() / times.side_by_side, 100 * of_copy(times.in_turn),
-                  100 * of_copy(times.side_by_side),
-                  8.0 * double(one.bytes()) / double(rows * columns),
-                  8.0 * double(file_bytes) / double(rows * columns), error);
+      std::printf(
+          "  %-26s %6.2f %6.2f us  %5.2f %5.2f x float16  %3.0f %3.0f %% of copy  %5.3f "
+          "bits per weight (file %5.3f)  error %.1e\n",
+          format.name, times.in_turn, times.side_by_side, half.in_turn() / times.in_turn,
+          half.side_by_side() / times.side_by_side, 100 * of_copy(times.in_turn),
+          100 * of_copy(times.side_by_side), 8.0 * double(one.bytes()) / double(rows * columns),
+          8.0 * double(file_bytes) / double(rows * columns), error);
       std::fflush(stdout);
     }
   }

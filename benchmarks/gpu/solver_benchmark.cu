@@ -19,8 +19,8 @@ using namespace bench;
 using T = float;
 using Joint = pare::Compression<pare::Unstructured, pare::BaseQuantizer>;
 using TwoOfFour = pare::Compression<pare::NofM<2, 4>>;
-using Mixed = pare::Compression<pare::Unstructured, pare::BaseQuantizer,
-                                pare::MixedPrecision<pare::Budget>>;
+using Mixed =
+    pare::Compression<pare::Unstructured, pare::BaseQuantizer, pare::MixedPrecision<pare::Budget>>;
 
 std::FILE* json = stdout;
 
@@ -48,10 +48,10 @@ gpu::DeviceMatrix<T> damped(const pare::Calibration<Cuda, T>& calibration) {
   for (const double v : values) mean += v / double(n);
   const auto diagonal = pare::detail::to_backend<Cuda>(values);
   gpu::DeviceMatrix<T> H(n, n);
-  Cuda::for_each_element(
-      n, n, pare::detail::DampedHessian<T>{calibration.gram(), H.view(), order.view().data,
-                                           diagonal.view().data, calibration.hessian_scale(),
-                                           0.01 * mean});
+  Cuda::for_each_element(n, n,
+                         pare::detail::DampedHessian<T>{calibration.gram(), H.view(),
+                                                        order.view().data, diagonal.view().data,
+                                                        calibration.hessian_scale(), 0.01 * mean});
   return H;
 }
 
@@ -89,16 +89,16 @@ void measure_inverses(const Problem<Cuda>& p, bool first) {
 
   std::size_t device = 0, host = 0;
   gpu::check(cusolverDnXtrtri_bufferSize(solver, CUBLAS_FILL_MODE_UPPER, CUBLAS_DIAG_NON_UNIT, n,
-                                          CUDA_R_32F, A.data(), n, &device, &host),
-              "cusolverDnXtrtri_bufferSize");
+                                         CUDA_R_32F, A.data(), n, &device, &host),
+             "cusolverDnXtrtri_bufferSize");
   gpu::DeviceMatrix<char> work(1, index_t(device));
   std::vector<char> host_work(host);
   const double trtri = time_ms(
       [&] {
         gpu::check(cusolverDnXtrtri(solver, CUBLAS_FILL_MODE_UPPER, CUBLAS_DIAG_NON_UNIT, n,
-                                     CUDA_R_32F, A.data(), n, work.data(), device,
-                                     host_work.data(), host, info.data()),
-                    "cusolverDnXtrtri");
+                                    CUDA_R_32F, A.data(), n, work.data(), device, host_work.data(),
+                                    host, info.data()),
+                   "cusolverDnXtrtri");
       },
       reset, 15);
 
@@ -106,9 +106,9 @@ void measure_inverses(const Problem<Cuda>& p, bool first) {
   const double trsm = time_ms(
       [&] {
         gpu::check(cublasStrsm(gpu::Context::get().blas, CUBLAS_SIDE_LEFT, CUBLAS_FILL_MODE_UPPER,
-                                CUBLAS_OP_N, CUBLAS_DIAG_NON_UNIT, int(n), int(n), &one, L.data(),
-                                int(n), I.data(), int(n)),
-                    "cublasStrsm");
+                               CUBLAS_OP_N, CUBLAS_DIAG_NON_UNIT, int(n), int(n), &one, L.data(),
+                               int(n), I.data(), int(n)),
+                   "cublasStrsm");
       },
       [&] {
         Cuda::for_each_element(n, n, pare::detail::SetZero<T>{I.view()});
@@ -116,8 +116,8 @@ void measure_inverses(const Problem<Cuda>& p, bool first) {
         Cuda::copy(MatrixView<const T>(ones.data(), n, 1, 1), MatrixView<T>(I.data(), n, 1, n + 1));
       },
       15);
-  print_line("{\"n\": " + std::to_string(n) + ", \"own_ms\": " + number(own) + ", \"trtri_ms\": " +
-                 number(trtri) + ", \"trsm_ms\": " + number(trsm) + "}",
+  print_line("{\"n\": " + std::to_string(n) + ", \"own_ms\": " + number(own) +
+                 ", \"trtri_ms\": " + number(trtri) + ", \"trsm_ms\": " + number(trsm) + "}",
              first);
   std::printf("inverse %6ld   own %8.3f   trtri %8.3f   trsm %8.3f ms\n", long(n), own, trtri,
               trsm);
@@ -141,20 +141,21 @@ void measure_gram(index_t tokens, index_t in, bool first) {
   const float one = 1, zero = 0;
   const double full = time_ms([&] {
     gpu::check(cublasSgemm(gpu::Context::get().blas, CUBLAS_OP_N, CUBLAS_OP_T, int(in), int(in),
-                            int(tokens), &one, X.data(), int(in), X.data(), int(in), &zero,
-                            G.data(), int(in)),
-                "cublasSgemm");
+                           int(tokens), &one, X.data(), int(in), X.data(), int(in), &zero, G.data(),
+                           int(in)),
+               "cublasSgemm");
   });
   const double share = full / 2 / add;
   print_line("{\"tokens\": " + std::to_string(tokens) + ", \"in\": " + std::to_string(in) +
                  ", \"add_ms\": " + number(add) + ", \"gram_ms\": " + number(accumulate) +
                  ", \"syrk_ms\": " + number(syrk) + ", \"moments_ms\": " + number(moments) +
-                 ", \"full_product_ms\": " + number(full) + ", \"of_product_rate\": " +
-                 number(share) + "}",
+                 ", \"full_product_ms\": " + number(full) +
+                 ", \"of_product_rate\": " + number(share) + "}",
              first);
-  std::printf("gram %6ld x %6ld   add %.3f   gram %.3f   syrk %.3f   moments %.3f   full product "
-              "%.3f ms   rate %.2f\n",
-              long(tokens), long(in), add, accumulate, syrk, moments, full, share);
+  std::printf(
+      "gram %6ld x %6ld   add %.3f   gram %.3f   syrk %.3f   moments %.3f   full product "
+      "%.3f ms   rate %.2f\n",
+      long(tokens), long(in), add, accumulate, syrk, moments, full, share);
 }
 
 std::uint64_t peak_bytes(const std::function<void()>& f) {
@@ -182,7 +183,8 @@ void measure_solve(const char* config, const Problem<Cuda>& p, const Problem<Tim
     loss = layer.loss;
     sparsity = layer.sparsity;
   };
-  const double ms = time_ms(solve, [] {}, 15);
+  const double ms = time_ms(
+      solve, [] {}, 15);
   std::vector<double> walls;
   for (int run = 0; run < 3; ++run) {
     const auto start = std::chrono::steady_clock::now();
@@ -192,9 +194,10 @@ void measure_solve(const char* config, const Problem<Cuda>& p, const Problem<Tim
   }
   // W and the gram matrix are the caller's: counted here as one copy each.
   const double peak = double(peak_bytes([&] {
-    pare::SparseGPTSolver<Config, Cuda, T> fresh(options);
-    fresh.solve(p.W.view(), p.calibration);
-  })) + 4.0 * double(out * in + in * in);
+                        pare::SparseGPTSolver<Config, Cuda, T> fresh(options);
+                        fresh.solve(p.W.view(), p.calibration);
+                      })) +
+                      4.0 * double(out * in + in * in);
   const double allowed = 4.0 * double(4 * out * in + 3 * in * in);
 
   pare::SparseGPTSolver<Config, Timed, T> timed(options);
@@ -208,19 +211,21 @@ void measure_solve(const char* config, const Problem<Cuda>& p, const Problem<Tim
   const auto stages = Stages::get().sums();
 
   const double floor = roofline.floor();
-  std::string text = "{\"config\": \"" + std::string(config) + "\", \"out\": " +
-                     std::to_string(out) + ", \"in\": " + std::to_string(in) + ", \"solve_ms\": " +
-                     number(ms) + ", \"wall_ms\": " + number(median(walls)) + ", \"floor_ms\": " +
-                     number(floor) + ", \"times_floor\": " + number(ms / floor) +
-                     ", \"limit\": " + number(limit) + ", \"potrf_ms\": " + number(roofline.potrf) +
+  std::string text = "{\"config\": \"" + std::string(config) +
+                     "\", \"out\": " + std::to_string(out) + ", \"in\": " + std::to_string(in) +
+                     ", \"solve_ms\": " + number(ms) + ", \"wall_ms\": " + number(median(walls)) +
+                     ", \"floor_ms\": " + number(floor) +
+                     ", \"times_floor\": " + number(ms / floor) + ", \"limit\": " + number(limit) +
+                     ", \"potrf_ms\": " + number(roofline.potrf) +
                      ", \"potrf_other_triangle_ms\": " + number(roofline.potrf_other) +
                      ", \"gemm_ms\": " + number(roofline.gemm) + ", \"loss\": " + number(loss) +
                      ", \"peak_of_allowed\": " + number(peak / allowed) + ", \"stages_ms\": {";
   double sum = 0;
-  std::printf("%-10s %5ldx%-5ld %8.3f ms  floor %8.3f  x%.2f (limit %.2f%s)  wall %.3f  peak "
-              "%.2f\n    ",
-              config, long(out), long(in), ms, floor, ms / floor, limit,
-              in < 1000 ? " ms" : "", median(walls), peak / allowed);
+  std::printf(
+      "%-10s %5ldx%-5ld %8.3f ms  floor %8.3f  x%.2f (limit %.2f%s)  wall %.3f  peak "
+      "%.2f\n    ",
+      config, long(out), long(in), ms, floor, ms / floor, limit, in < 1000 ? " ms" : "",
+      median(walls), peak / allowed);
   for (const auto& [name, value] : stages) {
     text += "\"" + name + "\": " + number(value) + ", ";
     std::printf(" %s %.3f,", name.c_str(), value);
@@ -253,7 +258,9 @@ void run() {
   measure_gram(16384, 11008, false);
 
   const pare::SolverOptions joint{.sparsity = 0.5, .bits = 4}, groups{};
-  const pare::SolverOptions mixed{.sparsity = 0.5, .bits = 4, .target_average_bits = 4.0,
+  const pare::SolverOptions mixed{.sparsity = 0.5,
+                                  .bits = 4,
+                                  .target_average_bits = 4.0,
                                   .grid = {.clip_search = true}};
   struct Shape {
     index_t out, in;
@@ -261,9 +268,11 @@ void run() {
   };
   std::fprintf(json, "\n  ],\n  \"solves\": [");
   bool first = true;
-  for (const auto& [out, in, limit] :
-       {Shape{768, 768, 2.5}, {4096, 4096, 2.0}, {11008, 4096, 2.0}, {4096, 11008, 1.6},
-        {12288, 12288, 1.6}}) {
+  for (const auto& [out, in, limit] : {Shape{768, 768, 2.5},
+                                       {4096, 4096, 2.0},
+                                       {11008, 4096, 2.0},
+                                       {4096, 11008, 1.6},
+                                       {12288, 12288, 1.6}}) {
     const Problem<Cuda> p(out, in);
     const Problem<Timed> q(out, in);
     const Roofline roofline = measure_roofline(p, out);

@@ -144,8 +144,7 @@ class Stages {
   }
   std::map<std::string, double> sums() {
     std::map<std::string, double> result;
-    for (std::size_t i = 0; i < names_.size(); ++i)
-      result[names_[i]] += pool_[i]->milliseconds();
+    for (std::size_t i = 0; i < names_.size(); ++i) result[names_[i]] += pool_[i]->milliseconds();
     return result;
   }
 

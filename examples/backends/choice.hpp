@@ -40,8 +40,9 @@ inline std::vector<NamedBackend> all_backends() {
 #if defined(PARE_HAS_XTENSOR)
   all.push_back(built<backend::Xtensor>("xtensor"));
 #else
-  missing("xtensor", "install xtensor-blas and OpenBLAS (libxtensor-blas-dev libopenblas-dev) and "
-                     "configure with -DPARE_XTENSOR=ON");
+  missing("xtensor",
+          "install xtensor-blas and OpenBLAS (libxtensor-blas-dev libopenblas-dev) and "
+          "configure with -DPARE_XTENSOR=ON");
 #endif
 #if defined(PARE_HAS_THRUST)
   all.push_back(built<backend::Thrust<backend::system::omp>>("thrust-omp"));
@@ -51,8 +52,9 @@ inline std::vector<NamedBackend> all_backends() {
 #if defined(PARE_HAS_THRUST_TBB)
   all.push_back(built<backend::Thrust<backend::system::tbb>>("thrust-tbb"));
 #else
-  missing("thrust-tbb", "install Thrust and TBB (libthrust-dev libtbb-dev) and configure with "
-                        "-DPARE_THRUST=ON");
+  missing("thrust-tbb",
+          "install Thrust and TBB (libthrust-dev libtbb-dev) and configure with "
+          "-DPARE_THRUST=ON");
 #endif
 #if defined(PARE_HAS_CUDA)
   all.push_back(built<backend::Thrust<backend::system::cuda>>("cuda"));

@@ -1,5 +1,5 @@
 // The tools on the Eigen backend.
-#include "backends/on_backend.hpp"
 #include "pare/backend/eigen.hpp"
+#include "backends/on_backend.hpp"
 
 template struct tool::OnBackend<pare::backend::Eigen>;

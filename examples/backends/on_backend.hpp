@@ -206,8 +206,7 @@ void write_layer(const fs::path& path, const pare::CompressedLayer<B, float>& la
   if (layer.quantized()) {
     // One grid per row reads as a vector; one per row and tier as (grids, out).
     const std::int64_t grids = layer.grids.scale.rows();
-    const std::vector<std::int64_t> shape =
-        grids == 1 ? std::vector{out} : std::vector{grids, out};
+    const std::vector<std::int64_t> shape = grids == 1 ? std::vector{out} : std::vector{grids, out};
     tensors.push_back({"bits", "U8", {std::int64_t(layer.bits.size())}, bytes_of(layer.bits)});
     add("scale", "F32", shape, layer.grids.scale);
     add("zero", "F32", shape, layer.grids.zero);
@@ -237,10 +236,14 @@ auto naming(const fs::path& file, const F& f) {
 template <class B>
 bool OnBackend<B>::stores(pare::DType dtype) {
   switch (dtype) {
-    case pare::DType::f32: return true;
-    case pare::DType::f16: return pare::ModelBackend<B, pare::float16>;
-    case pare::DType::bf16: return pare::ModelBackend<B, pare::bfloat16>;
-    default: return false;
+    case pare::DType::f32:
+      return true;
+    case pare::DType::f16:
+      return pare::ModelBackend<B, pare::float16>;
+    case pare::DType::bf16:
+      return pare::ModelBackend<B, pare::bfloat16>;
+    default:
+      return false;
   }
 }
 

@@ -1,5 +1,5 @@
 // The tools on the xtensor backend.
-#include "backends/on_backend.hpp"
 #include "pare/backend/xtensor.hpp"
+#include "backends/on_backend.hpp"
 
 template struct tool::OnBackend<pare::backend::Xtensor>;

@@ -115,9 +115,8 @@ template <class T>
 void add_value(CLI::App& app, const std::string& name, std::optional<T>& value,
                const std::string& help, const char* type = type_name<T>,
                const std::string& once = "an option has one value") {
-  add_word(app, name, type, help, once, [&value, name](const std::string& word) {
-    value = parse_value<T>(name, word);
-  });
+  add_word(app, name, type, help, once,
+           [&value, name](const std::string& word) { value = parse_value<T>(name, word); });
 }
 
 /// Registers an option that may be given several times.

@@ -91,11 +91,10 @@ inline void check_quantizer(const CompressionFlags& flags, pare::CompressionRequ
   request.quantize = flags.wbits && *flags.wbits != off;
   const std::string no_grid = flags.wbits ? " with --wbits 16" : " without --wbits";
   if (has_target(flags) && !request.quantize)
-    throw usage_error((flags.target_average_bits ? "--target-avg-bits"
-                                                 : "--target-bits-per-weight") +
-                      no_grid +
-                      ": mixed precision needs a base quantizer, otherwise bits are chosen and "
-                      "nothing is quantized; write --wbits 4");
+    throw usage_error(
+        (flags.target_average_bits ? "--target-avg-bits" : "--target-bits-per-weight") + no_grid +
+        ": mixed precision needs a base quantizer, otherwise bits are chosen and "
+        "nothing is quantized; write --wbits 4");
   if ((flags.clip_search || flags.symmetric) && !request.quantize)
     throw usage_error((flags.clip_search ? "--clip-search" : "--symmetric") + no_grid +
                       ": there is no grid to fit; write --wbits 4");
@@ -152,9 +151,10 @@ inline void check_something_to_do(const CompressionFlags& flags,
 inline pare::CompressionRequest checked(const CompressionFlags& flags) {
   pare::CompressionRequest request;
   if (flags.sparsity_auto && !flags.target_stored_bits)
-    throw usage_error("--sparsity auto: what is pruned is chosen under pare-opt compress "
-                      "--target-bits-per-weight alone, which counts what pruning saves; write a "
-                      "share, for instance --sparsity 0.5");
+    throw usage_error(
+        "--sparsity auto: what is pruned is chosen under pare-opt compress "
+        "--target-bits-per-weight alone, which counts what pruning saves; write a "
+        "share, for instance --sparsity 0.5");
   detail::check_pattern(flags, request);
   detail::check_quantizer(flags, request);
   detail::check_mixed_precision(flags, request);

@@ -125,7 +125,7 @@ int main() {
   const auto factor = given.prepare(calibration);
 
   const ImportanceScorer<2, Cores, float> scorer({0.7, 0.3}, PeakWeight{},
-                                                   output_signal::Activation{});
+                                                 output_signal::Activation{});
   const std::vector<double> scores = scorer.score({W, calibration, factor}).score;
   const BitAllocator<MostImportantFirst> allocator({.target_average_bits = 4.0});
   const std::vector<std::uint8_t> bits = allocator.allocate(scores).bits;

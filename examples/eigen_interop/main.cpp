@@ -8,8 +8,7 @@
 // [views]
 /// pare's view of a row-major matrix of Eigen, or of a block of one. The memory stays Eigen's.
 template <class Derived>
-pare::MatrixView<const typename Derived::Scalar> view_of(
-    const Eigen::PlainObjectBase<Derived>& A) {
+pare::MatrixView<const typename Derived::Scalar> view_of(const Eigen::PlainObjectBase<Derived>& A) {
   static_assert(Derived::IsRowMajor, "pare reads rows: write Eigen::RowMajor");
   return {A.data(), A.rows(), A.cols(), A.outerStride()};
 }

@@ -60,7 +60,8 @@ inline void add_compression(CLI::App& command, Arguments& arguments, bool requir
 inline void add_shape(CLI::App& command, Arguments& arguments) {
   add_value(command, "--shape", arguments.shape,
             "instead of MODEL and CALIB_TEXT: random weights of this shape and random tokens, to "
-            "measure a machine; " + detail::one_of(pare::opt_shape_names()),
+            "measure a machine; " +
+                detail::one_of(pare::opt_shape_names()),
             "TEXT", "a run has one model");
 }
 
@@ -111,8 +112,8 @@ inline void check_shape(const Arguments& arguments) {
   if (arguments.checkpoint)
     throw usage_error(shape + " with --checkpoint " + *arguments.checkpoint +
                       ": random weights are made anew in memory; leave one of them out");
-  for (const auto& [option, folder] : {std::pair{"--save", &arguments.save},
-                                       {"--save-packed", &arguments.save_packed}})
+  for (const auto& [option, folder] :
+       {std::pair{"--save", &arguments.save}, {"--save-packed", &arguments.save_packed}})
     if (*folder)
       throw usage_error(shape + " with " + option + " " + **folder +
                         ": there is no folder to take the model's other files from; leave one of "
@@ -279,8 +280,8 @@ struct Outputs {
   std::optional<fs::path> save, save_packed, report, plot, checkpoint;
 
   Outputs(const Arguments& arguments, const std::vector<EvaluationText>& evaluations) {
-    for (const auto& [option, folder] : {std::pair{"--save", &arguments.save},
-                                         {"--save-packed", &arguments.save_packed}})
+    for (const auto& [option, folder] :
+         {std::pair{"--save", &arguments.save}, {"--save-packed", &arguments.save_packed}})
       if (*folder && arguments.report &&
           output_path(option, **folder) == output_path("--report", *arguments.report))
         throw usage_error(std::string(option) + " " + **folder + " --report " + *arguments.report +

@@ -17,11 +17,16 @@ inline constexpr Scheme mixed_schemes[] = {Scheme::quantile, Scheme::budget_laye
 
 inline const char* scheme_name(Scheme scheme) {
   switch (scheme) {
-    case Scheme::uniform: return "uniform";
-    case Scheme::quantile: return "quantile";
-    case Scheme::budget_layer: return "budget-layer";
-    case Scheme::budget_model: return "budget-model";
-    case Scheme::dense: break;
+    case Scheme::uniform:
+      return "uniform";
+    case Scheme::quantile:
+      return "quantile";
+    case Scheme::budget_layer:
+      return "budget-layer";
+    case Scheme::budget_model:
+      return "budget-model";
+    case Scheme::dense:
+      break;
   }
   return "dense";
 }
@@ -30,7 +35,7 @@ inline const char* scheme_name(Scheme scheme) {
 struct Run {
   Scheme scheme = Scheme::dense;
   std::string name = "dense";
-  double budget = 0;                                      ///< code bits per weight
+  double budget = 0;                                     ///< code bits per weight
   std::optional<pare::CompressionRequest> request = {};  ///< none: dense
   std::optional<PlanRequest> planned = {};
   std::optional<pare::ModelPlan> plan = {};
@@ -141,8 +146,8 @@ inline void print_comparison(const std::vector<Run>& runs) {
     const pare::Totals t = pare::totals(run.statistics);
     std::printf("%-18s", run.name.c_str());
     for (const auto& [name, value] : run.perplexities) std::printf(" %11.3f", value);
-    const std::string stored = run.request ? pare::number_text(
-        std::round(1e4 * t.stored_bits_per_weight) / 1e4) : "-";
+    const std::string stored =
+        run.request ? pare::number_text(std::round(1e4 * t.stored_bits_per_weight) / 1e4) : "-";
     std::printf(" %9.5f %10s %11s %8.2f%% %9.2f %12.5g\n", run.divergence,
                 pare::detail::bits_text(t.average_bits).c_str(), stored.c_str(), 100 * t.sparsity,
                 run.seconds, t.loss);

@@ -28,8 +28,8 @@ void run_compress(const Arguments& arguments) {
   const KeptRun run(arguments, inputs, request, outputs);
   if (!request.quantize) std::printf("quantization is off (no --wbits): this run only prunes\n");
 
-  const Perplexities dense = run.perplexities(
-      "dense", inputs, [&] { return evaluate(*model, inputs, "dense"); });
+  const Perplexities dense =
+      run.perplexities("dense", inputs, [&] { return evaluate(*model, inputs, "dense"); });
   print_perplexities(dense, "dense");
   if (arguments.gmp)
     std::printf("magnitude pruning: no calibration\n");
@@ -45,9 +45,9 @@ void run_compress(const Arguments& arguments) {
   std::printf("\n%s\n", pare::layer_header().c_str());
   std::fflush(stdout);
   const auto start = std::chrono::steady_clock::now();
-  const pare::Statistics statistics = compress(*model, inputs, arguments, request,
-                                               plan ? &*plan : nullptr, true, "compressing",
-                                               run.keeping());
+  const pare::Statistics statistics =
+      compress(*model, inputs, arguments, request, plan ? &*plan : nullptr, true, "compressing",
+               run.keeping());
   const double seconds = seconds_since(start);
 
   const std::string scores = pare::score_table(statistics);
@@ -59,8 +59,9 @@ void run_compress(const Arguments& arguments) {
   if (device_bytes)
     std::printf("device memory      %.2f GiB at most\n", double(*device_bytes) / double(1 << 30));
   std::printf("\n");
-  const Perplexities compressed = run.perplexities(
-      "compressed", inputs, [&] { return evaluate(*model, inputs, "compressed"); });
+  const Perplexities compressed = run.perplexities("compressed", inputs, [&] {
+    return evaluate(*model, inputs, "compressed");
+  });
   print_perplexities(dense, "dense");
   print_perplexities(compressed, "compressed");
 
@@ -70,8 +71,8 @@ void run_compress(const Arguments& arguments) {
     std::printf("saved to %s\n", arguments.save->c_str());
   }
   if (outputs.report || outputs.save_packed) {
-    pare::Json report{{"perplexity",
-                       {{"dense", to_json(dense)}, {"compressed", to_json(compressed)}}}};
+    pare::Json report{
+        {"perplexity", {{"dense", to_json(dense)}, {"compressed", to_json(compressed)}}}};
     report.update(pare::to_json(statistics));
     report["totals"]["solver_seconds"] = report["totals"]["seconds"];
     report["totals"]["seconds"] = seconds;
@@ -82,11 +83,12 @@ void run_compress(const Arguments& arguments) {
     if (outputs.save_packed) {
       const fs::path& folder = *outputs.save_packed;
       if (run.has_saved("--save-packed", folder))
-        report["packed"] = pare::Json::parse(
-            pare::detail::read_whole_file(folder / packed_report_name)).at("packed");
+        report["packed"] =
+            pare::Json::parse(pare::detail::read_whole_file(folder / packed_report_name))
+                .at("packed");
       else
-        save_packed(run.folder(), arguments.model, folder,
-                    pare::text_fingerprint(inputs.windows), report, run.saving("--save-packed"));
+        save_packed(run.folder(), arguments.model, folder, pare::text_fingerprint(inputs.windows),
+                    report, run.saving("--save-packed"));
       std::printf("packed to %s\n", arguments.save_packed->c_str());
     }
     if (outputs.report) write_report(*outputs.report, report);
@@ -106,11 +108,11 @@ void run_evaluate(const Arguments& arguments) {
     std::printf("perplexity on %s: %.3f\n", name.c_str(), value);
   if (outputs.report)
     write_report(*outputs.report, {{"perplexity", to_json(result)},
-                                           {"config",
-                                            {{"model", arguments.model},
-                                             {"seqlen", inputs.seqlen},
-                                             {"backend", backend.name},
-                                             {"dtype", arguments.dtype.value_or("float32")}}}});
+                                   {"config",
+                                    {{"model", arguments.model},
+                                     {"seqlen", inputs.seqlen},
+                                     {"backend", backend.name},
+                                     {"dtype", arguments.dtype.value_or("float32")}}}});
 }
 
 }  // namespace
@@ -129,21 +131,23 @@ int main(int argc, char** argv) {
   add_plan_options(compress, arguments.flags);
   add_preset(compress, arguments);
   add_flag(compress, "--gmp", arguments.gmp,
-                 "magnitude pruning and round-to-nearest instead, for comparison");
-  add_value(compress, "--save", arguments.save,
-                  "write the compressed model to this new folder", "DIR");
+           "magnitude pruning and round-to-nearest instead, for comparison");
+  add_value(compress, "--save", arguments.save, "write the compressed model to this new folder",
+            "DIR");
   add_value(compress, "--save-packed", arguments.save_packed,
             "write it bit-packed to this new folder; grids then have float16 scales", "DIR");
   add_value(compress, "--checkpoint", arguments.checkpoint,
             "keep finished layers in this folder; the same command goes on from them", "DIR");
-  compress.footer("One decoder layer is in memory at a time, but for --shape and while "
-                  "sensitivities are measured.");
+  compress.footer(
+      "One decoder layer is in memory at a time, but for --shape and while "
+      "sensitivities are measured.");
 
   CLI::App& evaluate = *app.add_subcommand("evaluate", "measure perplexity");
   add_model(evaluate, arguments);
 
   CLI::App& compare = *app.add_subcommand(
-      "compare", "uniform widths, quantile, budget per layer and budget for the model, side by side");
+      "compare",
+      "uniform widths, quantile, budget per layer and budget for the model, side by side");
   add_model(compare, arguments);
   add_compression(compare, arguments);
   add_axis_option(compare, arguments.flags);
@@ -158,8 +162,8 @@ int main(int argc, char** argv) {
   add_argument(inspect, "DIR", packed, "folder that compress --save-packed wrote");
 
   VerifyArguments verification;
-  CLI::App& verify = *app.add_subcommand(
-      "verify", "hold a packed model against its original and its own report");
+  CLI::App& verify =
+      *app.add_subcommand("verify", "hold a packed model against its original and its own report");
   add_argument(verify, "ORIGINAL", verification.original, "folder of the dense model");
   add_argument(verify, "PACKED", verification.packed, "folder made from it");
   add_argument(verify, "TEXT", verification.text,

@@ -73,17 +73,21 @@ inline void require_window(const fs::path& file, const std::vector<std::int32_t>
 inline pare::Tokenizer load_tokenizer(const fs::path& folder, const pare::OptConfig& config) {
   pare::Tokenizer tokenizer = pare::Tokenizer::load(folder / "vocab.json", folder / "merges.txt");
   if (tokenizer.max_id() >= config.vocab_size)
-    throw pare::format_error((folder / "vocab.json").string() + ": id " +
-                             std::to_string(tokenizer.max_id()) +
-                             " is outside the model's vocabulary of " +
-                             std::to_string(config.vocab_size));
+    throw pare::format_error(
+        (folder / "vocab.json").string() + ": id " + std::to_string(tokenizer.max_id()) +
+        " is outside the model's vocabulary of " + std::to_string(config.vocab_size));
   return tokenizer;
 }
 
 /// Files of a model folder beside its weights.
-inline constexpr const char* model_files[] = {
-    "config.json",    "generation_config.json", "vocab.json",              "merges.txt",
-    "tokenizer.json", "tokenizer_config.json",  "special_tokens_map.json", "added_tokens.json"};
+inline constexpr const char* model_files[] = {"config.json",
+                                              "generation_config.json",
+                                              "vocab.json",
+                                              "merges.txt",
+                                              "tokenizer.json",
+                                              "tokenizer_config.json",
+                                              "special_tokens_map.json",
+                                              "added_tokens.json"};
 
 /// What tells a folder from every other and from itself with other entries, and stays when it is
 /// renamed. A number of a folder that was removed may be given to the next.
@@ -102,9 +106,10 @@ inline bool saved_by(const std::optional<std::string>& checkpoint, const std::st
   std::error_code error;
   if (!checkpoint || !fs::exists(fs::path(*checkpoint) / pare::RunFolder::record_name, error))
     return false;
-  const pare::Json record = pare::Json::parse(
-      pare::detail::read_whole_file(fs::path(*checkpoint) / pare::RunFolder::record_name), nullptr,
-      false);
+  const pare::Json record =
+      pare::Json::parse(pare::detail::read_whole_file(fs::path(*checkpoint) /
+                                                      pare::RunFolder::record_name),
+                        nullptr, false);
   const auto at = pare::Json::json_pointer("/run/notes/" + option);
   return record.is_object() && record.contains(at) && !record[at].is_null() &&
          record[at] == identity_of(path);
@@ -238,8 +243,7 @@ inline void save_model(const pare::RunFolder& run, const fs::path& source, const
 /// Writes JSON to a file, whole or not at all.
 inline void write_report(const fs::path& file, const pare::Json& report) {
   // Names of files and texts may be any bytes; JSON is UTF-8.
-  const std::string text =
-      report.dump(2, ' ', false, pare::Json::error_handler_t::replace) + "\n";
+  const std::string text = report.dump(2, ' ', false, pare::Json::error_handler_t::replace) + "\n";
   try {
     pare::detail::AtomicFile out{file};
     out.write(std::as_bytes(std::span(text)));

@@ -18,8 +18,10 @@ inline constexpr const char* packed_report_name = "report.json";
 /// Refuses a packed model where a dense one is needed.
 inline void require_dense_model(const std::string& model) {
   if (pare::PackedFile::is_in(model))
-    throw usage_error(model + ": the model is packed, a dense one is needed here; name that, or "
-                      "write pare-opt unpack " + model + " OUT and name OUT");
+    throw usage_error(model +
+                      ": the model is packed, a dense one is needed here; name that, or "
+                      "write pare-opt unpack " +
+                      model + " OUT and name OUT");
 }
 
 /// Refuses a folder that holds no packed model.
@@ -48,8 +50,7 @@ inline void save_packed(const pare::RunFolder& run, const fs::path& source, cons
                            tied_head(pare::load_opt_config(source), checkpoint));
         copy_model_files(source, partial);
         pare::Json checksums = pare::Json::object();
-        for (const auto& [tensor, parts] : linears)
-          checksums[tensor] = parts.entry.at("checksum");
+        for (const auto& [tensor, parts] : linears) checksums[tensor] = parts.entry.at("checksum");
         report["packed"] = {{"file_bytes", fs::file_size(file)},
                             {"calibration", pare::hex_text(text)},
                             {"checksums", checksums}};
@@ -90,9 +91,8 @@ inline std::string mask_text(const pare::PackedLinear& packed) {
 inline std::string mean_bits_text(const pare::PackedLayout& layout) {
   double sum = 0;
   for (const std::uint8_t width : layout.widths) sum += width;
-  return layout.quantized()
-             ? pare::detail::format_text("%.3f", sum / double(layout.widths.size()))
-             : "-";
+  return layout.quantized() ? pare::detail::format_text("%.3f", sum / double(layout.widths.size()))
+                            : "-";
 }
 
 inline pare::index_t count_zeros(const pare::PackedLinear& packed) {
@@ -125,10 +125,10 @@ inline void inspect_packed(const std::string& folder) {
     const pare::PackedLayout& layout = packed.layout;
     const double size = double(layout.rows) * double(layout.columns);
     const pare::index_t zero = detail::count_zeros(packed);
-    const std::string shape =
-        std::to_string(layout.rows) + " x " + std::to_string(layout.columns);
+    const std::string shape = std::to_string(layout.rows) + " x " + std::to_string(layout.columns);
     std::printf("%-*s %13s %6s %6s %6s %8s %7.2f%% %11ju %7.3f  %s\n", name_width,
-                entry.tensor.c_str(), shape.c_str(), std::string(pare::to_string(layout.axis)).c_str(),
+                entry.tensor.c_str(), shape.c_str(),
+                std::string(pare::to_string(layout.axis)).c_str(),
                 detail::mean_bits_text(layout).c_str(), detail::widths_text(layout).c_str(),
                 detail::mask_text(packed).c_str(), 100 * double(zero) / size,
                 std::uintmax_t(packed.bytes()), 8 * double(packed.bytes()) / size,
@@ -140,14 +140,15 @@ inline void inspect_packed(const std::string& folder) {
   for (const pare::TensorInfo& info : file.file().tensors())
     if (!file.is_part(info.name)) other_bytes += info.end - info.begin;
   const std::uint64_t header = file.file().data_offset();
-  std::printf("\npacked linears     %zu, %.0f weights, %.2f%% zero\n", file.linears().size(), weights,
-              weights > 0 ? 100 * zeros / weights : 0);
+  std::printf("\npacked linears     %zu, %.0f weights, %.2f%% zero\n", file.linears().size(),
+              weights, weights > 0 ? 100 * zeros / weights : 0);
   std::printf("stored             %.3f bits per weight\n",
               weights > 0 ? 8 * double(linear_bytes) / weights : 0);
-  std::printf("bytes              %ju in packed linears, %ju in other tensors, %ju in the header, "
-              "%ju in all\n",
-              std::uintmax_t(linear_bytes), std::uintmax_t(other_bytes), std::uintmax_t(header),
-              std::uintmax_t(header + linear_bytes + other_bytes));
+  std::printf(
+      "bytes              %ju in packed linears, %ju in other tensors, %ju in the header, "
+      "%ju in all\n",
+      std::uintmax_t(linear_bytes), std::uintmax_t(other_bytes), std::uintmax_t(header),
+      std::uintmax_t(header + linear_bytes + other_bytes));
 }
 
 }  // namespace tool

@@ -45,14 +45,14 @@ inline void check_plan_values(const CompressionFlags& flags) {
     throw usage_error(written("--importance", *flags.importance) +
                       ": there is no such importance; write five, distortion or kl");
   if (flags.target_average_bits && flags.target_stored_bits)
-    throw usage_error("--target-avg-bits with --target-bits-per-weight: a run has one target; "
-                      "leave one of them out");
+    throw usage_error(
+        "--target-avg-bits with --target-bits-per-weight: a run has one target; "
+        "leave one of them out");
   if (!has_target(flags))
-    for (const auto& [given, option] :
-         {std::pair{flags.scope.has_value(), "--scope"},
-          {flags.importance.has_value(), "--importance"},
-          {flags.sensitivity.has_value(), "--sensitivity"},
-          {flags.kl_windows.has_value(), "--kl-windows"}})
+    for (const auto& [given, option] : {std::pair{flags.scope.has_value(), "--scope"},
+                                        {flags.importance.has_value(), "--importance"},
+                                        {flags.sensitivity.has_value(), "--sensitivity"},
+                                        {flags.kl_windows.has_value(), "--kl-windows"}})
       if (given)
         throw usage_error(std::string(option) +
                           " without a target: there are no bits to share out; add "
@@ -65,14 +65,17 @@ inline void check_plan_values(const CompressionFlags& flags) {
 /// Refuses what a plan cannot do.
 inline void check_plan(const CompressionFlags& flags, bool model_scope, const std::string& by) {
   if (flags.target_stored_bits && by == "five")
-    throw usage_error("--importance five with --target-bits-per-weight: a score says nothing of "
-                      "what is stored; write --importance distortion or kl");
+    throw usage_error(
+        "--importance five with --target-bits-per-weight: a score says nothing of "
+        "what is stored; write --importance distortion or kl");
   if (model_scope && by == "five")
-    throw usage_error("--importance five with --scope model: scores of different linears have no "
-                      "common unit; write --importance kl");
+    throw usage_error(
+        "--importance five with --scope model: scores of different linears have no "
+        "common unit; write --importance kl");
   if (!model_scope && by == "kl")
-    throw usage_error("--importance kl with --scope layer: the kl of a linear does not tell its "
-                      "channels apart; write --importance distortion, or --scope model");
+    throw usage_error(
+        "--importance kl with --scope layer: the kl of a linear does not tell its "
+        "channels apart; write --importance distortion, or --scope model");
   if (by != "five" && flags.bit_method == "quantile")
     throw usage_error("--bit-method quantile with --importance " + by +
                       ": a plan spends bits along curves, not by rank; write --bit-method budget");
@@ -80,7 +83,8 @@ inline void check_plan(const CompressionFlags& flags, bool model_scope, const st
   if (by == "kl" && std::find(tiers.begin(), tiers.end(), *flags.wbits) == tiers.end())
     throw usage_error("--wbits " + std::to_string(*flags.wbits) +
                       " with --importance kl: the kl is measured at this width, which must be one "
-                      "of the tiers " + pare::tiers_text(tiers) + "; write --wbits 3");
+                      "of the tiers " +
+                      pare::tiers_text(tiers) + "; write --wbits 3");
   if (flags.kl_windows && by != "kl")
     throw usage_error("--kl-windows with --importance " + by +
                       ": no kl is measured; write --importance kl");
@@ -98,23 +102,25 @@ inline std::optional<PlanRequest> planned(const CompressionFlags& flags,
                                           const pare::CompressionRequest& request) {
   detail::check_plan_values(flags);
   if (!detail::has_target(flags)) return std::nullopt;
-  const bool model_scope = flags.scope.value_or(flags.target_stored_bits ? "model" : "layer") ==
-                           "model";
-  const std::string by = flags.importance.value_or(
-      model_scope ? "kl" : flags.target_stored_bits ? "distortion" : "five");
+  const bool model_scope =
+      flags.scope.value_or(flags.target_stored_bits ? "model" : "layer") == "model";
+  const std::string by = flags.importance.value_or(model_scope                ? "kl"
+                                                   : flags.target_stored_bits ? "distortion"
+                                                                              : "five");
   detail::check_plan(flags, model_scope, by);
   if (by == "five") {
     if (flags.sensitivity)
-      throw usage_error("--sensitivity with --importance five: scores are taken while a linear is "
-                        "compressed, there is nothing to keep; write --scope model");
+      throw usage_error(
+          "--sensitivity with --importance five: scores are taken while a linear is "
+          "compressed, there is nothing to keep; write --scope model");
     return std::nullopt;
   }
   PlanRequest plan;
   plan.options.scope = model_scope ? pare::PlanScope::model : pare::PlanScope::layer;
   plan.options.objective =
       by == "kl" ? pare::PlanObjective::divergence : pare::PlanObjective::distortion;
-  plan.options.budget = flags.target_stored_bits ? pare::BudgetKind::stored_bits
-                                                 : pare::BudgetKind::code_bits;
+  plan.options.budget =
+      flags.target_stored_bits ? pare::BudgetKind::stored_bits : pare::BudgetKind::code_bits;
   plan.options.bits_per_weight =
       flags.target_stored_bits.value_or(flags.target_average_bits.value_or(0));
   const pare::SolverOptions& solver = request.solver;
@@ -140,13 +146,12 @@ inline std::optional<PlanRequest> planned(const CompressionFlags& flags,
 inline std::string plan_text(const pare::ModelPlan& plan, const PlanRequest& request) {
   using pare::number_text;
   const bool kl = request.options.objective == pare::PlanObjective::divergence;
-  std::string text = "plan: " + number_text(plan.bits_per_weight) +
-                     (request.options.budget == pare::BudgetKind::stored_bits
-                          ? " stored bits per weight"
-                          : " code bits per weight") +
-                     ", predicted " + (kl ? "kl " : "distortion ") +
-                     number_text(plan.predicted_loss) + ", at least " + number_text(plan.bound) +
-                     " for any choice";
+  std::string text =
+      "plan: " + number_text(plan.bits_per_weight) +
+      (request.options.budget == pare::BudgetKind::stored_bits ? " stored bits per weight"
+                                                               : " code bits per weight") +
+      ", predicted " + (kl ? "kl " : "distortion ") + number_text(plan.predicted_loss) +
+      ", at least " + number_text(plan.bound) + " for any choice";
   if (!plan.uniform_loss) return text + "; no uniform width fits\n";
   text += "; uniform " + std::to_string(*plan.uniform_bits) + " bits (" + plan.uniform_pattern +
           ") " + number_text(*plan.uniform_loss);

@@ -40,7 +40,8 @@ inline fs::path plot_folder(const std::string& given) {
   std::error_code error;
   if (fs::exists(path, error)) {
     if (!fs::is_directory(path, error) || ::access(path.c_str(), W_OK) != 0)
-      throw usage_error("--plot " + given + ": exists and is no folder that can be written; name "
+      throw usage_error("--plot " + given +
+                        ": exists and is no folder that can be written; name "
                         "another");
   } else {
     require_parent("--plot", given, path);
@@ -48,7 +49,8 @@ inline fs::path plot_folder(const std::string& given) {
   std::istringstream folders(std::getenv("PATH") ? std::getenv("PATH") : "");
   for (std::string folder; std::getline(folders, folder, ':');)
     if (::access((fs::path(folder) / "gnuplot").c_str(), X_OK) == 0) return path;
-  throw usage_error("--plot " + given + ": gnuplot draws the pictures and is not installed; install "
+  throw usage_error("--plot " + given +
+                    ": gnuplot draws the pictures and is not installed; install "
                     "gnuplot-nox, or write --report FILE.json instead");
 }
 
@@ -68,7 +70,8 @@ inline std::string gnuplot_quoted(const std::string& text) {
 inline std::string logarithmic_tics(double low, double high) {
   std::vector<double> tics;
   for (const std::vector<double>& mantissas :
-       {std::vector<double>{1, 2, 5}, {1, 1.5, 2, 3, 4, 5, 7},
+       {std::vector<double>{1, 2, 5},
+        {1, 1.5, 2, 3, 4, 5, 7},
         {1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 6.5, 7, 7.5, 8, 8.5, 9, 9.5}}) {
     tics.clear();
     for (int power = -12; power <= 12; ++power)

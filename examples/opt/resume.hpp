@@ -59,16 +59,14 @@ inline fs::path temporary_run(const Outputs& outputs) {
 /// The folder of finished layers of one run; a temporary one is removed at the end.
 class KeptRun {
  public:
-  KeptRun(const Arguments& arguments, const Inputs& inputs,
-          const pare::CompressionRequest& request, const Outputs& outputs) {
+  KeptRun(const Arguments& arguments, const Inputs& inputs, const pare::CompressionRequest& request,
+          const Outputs& outputs) {
     packed_ = outputs.save_packed.has_value();
     if (outputs.checkpoint) {
       const std::string what = "--checkpoint " + *arguments.checkpoint + ": ";
       const pare::Json identity = detail::run_identity(arguments, inputs, request);
       try {
-        kept([&] {
-          folder_ = std::make_unique<pare::RunFolder>(*outputs.checkpoint, identity);
-        });
+        kept([&] { folder_ = std::make_unique<pare::RunFolder>(*outputs.checkpoint, identity); });
       } catch (const pare::argument_error& e) {
         throw usage_error(what + e.what());
       }
@@ -80,9 +78,9 @@ class KeptRun {
     } else if (!arguments.shape && (outputs.save || outputs.save_packed || !inputs.texts.empty())) {
       temporary_ = detail::temporary_run(outputs);
       kept([&] {
-        folder_ = std::make_unique<pare::RunFolder>(
-            temporary_,
-            pare::Json{{"options", pare::Json::object()}, {"files", pare::Json::object()}});
+        folder_ = std::make_unique<pare::RunFolder>(temporary_,
+                                                    pare::Json{{"options", pare::Json::object()},
+                                                               {"files", pare::Json::object()}});
       });
     }
   }

@@ -61,9 +61,9 @@ inline PackedReport read_packed_report(const fs::path& file) {
     report.windows = number(config, "nsamples");
     report.dtype = config.at("dtype").get<std::string>();
     report.calibration = packed.at("calibration").get<std::string>();
-    report.file_bytes = std::uint64_t(
-        pare::whole_number(packed.at("file_bytes"), file.string() + ": file_bytes",
-                           std::numeric_limits<std::int64_t>::max()));
+    report.file_bytes =
+        std::uint64_t(pare::whole_number(packed.at("file_bytes"), file.string() + ": file_bytes",
+                                         std::numeric_limits<std::int64_t>::max()));
     packed.at("checksums").get_to(report.checksums);
     for (const pare::Json& layer : json.at("layers")) {
       const std::string name = layer.at("name").get<std::string>();
@@ -71,8 +71,8 @@ inline PackedReport read_packed_report(const fs::path& file) {
       report.layers.emplace_back(name, layer);
     }
   } catch (const pare::Json::exception& e) {
-    throw pare::format_error(file.string() + ": not a report of compress --save-packed: " +
-                             e.what());
+    throw pare::format_error(file.string() +
+                             ": not a report of compress --save-packed: " + e.what());
   }
   return report;
 }
@@ -105,8 +105,7 @@ inline void compare_with_original(const fs::path& original, const pare::PackedFi
       const std::span<const std::byte> bytes = file.bytes(info);
       if (const pare::PackedEntry* entry = packed.find(info.name)) {
         ++linears;
-        if (info.shape !=
-                std::vector<std::int64_t>{entry->layout.rows, entry->layout.columns} ||
+        if (info.shape != std::vector<std::int64_t>{entry->layout.rows, entry->layout.columns} ||
             info.dtype != pare::dtype_name(entry->dtype))
           differences.add(info.name, "the original has another shape or dtype");
         else if (pare::fingerprint(bytes) != entry->original)
@@ -143,25 +142,29 @@ inline void compare_linear(const pare::RecomputedLinear& found, const pare::Json
                            bool with_loss, Differences& differences) {
   const pare::LayerStatistics& statistics = found.statistics;
   const pare::Json now = pare::to_json(statistics);
-  std::vector<std::string> exact{"rows",         "columns",        "axis",
-                                 "channels",     "average_bits",   "bits_histogram",
+  std::vector<std::string> exact{"rows",
+                                 "columns",
+                                 "axis",
+                                 "channels",
+                                 "average_bits",
+                                 "bits_histogram",
                                  "stored_bits_per_weight"};
   if (found.mask_stored) exact.push_back("sparsity");
   // Values that were only pruned may have become zero in the checkpoint's type.
   if (statistics.channels > 0) exact.push_back("zeros");
   for (const std::string& key : exact)
     if (!recorded.contains(key) || recorded[key] != now[key])
-      differences.add(statistics.name, key + ": recorded " +
-                                           (recorded.contains(key) ? recorded[key].dump() : "none") +
-                                           ", found " + now[key].dump());
+      differences.add(statistics.name,
+                      key + ": recorded " +
+                          (recorded.contains(key) ? recorded[key].dump() : "none") + ", found " +
+                          now[key].dump());
   if (!found.mask_stored && recorded.contains("sparsity") && recorded["sparsity"].is_number() &&
       statistics.zeros < recorded["sparsity"].get<double>())
     differences.add(statistics.name, "zeros: recorded at least " + recorded["sparsity"].dump() +
                                          ", found " + now["zeros"].dump());
   if (with_loss && !found.loss_agrees)
-    differences.add(statistics.name,
-                    "loss: recorded " + recorded["loss"].dump() + ", found " +
-                        pare::number_text(statistics.loss));
+    differences.add(statistics.name, "loss: recorded " + recorded["loss"].dump() + ", found " +
+                                         pare::number_text(statistics.loss));
 }
 
 }  // namespace detail
@@ -202,9 +205,8 @@ inline void verify_packed(const VerifyArguments& arguments) {
 
   const std::uint64_t bytes = fs::file_size(folder / pare::PackedFile::name);
   if (bytes != report.file_bytes)
-    differences.add(pare::PackedFile::name, "bytes: recorded " +
-                                                std::to_string(report.file_bytes) + ", found " +
-                                                std::to_string(bytes));
+    differences.add(pare::PackedFile::name, "bytes: recorded " + std::to_string(report.file_bytes) +
+                                                ", found " + std::to_string(bytes));
   for (const pare::PackedEntry& entry : file.linears()) {
     const auto recorded = report.checksums.find(entry.tensor);
     const std::string found = pare::hex_text(entry.checksum);
@@ -225,8 +227,8 @@ inline void verify_packed(const VerifyArguments& arguments) {
   for (const auto& [name, layer] : report.layers) recorded[name] = &layer;
   const std::unique_ptr<Model> model = backend.load_model(source);
   const auto found = model->recompute(file, windows, report.options, report.recorded);
-  std::printf("\n%-28s %13s %7s %9s %9s %13s %13s\n", "linear", "shape", "bits", "zeros",
-              "stored", "loss", "recorded");
+  std::printf("\n%-28s %13s %7s %9s %9s %13s %13s\n", "linear", "shape", "bits", "zeros", "stored",
+              "loss", "recorded");
   for (const pare::RecomputedLinear& linear : found) {
     const pare::LayerStatistics& s = linear.statistics;
     const std::string shape = std::to_string(s.rows) + " x " + std::to_string(s.columns);
@@ -234,8 +236,7 @@ inline void verify_packed(const VerifyArguments& arguments) {
         with_loss ? pare::detail::format_text("%.6g", s.loss) : std::string("-");
     std::printf("%-28s %13s %7s %8.2f%% %9.3f %13s %13.6g\n", s.name.c_str(), shape.c_str(),
                 pare::detail::bits_text(s.average_bits).c_str(), 100 * s.zeros,
-                s.stored_bits / double(s.weights()), loss.c_str(),
-                report.recorded.at(s.name).loss);
+                s.stored_bits / double(s.weights()), loss.c_str(), report.recorded.at(s.name).loss);
     detail::compare_linear(linear, *recorded.at(s.name), with_loss, differences);
   }
   std::fflush(stdout);

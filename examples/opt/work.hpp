@@ -148,7 +148,7 @@ inline pare::Sensitivities sensitivities(Model& model, const Inputs& inputs,
         throw pare::format_error(*file + ": " + e.what());
       } catch (const pare::argument_error& e) {
         throw usage_error("--sensitivity " + *file + ": " + e.what() +
-                                "; name another file to measure anew");
+                          "; name another file to measure anew");
       }
     }();
     std::printf("sensitivities: read from %s\n", file->c_str());
@@ -173,8 +173,8 @@ inline pare::Sensitivities sensitivities(Model& model, const Inputs& inputs,
 /// @param plan  none: every linear chooses by itself what the request says
 inline pare::Statistics compress(Model& model, const Inputs& inputs, const Arguments& arguments,
                                  const pare::CompressionRequest& request,
-                                 const pare::ModelPlan* plan, bool lines,
-                                 const std::string& what, const Keeping& keeping = {}) {
+                                 const pare::ModelPlan* plan, bool lines, const std::string& what,
+                                 const Keeping& keeping = {}) {
   ProgressLine progress(what);
   pare::CompressionProgress callbacks;
   callbacks.advanced = [&](double share) { progress.advance(share); };

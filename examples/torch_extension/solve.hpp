@@ -78,8 +78,9 @@ class Layer {
           solver.solve(view_of("W (out, in)", W, Device), calibration_));
       Wait();
       const auto adopt = [&](auto view, torch::ScalarType type) {
-        return torch::from_blob(view.data, {view.rows, view.cols}, {view.stride, 1},
-                                [layer](void*) {}, torch::dtype(type).device(W.device()));
+        return torch::from_blob(
+            view.data, {view.rows, view.cols}, {view.stride, 1}, [layer](void*) {},
+            torch::dtype(type).device(W.device()));
       };
       return Solved{adopt(layer->weights.view(), torch::kFloat32),
                     adopt(layer->mask.view(), torch::kUInt8),

@@ -29,7 +29,7 @@ int main() {
   xt::random::seed(4);
   // [use]
   const xt::xtensor<double, 2> W = xt::random::randn<double>({64, 96}, 0.0, 0.05);  // (out, in)
-  const xt::xtensor<double, 2> X = xt::random::randn<double>({512, 96});  // (tokens, in)
+  const xt::xtensor<double, 2> X = xt::random::randn<double>({512, 96});            // (tokens, in)
 
   using Backend = pare::backend::Xtensor;
   pare::Calibration<Backend, double> calibration(pare::index_t(X.shape(1)));
@@ -48,9 +48,8 @@ int main() {
   bool zeros = true;  // what the mask pruned is zero
   for (std::size_t i = 0; i < W.shape(0); ++i)
     for (std::size_t j = 0; j < W.shape(1); ++j) zeros = zeros && (mask(i, j) == 0 || Q(i, j) == 0);
-  const bool in_place =
-      view_of(W).data == W.data() && view_of(X).data == X.data() &&
-      std::as_const(Q).data() == layer.weights.data();
+  const bool in_place = view_of(W).data == W.data() && view_of(X).data == X.data() &&
+                        std::as_const(Q).data() == layer.weights.data();
   std::printf("W and X read where xtensor holds them, Q where pare holds it: %s\n",
               in_place ? "yes" : "no");
   std::printf("weights pruned: %td of %zu, all of them zero: %s\n", pruned, W.size(),

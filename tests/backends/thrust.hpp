@@ -3,8 +3,8 @@
 
 #include <tuple>
 
-#include "threads.hpp"
 #include "pare/backend/thrust.hpp"
+#include "threads.hpp"
 
 namespace test {
 
@@ -12,6 +12,8 @@ using Backends = std::tuple<pare::backend::Thrust<pare::backend::system::omp>>;
 
 /// Calls f() with `threads` threads for the backend above.
 template <class F>
-void on_threads(int threads, const F& f) { on_openmp_threads(threads, f); }
+void on_threads(int threads, const F& f) {
+  on_openmp_threads(threads, f);
+}
 
 }  // namespace test

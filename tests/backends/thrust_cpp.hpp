@@ -11,6 +11,8 @@ using Backends = std::tuple<pare::backend::Thrust<pare::backend::system::cpp>>;
 
 /// Calls f(). The system has one thread.
 template <class F>
-void on_threads(int, const F& f) { f(); }
+void on_threads(int, const F& f) {
+  f();
+}
 
 }  // namespace test

@@ -6,8 +6,8 @@
 
 #include <tuple>
 
-#include "threads.hpp"
 #include "pare/backend/thrust_tbb.hpp"
+#include "threads.hpp"
 
 namespace test {
 

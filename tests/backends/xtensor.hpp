@@ -3,8 +3,8 @@
 
 #include <tuple>
 
-#include "threads.hpp"
 #include "pare/backend/xtensor.hpp"
+#include "threads.hpp"
 
 namespace test {
 

@@ -1,7 +1,8 @@
 #include "pare/solver/compression.hpp"
 using namespace pare;
 #ifdef PARE_MISUSE
-using Config = Compression<Unstructured, BaseQuantizer, MixedPrecision<Budget, UniformQuantizer<4>>>;
+using Config =
+    Compression<Unstructured, BaseQuantizer, MixedPrecision<Budget, UniformQuantizer<4>>>;
 #else
 using Config = Compression<Unstructured, BaseQuantizer, MixedPrecision<Budget, Tiers<2, 3, 4>>>;
 #endif

@@ -83,9 +83,15 @@ struct SweepData {
     auto m = upload<B>(mask);
     auto c = upload<B>(column_grid);
     auto l = upload<B>(row_loss);
-    B::row_sweep(RowSweep<T, Mask, Quantize>{
-        w.view().columns(offset, count), e.view().columns(offset, count), m.view(), u.view(),
-        {s.view(), z.view(), t.view()}, c.view().data, l.view().data, zeros, group});
+    B::row_sweep(RowSweep<T, Mask, Quantize>{w.view().columns(offset, count),
+                                             e.view().columns(offset, count),
+                                             m.view(),
+                                             u.view(),
+                                             {s.view(), z.view(), t.view()},
+                                             c.view().data,
+                                             l.view().data,
+                                             zeros,
+                                             group});
     weights = download<B>(w);
     errors = download<B>(e);
     mask = download<B>(m);
@@ -162,9 +168,10 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(selection_is_that_of_a_stable_sort, T, Scalars) {
     Matrix<T> few = W, zeros(rows, cols);  // many ties, and nothing but ties
     for (index_t i = 0; i < few.size(); ++i)
       few.data()[i] = std::nearbyint(few.data()[i] * T(2)) / T(2);
-    for (const auto& [weights, divisors] :
-         {std::pair<const Matrix<T>*, const Matrix<T>*>{&W, &d}, {&few, &ones}, {&few, &d},
-          {&zeros, &d}})
+    for (const auto& [weights, divisors] : {std::pair<const Matrix<T>*, const Matrix<T>*>{&W, &d},
+                                            {&few, &ones},
+                                            {&few, &d},
+                                            {&zeros, &d}})
       for (const double share : {0.0, 0.3, 0.5, 0.99, 1.0}) {
         const index_t k = index_t(share * double(rows * cols));
         const auto on = [&]<class B>(std::type_identity<B>) {
@@ -250,9 +257,13 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(the_grid_fit_chooses_the_ranges_of_fit_grid, T, Sc
           const auto b = upload<B>(bits);
           auto grid = upload<B>(Matrix<T>(3, rows));
           const auto row = [&](index_t r) { return grid.view().block(r, 0, 1, rows); };
-          B::for_each_row(rows, FitRow<T>{w.view(), b.view().data, 1,
-                                          {.symmetric = symmetric, .clip_search = clip}, row(0),
-                                          row(1), row(2)});
+          B::for_each_row(rows, FitRow<T>{w.view(),
+                                          b.view().data,
+                                          1,
+                                          {.symmetric = symmetric, .clip_search = clip},
+                                          row(0),
+                                          row(1),
+                                          row(2)});
           return download<B>(grid);
         };
         const Matrix<T> given = on(std::type_identity<Cuda>{});
@@ -274,8 +285,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(the_grid_fit_chooses_the_ranges_of_fit_grid, T, Sc
             // Only candidates of the clip search that are equally good may change places.
             BOOST_TEST((same || clip));
             const double rounding = std::numeric_limits<T>::epsilon() * 0.02;
-            BOOST_TEST(error_of(given, i) <= (1 + 1e-3) * error_of(expected, i) +
-                                                 double(cols) * std::pow(rounding, 2.4));
+            BOOST_TEST(error_of(given, i) <=
+                       (1 + 1e-3) * error_of(expected, i) + double(cols) * std::pow(rounding, 2.4));
           }
       }
 }
@@ -327,13 +338,11 @@ BOOST_AUTO_TEST_CASE(memory_that_is_not_there_is_a_typed_error) {
 }
 
 BOOST_AUTO_TEST_CASE(a_failed_call_is_an_error_with_its_name) {
-  BOOST_TEST(contains(message_of<device_error>([] {
-                        backend::cuda::check(cudaSetDevice(1 << 20), "cudaSetDevice");
-                      }),
+  BOOST_TEST(contains(message_of<device_error>(
+                          [] { backend::cuda::check(cudaSetDevice(1 << 20), "cudaSetDevice"); }),
                       "cudaSetDevice: cudaErrorInvalidDevice"));
-  BOOST_TEST(contains(message_of<device_error>([] {
-                        backend::cuda::check(CUBLAS_STATUS_INVALID_VALUE, "cublasSgemm");
-                      }),
+  BOOST_TEST(contains(message_of<device_error>(
+                          [] { backend::cuda::check(CUBLAS_STATUS_INVALID_VALUE, "cublasSgemm"); }),
                       "cublasSgemm: CUBLAS_STATUS_INVALID_VALUE"));
   BOOST_TEST(contains(message_of<device_error>([] {
                         backend::cuda::check(CUSOLVER_STATUS_ALLOC_FAILED, "cusolverDnSpotrf");

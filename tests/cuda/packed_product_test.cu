@@ -40,10 +40,9 @@ void check_product(const PackedLinear& packed, std::uint64_t seed) {
   double worst = 0;  // of the bound
   for (index_t i = 0; i < packed.layout.rows; ++i) {
     const ExactRow exact = exact_row(packed, i, x.data());
-    const double bound =
-        packed.layout.quantized()
-            ? 0x1p-30 * largest * exact.weight + 0x1p-24 * std::abs(exact.value) + 1e-37
-            : 1e-5 * exact.magnitude + 1e-37;
+    const double bound = packed.layout.quantized() ? 0x1p-30 * largest * exact.weight +
+                                                         0x1p-24 * std::abs(exact.value) + 1e-37
+                                                   : 1e-5 * exact.magnitude + 1e-37;
     const double error = std::abs(double(y(0, i)) - exact.value) / bound;
     if (!(error <= worst)) worst = error;
   }
@@ -52,8 +51,8 @@ void check_product(const PackedLinear& packed, std::uint64_t seed) {
   BOOST_TEST((std::equal(y.data(), y.data() + y.size(), again.data())));  // same bytes
 }
 
-const index_t shapes[][2] = {{1, 8}, {16, 512}, {17, 520}, {40, 136}, {5, 1544}, {131, 768},
-                             {300, 2048}};
+const index_t shapes[][2] = {{1, 8},    {16, 512},  {17, 520},  {40, 136},
+                             {5, 1544}, {131, 768}, {300, 2048}};
 
 std::vector<std::uint8_t> any_widths(index_t channels, std::uint64_t seed) {
   PackedRandom random(seed);
@@ -78,18 +77,21 @@ BOOST_AUTO_TEST_CASE(every_uniform_width_and_mask) {
 
 BOOST_AUTO_TEST_CASE(every_group) {
   for (const auto& [rows, columns] : shapes)
-    for (const auto& [zeros, group] : {std::pair{2, 4}, {1, 4}, {3, 4}, {1, 2}, {4, 8}, {3, 8},
-                                      {7, 8}, {1, 8}, {6, 8}})
+    for (const auto& [zeros, group] :
+         {std::pair{2, 4}, {1, 4}, {3, 4}, {1, 2}, {4, 8}, {3, 8}, {7, 8}, {1, 8}, {6, 8}})
       for (const int bits : {2, 4, 5, 8})
         BOOST_TEST_CONTEXT("(" << rows << ", " << columns << "), " << zeros << " of " << group
                                << " at " << bits << " bits") {
-          const PackedLayout layout{.rows = rows, .columns = columns,
-                                    .widths = {std::uint8_t(bits)}, .pruned = true,
-                                    .zeros = zeros, .group = group};
+          const PackedLayout layout{.rows = rows,
+                                    .columns = columns,
+                                    .widths = {std::uint8_t(bits)},
+                                    .pruned = true,
+                                    .zeros = zeros,
+                                    .group = group};
           check_product(random_packed(layout, PackedMask::groups, DType::f16, 5), 6);
         }
-  const PackedLayout wide{.rows = 20, .columns = 640, .widths = {4}, .pruned = true, .zeros = 8,
-                          .group = 16};
+  const PackedLayout wide{
+      .rows = 20, .columns = 640, .widths = {4}, .pruned = true, .zeros = 8, .group = 16};
   check_product(random_packed(wide, PackedMask::groups, DType::f16, 7), 8);
 }
 
@@ -112,7 +114,9 @@ BOOST_AUTO_TEST_CASE(mixed_widths_on_both_axes) {
 BOOST_AUTO_TEST_CASE(values_that_were_only_pruned) {
   for (const auto& [rows, columns] : shapes)
     for (const DType dtype : {DType::f16, DType::bf16, DType::f32, DType::f64}) {
-      PackedLayout layout{.rows = rows, .columns = columns, .value_bits = 8 * dtype_bytes(dtype),
+      PackedLayout layout{.rows = rows,
+                          .columns = columns,
+                          .value_bits = 8 * dtype_bytes(dtype),
                           .pruned = true};
       check_product(random_packed(layout, PackedMask::bits, dtype, 16), 17);
       layout.zeros = 2;
@@ -148,8 +152,8 @@ BOOST_AUTO_TEST_CASE(extreme_inputs) {
                      0x1p-30 * std::max(double(size), 0x1p-96) * exact.weight);
     }
   }
-  for (const float bad : {std::numeric_limits<float>::infinity(),
-                          std::numeric_limits<float>::quiet_NaN()}) {
+  for (const float bad :
+       {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
     x.fill(1);
     x(0, 511) = bad;
     const Matrix<float> y = product(on_gpu, x);
@@ -166,7 +170,8 @@ BOOST_AUTO_TEST_CASE(wrong_shapes_are_errors) {
   });
   BOOST_CHECK_THROW(packed.multiply(x_ok.view(), y_bad.view()), shape_error);
   const PackedLayout wide{.rows = 1, .columns = 1 << 20, .widths = {4}};
-  BOOST_CHECK_EXCEPTION(
-      gpu::PackedProduct(random_packed(wide, PackedMask::none, DType::f16, 26)), shape_error,
-      [](const error& e) { return std::string(e.what()).find("1048576") != std::string::npos; });
+  BOOST_CHECK_EXCEPTION(gpu::PackedProduct(random_packed(wide, PackedMask::none, DType::f16, 26)),
+                        shape_error, [](const error& e) {
+                          return std::string(e.what()).find("1048576") != std::string::npos;
+                        });
 }

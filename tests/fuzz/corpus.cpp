@@ -49,9 +49,10 @@ void write_packed_seeds(const fs::path& folder) {
                                R"("original":"0000000000000000",)" +
                                description + "}]}";
     write_text(folder / ("claims" + std::to_string(claims++)),
-               '\0' + pare::detail::safetensors_start(
-                          "seed", {{"w.codes", "U8", {0}}, {"w.mask", "U8", {0}}},
-                          {{pare::detail::packed_key, packed}}));
+               '\0' +
+                   pare::detail::safetensors_start("seed",
+                                                   {{"w.codes", "U8", {0}}, {"w.mask", "U8", {0}}},
+                                                   {{pare::detail::packed_key, packed}}));
   }
 }
 
@@ -89,16 +90,15 @@ void write_all(const fs::path& root) {
 
   write_text(root / "pytorch" / "shared", torch_file(tensors(), true));
   write_text(root / "pytorch" / "apart", torch_file(tensors()));
-  const std::string x = p_text("x") + p_tensor(p_storage("FloatStorage", "0", 8), 1,
-                                               p_ints({2, 3}), p_ints({3, 1}));
+  const std::string x =
+      p_text("x") + p_tensor(p_storage("FloatStorage", "0", 8), 1, p_ints({2, 3}), p_ints({3, 1}));
   const std::string data(32, '\1');
   write_text(root / "pytorch" / "zip64",
              zip_of({{.name = "a/data.pkl", .data = p_dict(x), .zip64 = true},
                      {.name = "a/data/0", .data = data, .flags = 0x808, .zip64 = true}},
                     {.zip64 = true, .comment = "c"}));
-  const std::string metadata =
-      "}" + p_text("_metadata") + p_no_hooks + "(" + p_text("") + "}" + p_text("version") +
-      "K\x01susb";
+  const std::string metadata = "}" + p_text("_metadata") + p_no_hooks + "(" + p_text("") + "}" +
+                               p_text("version") + "K\x01susb";
   write_text(root / "pickle" / "dict", p_dict(x));
   write_text(root / "pickle" / "ordered",
              "\x80\x02" + p_no_hooks + "q\x01(" + x + "q\x02u" + metadata + ".");
@@ -119,14 +119,16 @@ void write_all(const fs::path& root) {
              R"("_remove_final_layer_norm":false,"enable_bias":true,"bos_token_id":2,)"
              R"("layer_norm_elementwise_affine":true,"tie_word_embeddings":true})");
 
-  std::string vocabulary = "{\"</s>\":0,\"ab\":1,\"abc\":2,\"\xc4\xa0" "a\":3";
+  std::string vocabulary =
+      "{\"</s>\":0,\"ab\":1,\"abc\":2,\"\xc4\xa0"
+      "a\":3";
   int id = 4;
   for (const std::string& symbol : pare::detail::byte_symbols())
     vocabulary += "," + nlohmann::json(symbol).dump() + ":" + std::to_string(id++);
   const std::string zero(1, '\0');
-  write_text(root / "tokenizer" / "bytes",
-             vocabulary + "}" + zero + "#version: 0.2\na b\nab c\n\xc4\xa0 a\n" + zero +
-                 "abc a</s>ab\xc3\xa9");
+  write_text(root / "tokenizer" / "bytes", vocabulary + "}" + zero +
+                                               "#version: 0.2\na b\nab c\n\xc4\xa0 a\n" + zero +
+                                               "abc a</s>ab\xc3\xa9");
   write_text(root / "tokenizer" / "few",
              R"({"a":0,"b":1,"ab":2})" + zero + "a b\n" + zero + "abab");
 }

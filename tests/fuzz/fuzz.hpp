@@ -15,15 +15,15 @@ namespace fuzz {
 
 /// What an input justifies: no single allocation of more than this, and four times as much held.
 struct Bound {
-  std::size_t per_byte = 64;                 ///< bytes for a byte of input
+  std::size_t per_byte = 64;                ///< bytes for a byte of input
   std::size_t free = std::size_t{1} << 20;  ///< bytes for no input
 };
 
 /// What operator new gave out while an input was read. Beyond a limit it ends the program.
 struct Allocations {
   bool limited = false;
-  std::size_t limit = 0;            ///< of a single one
-  std::size_t largest = 0;          ///< single one
+  std::size_t limit = 0;              ///< of a single one
+  std::size_t largest = 0;            ///< single one
   std::ptrdiff_t held = 0, most = 0;  ///< at a time
 };
 inline thread_local constinit Allocations allocations;

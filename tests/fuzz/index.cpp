@@ -18,8 +18,7 @@ struct Shards : test::Folder {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   static const Shards shards;
-  for (const char* name :
-       {pare::Checkpoint::index_name, pare::Checkpoint::pytorch_index_name}) {
+  for (const char* name : {pare::Checkpoint::index_name, pare::Checkpoint::pytorch_index_name}) {
     fuzz::check(data, size, [&](std::string_view content) {
       test::write_text(shards / name, content);
       const pare::Checkpoint checkpoint(shards.path);

@@ -12,9 +12,12 @@ std::string file_of(std::string_view input) {
   if (input.empty()) return {};
   const std::string_view rest = input.substr(1);
   switch (fuzz::PackedInput(static_cast<unsigned char>(input.front()) % 3)) {
-    case fuzz::PackedInput::repaired: return fuzz::repaired_packed(rest);
-    case fuzz::PackedInput::recipe: return fuzz::packed_of_recipe(rest);
-    case fuzz::PackedInput::file: break;
+    case fuzz::PackedInput::repaired:
+      return fuzz::repaired_packed(rest);
+    case fuzz::PackedInput::recipe:
+      return fuzz::packed_of_recipe(rest);
+    case fuzz::PackedInput::file:
+      break;
   }
   return std::string(rest);
 }
@@ -45,8 +48,7 @@ void read_all(const std::filesystem::path& folder) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   static const test::Folder folder;
-  const std::string file =
-      file_of(std::string_view(reinterpret_cast<const char*>(data), size));
+  const std::string file = file_of(std::string_view(reinterpret_cast<const char*>(data), size));
   test::write_text(folder / pare::PackedFile::name, file);
   return fuzz::check(reinterpret_cast<const std::uint8_t*>(file.data()), file.size(),
                      [](std::string_view) { read_all(folder.path); },

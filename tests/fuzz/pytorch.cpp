@@ -1,6 +1,6 @@
 // PytorchFile on any bytes: archive, pickle, and reading every tensor.
-#include "fuzz.hpp"
 #include "pare/storage/pytorch.hpp"
+#include "fuzz.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   return fuzz::check(data, size, [](std::string_view content) {

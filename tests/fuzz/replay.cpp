@@ -1,7 +1,7 @@
 // Runs the target it is linked with once on every file of the folders given, without libFuzzer, and
 // prints what was allocated:   replay FOLDER...
-#include <csignal>
 #include <unistd.h>
+#include <csignal>
 
 #include <algorithm>
 #include <cstdio>
@@ -44,7 +44,9 @@ int main(int argc, char** argv) {
       ++count;
     }
   }
-  std::printf("%zu inputs; largest allocation %zu bytes, at most %.3f of what an input justifies; "
-              "%zu held at a time\n", count, largest, share, most);
+  std::printf(
+      "%zu inputs; largest allocation %zu bytes, at most %.3f of what an input justifies; "
+      "%zu held at a time\n",
+      count, largest, share, most);
   return count == 0 ? 2 : 0;
 }

@@ -1,6 +1,6 @@
 // SafetensorsFile on any bytes: opening, and reading every tensor.
-#include "fuzz.hpp"
 #include "pare/storage/safetensors.hpp"
+#include "fuzz.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   return fuzz::check(data, size, [](std::string_view content) {

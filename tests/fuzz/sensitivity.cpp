@@ -32,8 +32,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     for (const auto scope : {pare::PlanScope::layer, pare::PlanScope::model})
       for (const auto objective :
            {pare::PlanObjective::distortion, pare::PlanObjective::divergence})
-        for (const auto budget : {pare::BudgetKind::code_bits, pare::BudgetKind::stored_bits})
-          try {
+        for (const auto budget : {pare::BudgetKind::code_bits, pare::BudgetKind::stored_bits}) try {
             const pare::ModelPlan plan = pare::plan_bits(s, {scope, objective, budget, 5.0});
             if (plan.linears.size() != s.linears.size() || !(plan.bits_per_weight <= 5.0 + 1e-6))
               std::abort();

@@ -1,6 +1,6 @@
 // A tokenizer from any vocabulary, merges and text, which a zero byte separates.
-#include "fuzz.hpp"
 #include "pare/model/tokenizer.hpp"
+#include "fuzz.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   return fuzz::check(data, size, [](std::string_view content) {

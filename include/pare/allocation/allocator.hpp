@@ -8,7 +8,7 @@ namespace pare {
 /// What an allocator may choose from, and what it must meet.
 struct AllocatorOptions {
   std::optional<double> target_average_bits = {};  ///< mean bits per channel
-  std::vector<int> tiers = default_tiers();   ///< strictly increasing widths within 2..8
+  std::vector<int> tiers = default_tiers();        ///< strictly increasing widths within 2..8
 };
 
 /// Widths of all channels of one linear.

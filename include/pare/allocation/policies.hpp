@@ -19,18 +19,17 @@ namespace pare {
 /// With a target, mean bits <= target and the remainder is less than one step of one channel.
 /// A policy that cannot do without says so: `static constexpr bool needs_target = true`.
 template <class P>
-concept AllocationPolicy =
-    std::default_initializable<P> &&
+concept AllocationPolicy = std::default_initializable<P> &&
     requires(const P policy, std::span<const double> scores, std::span<const int> tiers,
              std::optional<double> target) {
-      { policy(scores, tiers, target) } -> std::same_as<std::vector<std::uint8_t>>;
-    };
+  { policy(scores, tiers, target) } -> std::same_as<std::vector<std::uint8_t>>;
+};
 
 namespace detail {
 
 template <class P>
-concept PolicyCall = std::invocable<const P&, std::span<const double>, std::span<const int>,
-                                    std::optional<double>>;
+concept PolicyCall =
+    std::invocable<const P&, std::span<const double>, std::span<const int>, std::optional<double>>;
 
 /// What every template over a policy asserts first; always true. One message per misuse.
 template <class P>
@@ -97,9 +96,8 @@ struct Quantile {
   std::vector<std::uint8_t> operator()(std::span<const double> scores, std::span<const int> tiers,
                                        std::optional<double> target) const {
     const std::size_t n = scores.size(), levels = tiers.size();
-    const std::vector<double> shares =
-        target ? detail::tilted_shares(tiers, *target)
-               : std::vector<double>(levels, 1.0 / double(levels));
+    const std::vector<double> shares = target ? detail::tilted_shares(tiers, *target)
+                                              : std::vector<double>(levels, 1.0 / double(levels));
     std::vector<std::int64_t> count(levels);
     double cumulative = 0;
     std::int64_t taken = 0;
@@ -146,9 +144,8 @@ struct Quantile {
       spent -= tiers[*k + 1] - tiers[*k];
     }
     while (true) {
-      const auto k = cheapest([&](std::size_t b) {
-        return count[b] > 0 && spent + tiers[b + 1] - tiers[b] <= budget;
-      });
+      const auto k = cheapest(
+          [&](std::size_t b) { return count[b] > 0 && spent + tiers[b + 1] - tiers[b] <= budget; });
       if (!k) break;
       --count[*k];
       ++count[*k + 1];

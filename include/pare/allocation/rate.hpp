@@ -70,24 +70,25 @@ inline void require_rates(std::span<const RateGroup> groups) {
         if (mode.widths[k] <= mode.widths[k - 1]) fail(g, m, "widths: expected rising ones");
       if (mode.cost.empty() || mode.cost.size() % levels != 0 ||
           mode.cost.size() != mode.distortion.size())
-        fail(g, m, "cost and distortion: expected (channels, " + std::to_string(levels) +
-                       ") numbers each, got " + std::to_string(mode.cost.size()) + " and " +
-                       std::to_string(mode.distortion.size()));
-      if (mode.channels() !=
-          groups[g].modes.front().channels())
+        fail(g, m,
+             "cost and distortion: expected (channels, " + std::to_string(levels) +
+                 ") numbers each, got " + std::to_string(mode.cost.size()) + " and " +
+                 std::to_string(mode.distortion.size()));
+      if (mode.channels() != groups[g].modes.front().channels())
         fail(g, m, "expected as many channels as mode 0");
       if (!(mode.fixed_bits >= 0) || !std::isfinite(mode.fixed_bits))
         fail(g, m, "fixed_bits: expected a number >= 0, got " + std::to_string(mode.fixed_bits));
       for (std::size_t i = 0; i < mode.cost.size(); ++i) {
         const bool rises = i % levels == 0 ? mode.cost[i] >= 0 : mode.cost[i] > mode.cost[i - 1];
         if (!rises || !std::isfinite(mode.cost[i]))
-          fail(g, m, "cost: expected finite numbers >= 0 that rise with the width, got " +
-                         std::to_string(mode.cost[i]) + " for channel " +
-                         std::to_string(i / levels));
+          fail(g, m,
+               "cost: expected finite numbers >= 0 that rise with the width, got " +
+                   std::to_string(mode.cost[i]) + " for channel " + std::to_string(i / levels));
         if (!(mode.distortion[i] >= 0) || !std::isfinite(mode.distortion[i]))
-          fail(g, m, "distortion: expected finite numbers >= 0, got " +
-                         std::to_string(mode.distortion[i]) + " for channel " +
-                         std::to_string(i / levels));
+          fail(g, m,
+               "distortion: expected finite numbers >= 0, got " +
+                   std::to_string(mode.distortion[i]) + " for channel " +
+                   std::to_string(i / levels));
       }
     }
   }
@@ -198,8 +199,7 @@ inline void make_falling(std::vector<double>& distortion, std::size_t levels) {
   for (std::size_t begin = 0; begin < distortion.size(); begin += levels) {
     for (std::size_t k = 1; k < levels; ++k)
       distortion[begin + k] = std::min(distortion[begin + k], distortion[begin + k - 1]);
-    for (std::size_t k = 0; k < levels; ++k)
-      distortion[begin + k] += step * double(levels - 1 - k);
+    for (std::size_t k = 0; k < levels; ++k) distortion[begin + k] += step * double(levels - 1 - k);
   }
 }
 

@@ -71,8 +71,9 @@ inline void require_tiers(std::span<const int> tiers) {
   for (std::size_t k = 0; good && k < tiers.size(); ++k)
     good = tiers[k] >= min_bits && tiers[k] <= max_bits && (k == 0 || tiers[k - 1] < tiers[k]);
   if (!good)
-    throw argument_error("tiers: expected at least two strictly increasing widths within 2..8, got " +
-                         tiers_text(tiers));
+    throw argument_error(
+        "tiers: expected at least two strictly increasing widths within 2..8, got " +
+        tiers_text(tiers));
 }
 
 /// The shortest text that reads back as the number.

@@ -30,8 +30,7 @@ struct EigenKernels {
     ::Eigen::LLT<::Eigen::Ref<Dense<T>>> llt(reversed);
     if (llt.info() != ::Eigen::Success) return false;
     for (index_t i = 0; i < n; ++i) {
-      for (index_t j = 0; j < n; ++j)
-        A(i, j) = j < i ? T(0) : reversed(n - 1 - i, n - 1 - j);
+      for (index_t j = 0; j < n; ++j) A(i, j) = j < i ? T(0) : reversed(n - 1 - i, n - 1 - j);
       if (!std::isfinite(A(i, i)) || !(A(i, i) > 0)) return false;
     }
     return true;
@@ -47,7 +46,9 @@ struct EigenKernels {
   template <class T>
   static void solve_transposed(MatrixView<T> X, MatrixView<const T> R) {
     auto x = map(X);
-    map(R).transpose().template triangularView<::Eigen::Lower>()
+    map(R)
+        .transpose()
+        .template triangularView<::Eigen::Lower>()
         .template solveInPlace<::Eigen::OnTheRight>(x);
   }
 
@@ -98,7 +99,9 @@ struct EigenKernels {
                                                 ::Eigen::OuterStride<>(v.stride));
   }
   template <class T>
-  static auto map(Transposed<T> t) { return map(t.of).transpose(); }
+  static auto map(Transposed<T> t) {
+    return map(t.of).transpose();
+  }
 
   /// A row (1, n) as an Eigen array.
   template <class T>

@@ -17,13 +17,19 @@ struct HostMemory {
 
   /// A copy in the backend's memory.
   template <class T>
-  static Matrix<T> from_host(MatrixView<const T> v) { return Matrix<T>(v); }
+  static Matrix<T> from_host(MatrixView<const T> v) {
+    return Matrix<T>(v);
+  }
   /// The same of a view that may be written through.
   template <class T>
-  static Matrix<T> from_host(MatrixView<T> v) { return Matrix<T>(MatrixView<const T>(v)); }
+  static Matrix<T> from_host(MatrixView<T> v) {
+    return Matrix<T>(MatrixView<const T>(v));
+  }
   /// A copy in host memory.
   template <class T>
-  static Matrix<T> to_host(MatrixView<const T> v) { return Matrix<T>(v); }
+  static Matrix<T> to_host(MatrixView<const T> v) {
+    return Matrix<T>(v);
+  }
   /// Copies a matrix onto another of the same shape.
   template <class T>
   static void copy(MatrixView<const T> from, MatrixView<T> to) {
@@ -36,7 +42,9 @@ struct HostMemory {
 struct OpenMPTasks {
   /// Calls f(i) once for every i in [0, n), several at a time. f must not throw.
   template <class F>
-  static void run(index_t n, const F& f) { detail::host_parallel_for(n, f); }
+  static void run(index_t n, const F& f) {
+    detail::host_parallel_for(n, f);
+  }
 };
 
 /// A task for every `group` of the indices in [0, n): f(i) for each, in order within a task.

@@ -29,9 +29,10 @@ bool blocked_reversed_cholesky(MatrixView<T> A) {
     // A_ij -= R_ik R_jk^T on and above the diagonal; wide strips first, they take longest.
     Tasks::run(strips, [&](index_t s) {
       const index_t row = s * panel, height = std::min(panel, begin - row);
-      Kernels::template product<Update::subtract>(
-          A.block(row, row, height, begin - row), A.block(row, begin, height, width),
-          transposed(A.block(row, begin, begin - row, width)));
+      Kernels::template product<Update::subtract>(A.block(row, row, height, begin - row),
+                                                  A.block(row, begin, height, width),
+                                                  transposed(
+                                                      A.block(row, begin, begin - row, width)));
     });
     end = begin;
   }
@@ -58,8 +59,9 @@ void blocked_upper_inverse(MatrixView<T> R) {
     Tasks::run(strips, [&](index_t s) {
       const MatrixView<T> above = R.block(s * panel, begin, panel, width);
       for (index_t r = 0; r < panel; ++r) std::fill_n(above.row(r), width, T(0));
-      Kernels::template product<Update::subtract>(
-          above, sums.view().block(s * panel, 0, panel, width), inverse);
+      Kernels::template product<Update::subtract>(above,
+                                                  sums.view().block(s * panel, 0, panel, width),
+                                                  inverse);
     });
   }
 }

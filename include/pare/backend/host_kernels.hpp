@@ -19,7 +19,9 @@ struct Transposed {
 };
 /// A read as its transpose.
 template <class T>
-Transposed<std::remove_const_t<T>> transposed(MatrixView<T> A) { return {A}; }
+Transposed<std::remove_const_t<T>> transposed(MatrixView<T> A) {
+  return {A};
+}
 
 /// Static functions that run inside a task; a library behind them must not start threads there.
 ///

@@ -99,9 +99,8 @@ struct HostModelOps {
   template <class T>
   static void embed_tokens(MatrixView<T> Y, MatrixView<const T> table,
                            MatrixView<const std::int32_t> ids) {
-    for_rows(Y.rows, [&](index_t t) {
-      std::copy_n(table.row(index_t(ids(0, t))), Y.cols, Y.row(t));
-    });
+    for_rows(Y.rows,
+             [&](index_t t) { std::copy_n(table.row(index_t(ids(0, t))), Y.cols, Y.row(t)); });
   }
 
   /// Row t of Y += row t % seqlen of table.
@@ -130,10 +129,14 @@ struct HostModelOps {
   static constexpr index_t rows_per_task = 32;                ///< of element-wise work
 
   template <class F>
-  static void for_rows(index_t rows, const F& f) { run_in_groups<Tasks>(rows, rows_per_task, f); }
+  static void for_rows(index_t rows, const F& f) {
+    run_in_groups<Tasks>(rows, rows_per_task, f);
+  }
 
   template <class T>
-  static MatrixView<T> row_of(MatrixView<T> A, index_t r) { return A.block(r, 0, 1, A.cols); }
+  static MatrixView<T> row_of(MatrixView<T> A, index_t r) {
+    return A.block(r, 0, 1, A.cols);
+  }
 
   /// y += x, both (n).
   template <class T>

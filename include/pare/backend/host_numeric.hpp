@@ -49,7 +49,9 @@ struct HostNumericOps {
 
   /// f(row) for every row, neighbouring rows in one task.
   template <class F>
-  static void for_each_row(index_t n, const F& f) { run_in_groups<Tasks>(n, rows_per_task, f); }
+  static void for_each_row(index_t n, const F& f) {
+    run_in_groups<Tasks>(n, rows_per_task, f);
+  }
   /// f(row, col) for every element, a row in one task.
   template <class F>
   static void for_each_element(index_t rows, index_t cols, const F& f) {
@@ -156,8 +158,8 @@ struct HostNumericOps {
         for (index_t i = row; i < rows; ++i) sweep(i);
         return;
       }
-      thread_local Matrix<T> panels;               // weights and errors, (2 block, width)
-      thread_local Matrix<std::uint8_t> mask;      // (block, width)
+      thread_local Matrix<T> panels;           // weights and errors, (2 block, width)
+      thread_local Matrix<std::uint8_t> mask;  // (block, width)
       panels.resize(2 * count, width);
       mask.resize(count, width);
       T* w = panels.data();

@@ -22,9 +22,9 @@ inline constexpr int radix_digit_bits = 11, radix_buckets = 1 << radix_digit_bit
 /// Buffers of one selection.
 template <class Key>
 struct RadixScratch {
-  std::vector<Key> keys;                                               // (rows * cols)
+  std::vector<Key> keys;                                             // (rows * cols)
   std::vector<std::array<std::uint32_t, radix_buckets>> histograms;  ///< one per task
-  std::vector<index_t> ties;                                           // (rows)
+  std::vector<index_t> ties;                                         // (rows)
 };
 
 /// Marks the k smallest |w| / d_j of W; ties go to the lower row-major index.
@@ -57,8 +57,8 @@ void radix_select(MatrixView<const T> W, MatrixView<const T> d, index_t k,
     }
   });
 
-  Key prefix = 0;       // leading digits of the k-th smallest key
-  index_t wanted = k;   // how many of the keys with that prefix are still to be taken
+  Key prefix = 0;      // leading digits of the k-th smallest key
+  index_t wanted = k;  // how many of the keys with that prefix are still to be taken
   for (int shift = key_bits, digit = 0; k > 0 && shift > 0; ++digit) {
     const int above = shift;
     shift = std::max(0, shift - digit_bits);

@@ -31,19 +31,28 @@ using AlignedVector = std::vector<T, AlignedAllocator<T>>;
 template <class F>
 PARE_INLINE auto with_width(int bits, const F& f) {
   switch (bits) {
-    case 2: return f(std::integral_constant<int, 2>{});
-    case 3: return f(std::integral_constant<int, 3>{});
-    case 4: return f(std::integral_constant<int, 4>{});
-    case 5: return f(std::integral_constant<int, 5>{});
-    case 6: return f(std::integral_constant<int, 6>{});
-    case 7: return f(std::integral_constant<int, 7>{});
-    default: return f(std::integral_constant<int, 8>{});
+    case 2:
+      return f(std::integral_constant<int, 2>{});
+    case 3:
+      return f(std::integral_constant<int, 3>{});
+    case 4:
+      return f(std::integral_constant<int, 4>{});
+    case 5:
+      return f(std::integral_constant<int, 5>{});
+    case 6:
+      return f(std::integral_constant<int, 6>{});
+    case 7:
+      return f(std::integral_constant<int, 7>{});
+    default:
+      return f(std::integral_constant<int, 8>{});
   }
 }
 
 /// Words after which a stream of codes meets the boundaries of words in the same places again.
 template <int bits>
-inline constexpr int field_period = bits % 2 == 1 ? bits : bits == 6 ? 3 : 1;
+inline constexpr int field_period = bits % 2 == 1 ? bits
+                                    : bits == 6   ? 3
+                                                  : 1;
 
 /// Calls f(code, offset) for every code of which the word holds bits; the code's lowest bit is bit
 /// `offset` of the word, which is negative where the code began in the word before.
@@ -108,8 +117,8 @@ FieldLayout lay_out_fields(std::span<const float> x) {
       if (offset + bits >= 32)
         layout.shifts[word] = std::uint32_t(offset);
       else
-        layout.masks[at + std::size_t(field++) * lanes] =
-            ((1u << (offset + bits - low)) - 1) << low;
+        layout.masks[at + std::size_t(field++) * lanes] = ((1u << (offset + bits - low)) - 1)
+                                                          << low;
     });
   }
   return layout;

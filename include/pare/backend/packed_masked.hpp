@@ -79,8 +79,9 @@ void read_codes(const std::byte* codes, std::size_t count, const std::byte* end,
   const auto factors = hn::LoadU(du, up.data());
   const auto point = hn::Set(di, std::int16_t(zero));
   const auto read = [&](const std::byte* at, std::int16_t* to) {
-    const auto window = hn::TableLookupBytes(
-        hn::LoadDup128(bytes, reinterpret_cast<const std::uint8_t*>(at)), places);
+    const auto window =
+        hn::TableLookupBytes(hn::LoadDup128(bytes, reinterpret_cast<const std::uint8_t*>(at)),
+                             places);
     const auto code = hn::ShiftRight<16 - bits>(hn::Mul(hn::BitCast(du, window), factors));
     hn::StoreU(hn::Sub(hn::BitCast(di, code), point), di, to);
   };
@@ -128,8 +129,8 @@ float multiply_kept(const std::int16_t* codes, const std::byte* mask, std::size_
     stream >>= bits;
     const auto window = hn::LoadDup128(bytes, next);
     for (std::size_t lane = 0; lane < 8; lane += lanes) {
-      const auto high = hn::TableLookupBytesOr0(window,
-                                                hn::Load(bytes, from + 32 * piece + 4 * lane));
+      const auto high =
+          hn::TableLookupBytesOr0(window, hn::Load(bytes, from + 32 * piece + 4 * lane));
       sum = hn::MulAdd(hn::ConvertTo(df, hn::BitCast(di, high)), hn::Load(df, at + lane), sum);
     }
     next += alike ? kept_by_all : kept[piece];

@@ -72,8 +72,7 @@ inline void multiply_unmasked(const PackedLinear& packed, std::span<const float>
   const auto begin_of = [&](index_t four) {
     std::array<const std::byte*, 4> at;
     for (std::size_t r = 0; r < 4; ++r)
-      at[r] = packed.codes.data() +
-              packed.row_begin[std::size_t(order[std::size_t(4 * four) + r])];
+      at[r] = packed.codes.data() + packed.row_begin[std::size_t(order[std::size_t(4 * four) + r])];
     return at;
   };
   const index_t fours = index_t(order.size() / 4);
@@ -153,11 +152,9 @@ inline void packed_product(const PackedLinear& packed, std::span<const float> x,
   }
 
   if (layout.quantized() && packed.grid_of.empty()) {  // a grid per row
-    if (packed.kind == PackedMask::none)
-      return detail::multiply_unmasked(packed, x, x_sum, y);
+    if (packed.kind == PackedMask::none) return detail::multiply_unmasked(packed, x, x_sum, y);
     const detail::MaskPieces pieces = detail::mask_pieces(packed);
-    if (pieces.bits > 0)
-      return detail::multiply_all_masked(packed, pieces, x, y);
+    if (pieces.bits > 0) return detail::multiply_all_masked(packed, pieces, x, y);
   }
   detail::for_each_block(layout.rows, [&](index_t begin, index_t end) {
     thread_local std::vector<std::uint8_t> pruned;

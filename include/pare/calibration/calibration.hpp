@@ -98,8 +98,7 @@ class Calibration {
 
   /// The same for activations stored in 16 bits; products and sums are in T.
   template <class S>
-    requires(is_storage_only<S> && std::same_as<compute_scalar<S>, T> &&
-             detail::stores_scalar<B, S>)
+    requires(is_storage_only<S>&& std::same_as<compute_scalar<S>, T>&& detail::stores_scalar<B, S>)
   void add(MatrixView<const S> X, index_t sequences = 1) { add_batch(X, sequences); }
 
   /// Adds all that another calibration of the same inputs has seen.
@@ -186,8 +185,8 @@ class Calibration {
   }
 
   void merge_moments(MatrixView<const double> from, index_t tokens) {
-    B::for_each_row(in_features(), detail::MergeColumn{moments_.view(), from, double(tokens_),
-                                                       double(tokens)});
+    B::for_each_row(in_features(),
+                    detail::MergeColumn{moments_.view(), from, double(tokens_), double(tokens)});
     tokens_ += tokens;
   }
 
@@ -213,8 +212,8 @@ class Calibration {
     }
   }
 
-  typename B::template matrix<T> gram_;                             // (in, in)
-  typename B::template matrix<double> moments_, batch_moments_;     // (3, in)
+  typename B::template matrix<T> gram_;                          // (in, in)
+  typename B::template matrix<double> moments_, batch_moments_;  // (3, in)
   index_t tokens_ = 0, sequences_ = 0;
   bool hessian_only_ = false;
 };

@@ -45,9 +45,7 @@ struct ScatterAdd {
   MatrixView<const T> from;  // (rows, n)
   MatrixView<T> into;        // (rows, n)
   const index_t* order;      ///< (n)
-  PARE_HOST_DEVICE void operator()(index_t r, index_t p) const {
-    into(r, order[p]) += from(r, p);
-  }
+  PARE_HOST_DEVICE void operator()(index_t r, index_t p) const { into(r, order[p]) += from(r, p); }
 };
 
 }  // namespace detail
@@ -71,7 +69,7 @@ class InputDrift {
   /// @param X      inputs in the compressed model (tokens, in), the same tokens
   /// @throws shape_error, non_finite_error with the index; then nothing is added
   template <class S>
-    requires(std::same_as<compute_scalar<S>, T> && detail::stores_scalar<B, S>)
+    requires(std::same_as<compute_scalar<S>, T>&& detail::stores_scalar<B, S>)
   void add(MatrixView<const S> dense, MatrixView<const S> X) {
     require_shape("X (tokens, in)", {X.rows, in_features()}, {X.rows, X.cols});
     require_shape("dense (tokens, in)", {X.rows, X.cols}, {dense.rows, dense.cols});
@@ -143,8 +141,9 @@ typename B::template matrix<T> corrected_weights(std::type_identity_t<MatrixView
   B::multiply(wide.view(), detail::as_const(ordered.view()), detail::as_const(transposed.view()));
   B::multiply(ordered.view(), detail::as_const(wide.view()), U);
   B::copy(W, result.view());
-  B::for_each_element(
-      rows, n, detail::ScatterAdd<T>{detail::as_const(ordered.view()), result.view(), positions});
+  B::for_each_element(rows, n,
+                      detail::ScatterAdd<T>{detail::as_const(ordered.view()), result.view(),
+                                            positions});
   return result;
 }
 

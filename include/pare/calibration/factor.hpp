@@ -11,7 +11,7 @@ namespace pare {
 
 /// How a Hessian is factored.
 struct FactorOptions {
-  double damping = 0.01;       ///< share of mean(diag H) added to the diagonal, >= 0
+  double damping = 0.01;            ///< share of mean(diag H) added to the diagonal, >= 0
   std::vector<index_t> order = {};  ///< column visited at each position; empty: as they come
 };
 
@@ -36,10 +36,10 @@ namespace detail {
 /// Writes H + damping, rows and columns permuted, dead inputs set to 1.
 template <class T>
 struct DampedHessian {
-  MatrixView<const T> gram;         // (in, in)
-  MatrixView<T> out;                // (in, in)
-  const index_t* order;             ///< (in)
-  const double* diagonal;           ///< (in), by input
+  MatrixView<const T> gram;  // (in, in)
+  MatrixView<T> out;         // (in, in)
+  const index_t* order;      ///< (in)
+  const double* diagonal;    ///< (in), by input
   double scale, added;
   PARE_HOST_DEVICE void operator()(index_t r, index_t c) const {
     const index_t i = order[r], j = order[c];
@@ -59,8 +59,7 @@ inline void require_permutation(const std::vector<index_t>& order, index_t n) {
   bool good = index_t(order.size()) == n;
   for (std::size_t p = 0; good && p < order.size(); ++p)
     good = order[p] >= 0 && order[p] < n && seen[std::size_t(order[p])]++ == 0;
-  if (!good)
-    throw argument_error("order: expected a permutation of 0.." + std::to_string(n - 1));
+  if (!good) throw argument_error("order: expected a permutation of 0.." + std::to_string(n - 1));
 }
 
 /// A vector of plain numbers where the backend can reach it, (1, n).

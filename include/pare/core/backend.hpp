@@ -47,26 +47,25 @@ struct NoOpElement {
 /// `from_host`, `to_host`, `find_non_finite(A)`, and X of `column_moments` and `gram_accumulate`
 /// take S too.
 template <class B, class T>
-concept Backend =
-    std::floating_point<T> &&
+concept Backend = std::floating_point<T> &&
     requires(MatrixView<T> a, MatrixView<const T> c, MatrixView<double> moments,
              MatrixView<std::uint8_t> mask, typename B::template matrix<T> owner) {
-      { B::name } -> std::convertible_to<std::string_view>;
-      requires B::template supports<T>;
-      { owner.view() } -> std::convertible_to<MatrixView<T>>;
-      { B::from_host(c) } -> std::same_as<typename B::template matrix<T>>;
-      { B::to_host(c) } -> std::same_as<Matrix<T>>;
-      B::copy(c, a);
-      B::for_each_row(index_t{}, detail::NoOpRow{});
-      B::for_each_element(index_t{}, index_t{}, detail::NoOpElement{});
-      { B::find_non_finite(c) } -> std::same_as<index_t>;
-      B::column_moments(c, moments);
-      B::gram_accumulate(a, c);
-      { B::inverse_factor(a) } -> std::same_as<bool>;
-      B::multiply(a, c, c);
-      B::trailing_update(a, c, c);
-      B::select_smallest(c, c, index_t{}, mask);
-    };
+  { B::name } -> std::convertible_to<std::string_view>;
+  requires B::template supports<T>;
+  { owner.view() } -> std::convertible_to<MatrixView<T>>;
+  { B::from_host(c) } -> std::same_as<typename B::template matrix<T>>;
+  { B::to_host(c) } -> std::same_as<Matrix<T>>;
+  B::copy(c, a);
+  B::for_each_row(index_t{}, detail::NoOpRow{});
+  B::for_each_element(index_t{}, index_t{}, detail::NoOpElement{});
+  { B::find_non_finite(c) } -> std::same_as<index_t>;
+  B::column_moments(c, moments);
+  B::gram_accumulate(a, c);
+  { B::inverse_factor(a) } -> std::same_as<bool>;
+  B::multiply(a, c, c);
+  B::trailing_update(a, c, c);
+  B::select_smallest(c, c, index_t{}, mask);
+};
 
 namespace detail {
 

@@ -37,7 +37,7 @@ struct MatrixView {
 
   /// A view of non-const elements is a view of const ones.
   template <class U>
-    requires(std::is_const_v<T> && std::is_same_v<std::remove_const_t<T>, U>)
+    requires(std::is_const_v<T>&& std::is_same_v<std::remove_const_t<T>, U>)
   PARE_HOST_DEVICE constexpr MatrixView(MatrixView<U> o)
       : data(o.data), rows(o.rows), cols(o.cols), stride(o.stride) {}
 
@@ -65,7 +65,9 @@ namespace detail {
 
 /// The same view of what it may not write to.
 template <class T>
-MatrixView<const T> as_const(MatrixView<T> v) { return v; }
+MatrixView<const T> as_const(MatrixView<T> v) {
+  return v;
+}
 
 /// Allocates on cache-line boundaries and leaves trivial elements uninitialised.
 template <class T>
@@ -75,9 +77,7 @@ struct AlignedAllocator {
   AlignedAllocator() = default;
   template <class U>
   AlignedAllocator(const AlignedAllocator<U>&) {}
-  T* allocate(std::size_t n) {
-    return static_cast<T*>(::operator new(n * sizeof(T), alignment));
-  }
+  T* allocate(std::size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), alignment)); }
   void deallocate(T* p, std::size_t) { ::operator delete(p, alignment); }
   template <class U, class... Args>
   void construct(U* p, Args&&... args) {
@@ -87,7 +87,9 @@ struct AlignedAllocator {
       ::new (static_cast<void*>(p)) U(std::forward<Args>(args)...);
   }
   template <class U>
-  bool operator==(const AlignedAllocator<U>&) const { return true; }
+  bool operator==(const AlignedAllocator<U>&) const {
+    return true;
+  }
 };
 
 }  // namespace detail
@@ -102,7 +104,10 @@ class Matrix {
   /// A matrix without elements.
   Matrix() = default;
   /// A matrix of shape (rows, cols). Throws shape_error for a negative side.
-  Matrix(index_t rows, index_t cols) { resize(rows, cols); fill(T{}); }
+  Matrix(index_t rows, index_t cols) {
+    resize(rows, cols);
+    fill(T{});
+  }
   /// A copy of what a view shows.
   explicit Matrix(MatrixView<const T> v) {
     resize(v.rows, v.cols);

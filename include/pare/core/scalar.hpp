@@ -63,9 +63,12 @@ PARE_HOST_DEVICE inline std::uint16_t float_to_bfloat(float value) {
 /// `value` as it reads back after being stored in type `t`.
 PARE_HOST_DEVICE inline float round_to(DType t, float value) {
   switch (t) {
-    case DType::f16: return half_to_float(float_to_half(value));
-    case DType::bf16: return bfloat_to_float(float_to_bfloat(value));
-    default: return value;
+    case DType::f16:
+      return half_to_float(float_to_half(value));
+    case DType::bf16:
+      return bfloat_to_float(float_to_bfloat(value));
+    default:
+      return value;
   }
 }
 
@@ -79,7 +82,9 @@ struct float16 {
   PARE_HOST_DEVICE explicit float16(float value) : bits(float_to_half(value)) {}
   /// The same number in a type that is computed with; exact.
   template <std::floating_point T>
-  PARE_HOST_DEVICE explicit operator T() const { return T(half_to_float(bits)); }
+  PARE_HOST_DEVICE explicit operator T() const {
+    return T(half_to_float(bits));
+  }
 };
 
 /// A number stored as bfloat16, computed with as float; CUDA's __nv_bfloat16 has the same bytes.
@@ -92,7 +97,9 @@ struct bfloat16 {
   PARE_HOST_DEVICE explicit bfloat16(float value) : bits(float_to_bfloat(value)) {}
   /// The same number in a type that is computed with; exact.
   template <std::floating_point T>
-  PARE_HOST_DEVICE explicit operator T() const { return T(bfloat_to_float(bits)); }
+  PARE_HOST_DEVICE explicit operator T() const {
+    return T(bfloat_to_float(bits));
+  }
 };
 
 /// Whether S is a type that numbers are stored in but not computed with.

@@ -13,16 +13,15 @@ namespace detail {
 /// What rounding w at row i and input j loses: squared, over U_jj^2. A pruned weight is lost whole.
 template <class T>
 struct RoundingLoss {
-  MatrixView<const T> weights;          // (out, in)
-  MatrixView<const std::uint8_t> mask;  // (out, in), 1 = pruned; may be empty
-  const double* inverse_u;              ///< (in): 1 / U_jj, 0 where the input is dead
-  MatrixView<const T> scale, zero, top; // (1, out)
+  MatrixView<const T> weights;           // (out, in)
+  MatrixView<const std::uint8_t> mask;   // (out, in), 1 = pruned; may be empty
+  const double* inverse_u;               ///< (in): 1 / U_jj, 0 where the input is dead
+  MatrixView<const T> scale, zero, top;  // (1, out)
 
   PARE_HOST_DEVICE double root(index_t i, index_t j) const {
     const T w = weights(i, j);
     const bool pruned = mask.rows > 0 && mask(i, j) != 0;
-    const double q =
-        pruned ? 0 : double(round_to_grid(w, scale(0, i), zero(0, i), top(0, i)));
+    const double q = pruned ? 0 : double(round_to_grid(w, scale(0, i), zero(0, i), top(0, i)));
     return std::abs(double(w) - q) * inverse_u[j];
   }
 };
@@ -70,8 +69,7 @@ std::vector<double> channel_distortion(const ScoringInput<B, T>& input, ChannelA
                                        std::span<const int> widths,
                                        MatrixView<const std::uint8_t> mask = {}) {
   const index_t rows = input.weights.rows, cols = input.weights.cols;
-  if (mask.rows > 0)
-    require_shape("mask (out, in)", {rows, cols}, {mask.rows, mask.cols});
+  if (mask.rows > 0) require_shape("mask (out, in)", {rows, cols}, {mask.rows, mask.cols});
   for (const int width : widths)
     if (width < min_bits || width > max_bits)
       throw argument_error("widths: expected numbers within 2..8, got " + std::to_string(width));
@@ -87,13 +85,16 @@ std::vector<double> channel_distortion(const ScoringInput<B, T>& input, ChannelA
   auto roots = detail::zeros<B, double>(by_row ? 0 : rows, cols);
   std::vector<double> result(std::size_t((by_row ? rows : cols) * levels));
   for (index_t k = 0; k < levels; ++k) {
-    const auto bits = detail::to_backend<B>(
-        std::vector<std::uint8_t>{std::uint8_t(widths[std::size_t(k)])});
+    const auto bits =
+        detail::to_backend<B>(std::vector<std::uint8_t>{std::uint8_t(widths[std::size_t(k)])});
     B::for_each_row(rows, FitRow<T>{input.weights, bits.view().data, 0, input.grid, scale.view(),
                                     zero.view(), top.view()});
-    const detail::RoundingLoss<T> loss{input.weights,           mask,
-                                       on_backend.view().data,  detail::as_const(scale.view()),
-                                       detail::as_const(zero.view()), detail::as_const(top.view())};
+    const detail::RoundingLoss<T> loss{input.weights,
+                                       mask,
+                                       on_backend.view().data,
+                                       detail::as_const(scale.view()),
+                                       detail::as_const(zero.view()),
+                                       detail::as_const(top.view())};
     if (by_row) {
       B::for_each_row(rows, detail::RowRoundingLoss<T>{loss, sums.view(), k});
       continue;

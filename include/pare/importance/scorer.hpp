@@ -12,8 +12,8 @@ namespace pare {
 /// Scores of all channels of one linear.
 template <std::size_t N>
 struct Importance {
-  std::vector<double> score;                    ///< one per channel
-  std::array<std::vector<double>, N> signals;   ///< each divided by its mean over the channels
+  std::vector<double> score;                   ///< one per channel
+  std::array<std::vector<double>, N> signals;  ///< each divided by its mean over the channels
 };
 
 /// Default weights: activation, Hessian, weight, output sensitivity, stability.
@@ -46,10 +46,10 @@ constexpr bool check_signal() {
                     "is called on ScoringInput<B, T>; write operator()(const ScoringInput<B, T>&) "
                     "const, a template over B and T where it does not matter");
       if constexpr (SignalCall<S, Input>)
-        static_assert(std::same_as<std::invoke_result_t<const S&, const Input&>,
-                                   std::vector<double>>,
-                      "pare: a signal with another result type: one number >= 0 per channel is "
-                      "expected; return std::vector<double>");
+        static_assert(
+            std::same_as<std::invoke_result_t<const S&, const Input&>, std::vector<double>>,
+            "pare: a signal with another result type: one number >= 0 per channel is "
+            "expected; return std::vector<double>");
     }
   }
   return true;
@@ -57,8 +57,7 @@ constexpr bool check_signal() {
 
 /// The arguments of a scorer's constructor. A class, so that its checks precede the constructor's
 /// own errors.
-template <std::size_t N, std::size_t Weights, class B, class T, ChannelAxis Axis,
-          class... Signals>
+template <std::size_t N, std::size_t Weights, class B, class T, ChannelAxis Axis, class... Signals>
 struct ScorerArguments {
   static constexpr bool weighted = Weights == N;
   static constexpr bool built_in = sizeof...(Signals) == 0;
@@ -77,8 +76,7 @@ struct ScorerArguments {
     return true;
   }
   static_assert(check());
-  static constexpr bool good =
-      weighted && counted && (Signal<Signals, B, T, Axis> && ...);
+  static constexpr bool good = weighted && counted && (Signal<Signals, B, T, Axis> && ...);
 };
 
 }  // namespace detail
@@ -166,8 +164,8 @@ class ImportanceScorer {
                  std::move(m.distortion), std::move(m.variance)};
     } else if constexpr (N == 5) {
       using namespace input_signal;
-      signals = {Activation{}(input), Hessian{}(input), Weight{}(input),
-                 OutputSensitivity{}(input), Stability{}(input)};
+      signals = {Activation{}(input), Hessian{}(input), Weight{}(input), OutputSensitivity{}(input),
+                 Stability{}(input)};
     }
     return signals;
   }

@@ -14,16 +14,16 @@ namespace pare {
 /// What a signal may look at. Matrices are in the backend's memory.
 template <class B, class T>
 struct ScoringInput {
-  MatrixView<const T> weights;            // (out, in)
-  const Calibration<B, T>& calibration;   ///< H and moments of the inputs
-  const Factor<B, T>& factor;             ///< U
-  int bits = 4;                           ///< width at which a rounding distortion is measured
-  GridOptions grid = {};                  ///< and how its grid is fitted
+  MatrixView<const T> weights;           // (out, in)
+  const Calibration<B, T>& calibration;  ///< H and moments of the inputs
+  const Factor<B, T>& factor;            ///< U
+  int bits = 4;                          ///< width at which a rounding distortion is measured
+  GridOptions grid = {};                 ///< and how its grid is fitted
 };
 
 /// A signal of the channels of one axis: callable on ScoringInput, one number >= 0 per channel.
 template <class S, class B, class T, ChannelAxis Axis>
-concept Signal = S::axis == Axis && requires(const S signal, const ScoringInput<B, T>& input) {
+concept Signal = S::axis == Axis&& requires(const S signal, const ScoringInput<B, T>& input) {
   { signal(input) } -> std::same_as<std::vector<double>>;
 };
 
@@ -40,8 +40,7 @@ Matrix<double> column_moments(MatrixView<const T> A) {
 /// The visited position of every input.
 inline std::vector<index_t> inverse_order(const std::vector<index_t>& order) {
   std::vector<index_t> position(order.size());
-  for (std::size_t p = 0; p < order.size(); ++p)
-    position[std::size_t(order[p])] = index_t(p);
+  for (std::size_t p = 0; p < order.size(); ++p) position[std::size_t(order[p])] = index_t(p);
   return position;
 }
 
@@ -215,8 +214,7 @@ OutputMoments output_moments(const ScoringInput<B, T>& in) {
 
   const double scale = in.calibration.hessian_scale();
   // gram() is a sum over tokens, or H in an unknown unit that every signal's mean divides out.
-  const double tokens =
-      in.calibration.hessian_only() ? 1.0 : double(in.calibration.tokens());
+  const double tokens = in.calibration.hessian_only() ? 1.0 : double(in.calibration.tokens());
   OutputMoments out;
   for (auto* v : {&out.mean_abs, &out.energy, &out.weight, &out.distortion, &out.variance})
     v->resize(std::size_t(rows));
@@ -231,10 +229,9 @@ OutputMoments output_moments(const ScoringInput<B, T>& in) {
     const double variance = difference > noise ? difference : 0;
     const double sigma = std::sqrt(variance);
     constexpr double pi = 3.14159265358979323846;
-    out.mean_abs[at] =
-        sigma > 0 ? sigma * std::sqrt(2 / pi) * std::exp(-0.5 * mu * mu / variance) +
-                        mu * std::erf(mu / (sigma * std::sqrt(2.0)))
-                  : std::abs(mu);
+    out.mean_abs[at] = sigma > 0 ? sigma * std::sqrt(2 / pi) * std::exp(-0.5 * mu * mu / variance) +
+                                       mu * std::erf(mu / (sigma * std::sqrt(2.0)))
+                                 : std::abs(mu);
     out.energy[at] = std::sqrt(scale * quadratic);
     out.weight[at] = s(i, 2) / double(cols);
     out.distortion[at] = std::sqrt(s(i, 3));

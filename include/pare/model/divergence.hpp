@@ -91,8 +91,9 @@ class ReferencePredictions {
     log_p_.resize(hidden_.rows(), model.config.vocab_size);
     head(model, hidden_.view(), workspace_, [&](index_t first, MatrixView<const S> logits) {
       B::for_each_row(logits.rows,
-                      detail::LogProbabilities<S, T>{
-                          logits, log_p_.view().block(first, 0, logits.rows, logits.cols)});
+                      detail::LogProbabilities<S, T>{logits,
+                                                     log_p_.view().block(first, 0, logits.rows,
+                                                                         logits.cols)});
     });
   }
 
@@ -141,9 +142,9 @@ class ReferencePredictions {
   std::vector<std::int32_t> ids_;
   index_t seqlen_;
   OptWorkspace<B, S> workspace_;
-  typename B::template matrix<S> hidden_;      // (tokens, hidden)
-  typename B::template matrix<T> log_p_;       // (tokens, vocab)
-  typename B::template matrix<double> rows_;   // (1, tokens of a chunk)
+  typename B::template matrix<S> hidden_;     // (tokens, hidden)
+  typename B::template matrix<T> log_p_;      // (tokens, vocab)
+  typename B::template matrix<double> rows_;  // (1, tokens of a chunk)
 };
 
 }  // namespace pare

@@ -21,9 +21,9 @@ struct Linear {
 
   std::string name;    ///< "layers.0.self_attn.q_proj"
   std::string tensor;  ///< name of the weight in the files, "model.decoder.layers.0....weight"
-  DType dtype = DType::f32;             ///< type the weight is stored in
-  typename B::template matrix<T> weight;  // (out, in), empty when packed
-  typename B::template matrix<T> bias;    // (1, out), or empty
+  DType dtype = DType::f32;                    ///< type the weight is stored in
+  typename B::template matrix<T> weight;       // (out, in), empty when packed
+  typename B::template matrix<T> bias;         // (1, out), or empty
   std::shared_ptr<const PackedLinear> packed;  ///< in place of weight, in host memory; or null
 };
 
@@ -68,7 +68,8 @@ void apply(const Linear<B, T>& linear, MatrixView<const T> X, MatrixView<T> Y,
 template <class B, class T>
 void require_dense(const Linear<B, T>& linear) {
   if (linear.packed)
-    throw argument_error(linear.name + ": expected dense weights, got packed ones; unpack the "
+    throw argument_error(linear.name +
+                         ": expected dense weights, got packed ones; unpack the "
                          "model first");
 }
 

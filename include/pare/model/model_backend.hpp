@@ -30,27 +30,26 @@ namespace pare {
 /// - `cross_entropy(logits, targets)`: sum over the rows with a target >= 0 of
 ///   log(sum exp(row)) - row[target], in double; logits (tokens, vocab), targets (1, tokens).
 template <class B, class T>
-concept ModelBackend =
-    detail::stores_scalar<B, T> &&
+concept ModelBackend = detail::stores_scalar<B, T> &&
     requires(MatrixView<T> a, MatrixView<const T> c, MatrixView<const std::int32_t> ids,
              typename B::template matrix<T> owner, const typename B::template matrix<T> fixed) {
-      { B::name } -> std::convertible_to<std::string_view>;
-      { owner.view() } -> std::convertible_to<MatrixView<T>>;
-      { fixed.view() } -> std::convertible_to<MatrixView<const T>>;
-      owner.resize(index_t{}, index_t{});
-      { B::from_host(c) } -> std::same_as<typename B::template matrix<T>>;
-      { B::from_host(ids) } -> std::same_as<typename B::template matrix<std::int32_t>>;
-      { B::to_host(c) } -> std::same_as<Matrix<T>>;
-      B::copy(c, a);
-      B::template linear<T>(a, c, c, c);
-      B::template layer_norm<T>(a, c, c, c, 1e-5);
-      B::template causal_attention<T>(a, c, c, c, index_t{}, index_t{});
-      B::template relu<T>(a);
-      B::template add<T>(a, c);
-      B::template embed_tokens<T>(a, c, ids);
-      B::template add_positions<T>(a, c, index_t{});
-      { B::template cross_entropy<T>(c, ids) } -> std::same_as<double>;
-    };
+  { B::name } -> std::convertible_to<std::string_view>;
+  { owner.view() } -> std::convertible_to<MatrixView<T>>;
+  { fixed.view() } -> std::convertible_to<MatrixView<const T>>;
+  owner.resize(index_t{}, index_t{});
+  { B::from_host(c) } -> std::same_as<typename B::template matrix<T>>;
+  { B::from_host(ids) } -> std::same_as<typename B::template matrix<std::int32_t>>;
+  { B::to_host(c) } -> std::same_as<Matrix<T>>;
+  B::copy(c, a);
+  B::template linear<T>(a, c, c, c);
+  B::template layer_norm<T>(a, c, c, c, 1e-5);
+  B::template causal_attention<T>(a, c, c, c, index_t{}, index_t{});
+  B::template relu<T>(a);
+  B::template add<T>(a, c);
+  B::template embed_tokens<T>(a, c, ids);
+  B::template add_positions<T>(a, c, index_t{});
+  { B::template cross_entropy<T>(c, ids) } -> std::same_as<double>;
+};
 
 namespace detail {
 

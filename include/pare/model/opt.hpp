@@ -64,8 +64,8 @@ struct OptModel {
   std::vector<OptLayer<B, T>> layers;
   /// Behind the last layer; none in the shapes that have none.
   std::optional<LayerNorm<B, T>> final_layer_norm;
-  std::optional<Linear<B, T>> project_out;         // (word_embed_proj_dim, hidden)
-  typename B::template matrix<T> untied_head;      // (vocab, word_embed_proj_dim), empty if tied
+  std::optional<Linear<B, T>> project_out;     // (word_embed_proj_dim, hidden)
+  typename B::template matrix<T> untied_head;  // (vocab, word_embed_proj_dim), empty if tied
 
   /// The matrix that turns embeddings into logits, (vocab, word_embed_proj_dim).
   MatrixView<const T> lm_head() const {
@@ -137,14 +137,14 @@ void embed(const OptModel<B, T>& model, std::span<const std::int32_t> ids, index
     workspace.words.resize(tokens, config.word_embed_proj_dim);
     B::template embed_tokens<T>(workspace.words.view(), model.embed_tokens.view(),
                                 device_ids.view());
-    detail::apply<B, T>(*model.project_in, workspace.words.view(), hidden.view(),
-                        workspace.rows);
+    detail::apply<B, T>(*model.project_in, workspace.words.view(), hidden.view(), workspace.rows);
   } else {
     B::template embed_tokens<T>(hidden.view(), model.embed_tokens.view(), device_ids.view());
   }
   const MatrixView<const T> positions = model.embed_positions.view();
-  B::template add_positions<T>(
-      hidden.view(), positions.block(opt_position_offset, 0, seqlen, config.hidden_size), seqlen);
+  B::template add_positions<T>(hidden.view(),
+                               positions.block(opt_position_offset, 0, seqlen, config.hidden_size),
+                               seqlen);
 }
 
 /// Runs one layer on `hidden` (windows * seqlen, hidden_size), in place. `tap(LayerInput, X)` is
@@ -156,9 +156,9 @@ void forward_layer(const OptModel<B, T>& model, const OptLayer<B, T>& layer,
                    OptWorkspace<B, T>& workspace, Tap&& tap = {}, LayerRun run = LayerRun::whole) {
   const OptConfig& config = model.config;
   if (seqlen < 1 || hidden.rows % seqlen != 0 || hidden.cols != config.hidden_size)
-    throw shape_error("forward_layer: hidden: expected shape (windows * " +
-                      std::to_string(seqlen) + ", " + std::to_string(config.hidden_size) +
-                      "), got " + shape_text(hidden.rows, hidden.cols));
+    throw shape_error("forward_layer: hidden: expected shape (windows * " + std::to_string(seqlen) +
+                      ", " + std::to_string(config.hidden_size) + "), got " +
+                      shape_text(hidden.rows, hidden.cols));
   using View = MatrixView<const T>;
   const bool norm_first = config.do_layer_norm_before;
   const index_t tokens = hidden.rows;
@@ -234,8 +234,7 @@ void head(const OptModel<B, T>& model, std::type_identity_t<MatrixView<const T>>
       rows = workspace.words.view();
     }
     workspace.logits.resize(tokens, config.vocab_size);
-    B::template linear<T>(workspace.logits.view(), rows, model.lm_head(),
-                           MatrixView<const T>{});
+    B::template linear<T>(workspace.logits.view(), rows, model.lm_head(), MatrixView<const T>{});
     use(first, MatrixView<const T>(workspace.logits.view()));
   }
 }

@@ -40,8 +40,7 @@ class ConfigReader {
     // Far above every real model, far below where a product of two sides could overflow.
     constexpr std::uint64_t limit = std::uint64_t{1} << 24;
     const auto found = fields_.find(field);
-    if (found == fields_.end() || !found->is_number_unsigned() ||
-        found->get<std::uint64_t>() == 0)
+    if (found == fields_.end() || !found->is_number_unsigned() || found->get<std::uint64_t>() == 0)
       throw bad(field, "a positive integer");
     if (found->get<std::uint64_t>() > limit)
       throw bad(field, "an integer of at most " + std::to_string(limit));

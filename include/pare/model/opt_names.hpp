@@ -11,8 +11,12 @@ namespace pare {
 /// Names of the six linears of a layer, in the same order.
 inline std::array<std::string, 6> opt_linear_names(index_t layer) {
   const std::string name = "layers." + std::to_string(layer) + ".";
-  return {name + "self_attn.k_proj",   name + "self_attn.v_proj", name + "self_attn.q_proj",
-          name + "self_attn.out_proj", name + "fc1",              name + "fc2"};
+  return {name + "self_attn.k_proj",
+          name + "self_attn.v_proj",
+          name + "self_attn.q_proj",
+          name + "self_attn.out_proj",
+          name + "fc1",
+          name + "fc2"};
 }
 
 }  // namespace pare

@@ -192,8 +192,8 @@ inline std::vector<std::int32_t> random_tokens(const OptConfig& config, index_t 
   std::vector<std::int32_t> ids(std::size_t(count), 0);
   for (std::size_t i = 0; i < ids.size(); ++i) {
     const std::uint64_t at = detail::FillNormal<float>::mix(seed) + i;
-    ids[i] = std::int32_t(special + detail::FillNormal<float>::mix(0x9e3779b97f4a7c15ull * at) %
-                                        words);
+    ids[i] =
+        std::int32_t(special + detail::FillNormal<float>::mix(0x9e3779b97f4a7c15ull * at) % words);
   }
   return ids;
 }

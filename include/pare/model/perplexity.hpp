@@ -94,8 +94,8 @@ double perplexity(const OptModel<B, T>& model, index_t layers, const Layer& laye
       targets.push_back(-1);
       for (index_t w = 1; w < windows; ++w) targets[std::size_t(w * seqlen - 1)] = -1;
       head(model, rows, workspace, [&](index_t first, MatrixView<const T> logits) {
-        const auto device_targets = B::from_host(
-            MatrixView<const std::int32_t>(targets.data() + first, 1, logits.rows));
+        const auto device_targets =
+            B::from_host(MatrixView<const std::int32_t>(targets.data() + first, 1, logits.rows));
         loss += B::template cross_entropy<T>(logits, device_targets.view());
       });
       if (!std::isfinite(loss))

@@ -44,8 +44,11 @@ inline std::size_t find_invalid_utf8(std::string_view text) {
       ++i;
       continue;
     }
-    const std::size_t length = first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3
-                               : first < 0xf5 ? 4 : 0;
+    const std::size_t length = first < 0xc2   ? 0
+                               : first < 0xe0 ? 2
+                               : first < 0xf0 ? 3
+                               : first < 0xf5 ? 4
+                                              : 0;
     if (length == 0 || i + length > text.size()) return i;
     // Bounds on the second byte rule out overlong forms, surrogates and what is past U+10FFFF.
     const unsigned low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
@@ -90,8 +93,9 @@ inline std::shared_ptr<const pcre2_code_8> pretokenizer_pattern() {
   if (compiled == nullptr)
     throw error("Tokenizer: PCRE2 does not compile the pattern (error " + std::to_string(code) +
                 "); it needs a PCRE2 built with Unicode support");
-  std::shared_ptr<const pcre2_code_8> owner(
-      compiled, [](const pcre2_code_8* p) { pcre2_code_free_8(const_cast<pcre2_code_8*>(p)); });
+  std::shared_ptr<const pcre2_code_8> owner(compiled, [](const pcre2_code_8* p) {
+    pcre2_code_free_8(const_cast<pcre2_code_8*>(p));
+  });
   // Without a just-in-time compiler the interpreter matches the same, only slower.
   (void)pcre2_jit_compile_8(compiled, PCRE2_JIT_COMPLETE);
   return owner;
@@ -140,9 +144,9 @@ class Tokenizer {
     work.ids.reserve(text.size() / 4);
     std::size_t begin = 0;
     for (std::size_t at = text.find('<'); at != text.npos; at = text.find('<', at)) {
-      const auto special =
-          std::find_if(specials_.begin(), specials_.end(),
-                       [&](const auto& s) { return text.substr(at).starts_with(s.first); });
+      const auto special = std::find_if(specials_.begin(), specials_.end(), [&](const auto& s) {
+        return text.substr(at).starts_with(s.first);
+      });
       if (special == specials_.end()) {
         ++at;
         continue;
@@ -281,8 +285,8 @@ class Tokenizer {
   void encode_plain(std::string_view text, Work& work) const {
     for (std::size_t at = 0; at < text.size();) {
       const int found =
-          pcre2_match_8(pattern_.get(), reinterpret_cast<PCRE2_SPTR8>(text.data()), text.size(),
-                        at, PCRE2_NO_UTF_CHECK, work.match.get(), nullptr);
+          pcre2_match_8(pattern_.get(), reinterpret_cast<PCRE2_SPTR8>(text.data()), text.size(), at,
+                        PCRE2_NO_UTF_CHECK, work.match.get(), nullptr);
       const std::size_t end = found < 0 ? at : pcre2_get_ovector_pointer_8(work.match.get())[1];
       if (end <= at)
         throw error("Tokenizer: PCRE2 failed at byte " + std::to_string(at) + " (error " +

@@ -33,8 +33,8 @@ struct LinearSelection {
 
   /// Whether the linear `name` of decoder layer `layer` is compressed.
   bool selects(index_t layer, const std::string& name) const {
-    const bool inside = layer >= first_layer && layer < last_layer &&
-                        name.find(name_part) != std::string::npos;
+    const bool inside =
+        layer >= first_layer && layer < last_layer && name.find(name_part) != std::string::npos;
     return inside != invert;
   }
 };
@@ -228,9 +228,8 @@ Statistics compress_layers(const OptModel<B, S>& model, LayerStream<B, S>& strea
   typename B::template matrix<T> converted;  // (out, in) of the linear at work
   if (stream.first == 0) {
     if (count > 0)
-      embed(model,
-            std::span<const std::int32_t>(windows.ids.data(), std::size_t(count * seqlen)), seqlen,
-            workspace, hidden);
+      embed(model, std::span<const std::int32_t>(windows.ids.data(), std::size_t(count * seqlen)),
+            seqlen, workspace, hidden);
     if (asymmetric) dense_hidden = hidden;
   }
   // Runs pass(rows of hidden, rows of dense_hidden or none, windows) over all batches.
@@ -379,8 +378,7 @@ Statistics compress_model(OptModel<B, S>& model, const CalibrationWindows& windo
 /// goes on from stream.first gives the same bytes as what began at layer 0.
 template <class Config, class B, class S>
 Statistics compress_model(const OptModel<B, S>& model, LayerStream<B, S>& stream,
-                          const CalibrationWindows& windows,
-                          const ModelCompressionOptions& options,
+                          const CalibrationWindows& windows, const ModelCompressionOptions& options,
                           const CompressionProgress& progress = {}) {
   using T = compute_scalar<S>;
   SolverOptions solver_options = options.solver;

@@ -71,7 +71,8 @@ auto dispatch_bits(const CompressionRequest& request, F&& f) {
       return call(type_identity<Compression<Pattern, BaseQuantizer, MixedPrecision<Quantile>>>{});
     case PolicyKind::budget:
       return call(type_identity<Compression<Pattern, BaseQuantizer, MixedPrecision<Budget>>>{});
-    case PolicyKind::none: break;
+    case PolicyKind::none:
+      break;
   }
   if constexpr (!std::is_same_v<Pattern, Dense>)
     if (!request.quantize) return call(type_identity<Compression<Pattern>>{});
@@ -90,14 +91,16 @@ auto dispatch(const CompressionRequest& request, F&& f) {
         "policy: mixed precision without a base quantizer would choose bits and round nothing; "
         "set quantize and solver.bits");
   if (request.pattern == PatternKind::dense && !request.quantize)
-    throw argument_error("pattern: dense without a quantizer leaves nothing to do; ask for a "
-                         "sparsity or for bits");
+    throw argument_error(
+        "pattern: dense without a quantizer leaves nothing to do; ask for a "
+        "sparsity or for bits");
   switch (request.pattern) {
     case PatternKind::unstructured:
       return detail::dispatch_bits<Unstructured>(request, std::forward<F>(f));
     case PatternKind::n_of_m:
       return detail::dispatch_bits<NofM<>>(request, std::forward<F>(f));
-    case PatternKind::dense: break;
+    case PatternKind::dense:
+      break;
   }
   return detail::dispatch_bits<Dense>(request, std::forward<F>(f));
 }

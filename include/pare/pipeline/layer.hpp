@@ -19,8 +19,8 @@ namespace detail {
 
 /// Sums over the weights of one linear.
 struct WeightCounts {
-  double pruned = 0;  ///< weights the mask pruned
-  double zeros = 0;   ///< weights that are zero, rounded ones too
+  double pruned = 0;                     ///< weights the mask pruned
+  double zeros = 0;                      ///< weights that are zero, rounded ones too
   std::vector<std::uint64_t> kept_bits;  ///< of the codes that each row keeps, (out)
 };
 

@@ -29,8 +29,8 @@ struct LayerStream {
   std::function<void(index_t i, const OptLayer<B, S>&, std::span<const LayerStatistics>,
                      const CalibrationStates<B, S>&)>
       finished = {};
-  index_t first = 0;                   ///< the layers before it were finished earlier
-  Statistics before = {};              ///< of their linears
+  index_t first = 0;                    ///< the layers before it were finished earlier
+  Statistics before = {};               ///< of their linears
   CalibrationStates<B, S> states = {};  ///< what enters `first`, when that is not 0
 };
 

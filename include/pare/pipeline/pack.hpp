@@ -140,8 +140,7 @@ PackedLinear pack_linear(const CompressedLayer<B, T>& layer, DType dtype) {
 
   std::vector<index_t> wrong(std::size_t(layout.rows), -1);
   const detail::RowPacker<T> pack{weights.view(), mask.view(), scale.view(), zero.view(), packed};
-  detail::host_parallel_for(layout.rows,
-                            [&](index_t i) { wrong[std::size_t(i)] = pack(i); });
+  detail::host_parallel_for(layout.rows, [&](index_t i) { wrong[std::size_t(i)] = pack(i); });
   for (index_t i = 0; i < layout.rows; ++i)
     if (wrong[std::size_t(i)] >= 0)
       throw argument_error("weight " + shape_text(i, wrong[std::size_t(i)]) +

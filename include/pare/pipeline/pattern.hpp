@@ -23,10 +23,12 @@ struct LinearPattern {
 /// "dense", "50%" or "2:4".
 inline std::string to_string(const LinearPattern& pattern) {
   switch (pattern.kind) {
-    case PatternKind::unstructured: return number_text(100 * pattern.sparsity) + "%";
+    case PatternKind::unstructured:
+      return number_text(100 * pattern.sparsity) + "%";
     case PatternKind::n_of_m:
       return std::to_string(pattern.zeros) + ":" + std::to_string(pattern.group);
-    case PatternKind::dense: break;
+    case PatternKind::dense:
+      break;
   }
   return "dense";
 }
@@ -57,8 +59,7 @@ class PlannedSolver {
   CompressedLayer<B, T> solve(const LinearPattern& pattern, MatrixView<const T> W,
                               const Calibration<B, T>& calibration, const Factor<B, T>& factor,
                               std::span<const std::uint8_t> bits) const {
-    return with(pattern,
-                [&](auto solver) { return solver.solve(W, calibration, factor, bits); });
+    return with(pattern, [&](auto solver) { return solver.solve(W, calibration, factor, bits); });
   }
 
   /// The options given.
@@ -80,7 +81,8 @@ class PlannedSolver {
         options.zeros = pattern.zeros;
         options.group = pattern.group;
         return f(Solver<NofM<>>(options));
-      case PatternKind::dense: break;
+      case PatternKind::dense:
+        break;
     }
     return f(Solver<Dense>(options));
   }

@@ -50,9 +50,9 @@ struct ModelPlan {
   std::vector<LinearPlan> linears;
   /// What a channel is.
   ChannelAxis axis = ChannelAxis::output;
-  double bits_per_weight = 0;        ///< spent, as the budget counts, <= the target
-  double predicted_loss = 0;         ///< sum over all channels
-  double bound = 0;                  ///< no choice within the budget has less
+  double bits_per_weight = 0;          ///< spent, as the budget counts, <= the target
+  double predicted_loss = 0;           ///< sum over all channels
+  double bound = 0;                    ///< no choice within the budget has less
   std::optional<double> uniform_loss;  ///< predicted for uniform widths within the same budget
   std::optional<int> uniform_bits;     ///< these; none when the narrowest do not fit
   std::string uniform_pattern;         ///< and their pattern
@@ -78,8 +78,7 @@ inline std::vector<double> divergence_scale(const ModeSensitivity& mode,
       throw argument_error("sensitivities: a divergence at " + std::to_string(width) +
                            " bits, which is no width a plan may choose");
     const double sum = sums[std::size_t(found - widths.begin())];
-    if (sum > 0 && divergence > 0)
-      points.push_back({std::log(sum), std::log(divergence / sum)});
+    if (sum > 0 && divergence > 0) points.push_back({std::log(sum), std::log(divergence / sum)});
   }
   std::vector<double> scale(levels, 0.0);  // of a linear that changes nothing
   if (points.empty()) return scale;
@@ -279,9 +278,8 @@ Statistics compress_model(OptModel<B, S>& model, const CalibrationWindows& windo
 /// The same for decoder layers that come one at a time; those of `model` are not looked at.
 template <class B, class S>
 Statistics compress_model(const OptModel<B, S>& model, LayerStream<B, S>& stream,
-                          const CalibrationWindows& windows,
-                          const ModelCompressionOptions& options, const ModelPlan& plan,
-                          const CompressionProgress& progress = {}) {
+                          const CalibrationWindows& windows, const ModelCompressionOptions& options,
+                          const ModelPlan& plan, const CompressionProgress& progress = {}) {
   using T = compute_scalar<S>;
   if (options.magnitude)
     throw argument_error("magnitude: a plan calibrates, which magnitude pruning does not");

@@ -73,8 +73,10 @@ class RunFolder {
         if (!fits(folder_))
           throw argument_error(folder_.string() + ": there is no " + record_name +
                                " in it and it is not empty; name a new folder");
-        record_ = {{"version", version},           {"identity", given},
-                   {"layers", Json::array()},      {"states", nullptr},
+        record_ = {{"version", version},
+                   {"identity", given},
+                   {"layers", Json::array()},
+                   {"states", nullptr},
                    {"notes", Json::object()}};
         write_record();
       }
@@ -212,9 +214,9 @@ class RunFolder {
   void remove_leftovers() const {
     std::error_code ignored;
     for (const std::string& name : names(folder_)) {
-      const bool old_states = name.starts_with("states-") && !record_.is_null() &&
-                              (record_.at("states").is_null() ||
-                               file_name(record_.at("states")) != name);
+      const bool old_states =
+          name.starts_with("states-") && !record_.is_null() &&
+          (record_.at("states").is_null() || file_name(record_.at("states")) != name);
       if (is_ours(name) && (name.find(".tmp-") != std::string::npos || old_states))
         std::filesystem::remove(folder_ / name, ignored);
     }
@@ -227,8 +229,9 @@ class RunFolder {
     Json all = parsed(text);
     if (!all.contains("run") || !all.contains("checksum") ||
         all["checksum"] != hex_text(fingerprint(all["run"].dump())))
-      throw format_error(who + ": does not fit its checksum: it was changed or damaged; name a new "
-                               "folder to begin anew");
+      throw format_error(who +
+                         ": does not fit its checksum: it was changed or damaged; name a new "
+                         "folder to begin anew");
     record_ = std::move(all["run"]);
     if (record_.at("version") != version)
       throw format_error(who + ": expected version " + std::to_string(version) + ", got " +

@@ -57,7 +57,8 @@ RunFolder::Tensors layer_tensors(const OptLayer<B, S>& layer,
     for (const LayerStatistics& s : statistics)
       if (s.name == linear->name) {
         dense.push_back(linear);
-        tensors.infos.push_back({linear->tensor, dtype_name(linear->dtype),
+        tensors.infos.push_back({linear->tensor,
+                                 dtype_name(linear->dtype),
                                  {linear->weight.rows(), linear->weight.cols()}});
       }
   std::vector<PackedParts> parts;  // of every tensor behind the dense ones
@@ -96,7 +97,8 @@ RunFolder::Tensors state_tensors(const CalibrationStates<B, S>& states) {
       const index_t rows = std::min(step, all.rows() - first);
       pieces.push_back({&all, first, rows});
       tensors.infos.push_back({detail::state_name(what, first / step),
-                               dtype_name(scalar_traits<S>::dtype), {rows, all.cols()}});
+                               dtype_name(scalar_traits<S>::dtype),
+                               {rows, all.cols()}});
     }
   };
   add("hidden", states.hidden);

@@ -19,10 +19,10 @@ namespace pare {
 struct ModeSensitivity {
   /// What is pruned.
   LinearPattern pattern;
-  std::vector<double> distortion;   ///< (channels, widths), row-major; see channel_distortion
-  std::vector<double> kept;         ///< share of each channel's weights that stay, (channels)
-  std::map<int, double> divergence; ///< by width of all channels: KL when this linear alone is
-                                    ///< compressed, nats per token; empty when not measured
+  std::vector<double> distortion;    ///< (channels, widths), row-major; see channel_distortion
+  std::vector<double> kept;          ///< share of each channel's weights that stay, (channels)
+  std::map<int, double> divergence;  ///< by width of all channels: KL when this linear alone is
+                                     ///< compressed, nats per token; empty when not measured
 };
 
 /// One linear with every pattern that was tried.
@@ -36,7 +36,7 @@ struct LinearSensitivity {
 
 /// What to measure.
 struct SensitivityOptions {
-  SolverOptions solver = {};                 ///< axis, grid, damping, block_size, act_order
+  SolverOptions solver = {};  ///< axis, grid, damping, block_size, act_order
   /// Patterns that a plan may choose from.
   std::vector<LinearPattern> patterns = {LinearPattern{}};
   std::vector<int> widths = {2, 3, 4, 6, 8};  ///< tiers that a plan may choose from, increasing
@@ -151,8 +151,7 @@ Sensitivities measure_sensitivities(OptModel<B, S>& model, const CalibrationWind
   using T = compute_scalar<S>;
   if (windows.count() < 1)
     throw argument_error("windows: expected at least one calibration window, got none");
-  if (options.patterns.empty())
-    throw argument_error("patterns: expected at least one, got none");
+  if (options.patterns.empty()) throw argument_error("patterns: expected at least one, got none");
   for (const auto* widths : {&options.widths, &options.divergence_widths})
     for (std::size_t k = 0; k < widths->size(); ++k)
       if ((*widths)[k] < min_bits || (*widths)[k] > max_bits ||

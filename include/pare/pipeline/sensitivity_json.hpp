@@ -15,9 +15,12 @@ inline constexpr int sensitivity_version = 1;
 
 inline Json pattern_json(const LinearPattern& p) {
   switch (p.kind) {
-    case PatternKind::unstructured: return {{"sparsity", p.sparsity}};
-    case PatternKind::n_of_m: return {{"zeros", p.zeros}, {"group", p.group}};
-    case PatternKind::dense: break;
+    case PatternKind::unstructured:
+      return {{"sparsity", p.sparsity}};
+    case PatternKind::n_of_m:
+      return {{"zeros", p.zeros}, {"group", p.group}};
+    case PatternKind::dense:
+      break;
   }
   return Json::object();
 }
@@ -108,8 +111,7 @@ inline Sensitivities sensitivities_of_json(const std::string& text) {
     s.widths = detail::sensitivity_widths(json, "widths");
     for (const Json& item : json.at("linears")) {
       LinearSensitivity linear{item.at("name"), number(item, "rows"), number(item, "columns"), {}};
-      const index_t channels =
-          s.axis == ChannelAxis::output ? linear.rows : linear.columns;
+      const index_t channels = s.axis == ChannelAxis::output ? linear.rows : linear.columns;
       for (const Json& m : item.at("modes")) {
         ModeSensitivity mode{detail::pattern_of_json(m.at("pattern")),
                              m.at("distortion").get<std::vector<double>>(),
@@ -171,8 +173,8 @@ inline void require_measured_for(const Sensitivities& s, std::uint64_t model,
   for (const int width : options.divergence_widths)
     if (std::find(s.divergence_widths.begin(), s.divergence_widths.end(), width) ==
         s.divergence_widths.end())
-      throw argument_error("sensitivities: no divergence was measured at " +
-                           std::to_string(width) + " bits");
+      throw argument_error("sensitivities: no divergence was measured at " + std::to_string(width) +
+                           " bits");
   for (const LinearSensitivity& linear : s.linears) {
     std::vector<LinearPattern> patterns;
     for (const ModeSensitivity& mode : linear.modes) patterns.push_back(mode.pattern);

@@ -97,17 +97,15 @@ struct RecomputeWork {
   CompressedLayer<B, T> solve(const std::string& name, MatrixView<const T> W,
                               const Calibration<B, T>& calibration, const Factor<B, T>& factor) {
     const PackedLinear packed = read(name);
-    require_shape("packed weights", {W.rows, W.cols},
-                  {packed.layout.rows, packed.layout.columns});
+    require_shape("packed weights", {W.rows, W.cols}, {packed.layout.rows, packed.layout.columns});
     CompressedLayer<B, T> layer = restored_layer<B, T>(packed);
     const RecordedLinear& record = recorded.at(name);
     // The damping may have been raised for one order of inputs and not for another.
-    const double mean = std::accumulate(factor.hessian_diagonal.begin(),
-                                        factor.hessian_diagonal.end(), 0.0) /
-                        double(factor.hessian_diagonal.size());
-    const LossForm form =
-        closed_loss<B, T>(W, layer.weights.view(), calibration, factor, record.damping * mean,
-                          W.rows, 1, record.loss);
+    const double mean =
+        std::accumulate(factor.hessian_diagonal.begin(), factor.hessian_diagonal.end(), 0.0) /
+        double(factor.hessian_diagonal.size());
+    const LossForm form = closed_loss<B, T>(W, layer.weights.view(), calibration, factor,
+                                            record.damping * mean, W.rows, 1, record.loss);
     // Values that were only pruned are kept with the checkpoint's digits.
     const bool short_values = !packed.layout.quantized() && dtype_bytes(packed.dtype) == 2;
     RecomputedLinear& result = found[name];
@@ -149,11 +147,10 @@ LayerStatistics recounted(const std::string& name, const CompressedLayer<B, T>& 
 /// @throws what compress_model throws; invariant_error when a weight lies on no grid or a group has
 ///         another number of zeros
 template <class B, class S>
-std::vector<RecomputedLinear> recompute_packed(OptModel<B, S>& model, const PackedFile& file,
-                                               const CalibrationWindows& windows,
-                                               const ModelCompressionOptions& options,
-                                               const std::map<std::string, RecordedLinear>& recorded,
-                                               const CompressionProgress& progress = {}) {
+std::vector<RecomputedLinear> recompute_packed(
+    OptModel<B, S>& model, const PackedFile& file, const CalibrationWindows& windows,
+    const ModelCompressionOptions& options, const std::map<std::string, RecordedLinear>& recorded,
+    const CompressionProgress& progress = {}) {
   using T = compute_scalar<S>;
   std::map<std::string, std::string> tensors;  // by the linear's name
   std::vector<RecomputedLinear> result;
@@ -172,8 +169,7 @@ std::vector<RecomputedLinear> recompute_packed(OptModel<B, S>& model, const Pack
       if (file.find(linear->tensor) == nullptr) continue;
       const PackedLinear packed = read(linear->name);
       RecomputedLinear entry;
-      entry.statistics =
-          detail::recounted(linear->name, restored_layer<B, T>(packed), packed);
+      entry.statistics = detail::recounted(linear->name, restored_layer<B, T>(packed), packed);
       entry.mask_stored = packed.kind != PackedMask::none;
       result.push_back(std::move(entry));
     }

@@ -150,8 +150,7 @@ struct FitRow {
 
   /// Fits the grid of row i.
   PARE_HOST_DEVICE void operator()(index_t i) const {
-    const Grid<T> grid =
-        fit_grid(weights.row(i), weights.cols, int(bits[i * bits_step]), options);
+    const Grid<T> grid = fit_grid(weights.row(i), weights.cols, int(bits[i * bits_step]), options);
     scale(0, i) = grid.scale;
     zero(0, i) = grid.zero;
     top(0, i) = grid.top;

@@ -95,8 +95,9 @@ inline void require_counted(const Statistics& statistics, bool quantized) {
   for (const LayerStatistics& layer : statistics.layers) {
     index_t counted = 0;
     for (const auto& [bits, count] : layer.bits_histogram) counted += count;
-    const index_t expected =
-        !quantized ? 0 : layer.axis == ChannelAxis::output ? layer.rows : layer.columns;
+    const index_t expected = !quantized                          ? 0
+                             : layer.axis == ChannelAxis::output ? layer.rows
+                                                                 : layer.columns;
     if (counted != expected || layer.channels != expected)
       throw invariant_error(2, layer.name + ": expected " + std::to_string(expected) +
                                    " quantized channels, counted " + std::to_string(counted));

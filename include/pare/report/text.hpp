@@ -34,10 +34,10 @@ inline std::string layer_header() {
 /// One line: name, shape, mean bits, sparsity, loss, seconds.
 inline std::string layer_line(const LayerStatistics& layer) {
   const std::string shape = std::to_string(layer.rows) + " x " + std::to_string(layer.columns);
-  std::string line = detail::format_text(
-      "%-28s %13s %7s %8.2f%% %12.5g %8.3f", layer.name.c_str(), shape.c_str(),
-      detail::bits_text(layer.average_bits).c_str(), 100 * layer.sparsity, layer.loss,
-      layer.seconds);
+  std::string line =
+      detail::format_text("%-28s %13s %7s %8.2f%% %12.5g %8.3f", layer.name.c_str(), shape.c_str(),
+                          detail::bits_text(layer.average_bits).c_str(), 100 * layer.sparsity,
+                          layer.loss, layer.seconds);
   if (layer.damping_retries > 0)
     line += detail::format_text("  (damping raised to %g)", layer.damping);
   return line;
@@ -49,11 +49,11 @@ inline std::string score_table(const Statistics& statistics) {
   for (const LayerStatistics& layer : statistics.layers) {
     if (!layer.score) continue;
     if (text.empty())
-      text = detail::format_text("%-28s %7s %12s %12s %12s\n", "importance score", "bits",
-                                 "lowest", "mean", "highest");
+      text = detail::format_text("%-28s %7s %12s %12s %12s\n", "importance score", "bits", "lowest",
+                                 "mean", "highest");
     text += detail::format_text("%-28s %7s %12.5g %12.5g %12.5g\n", layer.name.c_str(),
-                                detail::bits_text(layer.average_bits).c_str(),
-                                layer.score->lowest, layer.score->mean, layer.score->highest);
+                                detail::bits_text(layer.average_bits).c_str(), layer.score->lowest,
+                                layer.score->mean, layer.score->highest);
   }
   return text;
 }
@@ -61,24 +61,24 @@ inline std::string score_table(const Statistics& statistics) {
 /// Totals: channels, count and share per width, mean bits, sparsity, loss, seconds.
 inline std::string totals_text(const Statistics& statistics) {
   const Totals t = totals(statistics);
-  std::string text = detail::format_text("linears            %td, %td weights\n", t.layers,
-                                         t.weights);
+  std::string text =
+      detail::format_text("linears            %td, %td weights\n", t.layers, t.weights);
   if (t.channels == 0) {
     text += "quantization       off\n";
   } else {
     text += detail::format_text("channels           %td\n", t.channels);
     for (const auto& [bits, count] : t.bits_histogram) {
       const double share = double(count) / double(t.channels);
-      text += detail::format_text("  %d bits           %8td %6.2f%%  %s\n", bits, count,
-                                  100 * share,
-                                  std::string(std::size_t(std::lround(40 * share)), '#').c_str());
+      text +=
+          detail::format_text("  %d bits           %8td %6.2f%%  %s\n", bits, count, 100 * share,
+                              std::string(std::size_t(std::lround(40 * share)), '#').c_str());
     }
     text += detail::format_text("mean bits          %.4f\n", *t.average_bits);
   }
-  text += detail::format_text("sparsity           %.2f%% pruned, %.2f%% zero\n",
-                              100 * t.sparsity, 100 * t.zeros);
-  text += detail::format_text("stored             %.3f bits per weight\n",
-                              t.stored_bits_per_weight);
+  text += detail::format_text("sparsity           %.2f%% pruned, %.2f%% zero\n", 100 * t.sparsity,
+                              100 * t.zeros);
+  text +=
+      detail::format_text("stored             %.3f bits per weight\n", t.stored_bits_per_weight);
   text += detail::format_text("total loss         %.6g\n", t.loss);
   text += detail::format_text("seconds in solver  %.3f\n", t.seconds);
   return text;

@@ -73,7 +73,7 @@ struct FirstOf<Default, Predicate, Head, Tail...> {
 /// The static arguments of MixedPrecision; always true. One message per misuse.
 template <class... Fixed>
 constexpr bool check_fixed() {
-  constexpr bool known = ((is_tiers<Fixed> || is_target<Fixed> || is_objective<Fixed>) && ...);
+  constexpr bool known = ((is_tiers<Fixed> || is_target<Fixed> || is_objective<Fixed>)&&...);
   static_assert(known,
                 "pare: MixedPrecision<Policy, ...>: an argument is neither Tiers nor "
                 "TargetAverageBits nor an objective; write for instance MixedPrecision<Budget, "
@@ -185,8 +185,7 @@ inline constexpr bool all_different<Head, Tail...> =
 /// Always true. Later checks stand behind earlier ones, so that one misuse gives one message.
 template <class... Options>
 constexpr bool check_compression() {
-  constexpr bool known =
-      ((is_pattern<Options> || is_quantizer<Options> || is_mixed<Options>) && ...);
+  constexpr bool known = ((is_pattern<Options> || is_quantizer<Options> || is_mixed<Options>)&&...);
   static_assert(known,
                 "pare: Compression<...>: an option is neither a pattern, nor a quantizer, nor "
                 "MixedPrecision; write for instance Compression<Unstructured, BaseQuantizer, "

@@ -12,18 +12,18 @@ namespace pare {
 
 /// Options of one SparseGPTSolver. Those its configuration has no use for must stay unset.
 struct SolverOptions {
-  std::optional<double> sparsity = {};             ///< Unstructured: share of weights zeroed, [0, 1)
-  std::optional<int> zeros = {};                   ///< NofM<>: weights zeroed per group
-  std::optional<int> group = {};                   ///< NofM<>: consecutive inputs per group
+  std::optional<double> sparsity = {};  ///< Unstructured: share of weights zeroed, [0, 1)
+  std::optional<int> zeros = {};        ///< NofM<>: weights zeroed per group
+  std::optional<int> group = {};        ///< NofM<>: consecutive inputs per group
   // With MixedPrecision<Assigned> these three stay unset.
   std::optional<int> bits = {};                    ///< BaseQuantizer: width, 2..8
   std::optional<double> target_average_bits = {};  ///< MixedPrecision: mean bits per channel
-  std::optional<std::vector<int>> tiers = {};      ///< MixedPrecision: widths; {2,3,4,6,8} when unset
-  ChannelAxis axis = ChannelAxis::output;     ///< MixedPrecision: what a channel is
-  GridOptions grid = {};                      ///< quantizers: symmetric, clip_search, half_scale
-  double damping = 0.01;                      ///< share of mean(diag H) added to the diagonal
-  index_t block_size = 128;                   ///< columns per block; the mask's region
-  bool act_order = false;                     ///< visit inputs by falling H_jj
+  std::optional<std::vector<int>> tiers = {};  ///< MixedPrecision: widths; {2,3,4,6,8} when unset
+  ChannelAxis axis = ChannelAxis::output;      ///< MixedPrecision: what a channel is
+  GridOptions grid = {};                       ///< quantizers: symmetric, clip_search, half_scale
+  double damping = 0.01;                       ///< share of mean(diag H) added to the diagonal
+  index_t block_size = 128;                    ///< columns per block; the mask's region
+  bool act_order = false;                      ///< visit inputs by falling H_jj
 };
 
 namespace detail {
@@ -36,7 +36,8 @@ inline void require_unset(bool set, const char* option, const char* needs) {
 
 inline void require_unassigned(bool set, const char* option) {
   if (set)
-    throw argument_error(std::string(option) + ": with MixedPrecision<Assigned> the widths are "
+    throw argument_error(std::string(option) +
+                         ": with MixedPrecision<Assigned> the widths are "
                          "given to solve(), the option would be ignored; leave it unset");
 }
 
@@ -90,8 +91,7 @@ SolverOptions validated(SolverOptions options) {
     require_unset(options.grid.half_scale, "grid.half_scale", "BaseQuantizer");
   }
   if constexpr (!Config::mixed) {
-    require_unset(options.target_average_bits.has_value(), "target_average_bits",
-                  "MixedPrecision");
+    require_unset(options.target_average_bits.has_value(), "target_average_bits", "MixedPrecision");
     require_unset(options.tiers.has_value(), "tiers", "MixedPrecision");
     require_unset(options.axis != ChannelAxis::output, "axis", "MixedPrecision");
   } else if constexpr (!Config::assigned) {

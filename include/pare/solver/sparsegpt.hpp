@@ -23,10 +23,10 @@ namespace detail {
 /// out(r, p) = W(r, order[p]), zero where that input is dead (`dead` may be null).
 template <class T>
 struct GatherColumns {
-  MatrixView<const T> from;   // (out, in)
-  MatrixView<T> to;           // (out, in)
-  const index_t* order;       ///< (in)
-  const std::uint8_t* dead;   ///< (in) by input, or null
+  MatrixView<const T> from;  // (out, in)
+  MatrixView<T> to;          // (out, in)
+  const index_t* order;      ///< (in)
+  const std::uint8_t* dead;  ///< (in) by input, or null
   PARE_HOST_DEVICE void operator()(index_t r, index_t p) const {
     const index_t j = order[p];
     to(r, p) = dead != nullptr && dead[j] != 0 ? T(0) : from(r, j);
@@ -122,9 +122,8 @@ class SparseGPTSolver {
   /// The same for prepare().
   template <class Given>
     requires(!std::convertible_to<const Given&, const Calibration<B, T>&>)
-  Factor<B, T> prepare(const Given&) const {
-    detail::refuse_calibration<Given, Calibration<B, T>>();
-  }
+  Factor<B, T> prepare(const Given&)
+  const { detail::refuse_calibration<Given, Calibration<B, T>>(); }
   /// The same for a factor that does not fit.
   template <class Given, class... Widths>
     requires(!std::convertible_to<const Given&, const Factor<B, T>&>)
@@ -157,7 +156,7 @@ class SparseGPTSolver {
 
  private:
   using Pattern = typename Config::pattern;
-  static constexpr MaskSource mask_source = is_n_of_m<Pattern> ? MaskSource::groups
+  static constexpr MaskSource mask_source = is_n_of_m<Pattern>         ? MaskSource::groups
                                             : is_unstructured<Pattern> ? MaskSource::given
                                                                        : MaskSource::none;
 
@@ -178,10 +177,10 @@ class SparseGPTSolver {
     Factor<B, T> reordered;
     const Factor<B, T>* factor = &prepared;
     if (input_channels()) {
-      reordered = factorize(
-          calibration, {.damping = options_.damping,
-                        .order = visit_order(prepared.hessian_diagonal, layer.bits,
-                                             options_.act_order, group_of(W.cols))});
+      reordered =
+          factorize(calibration, {.damping = options_.damping,
+                                  .order = visit_order(prepared.hessian_diagonal, layer.bits,
+                                                       options_.act_order, group_of(W.cols))});
       factor = &reordered;
     }
     layer.order = factor->order;
@@ -209,8 +208,7 @@ class SparseGPTSolver {
                         detail::ScatterColumns<std::uint8_t>{mask_.view(), layer.mask.view(),
                                                              order.view().data});
     verify_layer<B, T>(W, calibration, *factor, layer, Config::quantizes);
-    layer.seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    layer.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return layer;
   }
 
@@ -280,8 +278,8 @@ class SparseGPTSolver {
       choose_by_distortion(layer, input);
     } else if constexpr (Config::mixed) {
       // Without clip search: a score ranks rows, and the search would cost as much as the solve.
-      const ScoringInput<B, T> input{W, calibration, factor, *options_.bits,
-                                     {.symmetric = options_.grid.symmetric}};
+      const ScoringInput<B, T> input{
+          W, calibration, factor, *options_.bits, {.symmetric = options_.grid.symmetric}};
       if (input_channels())
         layer.scores = ImportanceScorer<5, B, T, ChannelAxis::input>().score(input).score;
       else
@@ -413,13 +411,18 @@ class SparseGPTSolver {
                            pruned_count(layer.sparsity, rows * count), block_mask);
       const MatrixView<const T> upper = factor.upper.view();
       B::row_sweep(RowSweep<T, mask_source, Config::quantizes>{
-          block, errors, block_mask, upper.block(begin, begin, count, count),
+          block,
+          errors,
+          block_mask,
+          upper.block(begin, begin, count, count),
           {layer.grids.scale.view(), layer.grids.zero.view(), layer.grids.top.view()},
-          column_grid.view().data + begin, row_loss.view().data, layer.zeros, layer.group});
+          column_grid.view().data + begin,
+          row_loss.view().data,
+          layer.zeros,
+          layer.group});
       const index_t rest = cols - begin - count;
       if (rest > 0)
-        B::trailing_update(current_.view().columns(begin + count, rest),
-                           detail::as_const(errors),
+        B::trailing_update(current_.view().columns(begin + count, rest), detail::as_const(errors),
                            upper.block(begin, begin + count, count, rest));
     }
     const auto host = B::to_host(detail::as_const(row_loss.view()));
@@ -438,8 +441,8 @@ class SparseGPTSolver {
   }
 
   SolverOptions options_;
-  typename B::template matrix<T> current_, errors_;    // (out, in), (out, block)
-  typename B::template matrix<std::uint8_t> mask_;     // (out, in), in visit order
+  typename B::template matrix<T> current_, errors_;  // (out, in), (out, block)
+  typename B::template matrix<std::uint8_t> mask_;   // (out, in), in visit order
 };
 
 }  // namespace pare

@@ -93,9 +93,7 @@ struct RowSweep {
   PARE_HOST_DEVICE void choose_group(const T* w, std::uint8_t* m, index_t j) const {
     for (int at = 0; at < group; ++at)
       for (int l = 0; l < Lanes; ++l) {
-        const auto score = [&](int i) {
-          return std::abs(w[i * Lanes + l]) / factor(j + i, j + i);
-        };
+        const auto score = [&](int i) { return std::abs(w[i * Lanes + l]) / factor(j + i, j + i); };
         m[at * Lanes + l] = among_smallest(score, at, group, zeros) ? 1 : 0;
       }
   }

@@ -42,8 +42,7 @@ struct VerifyRow {
     const T* q = weights.row(i);
     const std::uint8_t* m = mask.row(i);
     bool width = true, on_grid = true, counted = true, pruned_zero = true;
-    for (index_t g = 0; g < grids.top.rows; ++g)
-      width &= has_width(g, i);
+    for (index_t g = 0; g < grids.top.rows; ++g) width &= has_width(g, i);
     if (grids.top.rows > 0)
       for (index_t j = 0; j < weights.cols; ++j) {
         const index_t g = column_grid[j];
@@ -98,7 +97,7 @@ struct Difference {
   const std::uint8_t* dead;           ///< (in)
   index_t step;                       ///< row r of `out` is row r * step of the weights
   double unit;
-  MatrixView<T> out;                  // (checked, in)
+  MatrixView<T> out;  // (checked, in)
   PARE_HOST_DEVICE void operator()(index_t r, index_t j) const {
     const double w = dead[j] != 0 ? 0.0 : double(before(r * step, j));
     out(r, j) = T(unit * (w - double(after(r * step, j))));
@@ -159,8 +158,7 @@ std::vector<std::uint8_t> verify_grids(const CompressedLayer<B, T>& layer, index
   const index_t channels = !quantized ? 0 : by_row ? rows : cols;
   if (index_t(layer.bits.size()) != channels)
     throw invariant_error(2, "expected " + std::to_string(channels) +
-                                 " quantized channels, found " +
-                                 std::to_string(layer.bits.size()));
+                                 " quantized channels, found " + std::to_string(layer.bits.size()));
   for (std::size_t c = 0; c < layer.bits.size(); ++c)
     if (layer.bits[c] < min_bits || layer.bits[c] > max_bits)
       throw invariant_error(3, "channel " + std::to_string(c) + " has " +
@@ -178,13 +176,12 @@ std::vector<std::uint8_t> verify_grids(const CompressedLayer<B, T>& layer, index
   const index_t columns = quantized ? cols : 0;
   if (index_t(layer.grids.of_column.size()) != columns)
     throw invariant_error(3, "expected the grids of " + std::to_string(columns) +
-                                 " columns, found " +
-                                 std::to_string(layer.grids.of_column.size()));
+                                 " columns, found " + std::to_string(layer.grids.of_column.size()));
   for (index_t j = 0; j < columns; ++j) {
     const std::int32_t g = layer.grids.of_column[std::size_t(j)];
     if (g < 0 || g >= grids || (!by_row && widths[std::size_t(g)] != layer.bits[std::size_t(j)]))
-      throw invariant_error(3, "column " + std::to_string(j) + " is on grid " +
-                                   std::to_string(g) + ", which is not that of its width");
+      throw invariant_error(3, "column " + std::to_string(j) + " is on grid " + std::to_string(g) +
+                                   ", which is not that of its width");
   }
   return widths;
 }
@@ -197,16 +194,23 @@ void verify_rows(const CompressedLayer<B, T>& layer, const std::vector<std::uint
   auto fault = zeros<B, std::int32_t>(1, rows);
   const auto column_grid = to_backend<B>(layer.grids.of_column);
   const auto bits = to_backend<B>(widths);
-  B::for_each_row(rows, VerifyRow<T>{layer.weights.view(), layer.mask.view(),
+  B::for_each_row(rows, VerifyRow<T>{layer.weights.view(),
+                                     layer.mask.view(),
                                      {layer.grids.scale.view(), layer.grids.zero.view(),
                                       layer.grids.top.view()},
-                                     column_grid.view().data, bits.view().data, 1 - by_row, by_row,
-                                     layer.zeros, layer.group, fault.view().data});
+                                     column_grid.view().data,
+                                     bits.view().data,
+                                     1 - by_row,
+                                     by_row,
+                                     layer.zeros,
+                                     layer.group,
+                                     fault.view().data});
   const auto host = B::to_host(as_const(fault.view()));
   for (index_t i = 0; i < rows; ++i) {
     const std::string row = "row " + std::to_string(i);
     switch (RowFault(host(0, i))) {
-      case RowFault::none: break;
+      case RowFault::none:
+        break;
       case RowFault::grid_width:
         throw invariant_error(3, row + " has a grid of another width than its channel's");
       case RowFault::off_grid:
@@ -275,8 +279,8 @@ struct LossForm {
 /// @param around   about the loss that is expected
 template <class B, class T>
 LossForm closed_loss(MatrixView<const T> W, MatrixView<const T> Q,
-                     const Calibration<B, T>& calibration, const Factor<B, T>& factor,
-                     double added, index_t checked, index_t step, double around) {
+                     const Calibration<B, T>& calibration, const Factor<B, T>& factor, double added,
+                     index_t checked, index_t step, double around) {
   LossForm form;
   // In units in which the loss is about one; otherwise D G leaves the scalar type's range where
   // the loss does not. A power of two rounds nothing.
@@ -293,10 +297,10 @@ LossForm closed_loss(MatrixView<const T> W, MatrixView<const T> Q,
                       Difference<T>{W, Q, dead.view().data, step, form.unit, difference.view()});
   B::multiply(product.view(), as_const(difference.view()), calibration.gram());
   auto forms = zeros<B, double>(3, checked);
-  B::for_each_row(checked, ClosedLoss<T>{W, difference.view(), product.view(), calibration.gram(),
-                                         dead.view().data, upper_diagonal.view().data, step,
-                                         form.unit, calibration.hessian_scale(), added,
-                                         forms.view()});
+  B::for_each_row(checked,
+                  ClosedLoss<T>{W, difference.view(), product.view(), calibration.gram(),
+                                dead.view().data, upper_diagonal.view().data, step, form.unit,
+                                calibration.hessian_scale(), added, forms.view()});
   const auto host = B::to_host(as_const(forms.view()));
   for (index_t r = 0; r < checked; ++r) {
     form.loss += host(0, r);
@@ -325,8 +329,7 @@ void verify_loss(MatrixView<const T> W, const Calibration<B, T>& calibration,
   if (!form.agrees(reported, scalar_traits<T>::tolerance))
     throw invariant_error(6, "the loss of " + std::to_string(checked) + " rows is " +
                                  number_text(reported) + ", recomputed " +
-                                 number_text(form.value()) +
-                                 "; H may be too ill-conditioned for " +
+                                 number_text(form.value()) + "; H may be too ill-conditioned for " +
                                  std::string(scalar_traits<T>::name) + ": raise the damping");
 }
 
@@ -352,8 +355,7 @@ void verify_loss(MatrixView<const T> W, const Calibration<B, T>& calibration,
 ///         has another shape than W
 template <class B, class T>
 void verify_layer(MatrixView<const T> W, const Calibration<B, T>& calibration,
-                  const Factor<B, T>& factor, const CompressedLayer<B, T>& layer,
-                  bool quantized) {
+                  const Factor<B, T>& factor, const CompressedLayer<B, T>& layer, bool quantized) {
   const auto shape = std::pair{W.rows, W.cols};
   require_shape("compressed weights", shape, {layer.weights.rows(), layer.weights.cols()});
   require_shape("mask", shape, {layer.mask.rows(), layer.mask.cols()});

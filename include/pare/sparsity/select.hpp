@@ -19,8 +19,7 @@ inline index_t pruned_count(double share, index_t count) {
 /// @param group  inputs of a group
 /// @param zeros  how many of them are marked
 template <class Score>
-PARE_HOST_DEVICE PARE_INLINE bool among_smallest(const Score& score, int at, int group,
-                                                 int zeros) {
+PARE_HOST_DEVICE PARE_INLINE bool among_smallest(const Score& score, int at, int group, int zeros) {
   const auto mine = score(at);
   int rank = 0;
   for (int i = 0; i < group; ++i) {

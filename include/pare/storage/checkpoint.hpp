@@ -123,8 +123,7 @@ class Checkpoint {
 
   void open_shards(const std::filesystem::path& index_path) {
     const std::string index_file = index_path.string();
-    const auto index =
-        detail::parse_json_object(index_file, detail::read_whole_file(index_path));
+    const auto index = detail::parse_json_object(index_file, detail::read_whole_file(index_path));
     const auto weight_map = index.find("weight_map");
     if (weight_map == index.end() || !weight_map->is_object())
       throw format_error(index_file + ": weight_map is missing or not an object");
@@ -138,9 +137,8 @@ class Checkpoint {
       // The index may come from anywhere; it must not lead out of the folder.
       if (name.empty() || name == "." || name.find("..") != std::string::npos ||
           name.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos)
-        throw format_error(index_file + ": tensor " + detail::quoted_name(tensor) +
-                           " is in file " + detail::quoted_name(name) +
-                           ", which is not a plain file name");
+        throw format_error(index_file + ": tensor " + detail::quoted_name(tensor) + " is in file " +
+                           detail::quoted_name(name) + ", which is not a plain file name");
       shards.emplace(name, 0);
     }
     for (auto& [name, position] : shards) {

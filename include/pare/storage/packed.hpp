@@ -22,10 +22,10 @@ struct PackedLinear {
   DType dtype = DType::f32;  ///< what the checkpoint stores weights in, and weights round to
   /// How pruned weights are told.
   PackedMask kind = PackedMask::none;
-  std::vector<std::byte> codes;          ///< a little-endian bit stream per row
-  std::vector<std::byte> mask;           ///< the same, empty without a mask
-  std::vector<std::uint16_t> scales;     ///< (grids, out) float16
-  std::vector<std::uint8_t> zeros;       ///< (grids, out)
+  std::vector<std::byte> codes;       ///< a little-endian bit stream per row
+  std::vector<std::byte> mask;        ///< the same, empty without a mask
+  std::vector<std::uint16_t> scales;  ///< (grids, out) float16
+  std::vector<std::uint8_t> zeros;    ///< (grids, out)
   // What reading needs and the file does not hold; see index_rows().
   std::vector<std::uint64_t> row_begin;  ///< byte of `codes` where each row begins, (out + 1)
   std::vector<std::uint8_t> grid_of;     ///< grid of each column, (in); empty with one grid
@@ -143,10 +143,14 @@ inline void read_mask_row(const PackedLinear& packed, index_t row, std::uint8_t*
 /// A value of the checkpoint's type from its bits.
 inline float value_of_bits(std::uint64_t bits, DType dtype) {
   switch (dtype) {
-    case DType::f16: return half_to_float(std::uint16_t(bits));
-    case DType::bf16: return bfloat_to_float(std::uint16_t(bits));
-    case DType::f32: return std::bit_cast<float>(std::uint32_t(bits));
-    case DType::f64: break;
+    case DType::f16:
+      return half_to_float(std::uint16_t(bits));
+    case DType::bf16:
+      return bfloat_to_float(std::uint16_t(bits));
+    case DType::f32:
+      return std::bit_cast<float>(std::uint32_t(bits));
+    case DType::f64:
+      break;
   }
   return float(std::bit_cast<double>(bits));
 }
@@ -154,10 +158,14 @@ inline float value_of_bits(std::uint64_t bits, DType dtype) {
 /// The bits of a value in the checkpoint's type.
 inline std::uint64_t bits_of_value(float value, DType dtype) {
   switch (dtype) {
-    case DType::f16: return float_to_half(value);
-    case DType::bf16: return float_to_bfloat(value);
-    case DType::f32: return std::bit_cast<std::uint32_t>(value);
-    case DType::f64: break;
+    case DType::f16:
+      return float_to_half(value);
+    case DType::bf16:
+      return float_to_bfloat(value);
+    case DType::f32:
+      return std::bit_cast<std::uint32_t>(value);
+    case DType::f64:
+      break;
   }
   return std::bit_cast<std::uint64_t>(double(value));
 }
@@ -302,8 +310,8 @@ inline void index_rows(PackedLinear& packed, const std::string& who) {
   }
 
   // Masks first: how long a row of codes is depends on them.
-  std::vector<std::uint8_t> pruned(
-      packed.kind == PackedMask::none ? 0 : std::size_t(layout.columns));
+  std::vector<std::uint8_t> pruned(packed.kind == PackedMask::none ? 0
+                                                                   : std::size_t(layout.columns));
   packed.row_begin.assign(1, 0);
   for (index_t i = 0; i < layout.rows; ++i) {
     std::uint64_t bits = 0;
@@ -311,8 +319,7 @@ inline void index_rows(PackedLinear& packed, const std::string& who) {
       bits = unmasked_bits(i);
     } else {
       if (packed.kind == PackedMask::groups) {
-        detail::BitReader reader(packed.mask.data() +
-                                 std::uint64_t(i) * packed.mask_row_bytes());
+        detail::BitReader reader(packed.mask.data() + std::uint64_t(i) * packed.mask_row_bytes());
         const std::uint64_t ways =
             detail::binomials[std::size_t(layout.group)][std::size_t(layout.zeros)];
         for (index_t j = 0; j < layout.columns; j += layout.group) {

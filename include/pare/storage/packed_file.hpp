@@ -52,7 +52,7 @@ inline std::uint64_t checksum(const PackedLinear& packed) {
 
 /// What a packed file says of one linear before its data is read.
 struct PackedEntry {
-  std::string tensor;  ///< name of the weight in the checkpoint
+  std::string tensor;              ///< name of the weight in the checkpoint
   PackedLayout layout;             ///< without widths where they differ by channel
   bool widths_by_channel = false;  ///< these are in the data
   /// What the checkpoint stores the weight in.
@@ -248,8 +248,8 @@ class PackedFile {
     index_rows(packed, who(entry));
     require_finite_rows(packed, entry);
     if (const std::uint64_t found = checksum(packed); found != entry.checksum)
-      throw format_error(who(entry) + ": expected checksum " + hex_text(entry.checksum) +
-                         ", got " + hex_text(found) + ": the data was changed");
+      throw format_error(who(entry) + ": expected checksum " + hex_text(entry.checksum) + ", got " +
+                         hex_text(found) + ": the data was changed");
     return packed;
   }
 

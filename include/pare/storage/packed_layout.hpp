@@ -54,9 +54,7 @@ struct PackedLayout {
     return present;
   }
   /// Number of grids per row.
-  index_t grids() const {
-    return !quantized() ? 0 : by_row() ? 1 : index_t(tiers().size());
-  }
+  index_t grids() const { return !quantized() ? 0 : by_row() ? 1 : index_t(tiers().size()); }
 };
 
 /// Bytes of every part of a packed linear.
@@ -108,14 +106,15 @@ inline PackedMask packed_mask_kind(int zeros, int group) {
 }
 
 /// Bytes of one row of a mask.
-inline std::uint64_t packed_mask_row_bytes(PackedMask kind, index_t columns, int zeros,
-                                           int group) {
+inline std::uint64_t packed_mask_row_bytes(PackedMask kind, index_t columns, int zeros, int group) {
   switch (kind) {
-    case PackedMask::bits: return detail::row_bytes(std::uint64_t(columns));
+    case PackedMask::bits:
+      return detail::row_bytes(std::uint64_t(columns));
     case PackedMask::groups:
       return detail::row_bytes(std::uint64_t(columns / group) *
                                std::uint64_t(detail::group_index_bits(zeros, group)));
-    case PackedMask::none: break;
+    case PackedMask::none:
+      break;
   }
   return 0;
 }
@@ -130,8 +129,7 @@ inline PackedSize packed_size(const PackedLayout& layout,
   PackedSize size;
   std::uint64_t row_total = 0;  // of all codes of a row
   if (!layout.quantized() || !layout.by_row() || layout.widths.size() == 1)
-    for (index_t j = 0; j < layout.columns; ++j)
-      row_total += std::uint64_t(layout.code_bits(0, j));
+    for (index_t j = 0; j < layout.columns; ++j) row_total += std::uint64_t(layout.code_bits(0, j));
   std::uint64_t kept = 0;
   for (index_t i = 0; i < layout.rows; ++i) {
     if (layout.quantized() && layout.by_row())

@@ -22,9 +22,8 @@ namespace detail {
 
 /// Bytes that elements of a tensor are aligned to; streams of codes and masks are words.
 inline int alignment_of(const TensorInfo& info) {
-  return info.name.ends_with(".codes") || info.name.ends_with(".mask")
-             ? 4
-             : element_bytes(info.dtype);
+  return info.name.ends_with(".codes") || info.name.ends_with(".mask") ? 4
+                                                                       : element_bytes(info.dtype);
 }
 
 /// Shapes of a linear's tensors, empty ones left out.
@@ -46,8 +45,8 @@ inline std::vector<TensorInfo> part_infos(const std::string& tensor, const Packe
 
 /// A packed linear as a file takes it: in memory or in another file.
 struct PackedParts {
-  nlohmann::ordered_json entry;        ///< what is said of it, but for the original's fingerprint
-  std::vector<TensorInfo> infos;       ///< its tensors, without offsets
+  nlohmann::ordered_json entry;          ///< what is said of it, but for the original's fingerprint
+  std::vector<TensorInfo> infos;         ///< its tensors, without offsets
   const PackedLinear* packed = nullptr;  ///< where their bytes are, or
   const TensorFile* file = nullptr;      ///< the file that holds them
 
@@ -171,8 +170,7 @@ inline void write_unpacked(const std::filesystem::path& path, const PackedFile& 
       const std::string tensor =
           info.name.substr(0, info.name.size() - std::string_view(detail::packed_parts[0]).size());
       const PackedEntry& entry = *source.find(tensor);
-      infos.push_back(
-          {tensor, dtype_name(entry.dtype), {entry.layout.rows, entry.layout.columns}});
+      infos.push_back({tensor, dtype_name(entry.dtype), {entry.layout.rows, entry.layout.columns}});
     }
   }
   std::vector<std::byte> bytes;

@@ -198,9 +198,10 @@ class PickleReader {
     for (std::size_t i = 0; i < known_globals.size(); ++i)
       if (known_globals[i].module == module && known_globals[i].name == name)
         return push(Kind::global, std::int64_t(i));
-    throw bad("global " + quoted_name(std::string(module.substr(0, 60)) + " " +
-                                      std::string(name.substr(0, 60))) +
-              " is refused: no code is run, only tensors are built");
+    throw bad(
+        "global " +
+        quoted_name(std::string(module.substr(0, 60)) + " " + std::string(name.substr(0, 60))) +
+        " is refused: no code is run, only tensors are built");
   }
 
   /// BINPERSID: ('storage', its type, its key, its device, its elements).
@@ -242,7 +243,8 @@ class PickleReader {
         expect(3);
         require(element(arguments, 0), Kind::tensor, "the data of a parameter");
         return stack_.push_back(element(arguments, 0));
-      case PickleGlobal::storage: throw bad("'" + std::string(known.name) + "' is called");
+      case PickleGlobal::storage:
+        throw bad("'" + std::string(known.name) + "' is called");
     }
   }
 
@@ -285,7 +287,8 @@ class PickleReader {
   /// Runs one opcode. Returns false for the last one.
   bool step(std::uint8_t op) {
     switch (PickleOp{op}) {
-      case PickleOp::stop: return false;
+      case PickleOp::stop:
+        return false;
       case PickleOp::frame: {
         const auto bytes = number<std::uint64_t>();
         if (bytes > text_.size() - at_)
@@ -293,33 +296,77 @@ class PickleReader {
                     std::to_string(text_.size() - at_) + " are left");
         return true;
       }
-      case PickleOp::mark: marks_.push_back(stack_.size()); return true;
-      case PickleOp::none: push(Kind::none); return true;
-      case PickleOp::new_true: push(Kind::boolean, 1); return true;
-      case PickleOp::new_false: push(Kind::boolean, 0); return true;
-      case PickleOp::bin_int: push(Kind::integer, number<std::int32_t>()); return true;
-      case PickleOp::bin_int1: push(Kind::integer, number<std::uint8_t>()); return true;
-      case PickleOp::bin_int2: push(Kind::integer, number<std::uint16_t>()); return true;
-      case PickleOp::long1: push_integer(); return true;
-      case PickleOp::bin_unicode: push_text(number<std::uint32_t>()); return true;
-      case PickleOp::short_bin_unicode: push_text(number<std::uint8_t>()); return true;
-      case PickleOp::empty_dict: push_dict(false); return true;
+      case PickleOp::mark:
+        marks_.push_back(stack_.size());
+        return true;
+      case PickleOp::none:
+        push(Kind::none);
+        return true;
+      case PickleOp::new_true:
+        push(Kind::boolean, 1);
+        return true;
+      case PickleOp::new_false:
+        push(Kind::boolean, 0);
+        return true;
+      case PickleOp::bin_int:
+        push(Kind::integer, number<std::int32_t>());
+        return true;
+      case PickleOp::bin_int1:
+        push(Kind::integer, number<std::uint8_t>());
+        return true;
+      case PickleOp::bin_int2:
+        push(Kind::integer, number<std::uint16_t>());
+        return true;
+      case PickleOp::long1:
+        push_integer();
+        return true;
+      case PickleOp::bin_unicode:
+        push_text(number<std::uint32_t>());
+        return true;
+      case PickleOp::short_bin_unicode:
+        push_text(number<std::uint8_t>());
+        return true;
+      case PickleOp::empty_dict:
+        push_dict(false);
+        return true;
       case PickleOp::set_item: {
         if (stack_.size() < 2) throw bad("the stack is empty");
         set_items(stack_.size() - 2);
         return true;
       }
-      case PickleOp::set_items: set_items(pop_mark()); return true;
-      case PickleOp::empty_tuple: push_tuple_of(0); return true;
-      case PickleOp::tuple1: push_tuple_of(1); return true;
-      case PickleOp::tuple2: push_tuple_of(2); return true;
-      case PickleOp::tuple3: push_tuple_of(3); return true;
-      case PickleOp::tuple: push_tuple(pop_mark()); return true;
-      case PickleOp::bin_put: put(number<std::uint8_t>()); return true;
-      case PickleOp::long_bin_put: put(number<std::uint32_t>()); return true;
-      case PickleOp::memoize: put(memo_.size()); return true;
-      case PickleOp::bin_get: get(number<std::uint8_t>()); return true;
-      case PickleOp::long_bin_get: get(number<std::uint32_t>()); return true;
+      case PickleOp::set_items:
+        set_items(pop_mark());
+        return true;
+      case PickleOp::empty_tuple:
+        push_tuple_of(0);
+        return true;
+      case PickleOp::tuple1:
+        push_tuple_of(1);
+        return true;
+      case PickleOp::tuple2:
+        push_tuple_of(2);
+        return true;
+      case PickleOp::tuple3:
+        push_tuple_of(3);
+        return true;
+      case PickleOp::tuple:
+        push_tuple(pop_mark());
+        return true;
+      case PickleOp::bin_put:
+        put(number<std::uint8_t>());
+        return true;
+      case PickleOp::long_bin_put:
+        put(number<std::uint32_t>());
+        return true;
+      case PickleOp::memoize:
+        put(memo_.size());
+        return true;
+      case PickleOp::bin_get:
+        get(number<std::uint8_t>());
+        return true;
+      case PickleOp::long_bin_get:
+        get(number<std::uint32_t>());
+        return true;
       case PickleOp::global: {
         const auto module = line();
         push_global(module, line());
@@ -330,10 +377,17 @@ class PickleReader {
         push_global(text(pop(Kind::text, "the module of a global")), text(name));
         return true;
       }
-      case PickleOp::reduce: reduce(); return true;
-      case PickleOp::build: build(); return true;
-      case PickleOp::bin_pers_id: push_storage(); return true;
-      case PickleOp::proto: break;  // once, at the beginning
+      case PickleOp::reduce:
+        reduce();
+        return true;
+      case PickleOp::build:
+        build();
+        return true;
+      case PickleOp::bin_pers_id:
+        push_storage();
+        return true;
+      case PickleOp::proto:
+        break;  // once, at the beginning
     }
     throw bad("opcode " + pickle_op_text(op) + " is refused: a file of tensors has no use for it");
   }
@@ -357,9 +411,8 @@ class PickleReader {
         throw format_error(who_ + ": entry " + quoted_name(name) + ": expected a tensor, got " +
                            pickle_kind_name(item.value.kind));
       const Tensor& tensor = tensors_[std::size_t(item.value.number)];
-      tensors.push_back({name, storages_[std::size_t(tensor.storage)],
-                         std::uint64_t(tensor.offset), integers(tensor.shape),
-                         integers(tensor.stride)});
+      tensors.push_back({name, storages_[std::size_t(tensor.storage)], std::uint64_t(tensor.offset),
+                         integers(tensor.shape), integers(tensor.stride)});
     }
     return tensors;
   }

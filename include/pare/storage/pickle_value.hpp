@@ -34,12 +34,37 @@ namespace detail {
 
 /// The opcodes that torch.save writes for a dictionary of tensors. Every other one is refused.
 enum class PickleOp : std::uint8_t {
-  mark = '(', stop = '.', none = 'N', bin_int = 'J', bin_int1 = 'K', bin_int2 = 'M', long1 = 0x8a,
-  new_true = 0x88, new_false = 0x89, bin_unicode = 'X', short_bin_unicode = 0x8c,
-  empty_dict = '}', set_item = 's', set_items = 'u', empty_tuple = ')', tuple = 't', tuple1 = 0x85,
-  tuple2 = 0x86, tuple3 = 0x87, bin_get = 'h', long_bin_get = 'j', bin_put = 'q',
-  long_bin_put = 'r', memoize = 0x94, global = 'c', stack_global = 0x93, reduce = 'R', build = 'b',
-  bin_pers_id = 'Q', proto = 0x80, frame = 0x95
+  mark = '(',
+  stop = '.',
+  none = 'N',
+  bin_int = 'J',
+  bin_int1 = 'K',
+  bin_int2 = 'M',
+  long1 = 0x8a,
+  new_true = 0x88,
+  new_false = 0x89,
+  bin_unicode = 'X',
+  short_bin_unicode = 0x8c,
+  empty_dict = '}',
+  set_item = 's',
+  set_items = 'u',
+  empty_tuple = ')',
+  tuple = 't',
+  tuple1 = 0x85,
+  tuple2 = 0x86,
+  tuple3 = 0x87,
+  bin_get = 'h',
+  long_bin_get = 'j',
+  bin_put = 'q',
+  long_bin_put = 'r',
+  memoize = 0x94,
+  global = 'c',
+  stack_global = 0x93,
+  reduce = 'R',
+  build = 'b',
+  bin_pers_id = 'Q',
+  proto = 0x80,
+  frame = 0x95
 };
 
 /// "0x63 (GLOBAL)": an opcode for messages, with the name it goes by in Python's pickletools.
@@ -48,22 +73,74 @@ inline std::string pickle_op_text(std::uint8_t op) {
     std::uint8_t op;
     const char* name;
   };
-  static constexpr Named named[] = {
-      {'(', "MARK"}, {'.', "STOP"}, {'0', "POP"}, {'1', "POP_MARK"}, {'2', "DUP"}, {'F', "FLOAT"},
-      {'I', "INT"}, {'J', "BININT"}, {'K', "BININT1"}, {'L', "LONG"}, {'M', "BININT2"},
-      {'N', "NONE"}, {'P', "PERSID"}, {'Q', "BINPERSID"}, {'R', "REDUCE"}, {'S', "STRING"},
-      {'T', "BINSTRING"}, {'U', "SHORT_BINSTRING"}, {'V', "UNICODE"}, {'X', "BINUNICODE"},
-      {'a', "APPEND"}, {'b', "BUILD"}, {'c', "GLOBAL"}, {'d', "DICT"}, {'}', "EMPTY_DICT"},
-      {'e', "APPENDS"}, {'g', "GET"}, {'h', "BINGET"}, {'i', "INST"}, {'j', "LONG_BINGET"},
-      {'l', "LIST"}, {']', "EMPTY_LIST"}, {'o', "OBJ"}, {'p', "PUT"}, {'q', "BINPUT"},
-      {'r', "LONG_BINPUT"}, {'s', "SETITEM"}, {'t', "TUPLE"}, {')', "EMPTY_TUPLE"},
-      {'u', "SETITEMS"}, {'G', "BINFLOAT"}, {'B', "BINBYTES"}, {'C', "SHORT_BINBYTES"},
-      {0x80, "PROTO"}, {0x81, "NEWOBJ"}, {0x82, "EXT1"}, {0x83, "EXT2"}, {0x84, "EXT4"},
-      {0x85, "TUPLE1"}, {0x86, "TUPLE2"}, {0x87, "TUPLE3"}, {0x88, "NEWTRUE"}, {0x89, "NEWFALSE"},
-      {0x8a, "LONG1"}, {0x8b, "LONG4"}, {0x8c, "SHORT_BINUNICODE"}, {0x8d, "BINUNICODE8"},
-      {0x8e, "BINBYTES8"}, {0x8f, "EMPTY_SET"}, {0x90, "ADDITEMS"}, {0x91, "FROZENSET"},
-      {0x92, "NEWOBJ_EX"}, {0x93, "STACK_GLOBAL"}, {0x94, "MEMOIZE"}, {0x95, "FRAME"},
-      {0x96, "BYTEARRAY8"}, {0x97, "NEXT_BUFFER"}, {0x98, "READONLY_BUFFER"}};
+  static constexpr Named named[] = {{'(', "MARK"},
+                                    {'.', "STOP"},
+                                    {'0', "POP"},
+                                    {'1', "POP_MARK"},
+                                    {'2', "DUP"},
+                                    {'F', "FLOAT"},
+                                    {'I', "INT"},
+                                    {'J', "BININT"},
+                                    {'K', "BININT1"},
+                                    {'L', "LONG"},
+                                    {'M', "BININT2"},
+                                    {'N', "NONE"},
+                                    {'P', "PERSID"},
+                                    {'Q', "BINPERSID"},
+                                    {'R', "REDUCE"},
+                                    {'S', "STRING"},
+                                    {'T', "BINSTRING"},
+                                    {'U', "SHORT_BINSTRING"},
+                                    {'V', "UNICODE"},
+                                    {'X', "BINUNICODE"},
+                                    {'a', "APPEND"},
+                                    {'b', "BUILD"},
+                                    {'c', "GLOBAL"},
+                                    {'d', "DICT"},
+                                    {'}', "EMPTY_DICT"},
+                                    {'e', "APPENDS"},
+                                    {'g', "GET"},
+                                    {'h', "BINGET"},
+                                    {'i', "INST"},
+                                    {'j', "LONG_BINGET"},
+                                    {'l', "LIST"},
+                                    {']', "EMPTY_LIST"},
+                                    {'o', "OBJ"},
+                                    {'p', "PUT"},
+                                    {'q', "BINPUT"},
+                                    {'r', "LONG_BINPUT"},
+                                    {'s', "SETITEM"},
+                                    {'t', "TUPLE"},
+                                    {')', "EMPTY_TUPLE"},
+                                    {'u', "SETITEMS"},
+                                    {'G', "BINFLOAT"},
+                                    {'B', "BINBYTES"},
+                                    {'C', "SHORT_BINBYTES"},
+                                    {0x80, "PROTO"},
+                                    {0x81, "NEWOBJ"},
+                                    {0x82, "EXT1"},
+                                    {0x83, "EXT2"},
+                                    {0x84, "EXT4"},
+                                    {0x85, "TUPLE1"},
+                                    {0x86, "TUPLE2"},
+                                    {0x87, "TUPLE3"},
+                                    {0x88, "NEWTRUE"},
+                                    {0x89, "NEWFALSE"},
+                                    {0x8a, "LONG1"},
+                                    {0x8b, "LONG4"},
+                                    {0x8c, "SHORT_BINUNICODE"},
+                                    {0x8d, "BINUNICODE8"},
+                                    {0x8e, "BINBYTES8"},
+                                    {0x8f, "EMPTY_SET"},
+                                    {0x90, "ADDITEMS"},
+                                    {0x91, "FROZENSET"},
+                                    {0x92, "NEWOBJ_EX"},
+                                    {0x93, "STACK_GLOBAL"},
+                                    {0x94, "MEMOIZE"},
+                                    {0x95, "FRAME"},
+                                    {0x96, "BYTEARRAY8"},
+                                    {0x97, "NEXT_BUFFER"},
+                                    {0x98, "READONLY_BUFFER"}};
   std::string text = "0x";
   text += "0123456789abcdef"[op >> 4];
   text += "0123456789abcdef"[op & 15];
@@ -100,13 +177,20 @@ inline constexpr std::array<KnownGlobal, 13> known_globals{{
 }};
 
 enum class PickleKind : std::uint8_t {
-  none, boolean, integer, text, tuple, dict, global, storage, tensor
+  none,
+  boolean,
+  integer,
+  text,
+  tuple,
+  dict,
+  global,
+  storage,
+  tensor
 };
 
 inline const char* pickle_kind_name(PickleKind kind) {
-  constexpr const char* names[] = {"None",         "a boolean",     "an integer",
-                                   "a string",     "a tuple",       "a dictionary",
-                                   "a global",     "a storage",     "a tensor"};
+  constexpr const char* names[] = {"None",         "a boolean", "an integer", "a string", "a tuple",
+                                   "a dictionary", "a global",  "a storage",  "a tensor"};
   return names[static_cast<int>(kind)];
 }
 

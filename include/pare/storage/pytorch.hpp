@@ -30,8 +30,7 @@ class PytorchFile : public TensorFile {
     refuse_other_formats();
     const std::vector<ZipEntry> entries = detail::read_zip(file_);
     const ZipEntry& pickle = find_pickle(entries);
-    const std::string_view folder =
-        pickle.name.substr(0, pickle.name.size() - pickle_name.size());
+    const std::string_view folder = pickle.name.substr(0, pickle.name.size() - pickle_name.size());
     std::map<std::string_view, ZipEntry> records;
     for (const ZipEntry& entry : entries)
       if (entry.name.starts_with(folder)) records.emplace(entry.name.substr(folder.size()), entry);
@@ -59,11 +58,13 @@ class PytorchFile : public TensorFile {
       return file_.size() >= start.size() && file_.text(0, start.size()) == start;
     };
     if (begins("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"sv))
-      throw format_error(name_ + ": written in the format of PyTorch before 1.6, which is not "
-                                 "read; load it with a newer PyTorch and save it again");
+      throw format_error(name_ +
+                         ": written in the format of PyTorch before 1.6, which is not "
+                         "read; load it with a newer PyTorch and save it again");
     if (begins("version https://git-lfs"sv))
-      throw format_error(name_ + ": a Git LFS pointer, not the weights; fetch them with "
-                                 "'git lfs pull'");
+      throw format_error(name_ +
+                         ": a Git LFS pointer, not the weights; fetch them with "
+                         "'git lfs pull'");
   }
 
   const ZipEntry& find_pickle(const std::vector<ZipEntry>& entries) const {
@@ -123,11 +124,10 @@ class PytorchFile : public TensorFile {
     for (std::size_t i = tensor.shape.size(); i-- > 0;) {
       // Where a side is 1 its stride is never taken.
       if (tensor.shape[i] != 1 && tensor.stride[i] != expected)
-        throw bad_tensor(tensor.name, "is not contiguous: stride " +
-                                          std::to_string(tensor.stride[i]) + " on side " +
-                                          std::to_string(i) + ", expected " +
-                                          std::to_string(expected) +
-                                          "; save it after .contiguous()");
+        throw bad_tensor(tensor.name,
+                         "is not contiguous: stride " + std::to_string(tensor.stride[i]) +
+                             " on side " + std::to_string(i) + ", expected " +
+                             std::to_string(expected) + "; save it after .contiguous()");
       expected *= tensor.shape[i];
     }
   }

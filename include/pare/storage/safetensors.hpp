@@ -122,8 +122,9 @@ class SafetensorsFile : public TensorFile {
     if (!dtype.is_string()) throw bad_tensor(name, "has a dtype that is not a string");
     info.dtype = dtype.get<std::string>();
     if (element_bytes(info.dtype) == 0)
-      throw bad_tensor(name, "has dtype " + detail::quoted_name(info.dtype) + "; expected one of "
-                             "F16, BF16, F32, F64, I64, I32, I16, I8, U8, BOOL");
+      throw bad_tensor(name, "has dtype " + detail::quoted_name(info.dtype) +
+                                 "; expected one of "
+                                 "F16, BF16, F32, F64, I64, I32, I16, I8, U8, BOOL");
     const auto& shape = member("shape");
     if (!shape.is_array()) throw bad_tensor(name, "has a shape that is not an array");
     for (const auto& side : shape) info.shape.push_back(std::int64_t(integer(side, "shape")));
@@ -179,9 +180,9 @@ inline std::string safetensors_start(const std::filesystem::path& path,
         throw argument_error(who + ": expected " + std::to_string(*bytes) +
                              " bytes for its shape, got " + std::to_string(t.end - t.begin));
       if (!header.empty()) header += ',';
-      header += json(t.name).dump() + ":{\"dtype\":\"" + t.dtype + "\",\"shape\":" +
-                json(t.shape).dump() + ",\"data_offsets\":[" + std::to_string(offset) + ',' +
-                std::to_string(offset + *bytes) + "]}";
+      header += json(t.name).dump() + ":{\"dtype\":\"" + t.dtype +
+                "\",\"shape\":" + json(t.shape).dump() + ",\"data_offsets\":[" +
+                std::to_string(offset) + ',' + std::to_string(offset + *bytes) + "]}";
       offset += *bytes;
     }
   } catch (const json::exception&) {
@@ -256,10 +257,10 @@ using TensorSource = std::function<std::span<const std::byte>(std::size_t i)>;
 /// @param metadata  texts for the header's __metadata__
 /// @param bytes_of  gives the bytes of each tensor
 /// @param written   is given all bytes of the file, in order; may be empty
-inline void write_safetensors(
-    const std::filesystem::path& path, std::vector<TensorInfo> tensors,
-    const std::map<std::string, std::string>& metadata, const TensorSource& bytes_of,
-    const std::function<void(std::span<const std::byte>)>& written = {}) {
+inline void write_safetensors(const std::filesystem::path& path, std::vector<TensorInfo> tensors,
+                              const std::map<std::string, std::string>& metadata,
+                              const TensorSource& bytes_of,
+                              const std::function<void(std::span<const std::byte>)>& written = {}) {
   for (TensorInfo& t : tensors) {
     t.begin = 0;
     t.end = detail::tensor_bytes(t.dtype, t.shape).value_or(0);

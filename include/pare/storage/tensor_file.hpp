@@ -88,9 +88,12 @@ void convert_to(std::span<const float> values, std::byte* out, F convert) {
 /// Converts stored numbers of type `type` to float. `out` has room for one float per element.
 inline void decode_floats(std::span<const std::byte> bytes, DType type, float* out) {
   switch (type) {
-    case DType::f16: return detail::convert_from<std::uint16_t>(bytes, out, half_to_float);
-    case DType::bf16: return detail::convert_from<std::uint16_t>(bytes, out, bfloat_to_float);
-    case DType::f32: return detail::convert_from<float>(bytes, out, [](float v) { return v; });
+    case DType::f16:
+      return detail::convert_from<std::uint16_t>(bytes, out, half_to_float);
+    case DType::bf16:
+      return detail::convert_from<std::uint16_t>(bytes, out, bfloat_to_float);
+    case DType::f32:
+      return detail::convert_from<float>(bytes, out, [](float v) { return v; });
     case DType::f64:
       return detail::convert_from<double>(bytes, out, [](double v) { return float(v); });
   }
@@ -100,8 +103,12 @@ inline void decode_floats(std::span<const std::byte> bytes, DType type, float* o
 inline std::vector<std::byte> encode_floats(std::span<const float> values, DType type) {
   std::vector<std::byte> out(values.size() * std::size_t(dtype_bytes(type)));
   switch (type) {
-    case DType::f16: detail::convert_to<std::uint16_t>(values, out.data(), float_to_half); break;
-    case DType::bf16: detail::convert_to<std::uint16_t>(values, out.data(), float_to_bfloat); break;
+    case DType::f16:
+      detail::convert_to<std::uint16_t>(values, out.data(), float_to_half);
+      break;
+    case DType::bf16:
+      detail::convert_to<std::uint16_t>(values, out.data(), float_to_bfloat);
+      break;
     case DType::f32:
       detail::convert_to<float>(values, out.data(), [](float v) { return v; });
       break;
@@ -174,8 +181,10 @@ class TensorFile {
   Matrix<float> read_float(std::string_view name) const {
     const TensorInfo& info = at(name);
     const auto type = float_dtype(info.dtype);
-    if (!type) throw bad_tensor(name, "has dtype " + info.dtype + "; expected one of F16, BF16, "
-                                      "F32, F64");
+    if (!type)
+      throw bad_tensor(name, "has dtype " + info.dtype +
+                                 "; expected one of F16, BF16, "
+                                 "F32, F64");
     const std::size_t rank = info.shape.size();
     if (rank != 1 && rank != 2)
       throw bad_tensor(name, "has rank " + std::to_string(rank) + "; expected 1 or 2");

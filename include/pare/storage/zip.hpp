@@ -82,8 +82,8 @@ class ZipReader {
     const std::uint64_t end = find_end();
     const std::string_view record = file_.text(end, end_bytes);
     std::uint64_t limit = end;
-    std::uint64_t disks = little_endian<std::uint16_t>(record, 4) |
-                          little_endian<std::uint16_t>(record, 6);
+    std::uint64_t disks =
+        little_endian<std::uint16_t>(record, 4) | little_endian<std::uint16_t>(record, 6);
     std::uint64_t count_here = little_endian<std::uint16_t>(record, 8);
     count_ = little_endian<std::uint16_t>(record, 10);
     directory_bytes_ = little_endian<std::uint32_t>(record, 12);
@@ -142,8 +142,8 @@ class ZipReader {
     entry.header = little_endian<std::uint32_t>(record, 42);
     read_zip64(entry, rest.substr(name_bytes, extra_bytes), stored);
     if (stored != entry.size)
-      throw bad(entry.name, "has " + std::to_string(stored) + " bytes stored as " +
-                                std::to_string(entry.size));
+      throw bad(entry.name,
+                "has " + std::to_string(stored) + " bytes stored as " + std::to_string(entry.size));
     find_data(entry);
     return entry;
   }
@@ -177,8 +177,7 @@ class ZipReader {
     if (little_endian<std::uint32_t>(local, 0) != local_mark)
       throw bad(entry.name, "has no header at byte " + std::to_string(entry.header));
     const std::uint64_t name_bytes = little_endian<std::uint16_t>(local, 26);
-    entry.begin = entry.header + local_bytes + name_bytes +
-                  little_endian<std::uint16_t>(local, 28);
+    entry.begin = entry.header + local_bytes + name_bytes + little_endian<std::uint16_t>(local, 28);
     if (entry.begin > directory_ || entry.size > directory_ - entry.begin) throw outside();
     if (file_.text(entry.header + local_bytes, name_bytes) != entry.name)
       throw bad(entry.name, "has another name in its header");

@@ -71,18 +71,21 @@ struct Attention {
     const cublasHandle_t blas = Context::get().blas;
     const index_t queries = q.rows, seen = k.rows, step = queries * seen;
     const A scale = A(1 / std::sqrt(double(width))), one = 1, zero = 0;
-    check(cublasGemmStridedBatchedEx_64(
-              blas, CUBLAS_OP_T, CUBLAS_OP_N, seen, queries, width, &scale, k.data, Type::data,
-              k.stride, width, q.data, Type::data, q.stride, width, &zero, scores.data, accumulated,
-              seen, step, heads, Type::compute, CUBLAS_GEMM_DEFAULT),
+    check(cublasGemmStridedBatchedEx_64(blas, CUBLAS_OP_T, CUBLAS_OP_N, seen, queries, width,
+                                        &scale, k.data, Type::data, k.stride, width, q.data,
+                                        Type::data, q.stride, width, &zero, scores.data,
+                                        accumulated, seen, step, heads, Type::compute,
+                                        CUBLAS_GEMM_DEFAULT),
           "cublasGemmStridedBatchedEx");
-    causal_softmax<<<unsigned(scores.rows), row_threads, 0, stream()>>>(
-        MatrixView<const A>(scores), native(weights), queries, first);
+    causal_softmax<<<unsigned(scores.rows), row_threads, 0, stream()>>>(MatrixView<const A>(scores),
+                                                                        native(weights), queries,
+                                                                        first);
     check_launch("causal_softmax");
-    check(cublasGemmStridedBatchedEx_64(
-              blas, CUBLAS_OP_N, CUBLAS_OP_N, width, queries, seen, &one, v.data, Type::data,
-              v.stride, width, weights.data, Type::data, seen, step, &zero, out.data, Type::data,
-              out.stride, width, heads, Type::compute, CUBLAS_GEMM_DEFAULT),
+    check(cublasGemmStridedBatchedEx_64(blas, CUBLAS_OP_N, CUBLAS_OP_N, width, queries, seen, &one,
+                                        v.data, Type::data, v.stride, width, weights.data,
+                                        Type::data, seen, step, &zero, out.data, Type::data,
+                                        out.stride, width, heads, Type::compute,
+                                        CUBLAS_GEMM_DEFAULT),
           "cublasGemmStridedBatchedEx");
   }
 };

@@ -77,7 +77,7 @@ void biased_product(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> 
   constexpr std::size_t most_workspace = std::size_t{32} << 20;
   const std::array<std::uint32_t, 3> aligned{alignment(W.data), alignment(X.data),
                                              alignment(Y.data)};
-  const Key key{Y.rows, Y.cols,     X.cols,     Y.stride,   X.stride,
+  const Key key{Y.rows,   Y.cols,     X.cols,     Y.stride,   X.stride,
                 W.stride, aligned[0], aligned[1], aligned[2], alignment(bias.data)};
   auto found = chosen.find(key);
   if (found == chosen.end()) {

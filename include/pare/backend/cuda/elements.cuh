@@ -113,10 +113,10 @@ struct Elements {
   template <class T>
   static index_t find_non_finite(MatrixView<const T> A) {
     const index_t none = std::numeric_limits<index_t>::max();
-    const index_t found = thrust::transform_reduce(
-        policy(), thrust::counting_iterator<index_t>(0),
-        thrust::counting_iterator<index_t>(A.size()), NonFiniteIndex<device_scalar<T>>{native(A)},
-        none, thrust::minimum<index_t>());
+    const index_t found = thrust::transform_reduce(policy(), thrust::counting_iterator<index_t>(0),
+                                                   thrust::counting_iterator<index_t>(A.size()),
+                                                   NonFiniteIndex<device_scalar<T>>{native(A)},
+                                                   none, thrust::minimum<index_t>());
     return found == none ? -1 : found;
   }
 

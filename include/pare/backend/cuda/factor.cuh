@@ -112,8 +112,8 @@ template <class T>
 void invert_lower(MatrixView<T> L) {
   const index_t n = L.rows;
   constexpr std::size_t shared = 2 * sizeof(T) * inverse_base * inverse_base;
-  check(cudaFuncSetAttribute(invert_diagonal_blocks<T>,
-                             cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)),
+  check(cudaFuncSetAttribute(invert_diagonal_blocks<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             int(shared)),
         "cudaFuncSetAttribute");
   invert_diagonal_blocks<<<unsigned((n + inverse_base - 1) / inverse_base), inverse_base, shared,
                            stream()>>>(L);
@@ -124,8 +124,8 @@ void invert_lower(MatrixView<T> L) {
     scratch.resize(1, std::max(pairs * side * side, tail * side));
     const auto invert = [&](index_t at, index_t height, index_t count) {
       invert_below(L.block(at, at, side, side), L.block(at + side, at, height, side),
-                   L.block(at + side, at + side, height, height), 2 * side * (L.stride + 1),
-                   count, scratch.data());
+                   L.block(at + side, at + side, height, height), 2 * side * (L.stride + 1), count,
+                   scratch.data());
     };
     if (pairs > 0) invert(0, side, pairs);
     if (tail > 0) invert(begin, tail, 1);

@@ -151,7 +151,9 @@ struct DeviceMemory {
     return result;
   }
   template <class T>
-  static DeviceMatrix<T> from_host(MatrixView<T> v) { return from_host(MatrixView<const T>(v)); }
+  static DeviceMatrix<T> from_host(MatrixView<T> v) {
+    return from_host(MatrixView<const T>(v));
+  }
   /// Waits for the work queued before.
   template <class T>
   static Matrix<T> to_host(MatrixView<const T> v) {

@@ -131,8 +131,9 @@ struct ModelOps : Attention {
                          MatrixView<const S> bias, double epsilon = 1e-5) {
     if (X.size() == 0) return;
     using N = device_scalar<S>;
-    layer_norm_kernel<N><<<unsigned(X.rows), row_threads, 0, stream()>>>(
-        native(Y), native(X), native(weight), native(bias), wide<N>(epsilon));
+    layer_norm_kernel<N>
+        <<<unsigned(X.rows), row_threads, 0, stream()>>>(native(Y), native(X), native(weight),
+                                                         native(bias), wide<N>(epsilon));
     check_launch("layer_norm_kernel");
   }
 
@@ -163,8 +164,9 @@ struct ModelOps : Attention {
   static double cross_entropy(MatrixView<const S> logits, MatrixView<const std::int32_t> targets) {
     if (logits.size() == 0) return 0;
     DeviceMatrix<double> losses(1, logits.rows);
-    cross_entropy_kernel<<<unsigned(logits.rows), row_threads, 0, stream()>>>(
-        native(logits), targets, losses.view());
+    cross_entropy_kernel<<<unsigned(logits.rows), row_threads, 0, stream()>>>(native(logits),
+                                                                              targets,
+                                                                              losses.view());
     check_launch("cross_entropy_kernel");
     const Matrix<double> host = DeviceMemory::to_host(std::as_const(losses).view());
     double total = 0;

@@ -108,7 +108,7 @@ struct EightNumbers {
     } else {
 #pragma unroll
       for (int k = 0; k < step_columns; ++k) {
-        const int j = p.column_of != nullptr   ? p.column_of[first + k]
+        const int j = p.column_of != nullptr  ? p.column_of[first + k]
                       : first + k < p.columns ? first + k
                                               : -1;
         value[k] = j >= 0 ? x[j] : 0;
@@ -184,8 +184,7 @@ __device__ __forceinline__ double write_digits(const PackedTilesView& p, const f
 #pragma unroll
   for (int step = 16; step > 0; step /= 2) total += __shfl_xor_sync(~0u, total, step);
   __syncwarp();
-  const double unit_of_x =
-      __hiloint2double(finite ? (1023 + exponent - 30) << 20 : 0x7ff80000, 0);
+  const double unit_of_x = __hiloint2double(finite ? (1023 + exponent - 30) << 20 : 0x7ff80000, 0);
   sum = double(total) * unit_of_x;
   return unit_of_x;
 }

@@ -113,9 +113,9 @@ struct Pieces {
     // Of an odd number of pieces the middle one belongs to both halves.
     const int first = at.half * (tier.bits / 2);
     const int count = tier.bits > 4 ? (tier.bits + 1) / 2 : tier.bits;
-    const std::uint32_t from = tier.base + std::uint32_t(at.tile - tier.first_tile) * tier.stride +
-                               std::uint32_t(unit * (16 * unit_chunks) * tier.bits +
-                                             first * 16 * lanes);
+    const std::uint32_t from =
+        tier.base + std::uint32_t(at.tile - tier.first_tile) * tier.stride +
+        std::uint32_t(unit * (16 * unit_chunks) * tier.bits + first * 16 * lanes);
     copy.start(reinterpret_cast<const uint4*>(p.codes) + from,
                std::uint32_t(count * 16 * lanes) * 16);
   }
@@ -192,11 +192,11 @@ struct Streams {
     const int unit = at.unit - tier.first_unit;
     bits = tier.bits;
     lanes = min(unit_chunks, tier.chunks - unit * unit_chunks);
-    const std::uint32_t* masks = p.masks +
-                                 (tier.base + std::uint32_t(at.tile - tier.first_tile) *
-                                                  tier.stride +
-                                  std::uint32_t(unit * (8 * unit_chunks * 2 * words))) +
-                                 (g * lanes + c) * words;
+    const std::uint32_t* masks =
+        p.masks +
+        (tier.base + std::uint32_t(at.tile - tier.first_tile) * tier.stride +
+         std::uint32_t(unit * (8 * unit_chunks * 2 * words))) +
+        (g * lanes + c) * words;
     from = p.unit_begin[at.tile * p.units + at.unit];
     struct alignas(words == 3 ? 4 : 4 * words) Words {
       std::uint32_t word[words];

@@ -26,13 +26,20 @@ namespace packing {
 template <class F>
 __device__ __forceinline__ void with_bits(int bits, const F& f) {
   switch (bits) {
-    case 2: return f(std::integral_constant<int, 2>{});
-    case 3: return f(std::integral_constant<int, 3>{});
-    case 4: return f(std::integral_constant<int, 4>{});
-    case 5: return f(std::integral_constant<int, 5>{});
-    case 6: return f(std::integral_constant<int, 6>{});
-    case 7: return f(std::integral_constant<int, 7>{});
-    case 8: return f(std::integral_constant<int, 8>{});
+    case 2:
+      return f(std::integral_constant<int, 2>{});
+    case 3:
+      return f(std::integral_constant<int, 3>{});
+    case 4:
+      return f(std::integral_constant<int, 4>{});
+    case 5:
+      return f(std::integral_constant<int, 5>{});
+    case 6:
+      return f(std::integral_constant<int, 6>{});
+    case 7:
+      return f(std::integral_constant<int, 7>{});
+    case 8:
+      return f(std::integral_constant<int, 8>{});
   }
 }
 
@@ -275,10 +282,14 @@ class PackedTilesProduct {
   template <class F>
   void with_kernel(const F& f) const {
     switch (mask_bits_) {
-      case 0: return f(&packing::packed_product_kernel<0>);
-      case 4: return f(&packing::packed_product_kernel<4>);
-      case 6: return f(&packing::packed_product_kernel<6>);
-      default: return f(&packing::packed_product_kernel<8>);
+      case 0:
+        return f(&packing::packed_product_kernel<0>);
+      case 4:
+        return f(&packing::packed_product_kernel<4>);
+      case 6:
+        return f(&packing::packed_product_kernel<6>);
+      default:
+        return f(&packing::packed_product_kernel<8>);
     }
   }
 

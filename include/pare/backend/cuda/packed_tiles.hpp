@@ -63,8 +63,8 @@ struct PackedTiles {
   /// Bits of an index that says which of 8 weights are kept: 8 = a bit each, 4 or 6 = the index of
   /// their groups; 0 without a mask.
   int mask_bits = 0;
-  int group = 0;       ///< length of the groups, with an index of them
-  int group_kept = 0;  ///< weights kept of 8, with an index of groups
+  int group = 0;                          ///< length of the groups, with an index of them
+  int group_kept = 0;                     ///< weights kept of 8, with an index of groups
   std::vector<std::uint32_t> masks;       ///< the words of a chunk, of the rows g, then of g + 8
   std::vector<std::uint32_t> unit_begin;  ///< (tiles, units) word of `codes`, with a mask
   std::vector<std::uint8_t> kept_of;      ///< a bit per kept weight for every index
@@ -119,10 +119,10 @@ struct TileRows {
       if (row_of[r] < 0) continue;
       pare::detail::read_mask_row(packed, row_of[r], pruned.data());
       pare::detail::for_each_code(packed, row_of[r], pruned.data(),
-                    [&](index_t j, index_t, std::uint64_t code) {
-                      codes(r, j) = std::uint8_t(code);
-                      kept(r, j) = 1;
-                    });
+                                  [&](index_t j, index_t, std::uint64_t code) {
+                                    codes(r, j) = std::uint8_t(code);
+                                    kept(r, j) = 1;
+                                  });
     }
   }
 };
@@ -211,8 +211,8 @@ class TileWriter {
   }
 
   /// Mask and kept codes of 8 columns of a row.
-  void eight(int bits, int row, index_t first, int step, std::uint32_t* mask,
-             std::uint32_t* stream, std::uint64_t& length) {
+  void eight(int bits, int row, index_t first, int step, std::uint32_t* mask, std::uint32_t* stream,
+             std::uint64_t& length) {
     std::array<std::uint8_t, step_columns> code{}, kept{};
     bool any = false;
     for (int k = 0; k < step_columns; ++k)

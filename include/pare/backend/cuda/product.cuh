@@ -26,8 +26,8 @@ inline void gemm(double alpha, MatrixView<const double> A, MatrixView<const doub
 
 /// The same for `count` matrices of one shape that lie `step` elements apart.
 inline void gemm_batched(float alpha, MatrixView<const float> A, index_t step_a,
-                         MatrixView<const float> B, index_t step_b, float beta,
-                         MatrixView<float> C, index_t step_c, index_t count) {
+                         MatrixView<const float> B, index_t step_b, float beta, MatrixView<float> C,
+                         index_t step_c, index_t count) {
   check(cublasSgemmStridedBatched_64(Context::get().blas, CUBLAS_OP_N, CUBLAS_OP_N, C.cols, C.rows,
                                      A.cols, &alpha, B.data, B.stride, step_b, A.data, A.stride,
                                      step_a, &beta, C.data, C.stride, step_c, count),

@@ -35,7 +35,9 @@ struct BlockFitRow : FitRow<T> {
   }
 };
 template <class T>
-BlockFitRow<T> cooperative(const FitRow<T>& f) { return {f}; }
+BlockFitRow<T> cooperative(const FitRow<T>& f) {
+  return {f};
+}
 
 template <class T>
 struct BlockRowSums : detail::RowSums<T> {
@@ -66,7 +68,9 @@ struct BlockRowSums : detail::RowSums<T> {
   }
 };
 template <class T>
-BlockRowSums<T> cooperative(const detail::RowSums<T>& f) { return {f}; }
+BlockRowSums<T> cooperative(const detail::RowSums<T>& f) {
+  return {f};
+}
 
 template <class T>
 struct BlockVerifyRow : detail::VerifyRow<T> {
@@ -100,11 +104,14 @@ struct BlockVerifyRow : detail::VerifyRow<T> {
     off_grid = __syncthreads_or(off_grid);
     miscounted = __syncthreads_or(miscounted);
     not_zero = __syncthreads_or(not_zero);
-    if (threadIdx.x == 0) this->finish(i, width == 0, off_grid == 0, miscounted == 0, not_zero == 0);
+    if (threadIdx.x == 0)
+      this->finish(i, width == 0, off_grid == 0, miscounted == 0, not_zero == 0);
   }
 };
 template <class T>
-BlockVerifyRow<T> cooperative(const detail::VerifyRow<T>& f) { return {f}; }
+BlockVerifyRow<T> cooperative(const detail::VerifyRow<T>& f) {
+  return {f};
+}
 
 /// A warp per block of columns.
 template <class T>
@@ -122,7 +129,9 @@ struct BlockCountBlock : detail::CountBlock<T> {
   }
 };
 template <class T>
-BlockCountBlock<T> cooperative(const detail::CountBlock<T>& f) { return {f}; }
+BlockCountBlock<T> cooperative(const detail::CountBlock<T>& f) {
+  return {f};
+}
 
 template <class T>
 struct BlockCountRow : detail::CountRow<T> {
@@ -137,7 +146,9 @@ struct BlockCountRow : detail::CountRow<T> {
   }
 };
 template <class T>
-BlockCountRow<T> cooperative(const detail::CountRow<T>& f) { return {f}; }
+BlockCountRow<T> cooperative(const detail::CountRow<T>& f) {
+  return {f};
+}
 
 template <class T>
 struct BlockClosedLoss : detail::ClosedLoss<T> {
@@ -152,6 +163,8 @@ struct BlockClosedLoss : detail::ClosedLoss<T> {
   }
 };
 template <class T>
-BlockClosedLoss<T> cooperative(const detail::ClosedLoss<T>& f) { return {f}; }
+BlockClosedLoss<T> cooperative(const detail::ClosedLoss<T>& f) {
+  return {f};
+}
 
 }  // namespace pare::backend::cuda

@@ -23,9 +23,7 @@ struct SelectScratch {
 };
 
 /// Bits of a non-negative number without its sign; they order as the numbers do.
-__device__ inline std::uint32_t select_key(float score) {
-  return __float_as_uint(score);
-}
+__device__ inline std::uint32_t select_key(float score) { return __float_as_uint(score); }
 __device__ inline std::uint64_t select_key(double score) {
   return static_cast<std::uint64_t>(__double_as_longlong(score));
 }

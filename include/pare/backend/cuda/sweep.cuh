@@ -220,10 +220,17 @@ bool tuned_sweep(const RowSweep<T, Mask, Quantize>& sweep) {
     return true;
   } else {
     switch (sweep.group) {
-      case 2: launch_sweep<2, 4>(sweep); return true;
-      case 4: launch_sweep<4, 4>(sweep); return true;
-      case 8: launch_sweep<8, 8>(sweep); return true;
-      default: return false;
+      case 2:
+        launch_sweep<2, 4>(sweep);
+        return true;
+      case 4:
+        launch_sweep<4, 4>(sweep);
+        return true;
+      case 8:
+        launch_sweep<8, 8>(sweep);
+        return true;
+      default:
+        return false;
     }
   }
 }
