@@ -1,11 +1,16 @@
-"""Renders the JSON of a benchmark run as a Markdown page.
+"""Joins the results of benchmarks/run.sh and renders them as a Markdown page.
 
-usage: render.py FOLDER          reads FOLDER/cpu.json, FOLDER/cpu_opt.json and, where it is there,
-                                 FOLDER/cpu_peer.json
-       render.py FOLDER packed   reads FOLDER/packed_cpu.json
+usage: render.py join RESULT...   prints one JSON of runs of stage_*_benchmark: medians over the
+                                  repetitions, a run per backend
+       render.py page FOLDER      prints the page: FOLDER/cpu.json and, where they are there,
+                                  cpu_stages.json, cpu_opt.json, cpu_peer.json, cpu_peer_stages.json
+       render.py plot FOLDER      prints a gnuplot script that writes FOLDER/cpu_stages.svg
+       render.py packed FOLDER    prints the page of FOLDER/packed_cpu.json
 """
 import json
+import math
 import pathlib
+import statistics
 import sys
 
 TITLES = {
@@ -18,10 +23,263 @@ TITLES = {
 PEER_CONFIGS = {"prune50": "prune_50", "2:4": "prune_2_of_4", "50+4": "prune_50_bits_4",
                 "gptq4": "bits_4"}
 
+# What a stage is, what stands beside it, and the exponent of `in` that its operations have.
+STAGES = {
+    "accumulate": ("H and moments of 2048 tokens", "half of Eigen's X^T X", "2"),
+    "factor": ("U from H", "two Eigen LLTs", "3"),
+    "score": ("five signals of the output channels", "reading W and half a product", "3"),
+    "allocate": ("`Budget`: widths from scores", "reading W", "1 (log)"),
+    "fit": ("grids, min-max", "reading W", "2"),
+    "fit_clip": ("grids, clip search over 80 ranges", "reading W", "2"),
+    "select": ("masks of 50 %, blocks of 128", "reading W", "2"),
+    "sweep": ("column loop and trailing updates", "half a product", "3"),
+    "solve": ("all from H on, 50 % + 4 bit", "two LLTs and half a product", "3"),
+}
+
 
 def load(path):
     return json.loads(path.read_text()) if path.exists() and path.stat().st_size else None
 
+
+# --- join --------------------------------------------------------------------
+
+def join(paths):
+    runs = []
+    for path in paths:
+        run = load(pathlib.Path(path))
+        repetitions = {}
+        for entry in run["benchmarks"]:
+            if entry.get("run_type", "iteration") != "iteration":
+                continue
+            if entry.get("error_occurred"):
+                sys.exit(f"{path}: {entry['name']}: {entry['error_message']}")
+            stage, *arguments = entry["run_name"].split("/")
+            at = dict(a.split(":") for a in arguments if a.split(":")[0] in ("out", "in", "on"))
+            key = (stage, int(at.get("out", 0)), int(at["in"]), int(at["on"]))
+            repetitions.setdefault(key, []).append(entry)
+        results = []
+        order = list(STAGES)
+        for key in sorted(repetitions, key=lambda k: (order.index(k[0]), k[2], k[1], k[3])):
+            (stage, out, columns, threads), entries = key, repetitions[key]
+            row = {"stage": stage, "out": out, "in": columns, "threads": threads}
+            for name, counter in (("ms", "real_time"), ("floor_ms", "floor_ms"),
+                                  ("times_floor", "times_floor")):
+                row[name] = float(f"{statistics.median(e[counter] for e in entries):.5g}")
+            row["repetitions"] = len(entries)
+            results.append(row)
+        context = run["context"]
+        runs.append({"backend": context["backend"], "date": context["date"],
+                     "cores": context["num_cpus"], "mhz": context["mhz_per_cpu"],
+                     "results": results})
+    text = json.dumps(runs, indent=1)  # a result per line
+    for run in runs:
+        for row in run["results"]:
+            text = text.replace(json.dumps(row, indent=1).replace("\n", "\n   "), json.dumps(row))
+    print(text)
+
+
+# --- stages ------------------------------------------------------------------
+
+def shape_text(out, columns):
+    return f"{out} x {columns}" if out else f"in = {columns}"
+
+
+def exponent(points):
+    """Slope of log y over log x by least squares."""
+    x, y = ([math.log(p[i]) for p in points] for i in (0, 1))
+    mean_x, mean_y = statistics.mean(x), statistics.mean(y)
+    return (sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y)) /
+            sum((a - mean_x) ** 2 for a in x))
+
+
+class Stages:
+    """The runs of cpu_stages.json, by backend, stage, shape and threads."""
+
+    def __init__(self, runs):
+        self.backends = [run["backend"] for run in runs]
+        self.all = {(run["backend"], r["stage"], r["out"], r["in"], r["threads"]): r
+                    for run in runs for r in run["results"]}
+        self.threads = max((key[4] for key in self.all), default=1)
+        self.shapes = {}  # by stage, as in the file
+        for run in runs:
+            for r in run["results"]:
+                shapes = self.shapes.setdefault(r["stage"], [])
+                if (r["out"], r["in"]) not in shapes:
+                    shapes.append((r["out"], r["in"]))
+
+    def get(self, backend, stage, shape, threads=None):
+        return self.all.get((backend, stage, *shape, threads or self.threads))
+
+    def squares(self, backend, stage, value):
+        """(in, value) of the square shapes, or of every `in` where there is no `out`."""
+        points = []
+        for out, columns in self.shapes.get(stage, []):
+            entry = self.get(backend, stage, (out, columns))
+            if entry and out in (0, columns):
+                points.append((columns, entry[value]))
+        return sorted(points)
+
+
+def number(value, digits=2):
+    """Three significant digits or so, and no exponent."""
+    if value is None:
+        return ""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else (
+        f"{value:.{digits}f}" if value >= 0.1 else f"{value:.4f}")
+
+
+def stage_peers(folder, peer):
+    """Milliseconds of the peer by (stage, out, in); out is 0 where only the inputs matter."""
+    times = {}
+    for r in (load(folder / "cpu_peer_stages.json") or {}).get("results", []):
+        out = 0 if r["stage"] in ("accumulate", "factor") else r["rows"]
+        times[r["stage"], out, r["cols"]] = r["median_ms"]
+    for r in peer.get("results", []):
+        if r["config"] == "50+4":
+            times["solve", r["rows"], r["cols"]] = r["median_ms"]
+    return times
+
+
+def print_stages(folder, stages, peer):
+    first, threads = stages.backends[0], stages.threads
+    peers = stage_peers(folder, peer)
+    print("\n## Stages\n")
+    print("Every stage alone, on inputs that are already there. *beside it*: by the machine's own "
+          "kernels on as many threads, timed between the iterations. Medians over repetitions in "
+          "random order. W is as warm in the caches for what is read beside it as for the stage. "
+          "The published algorithm selects and sweeps in one loop, so the peer has one time for "
+          "both; score and allocate are not in it.\n")
+    print("| stage | does | beside it |")
+    print("|---|---|---|")
+    for stage, (what, beside, _) in STAGES.items():
+        if stage in stages.shapes:
+            print(f"| {stage} | {what} | {beside} |")
+    print_rates(stages)
+
+    one = threads > 1
+    print(f"\n### {first}, {threads} thread{'s' if one else ''}\n")
+    print("| stage | out x in | ms | beside it, ms | ratio | "
+          + ("1 thread, ms | ratio | speed-up | " if one else "") + "peer, ms | peer / ours |")
+    print("|---|---|---|---|---|" + ("---|---|---|" if one else "") + "---|---|")
+    for stage in STAGES:
+        for shape in stages.shapes.get(stage, []):
+            entry = stages.get(first, stage, shape)
+            if not entry:
+                continue
+            cells = [stage, shape_text(*shape), number(entry["ms"]), number(entry["floor_ms"]),
+                     number(entry["times_floor"])]
+            if one:
+                alone = stages.get(first, stage, shape, 1)
+                cells += ([number(alone["ms"]), number(alone["times_floor"]),
+                           number(alone["ms"] / entry["ms"])] if alone else [""] * 3)
+            other = peers.get((stage, *shape))
+            cells += [number(other), number(other / entry["ms"] if other else None)]
+            print("| " + " | ".join(cells) + " |")
+    for shape in stages.shapes.get("sweep", []):
+        other = peers.get(("loop", *shape))
+        both = [stages.get(first, stage, shape) for stage in ("select", "sweep")]
+        if other and all(both):
+            ms = sum(entry["ms"] for entry in both)
+            cells = ["select + sweep", shape_text(*shape), number(ms), "", ""]
+            cells += ([""] * 3 if one else []) + [number(other), number(other / ms)]
+            print("| " + " | ".join(cells) + " |")
+
+    if len(stages.backends) > 1:
+        print(f"\n### Backends, {threads} thread{'s' if one else ''}\n")
+        print("Milliseconds; in brackets the ratio to what stands beside it.\n")
+        print("| stage | out x in | " + " | ".join(stages.backends) + " |")
+        print("|---|---|" + "---|" * len(stages.backends))
+        for stage in STAGES:
+            for shape in stages.shapes.get(stage, []):
+                entries = [stages.get(b, stage, shape) for b in stages.backends]
+                if sum(e is not None for e in entries) < 2:
+                    continue
+                cells = [f"{number(e['ms'])} ({number(e['times_floor'])})" if e else ""
+                         for e in entries]
+                print(f"| {stage} | {shape_text(*shape)} | " + " | ".join(cells) + " |")
+
+    sizes = {stage: [x for x, _ in stages.squares(first, stage, "ms")] for stage in STAGES}
+    if max(map(len, sizes.values())) >= 3:
+        print_exponents(stages, sizes)
+    if (folder / "cpu_stages.svg").exists():
+        print("\n![Time and ratio over sizes](cpu_stages.svg)")
+    else:
+        print("\nNo picture: gnuplot is not installed where this was rendered.")
+
+
+def print_exponents(stages, sizes):
+    first, threads = stages.backends[0], stages.threads
+    print(f"\n### Over sizes, {threads} thread{'s' if threads > 1 else ''}\n")
+    print("Time grows as in^x: x by least squares over the square shapes (all `in` where there is "
+          "no `out`), of the stage and of what stands beside it. *operations*: what x would be "
+          "if every operation took the same time.\n")
+    print("| stage | sizes | operations | " + " | ".join(stages.backends) + " | beside it |")
+    print("|---|---|---|" + "---|" * (len(stages.backends) + 1))
+    for stage in STAGES:
+        if len(sizes[stage]) < 3:
+            continue
+        cells = []
+        for backend in stages.backends:
+            own = stages.squares(backend, stage, "ms")
+            fewer = f" (to {own[-1][0]})" if own and own[-1][0] < sizes[stage][-1] else ""
+            cells.append(f"{exponent(own):.2f}{fewer}" if len(own) >= 3 else "")
+        cells.append(f"{exponent(stages.squares(first, stage, 'floor_ms')):.2f}")
+        print(f"| {stage} | {sizes[stage][0]} to {sizes[stage][-1]} | {STAGES[stage][2]} | "
+              + " | ".join(cells) + " |")
+
+
+def print_rates(stages):
+    """What the machine's kernels reached in this run, at the largest shapes."""
+    first, lines = stages.backends[0], []
+    for stage, unit, amount in (
+            ("fit", "GB/s", lambda out, columns: 4e-6 * out * columns),
+            ("sweep", "GFLOP/s", lambda out, columns: 1e-6 * out * columns * columns)):
+        shapes = [s for s in stages.shapes.get(stage, []) if stages.get(first, stage, s)]
+        if not shapes:
+            continue
+        shape = max(shapes, key=lambda s: s[0] * s[1])
+        entry = stages.get(first, stage, shape)
+        lines.append(f"{'reading' if stage == 'fit' else 'half a product of'} "
+                     f"{shape_text(*shape)}: {amount(*shape) / entry['floor_ms']:.0f} {unit}")
+    if lines:
+        print(f"\nThe machine's kernels, {stages.threads} "
+              f"thread{'s' if stages.threads > 1 else ''}: " + ", ".join(lines) + ".")
+
+
+def plot(folder):
+    runs = load(folder / "cpu_stages.json")
+    stages = Stages(runs)
+    first = stages.backends[0]
+    curves = {}
+
+    def colour(i):  # gnuplot has eight
+        return f"lc {i + 1}" if i < 8 else "lc rgb '#888888' lw 2"
+
+    for stage in STAGES:
+        if len(stages.squares(first, stage, "ms")) > 1:
+            curves[stage] = [stages.squares(first, stage, v) for v in ("ms", "times_floor")]
+    print("set terminal svg size 1000,420 background '#ffffff'")
+    print(f"set output '{folder / 'cpu_stages.svg'}'")
+    for i, stage in enumerate(curves):
+        print(f"${stage} << EOD")
+        for (columns, ms), (_, ratio) in zip(*curves[stage]):
+            print(columns, ms, ratio)
+        print("EOD")
+    print("set multiplot layout 1,2")
+    print("set logscale xy\nset grid\nset xlabel 'in'\nunset key")
+    print("set xtics (768, 1024, 2048, 4096)\nset xrange [700:4500]")
+    labels = {2: f"ms, {first}, {stages.threads} threads", 3: "times what stands beside it"}
+    for column, label in labels.items():
+        print(f"set ylabel '{label}'")
+        if column == 3:
+            print("set key outside right")  # one for both
+        print("plot " + ", ".join(
+            f"${stage} using 1:{column} with linespoints pt 7 ps 0.5 {colour(i)} "
+            f"title '{stage}' noenhanced" for i, stage in enumerate(curves)))
+    print("unset multiplot")
+
+
+# --- page --------------------------------------------------------------------
 
 def rows_of(run):
     """(benchmark, out, in, entry) of every entry of a Google Benchmark run."""
@@ -80,23 +338,44 @@ def packed(folder):
             print("| " + " | ".join(cells) + " |")
 
 
-def main(folder):
-    folder = pathlib.Path(folder)
-    run, peer = load(folder / "cpu.json"), load(folder / "cpu_peer.json")
+def print_goals(run, peers):
+    """The two goals of the CPU solve."""
+    for name, out, columns, entry in rows_of(run):
+        if (name, out, columns) != ("prune_50_bits_4", 2048, 2048):
+            continue
+        verdict = "met" if entry["times_floor"] <= 2 else "not met"
+        print(f"\nGoals for 50 % + 4 bit at 2048 x 2048: at most 2 times the floor: "
+              f"{entry['times_floor']:.2f}, {verdict}; at least 12 times as fast as the peer: ",
+              end="")
+        other = peers.get((name, out, columns))
+        if other is None:
+            print("no peer in this run.")
+        else:
+            ratio = other / entry["real_time"]
+            print(f"{ratio:.1f}, {'met' if ratio >= 12 else 'not met'}.")
+
+
+def page(folder):
+    run = load(folder / "cpu.json")
+    peer = load(folder / "cpu_peer.json") or {"missing": "it was not asked for"}
+    stages = load(folder / "cpu_stages.json")
     context = run["context"]
     print("# CPU benchmarks\n")
     print("Rendered by `benchmarks/run.sh` from the JSON beside it; do not edit.\n")
     print(f"{context['date'][:10]}, {context['num_cpus']} cores at {context['mhz_per_cpu']} MHz, "
-          "float32, Eigen backend.\n")
+          "float32.\n")
     peers = {}
-    if peer:
+    if "missing" in peer:
+        print(f"Peer: none, {peer['missing']}.\n")
+    else:
         for result in peer["results"]:
             key = (PEER_CONFIGS[result["config"]], result["rows"], result["cols"])
             peers[key] = result["median_ms"]
         print(f"Peer: the published algorithm in PyTorch {peer['torch']} "
-              f"(`benchmarks/peers`), {peer['threads']} threads.\n")
-    print("floor = two Eigen LLTs of in x in + half of one Eigen product (out, in) x (in, in), "
-          "timed between the solves.\n")
+              f"(`benchmarks/peers`), {peer['threads']} threads, same run.\n")
+    print("## Solves\n")
+    print("Eigen backend. floor = two Eigen LLTs of in x in + half of one Eigen product "
+          "(out, in) x (in, in), timed between the solves.\n")
     print("| solve | out x in | ms | floor, ms | times floor | peer, ms | peer / ours |")
     print("|---|---|---|---|---|---|---|")
     for name, out, columns, entry in rows_of(run):
@@ -107,28 +386,23 @@ def main(folder):
               f"| {entry['floor_ms']:.1f} | {entry['times_floor']:.2f} "
               f"| {'%.0f' % other if other else ''} "
               f"| {'%.1f' % (other / entry['real_time']) if other else ''} |")
-    print("\n| stage | in | ms | beside it, ms | ratio |")
-    print("|---|---|---|---|---|")
-    seen = set()
-    for name, _, columns, entry in rows_of(run):
-        if name not in ("accumulate", "factor") or (name, columns) in seen:
-            continue
-        seen.add((name, columns))
-        if name == "accumulate":
-            print(f"| H of {2 * columns} tokens | {columns} | {entry['real_time']:.1f} "
-                  f"| {entry['product_ms']:.1f} (Eigen's X^T X) | {entry['times_product']:.2f} |")
-        else:
-            print(f"| factor U | {columns} | {entry['real_time']:.1f} "
-                  f"| {entry['llt_ms']:.1f} (one Eigen LLT) | {entry['times_llt']:.2f} |")
-    entry = load(folder / "cpu_opt.json")["benchmarks"][0]
-    print(f"\nA whole model of opt-small's shape (6 layers, hidden 512, ffn 2048), 128 x 512 "
-          f"calibration tokens, 50 % + 4 bit: {entry['real_time']:.1f} s, "
-          f"{entry['times_gemm']:.2f} times its {entry['gflop']:.0f} GFLOP of products at the rate "
-          f"of Eigen's own product, peak memory {entry['peak_mib']:.0f} MiB.")
+    print_goals(run, peers)
+    if stages:
+        print_stages(folder, Stages(stages), peer)
+    model = load(folder / "cpu_opt.json")
+    if model:
+        entry = model["benchmarks"][0]
+        print("\n## A whole model\n")
+        print(f"opt-small's shape (6 layers, hidden 512, ffn 2048), 128 x 512 "
+              f"calibration tokens, 50 % + 4 bit: {entry['real_time']:.1f} s, "
+              f"{entry['times_gemm']:.2f} times its {entry['gflop']:.0f} GFLOP of products at the "
+              f"rate of Eigen's own product, peak memory {entry['peak_mib']:.0f} MiB.")
 
 
 if __name__ == "__main__":
-    if sys.argv[2:] == ["packed"]:
-        packed(pathlib.Path(sys.argv[1]))
+    if len(sys.argv) > 2 and sys.argv[1] == "join":
+        join(sys.argv[2:])
+    elif len(sys.argv) == 3 and sys.argv[1] in ("page", "plot", "packed"):
+        {"page": page, "plot": plot, "packed": packed}[sys.argv[1]](pathlib.Path(sys.argv[2]))
     else:
-        main(sys.argv[1])
+        sys.exit(__doc__)

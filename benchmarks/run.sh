@@ -1,34 +1,96 @@
 #!/usr/bin/env bash
-# Runs the benchmarks and renders docs/benchmarks/cpu.md from their JSON. With PARE_PYTHON set to a
-# Python that has torch, the published algorithm is timed as well, on problems of the same shape.
-# "benchmarks/run.sh packed" times the packed product instead, and renders packed_cpu.md.
+# Runs the CPU benchmarks and renders docs/benchmarks/cpu.md from their JSON: ten minutes on two
+# idle cores. The published algorithm is timed as well, on problems of the same shapes, by the
+# Python of PARE_PYTHON (default python3) where that has torch, numpy and safetensors.
+#   benchmarks/run.sh         measures for docs/benchmarks
+#   benchmarks/run.sh packed  measures the packed product instead and renders packed_cpu.md
+#   benchmarks/run.sh quick   tries the script: two minutes of small shapes, into
+#                             build/benchmarks_quick
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../cmake/setup.sh"
-out=docs/benchmarks
-if [ "${1:-}" = packed ]; then
-  pare_build packed_benchmark
-  cd "$pare_root"
-  OMP_WAIT_POLICY=passive build/bin/packed_benchmark --benchmark_repetitions=60 \
-    --benchmark_enable_random_interleaving=true --benchmark_report_aggregates_only=true \
-    --benchmark_out="$out/packed_cpu.json" --benchmark_out_format=json
-  sed -i '/"host_name"/d' "$out/packed_cpu.json"
-  python3 benchmarks/render.py "$out" packed >"$out/packed_cpu.md"
-  echo "rendered $out/packed_cpu.md"
-  exit
-fi
-pare_build solver_benchmark opt_benchmark
 cd "$pare_root"
-mkdir -p "$out"
-for name in solver opt; do
-  result=$out/cpu$([ $name = solver ] || echo _$name).json
-  build/bin/${name}_benchmark --benchmark_out="$result" --benchmark_out_format=json
-  sed -i '/"host_name"/d' "$result"
-done
-if [ -n "${PARE_PYTHON:-}" ]; then
-  "$PARE_PYTHON" benchmarks/peers/sparsegpt_torch.py bench \
-    --shape 768x768 --shape 3072x768 --shape 768x3072 --shape 2048x2048 \
-    --config 50+4 --config prune50 --config 2:4 --config gptq4 \
-    --threads "$(nproc)" --repeat 5 >"$out/cpu_peer.json"
+case ${1:-} in
+  '') quick= ;;
+  quick) quick=1 ;;
+  packed)
+    pare_build packed_benchmark
+    OMP_WAIT_POLICY=passive build/bin/packed_benchmark --benchmark_repetitions=60 \
+      --benchmark_enable_random_interleaving=true --benchmark_report_aggregates_only=true \
+      --benchmark_out=docs/benchmarks/packed_cpu.json --benchmark_out_format=json
+    sed -i '/"host_name"/d' docs/benchmarks/packed_cpu.json
+    python3 benchmarks/render.py packed docs/benchmarks >docs/benchmarks/packed_cpu.md
+    echo "rendered docs/benchmarks/packed_cpu.md"
+    exit
+    ;;
+  *) echo "usage: benchmarks/run.sh [packed | quick]" >&2; exit 2 ;;
+esac
+rm -f build/bin/stage_*_benchmark  # those of a backend that is no longer built
+pare_build solver_benchmark opt_benchmark stage_benchmarks
+
+raw=build/benchmark_results
+out=docs/benchmarks
+shapes=(768x768 3072x768 768x3072 2048x2048)
+stage_shapes=(768x768 1024x1024 2048x2048 3072x768 768x3072)
+stages=(--benchmark_min_time=0.02 --benchmark_repetitions=3
+        --benchmark_enable_random_interleaving=true)
+solves=()
+repeat=5
+if [ -n "$quick" ]; then
+  out=build/benchmarks_quick
+  shapes=(768x768)
+  stage_shapes=(768x768 1024x1024)
+  stages+=(--benchmark_filter=-/in:[34])
+  solves=(--benchmark_filter=out:768/in:768)
+  repeat=1
 fi
-python3 benchmarks/render.py "$out" >"$out/cpu.md"
+rm -rf "$raw"
+mkdir -p "$raw" "$out"
+
+# measure PROGRAM RESULT OPTIONS...: quiet, but for its name.
+measure() {
+  local program=$1 result=$2
+  shift 2
+  echo "measuring: $program"
+  pare_quietly "$program" "build/bin/$program" --benchmark_out="$result" \
+    --benchmark_out_format=json "$@"
+  sed -i '/"host_name"/d' "$result"
+}
+
+# The machine first, on all backends: with Eigen the shapes of LLaMA too.
+results=()
+for backend in eigen xtensor thrust; do
+  program=stage_${backend}_benchmark
+  [ -x "build/bin/$program" ] || { echo "skipped: no $backend backend"; continue; }
+  filter=()
+  [ "$backend" = eigen ] || [ -n "$quick" ] || filter=(--benchmark_filter=-/in:4096)
+  measure "$program" "$raw/$backend.json" "${stages[@]}" "${filter[@]}"
+  results+=("$raw/$backend.json")
+done
+python3 benchmarks/render.py join "${results[@]}" >"$out/cpu_stages.json"
+measure solver_benchmark "$out/cpu.json" "${solves[@]}"
+rm -f "$out/cpu_opt.json"
+[ -n "$quick" ] || measure opt_benchmark "$out/cpu_opt.json"
+
+python=${PARE_PYTHON:-python3}
+rm -f "$out/cpu_peer_stages.json"
+if "$python" -c 'import torch, numpy, safetensors' 2>/dev/null; then
+  echo "measuring: the peer"
+  peer() {  # peer COMMAND RESULT OPTIONS...
+    "$python" benchmarks/peers/sparsegpt_torch.py "$1" --threads "$(nproc)" "${@:3}" >"$2"
+  }
+  peer bench "$out/cpu_peer.json" "${shapes[@]/#/--shape=}" --repeat "$repeat" \
+    --config 50+4 --config prune50 --config 2:4 --config gptq4
+  peer stages "$out/cpu_peer_stages.json" "${stage_shapes[@]/#/--shape=}" --repeat 3
+else
+  echo "skipped: $python has no torch, numpy and safetensors; PARE_PYTHON names another"
+  echo '{"missing": "the Python of the run had no torch"}' >"$out/cpu_peer.json"
+fi
+
+rm -f "$out/cpu_stages.svg"
+if command -v gnuplot >/dev/null; then
+  python3 benchmarks/render.py plot "$out" | gnuplot
+else
+  echo "skipped: no gnuplot for the picture"
+fi
+python3 benchmarks/render.py page "$out" >"$out/cpu.md"
 echo "rendered $out/cpu.md"

@@ -3,9 +3,11 @@
 
     sparsegpt_torch.py check FOLDER           compare with golden files gN_*.safetensors
     sparsegpt_torch.py bench --shape 2048x2048 --config 50+4 [--device cuda] ...
+    sparsegpt_torch.py stages --shape 2048x2048 ...
     sparsegpt_torch.py save  --shape 2048x2048 FILE   write the bench problem (W, H)
 
-`bench` times the solve alone (H is given) and prints one JSON object.
+`bench` times the solve alone (H is given), `stages` the parts of the algorithm that can be called
+alone; both print one JSON object.
 Needs torch, numpy and safetensors.
 """
 import argparse
@@ -255,26 +257,25 @@ def solve(W, H, sparsity, prunen=0, prunem=0, bits=0):
     return solver.fasterprune(sparsity, prunen, prunem), solver.loss
 
 
-def time_solve(W, H, config, repeat, warmup):
-    """Milliseconds of `repeat` solves, and the loss."""
-    loss = None
+def time_calls(call, cuda, repeat, warmup):
+    """Milliseconds of `repeat` calls, and what the last one returned."""
     for _ in range(warmup):
-        _, loss = solve(W, H, **config)
+        result = call()
     times = []
     for _ in range(repeat):
-        if W.is_cuda:
+        if cuda:
             torch.cuda.synchronize()
             start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
-            _, loss = solve(W, H, **config)
+            result = call()
             stop.record()
             stop.synchronize()
             times.append(start.elapsed_time(stop))
         else:
             begin = time.perf_counter()
-            _, loss = solve(W, H, **config)
+            result = call()
             times.append(1e3 * (time.perf_counter() - begin))
-    return times, loss.item()
+    return times, result
 
 
 def parse_shape(text):
@@ -302,14 +303,56 @@ def bench(args):
     results = []
     for label, W, H in problems(args):
         for name in args.config or list(CONFIGS):
-            times, loss = time_solve(W, H, CONFIGS[name], args.repeat, args.warmup)
+            times, (_, loss) = time_calls(lambda: solve(W, H, **CONFIGS[name]), cuda, args.repeat,
+                                          args.warmup)
             results.append(dict(problem=label, rows=W.shape[0], cols=W.shape[1], config=name,
-                                median_ms=round(statistics.median(times), 3),
-                                times_ms=[round(t, 3) for t in times], loss=loss))
+                                **summary(times), loss=loss.item()))
+    print_results(args, results)
+    return 0
+
+
+def summary(times):
+    return dict(median_ms=round(statistics.median(times), 3), times_ms=[round(t, 3) for t in times])
+
+
+def print_results(args, results):
+    """One JSON object: what ran where, and the results."""
+    cuda = args.device.startswith("cuda")
     print(json.dumps(dict(peer="sparsegpt_torch", torch=torch.__version__, device=args.device,
                           device_name=torch.cuda.get_device_name(args.device) if cuda else "cpu",
                           threads=torch.get_num_threads(), repeat=args.repeat, warmup=args.warmup,
                           results=results), indent=1))
+
+
+def stages(args):
+    """Time H of one window of 2048 tokens, U, the grids and the loop over columns at 50 % + 4 bit
+    (masks, rounding, updates; U and grids given), and print one JSON object."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    cuda = args.device.startswith("cuda")
+    results, seen = [], set()
+    for text in args.shape or ["768x768"]:
+        rows, cols = parse_shape(text)
+        W, H = make_problem(rows, cols, args.seed, args.device)
+        X = torch.randn(2048, cols, generator=torch.Generator().manual_seed(args.seed))
+        X = X.to(args.device)
+        loop = SparseGPT(W, Quantizer(4))
+        loop.quantizer.find_params(W)
+        loop.H += H
+        upper = loop.inverse_factor(H.clone(), 0.01)
+        loop.inverse_factor = lambda H, percdamp: upper
+        calls = dict(fit=lambda: Quantizer(4).find_params(W),
+                     fit_clip=lambda: Quantizer(4, mse=True).find_params(W),
+                     loop=lambda: loop.fasterprune(0.5))
+        if cols not in seen:  # the others depend on the inputs only
+            solver = SparseGPT(W)
+            calls.update(accumulate=lambda: solver.add_batch(X),
+                         factor=lambda: solver.inverse_factor(H.clone(), 0.01))
+        seen.add(cols)
+        for name, call in calls.items():
+            times, _ = time_calls(call, cuda, args.repeat, args.warmup)
+            results.append(dict(stage=name, rows=rows, cols=cols, **summary(times)))
+    print_results(args, results)
     return 0
 
 
@@ -341,6 +384,15 @@ def main():
     p.add_argument("--warmup", type=int, default=1, help="untimed solves first")
     p.add_argument("--seed", type=int, default=0)
     p.set_defaults(run=bench)
+
+    p = commands.add_parser("stages", help="time the parts of a solve")
+    p.add_argument("--device", default="cpu", help="cpu or cuda")
+    p.add_argument("--shape", action="append", metavar="ROWSxCOLS", help="repeatable; default 768x768")
+    p.add_argument("--threads", type=int, default=0, help="CPU threads; default torch's own")
+    p.add_argument("--repeat", type=int, default=3)
+    p.add_argument("--warmup", type=int, default=1, help="untimed calls first")
+    p.add_argument("--seed", type=int, default=0)
+    p.set_defaults(run=stages)
 
     p = commands.add_parser("save", help="write the bench problem to a file")
     p.add_argument("file")
