@@ -119,7 +119,8 @@ inline std::string packed_of_recipe(std::string_view bytes) {
       while (!info.name.ends_with(pare::detail::packed_parts[p])) ++p;
       add(std::move(info), parts[p]);
     }
-    entries.push_back(pare::detail::entry_json(name, packed, recipe.next()));
+    entries.push_back(pare::detail::entry_json(name, packed));
+    entries.back()["original"] = pare::hex_text(recipe.next());
   }
   const std::vector<std::byte> bias(4);
   add({"bias", "F32", {1}}, bias);
@@ -170,17 +171,16 @@ inline std::string repaired_packed(std::string_view file) {
     auto& text = header.at("__metadata__").at(pare::detail::packed_key);
     auto description = nlohmann::ordered_json::parse(text.get<std::string>());
     for (auto& linear : description.at("linears")) {
-      std::uint64_t hash = pare::detail::fnv1a({});
+      pare::Fingerprint hash;
       for (const char* part : pare::detail::packed_parts) {
         const auto found = header.find(linear.at("tensor").get<std::string>() + part);
         if (found == header.end()) continue;
         const auto begin = found->at("data_offsets").at(0).get<std::uint64_t>();
         const auto last = found->at("data_offsets").at(1).get<std::uint64_t>();
         if (begin <= last && last <= data.size())
-          hash = pare::detail::fnv1a(std::as_bytes(std::span(data).subspan(begin, last - begin)),
-                                     hash);
+          hash.add(std::as_bytes(std::span(data).subspan(begin, last - begin)));
       }
-      linear["checksum"] = pare::detail::hex_text(hash);
+      linear["checksum"] = pare::hex_text(hash.value());
     }
     text = description.dump();
     std::string start = header.dump();

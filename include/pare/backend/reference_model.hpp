@@ -23,7 +23,7 @@ struct ReferenceModelOps {
       for (index_t j = 0; j < Y.cols; ++j) {
         double sum = bias.rows > 0 ? double(bias(0, j)) : 0;
         for (index_t k = 0; k < X.cols; ++k) sum += double(X(i, k)) * double(W(j, k));
-        Y(i, j) = T(sum);
+        Y(i, j) = T(compute_scalar<T>(sum));
       }
   }
 
@@ -41,8 +41,8 @@ struct ReferenceModelOps {
       const double factor = 1 / std::sqrt(variance / double(X.cols) + epsilon);
       for (index_t j = 0; j < X.cols; ++j) {
         const double normal = (double(X(i, j)) - mean) * factor;
-        Y(i, j) = T(normal * (weight.rows > 0 ? double(weight(0, j)) : 1) +
-                    (bias.rows > 0 ? double(bias(0, j)) : 0));
+        Y(i, j) = T(compute_scalar<T>(normal * (weight.rows > 0 ? double(weight(0, j)) : 1) +
+                                      (bias.rows > 0 ? double(bias(0, j)) : 0)));
       }
     }
   }
@@ -69,7 +69,7 @@ struct ReferenceModelOps {
           double mixed = 0;
           for (index_t s = 0; s < seen; ++s)
             mixed += weights[std::size_t(s)] * double(v(first + s, c));
-          out(t, c) = T(mixed / sum);
+          out(t, c) = T(compute_scalar<T>(mixed / sum));
         }
       }
     }
@@ -85,7 +85,8 @@ struct ReferenceModelOps {
   template <class T>
   static void add(MatrixView<T> Y, MatrixView<const T> X) {
     for (index_t i = 0; i < Y.rows; ++i)
-      for (index_t j = 0; j < Y.cols; ++j) Y(i, j) = T(double(Y(i, j)) + double(X(i, j)));
+      for (index_t j = 0; j < Y.cols; ++j)
+        Y(i, j) = T(compute_scalar<T>(double(Y(i, j)) + double(X(i, j))));
   }
 
   template <class T>
@@ -99,7 +100,7 @@ struct ReferenceModelOps {
   static void add_positions(MatrixView<T> Y, MatrixView<const T> table, index_t seqlen) {
     for (index_t t = 0; t < Y.rows; ++t)
       for (index_t j = 0; j < Y.cols; ++j)
-        Y(t, j) = T(double(Y(t, j)) + double(table(t % seqlen, j)));
+        Y(t, j) = T(compute_scalar<T>(double(Y(t, j)) + double(table(t % seqlen, j))));
   }
 
   template <class T>
