@@ -416,7 +416,7 @@ class SparseGPTSolver {
           block_mask,
           upper.block(begin, begin, count, count),
           {layer.grids.scale.view(), layer.grids.zero.view(), layer.grids.top.view()},
-          column_grid.view().data + begin,
+          Config::quantizes ? column_grid.view().data + begin : nullptr,
           row_loss.view().data,
           layer.zeros,
           layer.group});

@@ -33,7 +33,7 @@ struct RowSweep {
   MatrixView<std::uint8_t> mask;    // (out, block): read when given, written when groups
   MatrixView<const T> factor;       // (block, block): U of the block
   GridView<const T> grids;          // (grids, out)
-  const std::int32_t* column_grid;  ///< (block): grid of each column
+  const std::int32_t* column_grid;  ///< (block): grid of each column; null without a quantizer
   double* row_loss;                 ///< (out): += half the sum of e^2
   int zeros, group;                 ///< n:m
 
