@@ -187,8 +187,9 @@ class TileWriter {
     std::array<std::uint32_t, 4> mask{};
     for (int g = 0; g < 8; ++g)
       for (int c = 0; c < lanes; ++c) {
-        std::vector<std::uint32_t>& stream = streams[std::size_t(g * lanes + c)];
-        stream.assign(std::size_t(2 * chunk_columns * bits / 32 + 1), 0);
+        std::vector<std::uint32_t>& stream =
+            streams[std::size_t(g) * std::size_t(lanes) + std::size_t(c)];
+        stream.assign(std::size_t{2} * chunk_columns / 32 * std::size_t(bits) + 1, 0);
         std::uint64_t length = 0;
         for (int half = 0; half < 2; ++half) {
           mask.fill(0);
@@ -235,7 +236,7 @@ class TileWriter {
       }
       pattern = tiles_.kept_of[index];
     }
-    put_bits(mask, std::uint64_t(step * tiles_.mask_bits), index, tiles_.mask_bits);
+    put_bits(mask, std::uint64_t(step) * std::uint64_t(tiles_.mask_bits), index, tiles_.mask_bits);
     for (int k = 0; k < step_columns; ++k)
       if ((pattern >> k & 1u) != 0) {
         put_bits(stream, length, code[std::size_t(k)], bits);
