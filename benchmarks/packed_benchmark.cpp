@@ -10,12 +10,12 @@
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <numeric>
 #include <random>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "packed_support.hpp"
 #include "pare/backend/packed_product.hpp"
 
 namespace {
@@ -29,46 +29,16 @@ constexpr index_t columns = 4096;
 /// A linear of random codes and a random mask.
 /// @param widths  given to the rows in turn
 PackedLinear random_linear(index_t rows, const std::vector<std::uint8_t>& widths, PackedMask kind) {
-  std::mt19937_64 generator(1);
-  PackedLinear packed;
-  pare::PackedLayout& layout = packed.layout;
-  layout.rows = rows;
-  layout.columns = columns;
+  pare::PackedLayout layout{.rows = rows, .columns = columns, .pruned = kind != PackedMask::none};
   if (widths.size() == 1) layout.widths = widths;
   for (index_t i = 0; i < rows && widths.size() > 1; ++i)
     layout.widths.push_back(widths[std::size_t(i) % widths.size()]);
-  std::shuffle(layout.widths.begin(), layout.widths.end(), generator);
-  packed.kind = kind;
-  layout.pruned = kind != PackedMask::none;
+  std::shuffle(layout.widths.begin(), layout.widths.end(), std::mt19937_64(1));
   if (kind == PackedMask::groups) {
     layout.zeros = 2;
     layout.group = 4;
   }
-  packed.mask.resize(std::size_t(rows) * packed.mask_row_bytes());
-  std::uint64_t code_bytes = 0;
-  std::vector<std::uint8_t> pruned(std::size_t(columns), 0);
-  for (index_t i = 0; i < rows; ++i) {
-    index_t kept = columns;
-    pare::detail::BitWriter writer(packed.mask.data() + std::size_t(i) * packed.mask_row_bytes());
-    if (kind == PackedMask::bits) {
-      for (std::uint8_t& p : pruned) p = std::uint8_t(generator() % 2);
-      for (const std::uint8_t p : pruned) writer.put(p, 1);
-      kept -= std::accumulate(pruned.begin(), pruned.end(), index_t(0));
-    } else if (kind == PackedMask::groups) {
-      for (index_t j = 0; j < columns; j += 4) writer.put(std::uint32_t(generator() % 6), 3);
-      kept /= 2;
-    }
-    writer.finish();
-    code_bytes += pare::detail::row_bytes(std::uint64_t(kept * layout.code_bits(i, 0)));
-  }
-  packed.codes.resize(code_bytes);
-  for (std::byte& b : packed.codes) b = std::byte(generator());
-  for (index_t i = 0; i < rows; ++i) {
-    packed.scales.push_back(pare::float_to_half(0.01f));
-    packed.zeros.push_back(std::uint8_t(1 << (layout.code_bits(i, 0) - 1)));
-  }
-  pare::index_rows(packed, "linear");
-  return packed;
+  return test::random_packed(layout, kind, pare::DType::f16, 1);
 }
 
 std::vector<float> random_vector(index_t n) {
@@ -183,8 +153,8 @@ int main(int argc, char** argv) {
   const auto add_packed = [](const char* name, std::vector<std::uint8_t> widths, PackedMask kind) {
     add(name, [=](benchmark::State& state) { packed(state, widths, kind); });
   };
-  for (const std::uint8_t bits : {2, 3, 4, 5, 6, 7, 8})
-    add_packed(("bits_" + std::to_string(int(bits))).c_str(), {bits}, PackedMask::none);
+  for (const int bits : {2, 3, 4, 5, 6, 7, 8})
+    add_packed(("bits_" + std::to_string(bits)).c_str(), {std::uint8_t(bits)}, PackedMask::none);
   // Mean 3.0.
   const std::vector<std::uint8_t> mixed{2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 4, 6, 6, 8};
   add_packed("mixed_3", mixed, PackedMask::none);

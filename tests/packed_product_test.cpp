@@ -6,6 +6,7 @@
 
 #include <limits>
 
+#include "packed_support.hpp"
 #include "pare/backend/packed_product.hpp"
 #include "pare/storage/without_mask.hpp"
 #include "support.hpp"
@@ -31,71 +32,15 @@ std::string text(const Mask& mask) {
 PackedLinear random_linear(index_t rows, index_t columns, std::vector<std::uint8_t> widths,
                            const Mask& mask, std::uint64_t seed, DType dtype = DType::f32,
                            ChannelAxis axis = ChannelAxis::output) {
-  Random random(seed);
-  PackedLinear packed;
-  packed.dtype = dtype;
-  packed.kind = mask.kind;
-  PackedLayout& layout = packed.layout;
-  layout = {.rows = rows,
-            .columns = columns,
-            .axis = axis,
-            .widths = std::move(widths),
-            .value_bits = 0,
-            .pruned = mask.kind != PackedMask::none,
-            .zeros = mask.zeros,
-            .group = mask.group};
+  PackedLayout layout{.rows = rows,
+                      .columns = columns,
+                      .axis = axis,
+                      .widths = std::move(widths),
+                      .pruned = mask.kind != PackedMask::none,
+                      .zeros = mask.zeros,
+                      .group = mask.group};
   if (!layout.quantized()) layout.value_bits = 8 * dtype_bytes(dtype);
-  packed.mask.resize(std::size_t(rows) * packed.mask_row_bytes());
-  std::vector<std::uint8_t> pruned(std::size_t(columns), 0);
-  for (index_t i = 0; i < rows; ++i) {
-    detail::BitWriter writer(packed.mask.data() + std::size_t(i) * packed.mask_row_bytes());
-    for (index_t j = 0; mask.kind == PackedMask::bits && j < columns; ++j) {
-      pruned[std::size_t(j)] = random.uniform() < mask.share;
-      writer.put(pruned[std::size_t(j)], 1);
-    }
-    for (index_t j = 0; mask.kind == PackedMask::groups && j < columns; j += mask.group) {
-      const auto ways = detail::binomials[std::size_t(mask.group)][std::size_t(mask.zeros)];
-      const auto index = std::uint32_t(random.below(index_t(ways)));
-      detail::mark_group(index, mask.zeros, mask.group, pruned.data() + j);
-      writer.put(index, detail::group_index_bits(mask.zeros, mask.group));
-    }
-    writer.finish();
-    std::vector<std::byte> codes(std::size_t(columns) * 8 + 8);
-    std::uint64_t bits = 0;
-    detail::BitWriter code_writer(codes.data());
-    for (index_t j = 0; j < columns; ++j) {
-      if (pruned[std::size_t(j)] != 0) continue;
-      const int width = layout.code_bits(i, j);
-      bits += std::uint64_t(width);
-      if (layout.quantized()) {
-        code_writer.put(std::uint32_t(random.below(index_t(1) << width)), width);
-      } else {
-        const std::uint64_t value = detail::bits_of_value(float(random.normal()), dtype);
-        code_writer.put(std::uint32_t(value), std::min(width, 32));
-        if (width > 32) code_writer.put(std::uint32_t(value >> 32), 32);
-      }
-    }
-    code_writer.finish();
-    codes.resize(detail::row_bytes(bits));
-    packed.codes.insert(packed.codes.end(), codes.begin(), codes.end());
-  }
-  packed.codes.shrink_to_fit();
-  const std::vector<std::uint8_t> tiers = layout.tiers();
-  for (index_t g = 0; g < layout.grids(); ++g)
-    for (index_t i = 0; i < rows; ++i) {
-      const int width = layout.by_row() ? layout.code_bits(i, 0) : tiers[std::size_t(g)];
-      packed.scales.push_back(float_to_half(float(0.01 + 0.1 * random.uniform())));
-      packed.zeros.push_back(std::uint8_t(random.below(index_t(1) << width)));
-    }
-  index_rows(packed, "linear");
-  return packed;
-}
-
-std::vector<std::uint8_t> mixed_widths(index_t channels, std::uint64_t seed) {
-  Random random(seed);
-  std::vector<std::uint8_t> widths;
-  for (index_t c = 0; c < channels; ++c) widths.push_back(std::uint8_t(2 + random.below(7)));
-  return widths;
+  return random_packed(layout, mask.kind, dtype, seed, 1 - mask.share);
 }
 
 /// Inputs that are nowhere small: a wrong code is seen.
@@ -166,7 +111,7 @@ BOOST_AUTO_TEST_CASE(every_width_and_mask_of_bits_in_sizes_that_divide_nothing) 
           for (int width = min_bits; width <= max_bits; ++width)
             BOOST_TEST_CONTEXT(width << " bits")
           check_product(random_linear(rows, columns, {std::uint8_t(width)}, mask, seed), seed);
-          check_product(random_linear(rows, columns, mixed_widths(rows, seed), mask, seed), seed);
+          check_product(random_linear(rows, columns, any_widths(rows, seed), mask, seed), seed);
         }
       }
 }
@@ -178,7 +123,7 @@ BOOST_AUTO_TEST_CASE(every_width_and_mask_of_groups) {
         const index_t columns = count * mask.group;
         for (int width = min_bits; width <= max_bits; ++width)
           check_product(random_linear(5, columns, {std::uint8_t(width)}, mask, 7), 8);
-        check_product(random_linear(13, columns, mixed_widths(13, 9), mask, 9), 10);
+        check_product(random_linear(13, columns, any_widths(13, 9), mask, 9), 10);
       }
 }
 
@@ -188,7 +133,7 @@ BOOST_AUTO_TEST_CASE(input_channels_and_values_that_are_only_pruned) {
   for (const Mask& mask : all)
     for (const index_t count : {1, 11, 30}) BOOST_TEST_CONTEXT(count << ", " << text(mask)) {
         const index_t columns = count * std::max(mask.group, 1);
-        check_product(random_linear(6, columns, mixed_widths(columns, 11), mask, 12, DType::f32,
+        check_product(random_linear(6, columns, any_widths(columns, 11), mask, 12, DType::f32,
                                     ChannelAxis::input),
                       13);
         check_product(random_linear(6, columns, {4}, mask, 12, DType::f32, ChannelAxis::input), 13);
@@ -218,8 +163,8 @@ BOOST_AUTO_TEST_CASE(a_linear_without_its_mask_is_the_same_linear) {
         }
         check_product(whole, 31);
       };
-      check(random_linear(19, columns, mixed_widths(19, 32), mask, 33));
-      check(random_linear(5, columns, mixed_widths(columns, 34), mask, 35, DType::f32,
+      check(random_linear(19, columns, any_widths(19, 32), mask, 33));
+      check(random_linear(5, columns, any_widths(columns, 34), mask, 35, DType::f32,
                           ChannelAxis::input));
       for (const DType dtype : {DType::f16, DType::f64})
         check(random_linear(5, columns, {}, mask, 36, dtype));
@@ -232,7 +177,7 @@ BOOST_AUTO_TEST_CASE(weights_are_those_of_the_grid_whatever_the_checkpoint_round
       std::vector<std::vector<float>> results;
       for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::f64}) {
         const PackedLinear packed =
-            random_linear(24, 24, mixed_widths(24, 16), mask, 16, dtype, axis);
+            random_linear(24, 24, any_widths(24, 16), mask, 16, dtype, axis);
         check_product(packed, 17);
         results.emplace_back(24);
         packed_product(packed, random_input(24, 17), results.back());
@@ -243,14 +188,14 @@ BOOST_AUTO_TEST_CASE(weights_are_those_of_the_grid_whatever_the_checkpoint_round
 
 BOOST_AUTO_TEST_CASE(a_layer_of_real_size) {
   for (const Mask& mask : {masks[0], masks[1], groups[1]}) {
-    check_product(random_linear(70, 4096, mixed_widths(70, 18), mask, 18), 19);
+    check_product(random_linear(70, 4096, any_widths(70, 18), mask, 18), 19);
     check_product(random_linear(70, 5000, {4}, mask, 20), 21);
   }
 }
 
 BOOST_AUTO_TEST_CASE(the_number_of_threads_changes_no_byte) {
   for (const Mask& mask : {masks[0], masks[1], groups[1], groups[5]}) {
-    const PackedLinear packed = random_linear(200, 168, mixed_widths(200, 22), mask, 22);
+    const PackedLinear packed = random_linear(200, 168, any_widths(200, 22), mask, 22);
     const std::vector<float> x = random_input(168, 23);
     std::vector<float> one(200), all(200);
     packed_product(packed, x, all);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "pare/storage/packed.hpp"
+#include "random.hpp"
 
 namespace test {
 
@@ -14,26 +15,11 @@ using pare::index_t;
 using pare::PackedLinear;
 using pare::PackedMask;
 
-/// A small generator of its own: benchmarks include this header without the tests' support.
-class PackedRandom {
- public:
-  explicit PackedRandom(std::uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15ull + 1) {}
-  std::uint32_t below(std::uint32_t n) {
-    std::uint64_t z = (state_ += 0x9e3779b97f4a7c15ull);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-    return std::uint32_t((z ^ (z >> 31)) >> 32) % n;
-  }
-
- private:
-  std::uint64_t state_;
-};
-
 /// Fills a packed linear of the given layout with random codes, grids and masks.
 /// @param density  share of the weights that stay, with a bit mask
 inline PackedLinear random_packed(const pare::PackedLayout& layout, PackedMask kind,
                                   pare::DType dtype, std::uint64_t seed, double density = 0.5) {
-  PackedRandom random(seed);
+  Random random(seed);
   PackedLinear packed;
   packed.layout = layout;
   packed.dtype = dtype;
@@ -50,17 +36,16 @@ inline PackedLinear random_packed(const pare::PackedLayout& layout, PackedMask k
   };
   if (kind == PackedMask::bits)
     streams(packed.mask, [&](index_t, pare::detail::BitWriter& writer) {
-      for (index_t j = 0; j < layout.columns; ++j)
-        writer.put(random.below(1u << 20) >= std::uint32_t(density * (1 << 20)), 1);
+      for (index_t j = 0; j < layout.columns; ++j) writer.put(random.uniform() >= density, 1);
       return std::uint64_t(layout.columns);
     });
   if (kind == PackedMask::groups) {
     const int bits = pare::detail::group_index_bits(layout.zeros, layout.group);
-    const auto ways = std::uint32_t(
-        pare::detail::binomials[std::size_t(layout.group)][std::size_t(layout.zeros)]);
+    const auto ways =
+        index_t(pare::detail::binomials[std::size_t(layout.group)][std::size_t(layout.zeros)]);
     streams(packed.mask, [&](index_t, pare::detail::BitWriter& writer) {
       const index_t groups = layout.columns / layout.group;
-      for (index_t k = 0; k < groups; ++k) writer.put(random.below(ways), bits);
+      for (index_t k = 0; k < groups; ++k) writer.put(std::uint32_t(random.below(ways)), bits);
       return std::uint64_t(groups) * std::uint64_t(bits);
     });
   }
@@ -73,9 +58,9 @@ inline PackedLinear random_packed(const pare::PackedLayout& layout, PackedMask k
       const int bits = layout.code_bits(i, j);
       total += std::uint64_t(bits);
       if (layout.quantized()) {
-        writer.put(random.below(1u << bits), bits);
+        writer.put(std::uint32_t(random.below(index_t{1} << bits)), bits);
       } else {
-        const auto value = float(int(random.below(2001)) - 1000) * 0x1p-10f;
+        const auto value = float(random.normal());
         const std::uint64_t stored = pare::detail::bits_of_value(value, dtype);
         writer.put(std::uint32_t(stored), std::min(bits, 32));
         if (bits > 32) writer.put(std::uint32_t(stored >> 32), 32);
@@ -83,13 +68,15 @@ inline PackedLinear random_packed(const pare::PackedLayout& layout, PackedMask k
     }
     return total;
   });
+  // What is read beyond the content is then seen by a sanitizer.
+  packed.codes.shrink_to_fit();
+  packed.mask.shrink_to_fit();
   const std::vector<std::uint8_t> tiers = layout.tiers();
   for (index_t g = 0; g < layout.grids(); ++g)
     for (index_t i = 0; i < layout.rows; ++i) {
       const int bits = layout.by_row() ? layout.code_bits(i, 0) : tiers[std::size_t(g)];
-      packed.scales.push_back(
-          pare::float_to_half(0.001f + 0.0001f * float(random.below(100)) / float(1 << bits)));
-      packed.zeros.push_back(std::uint8_t(random.below(1u << bits)));
+      packed.scales.push_back(pare::float_to_half(float(0.01 + 0.1 * random.uniform())));
+      packed.zeros.push_back(std::uint8_t(random.below(index_t{1} << bits)));
     }
   pare::index_rows(packed, "random");
   return packed;
@@ -120,6 +107,14 @@ inline ExactRow exact_row(const PackedLinear& packed, index_t i, const float* x)
   return row;
 }
 
+/// Widths of channels, any of 2 to 8.
+inline std::vector<std::uint8_t> any_widths(index_t channels, std::uint64_t seed) {
+  Random random(seed);
+  std::vector<std::uint8_t> widths;
+  for (index_t c = 0; c < channels; ++c) widths.push_back(std::uint8_t(2 + random.below(7)));
+  return widths;
+}
+
 /// Widths of channels in random order whose mean is 3 (up to rounding): every width of
 /// {2, 3, 4, 6, 8}, narrow ones most often.
 inline std::vector<std::uint8_t> mean_three_widths(index_t channels, std::uint64_t seed) {
@@ -129,9 +124,9 @@ inline std::vector<std::uint8_t> mean_three_widths(index_t channels, std::uint64
   for (int t = 1; t < 5; ++t)
     widths.insert(widths.end(), std::size_t(shares[t] * double(channels)), bits[t]);
   widths.resize(std::size_t(channels), 2);
-  PackedRandom random(seed);
+  Random random(seed);
   for (std::size_t c = widths.size() - 1; c > 0; --c)
-    std::swap(widths[c], widths[random.below(std::uint32_t(c + 1))]);
+    std::swap(widths[c], widths[std::size_t(random.below(index_t(c + 1)))]);
   return widths;
 }
 

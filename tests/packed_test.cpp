@@ -5,6 +5,7 @@
 #include <set>
 #include <tuple>
 
+#include "packed_support.hpp"
 #include "pare/pipeline/layer.hpp"
 #include "solver_support.hpp"
 
@@ -29,13 +30,6 @@ Layer solved_with_widths(const Solvable& data, std::vector<std::uint8_t> bits,
   if (options.sparsity) return solve(SparseGPTSolver<ByWidths<Unstructured>, B, float>(options));
   if (options.group) return solve(SparseGPTSolver<ByWidths<NofM<>>, B, float>(options));
   return solve(SparseGPTSolver<ByWidths<Dense>, B, float>(options));
-}
-
-std::vector<std::uint8_t> mixed_widths(index_t channels, std::uint64_t seed) {
-  Random random(seed);
-  std::vector<std::uint8_t> bits;
-  for (index_t c = 0; c < channels; ++c) bits.push_back(std::uint8_t(2 + random.below(7)));
-  return bits;
 }
 
 /// Whether every byte that is read back is the one that was solved for, and every byte is counted.
@@ -102,7 +96,7 @@ BOOST_AUTO_TEST_CASE(every_width_pattern_and_axis_reads_back_and_is_counted_to_t
             kinds.insert(packed.kind);
           }
         options.grid.symmetric = false;
-        const Layer layer = solved_with_widths(data, mixed_widths(channels, problem.seed), options);
+        const Layer layer = solved_with_widths(data, any_widths(channels, problem.seed), options);
         for (const DType dtype : {DType::f16, DType::bf16, DType::f32, DType::f64})
           check_packed(layer, dtype);
         kinds.insert(pack_linear(layer, DType::f32).kind);

@@ -20,6 +20,7 @@
 #include "pare/backend/reference.hpp"
 #include "pare/calibration/calibration.hpp"
 #include "pare/core/scalar.hpp"
+#include "random.hpp"
 #include PARE_TEST_BACKENDS
 
 namespace test {
@@ -65,27 +66,6 @@ inline double relative_difference(double a, double b) {
   const double size = std::max(std::abs(a), std::abs(b));
   return size == 0 ? 0 : std::abs(a - b) / size;
 }
-
-/// A generator of its own (splitmix64), so that data is the same with every standard library.
-class Random {
- public:
-  explicit Random(std::uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15ull + 1) {}
-  std::uint64_t next() {
-    std::uint64_t z = (state_ += 0x9e3779b97f4a7c15ull);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-    return z ^ (z >> 31);
-  }
-  /// Uniform in (0, 1).
-  double uniform() { return (double(next() >> 11) + 0.5) * 0x1p-53; }
-  double normal() {
-    return std::sqrt(-2 * std::log(uniform())) * std::cos(6.283185307179586 * uniform());
-  }
-  index_t below(index_t n) { return index_t(next() % std::uint64_t(n)); }
-
- private:
-  std::uint64_t state_;
-};
 
 template <class T>
 Matrix<T> random_normal(index_t rows, index_t cols, std::uint64_t seed, double scale = 1) {

@@ -54,13 +54,6 @@ void check_product(const PackedLinear& packed, std::uint64_t seed) {
 const index_t shapes[][2] = {{1, 8},    {16, 512},  {17, 520},  {40, 136},
                              {5, 1544}, {131, 768}, {300, 2048}};
 
-std::vector<std::uint8_t> any_widths(index_t channels, std::uint64_t seed) {
-  PackedRandom random(seed);
-  std::vector<std::uint8_t> widths;
-  for (index_t c = 0; c < channels; ++c) widths.push_back(std::uint8_t(2 + random.below(7)));
-  return widths;
-}
-
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(every_uniform_width_and_mask) {

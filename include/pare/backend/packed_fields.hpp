@@ -27,27 +27,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 template <class T>
 using AlignedVector = std::vector<T, AlignedAllocator<T>>;
 
-/// Calls f with the width as a constant.
-template <class F>
-PARE_INLINE auto with_width(int bits, const F& f) {
-  switch (bits) {
-    case 2:
-      return f(std::integral_constant<int, 2>{});
-    case 3:
-      return f(std::integral_constant<int, 3>{});
-    case 4:
-      return f(std::integral_constant<int, 4>{});
-    case 5:
-      return f(std::integral_constant<int, 5>{});
-    case 6:
-      return f(std::integral_constant<int, 6>{});
-    case 7:
-      return f(std::integral_constant<int, 7>{});
-    default:
-      return f(std::integral_constant<int, 8>{});
-  }
-}
-
 /// Words after which a stream of codes meets the boundaries of words in the same places again.
 template <int bits>
 inline constexpr int field_period = bits % 2 == 1 ? bits

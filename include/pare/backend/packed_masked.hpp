@@ -163,7 +163,7 @@ inline float multiply_masked(const PackedLinear& packed, index_t row, const Mask
   const auto count =
       std::size_t(8 * (packed.row_begin[std::size_t(row) + 1] - begin)) / std::size_t(width);
   codes.resize(x.size() + 64);
-  with_width(width, [&](auto bits) {
+  with_code_bits(width, [&](auto bits) {
     read_codes<bits>(packed.codes.data() + begin, count, packed.codes.data() + packed.codes.size(),
                      packed.zeros[std::size_t(row)], codes.data());
   });

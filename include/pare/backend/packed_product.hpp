@@ -82,14 +82,14 @@ inline void multiply_unmasked(const PackedLinear& packed, std::span<const float>
     if (present.empty() || present.back() != width_of(f)) present.push_back(width_of(f));
   host_parallel_for(present.size(), [&](std::size_t k) {
     layouts[std::size_t(present[k])] =
-        with_width(present[k], [&](auto bits) { return lay_out_fields<bits>(x); });
+        with_code_bits(present[k], [&](auto bits) { return lay_out_fields<bits>(x); });
   });
   for_each_block(fours, [&](index_t begin, index_t end) {
     for (index_t f = begin; f < end; ++f) {
       const int width = width_of(f);
       const index_t next = f + 1 < fours && width_of(f + 1) == width ? f + 1 : f;
       float sums[4];
-      with_width(width, [&](auto bits) {
+      with_code_bits(width, [&](auto bits) {
         multiply_fields<bits>(begin_of(f), begin_of(next), layouts[std::size_t(width)],
                               (x.size() * std::size_t(bits) + 31) / 32, sums);
       });

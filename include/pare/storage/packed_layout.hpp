@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include "pare/core/backend.hpp"
@@ -96,6 +97,27 @@ inline int group_index_bits(int zeros, int group) {
 /// Bytes of a row's stream.
 inline std::uint64_t row_bytes(std::uint64_t bits) {
   return (bits + packed_row_bits - 1) / packed_row_bits * (packed_row_bits / 8);
+}
+
+/// Calls f with the width of a code as a constant.
+template <class F>
+PARE_HOST_DEVICE PARE_INLINE auto with_code_bits(int bits, const F& f) {
+  switch (bits) {
+    case 2:
+      return f(std::integral_constant<int, 2>{});
+    case 3:
+      return f(std::integral_constant<int, 3>{});
+    case 4:
+      return f(std::integral_constant<int, 4>{});
+    case 5:
+      return f(std::integral_constant<int, 5>{});
+    case 6:
+      return f(std::integral_constant<int, 6>{});
+    case 7:
+      return f(std::integral_constant<int, 7>{});
+    default:
+      return f(std::integral_constant<int, 8>{});
+  }
 }
 
 }  // namespace detail

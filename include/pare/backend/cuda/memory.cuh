@@ -8,6 +8,7 @@
 #include <limits>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "pare/backend/cuda/error.cuh"
 #include "pare/core/matrix.hpp"
@@ -181,5 +182,11 @@ struct DeviceMemory {
     copy_async(from, to, cudaMemcpyDeviceToDevice);
   }
 };
+
+/// A row of these values in device memory.
+template <class T>
+DeviceMatrix<T> upload(const std::vector<T>& values) {
+  return DeviceMemory::from_host(MatrixView<const T>(values.data(), 1, index_t(values.size())));
+}
 
 }  // namespace pare::backend::cuda

@@ -22,27 +22,6 @@ namespace pare::backend::cuda {
 
 namespace packing {
 
-/// Calls f(bits) with the width as a type.
-template <class F>
-__device__ __forceinline__ void with_bits(int bits, const F& f) {
-  switch (bits) {
-    case 2:
-      return f(std::integral_constant<int, 2>{});
-    case 3:
-      return f(std::integral_constant<int, 3>{});
-    case 4:
-      return f(std::integral_constant<int, 4>{});
-    case 5:
-      return f(std::integral_constant<int, 5>{});
-    case 6:
-      return f(std::integral_constant<int, 6>{});
-    case 7:
-      return f(std::integral_constant<int, 7>{});
-    case 8:
-      return f(std::integral_constant<int, 8>{});
-  }
-}
-
 /// y = W x.
 /// @tparam mask_bits  as in PackedTiles
 template <int mask_bits>
@@ -117,7 +96,7 @@ __global__ void __launch_bounds__(threads, 4)
         int acc[2][4] = {};
         DigitReader reader = all;
         reader.digits += at.half * (digit_words / 2);
-        with_bits(bits, [&](auto width) {
+        pare::detail::with_code_bits(bits, [&](auto width) {
           constexpr int bits = decltype(width)::value;
           constexpr int count = bits > 4 ? (bits + 1) / 2 : bits;
           constexpr int steps = bits > 4 ? chunk_steps / 2 : chunk_steps;
@@ -145,7 +124,7 @@ __global__ void __launch_bounds__(threads, 4)
         Streams<mask_bits> next;
         if (busy) next.load(p, cursor);
         int acc[4] = {}, kept[4] = {};
-        with_bits(bits, [&](auto width) {
+        pare::detail::with_code_bits(bits, [&](auto width) {
           streams.template multiply<decltype(width)::value>(p, all, selectors, stage, acc, kept);
         });
         streams = next;
@@ -221,11 +200,6 @@ inline std::vector<std::uint32_t> selectors_of(const std::vector<std::uint8_t>& 
   return selectors;
 }
 
-template <class T>
-DeviceMatrix<T> upload(const std::vector<T>& values) {
-  return DeviceMemory::from_host(MatrixView<const T>(values.data(), 1, index_t(values.size())));
-}
-
 }  // namespace packing
 
 /// A quantized packed linear in device memory, ready to be multiplied by vectors.
@@ -238,11 +212,11 @@ class PackedTilesProduct {
     const PackedTiles tiles = arrange_tiles(packed);
     bytes_ = tiles.bytes();
     mask_bits_ = tiles.mask_bits;
-    codes_ = packing::upload(tiles.codes);
-    masks_ = packing::upload(tiles.masks);
-    unit_begin_ = packing::upload(tiles.unit_begin);
-    column_of_ = packing::upload(tiles.column_of);
-    row_ends_ = packing::upload(tiles.row_ends);
+    codes_ = upload(tiles.codes);
+    masks_ = upload(tiles.masks);
+    unit_begin_ = upload(tiles.unit_begin);
+    column_of_ = upload(tiles.column_of);
+    row_ends_ = upload(tiles.row_ends);
     view_.columns = int(tiles.columns);
     view_.tiles = tiles.tiles;
     view_.units = tiles.units;
@@ -251,7 +225,7 @@ class PackedTilesProduct {
     std::copy(tiles.tiers.begin(), tiles.tiers.end(), view_.tiers);
     view_.stage_words = packing::piece_words;
     if (mask_bits_ != 0) {
-      selectors_ = packing::upload(packing::selectors_of(tiles.kept_of));
+      selectors_ = upload(packing::selectors_of(tiles.kept_of));
       view_.group_kept = tiles.group_kept;
       view_.stage_words = 32 * (tiles.longest_stream + 3);  // a window reads up to two words more
     }

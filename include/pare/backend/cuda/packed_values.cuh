@@ -98,11 +98,6 @@ class PackedValuesProduct {
   }
 
  private:
-  template <class T>
-  static DeviceMatrix<T> upload(const std::vector<T>& v) {
-    return DeviceMemory::from_host(MatrixView<const T>(v.data(), 1, index_t(v.size())));
-  }
-
   template <class V>
   void launch(const V* values, const float* x, float* y) const {
     constexpr int rows_per_block = 8;
