@@ -109,12 +109,6 @@ class OptLoader {
  private:
   using Shape = std::vector<std::int64_t>;
 
-  static std::string text(const Shape& shape) {
-    std::string out = "(";
-    for (const auto side : shape) out += (out.size() > 1 ? ", " : "") + std::to_string(side);
-    return out + ")";
-  }
-
   TensorLocation at(const std::string& name) const {
     if (const TensorInfo* info = instead_ != nullptr ? instead_->find(name) : nullptr)
       return {instead_, info};
@@ -129,8 +123,8 @@ class OptLoader {
     if (!float_dtype(tensor.info->dtype))
       throw format_error(who + "expected dtype F16, BF16, F32 or F64, got " + tensor.info->dtype);
     if (tensor.info->shape != expected)
-      throw format_error(who + "expected shape " + text(expected) + ", got " +
-                         text(tensor.info->shape));
+      throw format_error(who + "expected shape " + shape_text(expected) + ", got " +
+                         shape_text(tensor.info->shape));
     if (!reads_) return {};
     Matrix<float> values = tensor.file->read_float(name);
     for (index_t i = 0; i < values.size(); ++i)
@@ -175,8 +169,8 @@ class OptLoader {
       const Shape expected{out, in}, given{entry->layout.rows, entry->layout.columns};
       if (given != expected)
         throw format_error(packed_->file().path().string() + ": tensor " +
-                           quoted_name(linear.tensor) + ": expected shape " + text(expected) +
-                           ", got " + text(given));
+                           quoted_name(linear.tensor) + ": expected shape " + shape_text(expected) +
+                           ", got " + shape_text(given));
       if (reads_) linear.packed = std::make_shared<const PackedLinear>(packed_->read(*entry));
       linear.dtype = entry->dtype;
     } else {

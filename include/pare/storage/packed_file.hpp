@@ -269,14 +269,9 @@ class PackedFile {
                          info->dtype);
     if (shape.empty() ? info->shape.size() != 1 : info->shape != shape)
       throw format_error(who(entry) + suffix + ": expected shape " +
-                         (shape.empty() ? "(bytes)" : text(shape)) + ", got " + text(info->shape));
+                         (shape.empty() ? "(bytes)" : shape_text(shape)) + ", got " +
+                         shape_text(info->shape));
     return file_.read_bytes(info->name);
-  }
-
-  static std::string text(const std::vector<std::int64_t>& shape) {
-    std::string out = "(";
-    for (const auto s : shape) out += (out.size() > 1 ? ", " : "") + std::to_string(s);
-    return out + ")";
   }
 
   void require_finite_rows(const PackedLinear& packed, const PackedEntry& entry) const {

@@ -51,6 +51,13 @@ inline std::string dtype_name(DType type) {
   return names[static_cast<int>(type)];
 }
 
+/// "(4, 3)": the shape of a tensor.
+inline std::string shape_text(const std::vector<std::int64_t>& shape) {
+  std::string out = "(";
+  for (const std::int64_t side : shape) out += (out.size() > 1 ? ", " : "") + std::to_string(side);
+  return out + ")";
+}
+
 namespace detail {
 
 /// Bytes of a tensor; nothing if the dtype is unknown, a side is negative or the size overflows.
