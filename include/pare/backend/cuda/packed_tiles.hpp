@@ -49,11 +49,10 @@ struct PackedRow {
 /// A quantized packed linear, its bits rearranged so that the 32 lanes of a warp load neighbouring
 /// words. Rows are ordered by width, and columns too where these are the channels.
 struct PackedTiles {
-  index_t rows = 0, columns = 0;  ///< (out, in)
+  index_t columns = 0;  ///< in
   int tiles = 0;
   int units = 0;  ///< of a tile; with input channels each width begins a new one
   std::vector<PackedTier> tiers;
-  std::vector<std::int32_t> row_of;     ///< (tiles * 16), -1 where there is none
   std::vector<std::int32_t> column_of;  ///< (units * 512), -1 where there is none; empty: in order
   std::vector<PackedRow> row_ends;      ///< (grids, tiles * 16)
   /// Codes. Without a mask the chunks of a unit as pieces of 16 bytes: piece j of the rows g of all
@@ -272,23 +271,26 @@ inline std::vector<std::uint8_t> kept_of_indices(int mask_bits, int zeros, int g
   return kept;
 }
 
-/// Rows in the order of the tiles, each width in tiles of its own; the tiers of output channels.
-inline void order_rows(const PackedLayout& layout, PackedTiles& tiles) {
+/// The rows in the order of the tiles, each width in tiles of its own, -1 where a tile has no row;
+/// the tiers of output channels.
+inline std::vector<std::int32_t> order_rows(const PackedLayout& layout, PackedTiles& tiles) {
+  std::vector<std::int32_t> row_of;
   const bool mixed = layout.by_row() && layout.widths.size() > 1;
   for (const std::uint8_t bits : layout.tiers()) {
     PackedTier tier{.bits = bits, .first_tile = tiles.tiles};
     tier.chunks = int((layout.columns + chunk_columns - 1) / chunk_columns);
     for (index_t i = 0; i < layout.rows; ++i)
       if (!mixed || layout.widths[std::size_t(i)] == bits) {
-        tiles.row_of.push_back(std::int32_t(i));
+        row_of.push_back(std::int32_t(i));
         ++tier.rows;
       }
-    while (tiles.row_of.size() % tile_rows != 0) tiles.row_of.push_back(-1);
-    tiles.tiles = tier.last_tile = int(tiles.row_of.size() / tile_rows);
+    while (row_of.size() % tile_rows != 0) row_of.push_back(-1);
+    tiles.tiles = tier.last_tile = int(row_of.size() / tile_rows);
     tiles.tiers.push_back(tier);
     if (!layout.by_row()) break;  // columns carry the widths
   }
   tiles.units = tiles.tiers.front().units();
+  return row_of;
 }
 
 /// Columns in the order of the units; the tiers of input channels.
@@ -319,9 +321,8 @@ inline void order_columns(const PackedLayout& layout, PackedTiles& tiles) {
 inline PackedTiles arrange_tiles(const PackedLinear& packed) {
   const PackedLayout& layout = packed.layout;
   PackedTiles tiles;
-  tiles.rows = layout.rows;
   tiles.columns = layout.columns;
-  packing::order_rows(layout, tiles);
+  const std::vector<std::int32_t> row_of = packing::order_rows(layout, tiles);
   const bool by_column = !layout.by_row() && layout.widths.size() > 1;
   if (by_column) packing::order_columns(layout, tiles);
   if (packed.kind != PackedMask::none) {
@@ -350,7 +351,7 @@ inline PackedTiles arrange_tiles(const PackedLinear& packed) {
 
   const index_t grids = index_t(packed.scales.size()) / layout.rows;
   for (std::size_t g = 0; g < std::size_t(grids); ++g)
-    for (const std::int32_t row : tiles.row_of) {
+    for (const std::int32_t row : row_of) {
       PackedRow end;
       if (row >= 0) {
         const std::size_t from = g * std::size_t(layout.rows) + std::size_t(row);
@@ -362,7 +363,7 @@ inline PackedTiles arrange_tiles(const PackedLinear& packed) {
   std::vector<packing::TileBits> bits(std::size_t(tiles.tiles));
   pare::detail::host_parallel_for(tiles.tiles, [&](index_t tile) {
     thread_local packing::TileRows rows;
-    rows.read(packed, tiles.row_of.data() + tile * tile_rows);
+    rows.read(packed, row_of.data() + tile * tile_rows);
     bits[std::size_t(tile)] = packing::TileWriter(tiles, rows)(int(tile));
   });
   for (packing::TileBits& tile : bits) {
