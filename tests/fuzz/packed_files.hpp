@@ -153,6 +153,12 @@ inline std::size_t end_of_object(std::string_view text, std::size_t begin) {
   return text.npos;
 }
 
+/// One of an entry's two offsets. nlohmann's conversion takes numbers that do not fit, too.
+inline std::uint64_t data_offset(const nlohmann::ordered_json& entry, int which) {
+  const auto& offset = entry.at("data_offsets").at(std::size_t(which));
+  return offset.is_number_unsigned() ? offset.get<std::uint64_t>() : 0;
+}
+
 }  // namespace detail
 
 /// The file with the length of its header, the length of its data and the checksums put right, as
@@ -165,8 +171,7 @@ inline std::string repaired_packed(std::string_view file) {
     std::string data(file.substr(end));
     std::uint64_t reach = 0;
     for (const auto& [name, entry] : header.items())
-      if (name != "__metadata__")
-        reach = std::max(reach, entry.at("data_offsets").at(1).get<std::uint64_t>());
+      if (name != "__metadata__") reach = std::max(reach, detail::data_offset(entry, 1));
     data.resize(std::min<std::uint64_t>(reach, 2 * file.size()));
     auto& text = header.at("__metadata__").at(pare::detail::packed_key);
     auto description = nlohmann::ordered_json::parse(text.get<std::string>());
@@ -175,8 +180,8 @@ inline std::string repaired_packed(std::string_view file) {
       for (const char* part : pare::detail::packed_parts) {
         const auto found = header.find(linear.at("tensor").get<std::string>() + part);
         if (found == header.end()) continue;
-        const auto begin = found->at("data_offsets").at(0).get<std::uint64_t>();
-        const auto last = found->at("data_offsets").at(1).get<std::uint64_t>();
+        const std::uint64_t begin = detail::data_offset(*found, 0);
+        const std::uint64_t last = detail::data_offset(*found, 1);
         if (begin <= last && last <= data.size())
           hash.add(std::as_bytes(std::span(data).subspan(begin, last - begin)));
       }
