@@ -4,8 +4,14 @@
 option(PARE_THRUST "Build the Thrust backends where Thrust is found" ON)
 option(PARE_XTENSOR "Build the xtensor backend where xtensor-blas and OpenBLAS are found" ON)
 
+# Eigen's kernels, which take longer to compile than most of what uses them.
+add_library(pare_eigen_kernels STATIC ${CMAKE_CURRENT_LIST_DIR}/eigen_kernels.cpp)
+target_link_libraries(pare_eigen_kernels PRIVATE pare_program)
+target_compile_options(pare_eigen_kernels PRIVATE $<$<NOT:$<CONFIG:Debug>>:-O3>)
+target_compile_definitions(pare_eigen_kernels INTERFACE PARE_EXTERN_KERNELS)
+
 add_library(pare_eigen INTERFACE)
-target_link_libraries(pare_eigen INTERFACE pare_program)
+target_link_libraries(pare_eigen INTERFACE pare_program pare_eigen_kernels)
 set(pare_backends eigen)
 
 function(pare_add_backend backend component)
@@ -22,6 +28,22 @@ endfunction()
 if(PARE_THRUST)
   pare_add_backend(thrust thrust_omp)
   pare_add_backend(thrust_tbb thrust_tbb)
+  foreach(backend thrust thrust_tbb)
+    if(TARGET pare_${backend})
+      target_link_libraries(pare_${backend} INTERFACE pare_eigen_kernels)
+    endif()
+  endforeach()
+  if("undefined" IN_LIST PARE_SANITIZE)
+    # Thrust 1.17 binds references to policies that are not there, and reads nothing from them.
+    # Linked last: the flag must stand behind -fsanitize.
+    add_library(pare_thrust_unchecked INTERFACE)
+    target_compile_options(pare_thrust_unchecked INTERFACE -fno-sanitize=null)
+    foreach(backend thrust thrust_tbb)
+      if(TARGET pare_${backend})
+        target_link_libraries(pare_${backend} INTERFACE pare_thrust_unchecked)
+      endif()
+    endforeach()
+  endif()
 endif()
 
 # The product of a packed linear with a vector; a program of it links pare_highway.

@@ -233,10 +233,11 @@ BOOST_AUTO_TEST_CASE(killed_after_any_time_it_ends_with_the_same_bytes) {
   const Place place(texts, best);
   int kills = 0;
   // Delays from nothing to a little more than a run takes, growing so that the end is reached.
-  for (int attempt = 0; attempt < 40; ++attempt) {
+  constexpr int attempts = PARE_KILLS;
+  for (int attempt = 0; attempt < attempts; ++attempt) {
     using clock = std::chrono::steady_clock;
     const auto until =
-        clock::now() + std::chrono::milliseconds(1 + random.below(120 * (attempt + 1)));
+        clock::now() + std::chrono::milliseconds(1 + random.below(4800 / attempts * (attempt + 1)));
     if (!place.kill_when([&] { return clock::now() >= until; })) break;
     ++kills;
   }

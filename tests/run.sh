@@ -14,6 +14,7 @@ case $mode in
   quick)
     pare_folder=build-ci
     pare_options=(-DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG"
+                  "-DCMAKE_CUDA_FLAGS_RELEASE=-O1 -DNDEBUG"
                   -DPARE_QUICK_TESTS=ON -DPARE_BENCHMARKS=OFF)
     ;;
   sanitize)

@@ -1,0 +1,2 @@
+// The kernels that all programs of this repository share.
+#include "pare/backend/eigen_kernels_instances.hpp"
