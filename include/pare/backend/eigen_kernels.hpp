@@ -147,7 +147,8 @@ double EigenKernels::log_sum_exp(MatrixView<const T> X) {
 
 static_assert(HostKernels<EigenKernels, float> && HostKernels<EigenKernels, double>);
 
-// What host backends use of them, for one scalar.
+// What host backends use of them, for one scalar. Types cannot stand in parentheses.
+// NOLINTBEGIN(bugprone-macro-parentheses)
 #define PARE_EIGEN_PRODUCT(storage, update, T, A, B) \
   storage template void EigenKernels::multiply<Update::update, T, A, B>(MatrixView<T>, A, B);
 #define PARE_EIGEN_KERNELS(storage, T)                                                      \
@@ -166,6 +167,7 @@ static_assert(HostKernels<EigenKernels, float> && HostKernels<EigenKernels, doub
                                                  double);                                   \
   storage template T EigenKernels::exponentials(MatrixView<T>, T);                          \
   storage template double EigenKernels::log_sum_exp(MatrixView<const T>);
+// NOLINTEND(bugprone-macro-parentheses)
 
 #if defined(PARE_EXTERN_KERNELS)
 PARE_EIGEN_KERNELS(extern, float)
