@@ -20,6 +20,7 @@ namespace {
 
 constexpr std::int64_t hidden = 768, ffn = 3072, layers = 16;
 constexpr double mebi = 1 << 20;
+constexpr double layer_megabytes = 4.0 * (4 * hidden * hidden + 2 * hidden * ffn) / mebi;
 
 #if defined(__SANITIZE_ADDRESS__)
 constexpr bool sanitized = true;
@@ -28,7 +29,6 @@ constexpr bool sanitized = __has_feature(address_sanitizer);
 #else
 constexpr bool sanitized = false;
 #endif
-constexpr double layer_megabytes = 4.0 * (4 * hidden * hidden + 2 * hidden * ffn) / mebi;
 
 /// An OPT model of 16 layers, 27 MiB each while one is worked on, 216 MiB in float16 on the disk.
 /// Equal tensors of all layers hold the same numbers, which takes no time to write.
