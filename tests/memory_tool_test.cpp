@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <iostream>
 
+#include "address_sanitizer.hpp"
 #include "cli_support.hpp"
 
 namespace fs = std::filesystem;
@@ -21,14 +22,6 @@ namespace {
 constexpr std::int64_t hidden = 768, ffn = 3072, layers = 16;
 constexpr double mebi = 1 << 20;
 constexpr double layer_megabytes = 4.0 * (4 * hidden * hidden + 2 * hidden * ffn) / mebi;
-
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool sanitized = true;
-#elif defined(__has_feature)
-constexpr bool sanitized = __has_feature(address_sanitizer);
-#else
-constexpr bool sanitized = false;
-#endif
 
 /// An OPT model of 16 layers, 27 MiB each while one is worked on, 216 MiB in float16 on the disk.
 /// Equal tensors of all layers hold the same numbers, which takes no time to write.
@@ -102,7 +95,7 @@ struct LargeModel : Texts {
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(a_model_larger_than_the_process_may_be_is_compressed) {
-  if (sanitized) {
+  if (test::address_sanitizer) {
     std::cout << "skipped: memory limits: a sanitizer's own memory is many times a program's\n";
     return;
   }

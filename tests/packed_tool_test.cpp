@@ -6,6 +6,7 @@
 #include <cmath>
 #include <functional>
 
+#include "address_sanitizer.hpp"
 #include "cli_support.hpp"
 #include "pare/model/opt_config_json.hpp"
 #include "pare/model/tokenizer.hpp"
@@ -396,7 +397,11 @@ BOOST_AUTO_TEST_CASE(evaluation_needs_less_memory_than_the_dense_weights) {
   // The libraries of the backends alone may take more than the model.
   const double libraries = cli::run(PARE_OPT, {"--help"}).megabytes;
   BOOST_TEST_MESSAGE(outcome.megabytes << " MiB, of which libraries " << libraries);
-  BOOST_TEST(outcome.megabytes - libraries < 140);
+  if (test::address_sanitizer)
+    std::cout
+        << "skipped: the memory of an evaluation: a sanitizer's own is many times a program's\n";
+  else
+    BOOST_TEST(outcome.megabytes - libraries < 140);
 }
 
 BOOST_AUTO_TEST_CASE(packed_models_are_refused_where_dense_ones_are_needed) {

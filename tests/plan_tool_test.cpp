@@ -320,6 +320,6 @@ BOOST_AUTO_TEST_CASE(the_comparison_fails_when_two_configurations_agree) {
                 {"identical weights", "\"uniform 4\" and \"quantile 4.0\"",
                  "\"uniform 4\" and \"quantile 3.5\"", "\"quantile 4.0\" and \"quantile 3.5\"",
                  "\"quantile 3.5\" and \"budget-layer 3.5\""});
-  BOOST_CHECK(!test::contains(outcome.err, "dense"));
+  BOOST_CHECK(!test::contains(outcome.err, "\"dense\""));
   BOOST_CHECK(!test::contains(outcome.err, "\"budget-layer 3.5\" and \"budget-model 3.5\""));
 }

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "address_sanitizer.hpp"
 #include "files.hpp"
 #include "pare/storage/checkpoint.hpp"
 #include "pare/storage/convert.hpp"
@@ -20,17 +21,7 @@
 
 namespace fs = std::filesystem;
 
-#ifdef __SANITIZE_ADDRESS__  // GCC
-#define PARE_ADDRESS_SANITIZER true
-#elif defined(__has_feature)  // Clang
-#define PARE_ADDRESS_SANITIZER __has_feature(address_sanitizer)
-#else
-#define PARE_ADDRESS_SANITIZER false
-#endif
-
 namespace {
-
-constexpr bool address_sanitizer = PARE_ADDRESS_SANITIZER;
 
 using namespace test;
 using pare::TensorData;
