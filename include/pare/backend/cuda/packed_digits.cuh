@@ -44,8 +44,18 @@ __device__ __forceinline__ void multiply_add(int (&acc)[4], std::uint32_t a0, st
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b.x), "r"(b.y));
 }
 
-/// Bytes of the 8 of `low` and `high` by the lower four digits of `selector`; a digit of 8 takes
-/// the sign of byte 0: 0 for a byte below 128.
+/// The same with A taken as signed bytes.
+__device__ __forceinline__ void multiply_add_signed(int (&acc)[4], std::uint32_t a0,
+                                                    std::uint32_t a1, std::uint32_t a2,
+                                                    std::uint32_t a3, uint2 b) {
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+r"(acc[0]), "+r"(acc[1]), "+r"(acc[2]), "+r"(acc[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b.x), "r"(b.y));
+}
+
+/// Bytes of the 8 of `low` and `high` by the lower four digits of `selector`; a digit of 15 takes
+/// the sign of the last of them, 0 or 255.
 __device__ __forceinline__ std::uint32_t select_bytes(std::uint32_t low, std::uint32_t high,
                                                       std::uint32_t selector) {
   std::uint32_t bytes;

@@ -182,22 +182,22 @@ template <int mask_bits>
 struct Streams {
   static constexpr int words = (chunk_steps * mask_bits + 31) / 32;
   std::uint32_t mask[2][words];
-  std::uint32_t from;  ///< word where the unit's codes begin
-  int bits, lanes;
+  std::uint32_t begin, end;  ///< words of the unit's codes
 
   /// Loads masks.
   __device__ __forceinline__ void load(const PackedTilesView& p, const Cursor& at) {
     const PackedTier& tier = p.tiers[at.tier];
     const int lane = threadIdx.x % 32, g = lane / 4, c = lane % 4;
     const int unit = at.unit - tier.first_unit;
-    bits = tier.bits;
-    lanes = min(unit_chunks, tier.chunks - unit * unit_chunks);
+    const int lanes = min(unit_chunks, tier.chunks - unit * unit_chunks);
     const std::uint32_t* masks =
         p.masks +
         (tier.base + std::uint32_t(at.tile - tier.first_tile) * tier.stride +
          std::uint32_t(unit * (8 * unit_chunks * 2 * words))) +
         (g * lanes + c) * words;
-    from = p.unit_begin[at.tile * p.units + at.unit];
+    const std::uint32_t* place = p.unit_begin + (at.tile * p.units + at.unit);
+    begin = place[0];
+    end = place[1];
     struct alignas(words == 3 ? 4 : 4 * words) Words {
       std::uint32_t word[words];
     };
@@ -210,98 +210,110 @@ struct Streams {
     }
   }
 
-  /// Weights of a row that the lane's chunk keeps.
-  __device__ __forceinline__ int kept(const PackedTilesView& p, int h) const {
-    if (mask_bits < 8) return int(threadIdx.x % 4) < lanes ? chunk_steps * p.group_kept : 0;
-    int count = 0;
-#pragma unroll
-    for (int w = 0; w < words; ++w) count += __popc(mask[h][w]);
-    return count;
-  }
-
-  /// Starts copying the codes to the lane's column of the warp's stage.
-  __device__ __forceinline__ void copy(const PackedTilesView& p, std::uint32_t* stream) const {
-    const int length = ((kept(p, 0) + kept(p, 1)) * bits + 31) / 32;
-    auto to = std::uint32_t(__cvta_generic_to_shared(stream));
-    const std::uint32_t* code = p.codes + from;
-    const auto copy_word = [](std::uint32_t target, const std::uint32_t* source) {
-      asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(target), "l"(source)
+  /// Has the codes fetched from memory; the stage is still in use.
+  __device__ __forceinline__ void prefetch(const PackedTilesView& p) const {
+    if (threadIdx.x % 32 == 0)
+      asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p.codes + begin),
+                   "r"((end - begin) * 4)
                    : "memory");
-    };
-    // As many words as every lane has lie in full lines, then the rest of each lane.
-    const int full = lanes == unit_chunks ? int(__reduce_min_sync(~0u, unsigned(length))) : 0;
-    const int rest = length - full, lane = int(threadIdx.x % 32);
-    int before = rest;  // of this lane and those below it
-#pragma unroll
-    for (int step = 1; step < 32; step *= 2) {
-      const int lower = __shfl_up_sync(~0u, before, step);
-      if (lane >= step) before += lower;
-    }
-    const std::uint32_t* line = code + lane;
-    int word = 0;
-    for (; word + 4 <= full; word += 4, to += 4 * 128, line += 4 * 32)
-#pragma unroll
-      for (int k = 0; k < 4; ++k) copy_word(to + k * 128, line + k * 32);
-    for (; word < full; ++word, to += 128, line += 32) copy_word(to, line);
-    const std::uint32_t* mine = code + full * 32 + (before - rest);
-    for (int k = 0; k < rest; ++k, to += 128) copy_word(to, mine + k);
   }
 
-  /// acc += codes times digits, sum += digits of what is kept.
+  /// Starts copying the codes to the warp's stage.
+  __device__ __forceinline__ void copy(const PackedTilesView& p, WarpCopy& copy) const {
+    copy.start(p.codes + begin, (end - begin) * 4);
+  }
+
+  /// Adds codes times digits to `acc`, and the digits of what is pruned to `pruned`.
+  /// @param stage  shared address of the codes
   template <int width>
   __device__ __forceinline__ void multiply(const PackedTilesView& p, const DigitReader& digits,
                                            const std::uint32_t (&selectors)[512],
-                                           const std::uint32_t* stage, int (&acc)[4],
-                                           int (&sum)[4]) const {
-    asm volatile("cp.async.wait_all;" ::: "memory");
-    // Shared addresses: `at` counts quarters of bits from the stage, whose lines are 128 bytes.
-    const auto column = std::uint32_t(threadIdx.x % 32 * 4);
-    std::uint32_t at[2];
-    at[0] = std::uint32_t(__cvta_generic_to_shared(stage));
-    at[1] = at[0] + std::uint32_t(kept(p, 0) * width * 4);
+                                           std::uint32_t stage, int (&acc)[4],
+                                           int (&pruned)[4]) const {
+    const std::uint32_t column = threadIdx.x % 32 * 4;
+    const auto table = std::uint32_t(__cvta_generic_to_shared(selectors + (width == 4 ? 256 : 0)));
+    // A pruned column takes the sign of the last of 8 bytes, which is no code where one is pruned:
+    // made negative it gives 255. Not a constant, so that one instruction masks and sets.
+    const std::uint32_t last_byte = p.group_kept < 8 ? 0x80000000u : 0;
+    std::uint32_t at[2] = {0, kept_of_first_row(p) * width};  // bits
 #pragma unroll
     for (int step = 0; step < chunk_steps; ++step) {
       const uint2 b = digits(step);
-      std::uint32_t codes[4], kept_ones[4];
+      std::uint32_t codes[4], pruned_ones[4];
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        const std::uint32_t offset = offset_of(h, step);
-        const std::uint32_t selector = *reinterpret_cast<const std::uint32_t*>(
-            reinterpret_cast<const char*>(selectors + (width == 4 ? 256 : 0)) + offset);
+        const std::uint32_t index = index_of(h, step);
+        const std::uint32_t selector = load_shared(table + index * 4);
+        const std::uint32_t count = mask_bits == 8 ? __popc(index) : std::uint32_t(p.group_kept);
         std::uint32_t low, high;
-        eight<width>(at[h], column, low, high);
-        at[h] += std::uint32_t((mask_bits == 8 ? __popc(offset) : p.group_kept) * (4 * width));
+        eight<width>(stage, column, at[h], low, high);
+        at[h] += count * width;
+        if constexpr (width < 8) high |= last_byte;
+        // Where none is pruned the last byte is a code, and the sign goes. Up to 4 bits a sum, which
+        // another unit of the processor forms, reaches it only then.
+        if constexpr (width <= 4 && mask_bits == 8)
+          high += count << 28;
+        else if constexpr (width < 8 && mask_bits == 8)
+          high ^= count << 28 & 0x80000000u;
         codes[h] = select_bytes(low, high, selector);
         codes[h + 2] = select_bytes(low, high, selector >> 16);
-        kept_ones[h] = select_bytes(ones, ones, selector);
-        kept_ones[h + 2] = select_bytes(ones, ones, selector >> 16);
-        if constexpr (width == 8) {  // only here a pruned weight may have got ones for zeros
-          codes[h] &= kept_ones[h] * 255u;
-          codes[h + 2] &= kept_ones[h + 2] * 255u;
+        if constexpr (width == 8) {
+          const std::uint32_t kept_ones[2] = {select_bytes(ones, ones, selector),
+                                              select_bytes(ones, ones, selector >> 16)};
+          codes[h] &= kept_ones[0] * 255u;
+          codes[h + 2] &= kept_ones[1] * 255u;
+          pruned_ones[h] = kept_ones[0] ^ ones;
+          pruned_ones[h + 2] = kept_ones[1] ^ ones;
         }
       }
       multiply_add(acc, codes[0], codes[1], codes[2], codes[3], b);
-      multiply_add(sum, kept_ones[0], kept_ones[1], kept_ones[2], kept_ones[3], b);
+      if constexpr (width == 8)
+        multiply_add(pruned, pruned_ones[0], pruned_ones[1], pruned_ones[2], pruned_ones[3], b);
+      else
+        multiply_add_signed(pruned, codes[0], codes[1], codes[2], codes[3], b);
+    }
+    // Codes are the same as unsigned and as signed bytes, pruned weights 255 and -1.
+    if constexpr (width < 8) {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const int as_signed = pruned[k];
+        pruned[k] = (acc[k] - as_signed) >> 8;
+        acc[k] = as_signed + pruned[k];
+      }
     }
   }
 
  private:
-  /// Four times the index of a step: where its selector lies, in bytes, and of as many bits.
-  __device__ __forceinline__ std::uint32_t offset_of(int h, int step) const {
-    constexpr std::uint32_t bits = ((1u << mask_bits) - 1) << 2;
-    const int at = step * mask_bits, shift = at % 32;
-    if (shift + mask_bits > 32)
-      return __funnelshift_r(mask[h][at / 32], mask[h][at / 32 + 1], shift) << 2 & bits;
-    return (shift < 2 ? mask[h][at / 32] << (2 - shift) : mask[h][at / 32] >> (shift - 2)) & bits;
+  /// Weights of the row g that the lane's chunk keeps.
+  __device__ __forceinline__ std::uint32_t kept_of_first_row(const PackedTilesView& p) const {
+    if constexpr (mask_bits < 8) return std::uint32_t(chunk_steps * p.group_kept);
+    int count = 0;
+#pragma unroll
+    for (int w = 0; w < words; ++w) count += __popc(mask[0][w]);
+    return std::uint32_t(count);
   }
 
-  /// The 8 codes from `at` on, a byte each; of 4 bits first those of even rank.
+  /// Which of the 8 columns of a step are kept.
+  __device__ __forceinline__ std::uint32_t index_of(int h, int step) const {
+    const int at = step * mask_bits, shift = at % 32;
+    if constexpr (mask_bits == 8)
+      return select_bytes(mask[h][at / 32], 0, 0x4440u + unsigned(shift / 8));
+    constexpr std::uint32_t bits = (1u << mask_bits) - 1;
+    if (shift + mask_bits > 32)
+      return __funnelshift_r(mask[h][at / 32], mask[h][at / 32 + 1], shift) & bits;
+    return mask[h][at / 32] >> shift & bits;
+  }
+
+  /// The 8 codes from bit `at` of the lane's stream on, a byte each; of 4 bits first those of even
+  /// rank.
   template <int width>
-  static __device__ __forceinline__ void eight(std::uint32_t at, std::uint32_t column,
-                                               std::uint32_t& low, std::uint32_t& high) {
-    const std::uint32_t word = (at & ~127u) | column, shift = at >> 2;
+  static __device__ __forceinline__ void eight(std::uint32_t stage, std::uint32_t column,
+                                               std::uint32_t at, std::uint32_t& low,
+                                               std::uint32_t& high) {
+    // Words of a lane are 128 bytes apart, and so much is the stage aligned to.
+    const std::uint32_t word = ((stage + at * 4) & ~127u) | column;
     const std::uint32_t next = load_shared(word + 128);
-    const std::uint32_t first = __funnelshift_r(load_shared(word), next, shift);
+    const std::uint32_t first = __funnelshift_r(load_shared(word), next, at);
     if constexpr (width == 4) {
       low = first & 0x0f0f0f0fu;
       high = first >> 4 & 0x0f0f0f0fu;
@@ -309,7 +321,7 @@ struct Streams {
       low = spread_four<width>(first);
       high = spread_four<width>(first >> 4 * width);
     } else {
-      const std::uint32_t second = __funnelshift_r(next, load_shared(word + 256), shift);
+      const std::uint32_t second = __funnelshift_r(next, load_shared(word + 256), at);
       low = spread_four<width>(first);
       high = spread_four<width>(width == 8 ? second : __funnelshift_r(first, second, 4 * width));
     }

@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(threads, 4)
       reinterpret_cast<std::uint64_t*>(ends + p.turns * p.slots * tile_rows);
   __shared__ std::uint32_t selectors[mask_bits == 0 ? 1 : 512];
 
-  [[maybe_unused]] WarpCopy copy(stage, barriers + warp);
+  WarpCopy copy(stage, barriers + warp);
   for (int first = blockIdx.x; first < p.tiles; first += p.turns * int(gridDim.x)) {
     Cursor cursor;
     bool busy = cursor.start(p, first);
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(threads, 4)
         Pieces::copy(p, cursor, copy);
       } else {
         streams.load(p, cursor);
-        streams.copy(p, stage + lane);
+        streams.copy(p, copy);
       }
     }
     for (int i = threadIdx.x; i < p.turns * p.slots * tile_rows; i += threads) {
@@ -76,12 +76,11 @@ __global__ void __launch_bounds__(threads, 4)
 
     const DigitReader all{digits, lane / 4 % 4, lane % 4};
     int unit = -1;
-    double unit_of_x = 0;
+    double unit_of_x = 0, sum_of_x = 0;
     while (busy) {
       if (cursor.unit != unit) {
         __syncwarp();
         unit = cursor.unit;
-        double sum_of_x = 0;
         unit_of_x = write_digits(p, x, unit, digits, sum_of_x);
         // The next kernel may start to load its weights, which depend on nothing before; earlier
         // its loads would stand in front of those of x.
@@ -122,19 +121,24 @@ __global__ void __launch_bounds__(threads, 4)
         }
       } else {
         Streams<mask_bits> next;
-        if (busy) next.load(p, cursor);
-        int acc[4] = {}, kept[4] = {};
+        if (busy) {
+          next.load(p, cursor);
+          next.prefetch(p);
+        }
+        int acc[4] = {}, pruned[4] = {};
+        copy.wait();
         pare::detail::with_code_bits(bits, [&](auto width) {
-          streams.template multiply<decltype(width)::value>(p, all, selectors, stage, acc, kept);
+          streams.template multiply<decltype(width)::value>(p, all, selectors, copy.stage, acc,
+                                                            pruned);
         });
         streams = next;
-        if (busy) streams.copy(p, stage + lane);
-        const double2 sum = join_digits(acc, unit_of_x), kept_sum = join_digits(kept, unit_of_x);
+        if (busy) streams.copy(p, copy);
+        const double2 sum = join_digits(acc, unit_of_x), without = join_digits(pruned, unit_of_x);
         if (lane % 4 == 0) {
           sums[place] = sum.x;
           sums[place + 8] = sum.y;
-          kept_sums[place] = kept_sum.x;
-          kept_sums[place + 8] = kept_sum.y;
+          kept_sums[place] = sum_of_x - without.x;
+          kept_sums[place + 8] = sum_of_x - without.y;
         }
       }
     }
@@ -183,15 +187,15 @@ void launch_early(void (*kernel)(Parameters...), int blocks, dim3 threads_per_bl
 }
 
 /// For every index of 8 columns, from which byte each takes its code: of codes in order, and of
-/// codes whose even ranks come before the odd ones.
+/// codes whose even ranks come before the odd ones. Pruned columns take the sign of the last byte.
 inline std::vector<std::uint32_t> selectors_of(const std::vector<std::uint8_t>& kept_of) {
-  std::vector<std::uint32_t> selectors(512, 0x88888888u);
+  std::vector<std::uint32_t> selectors(512, 0xffffffffu);
   for (std::size_t index = 0; index < kept_of.size(); ++index) {
     std::uint32_t linear = 0, apart = 0, rank = 0;
     for (int k = 0; k < step_columns; ++k) {
       const bool kept = (kept_of[index] >> k & 1) != 0;
-      linear |= (kept ? rank : 8u) << 4 * k;
-      apart |= (kept ? rank % 2 * 4 + rank / 2 : 8u) << 4 * k;
+      linear |= (kept ? rank : 15u) << 4 * k;
+      apart |= (kept ? rank % 2 * 4 + rank / 2 : 15u) << 4 * k;
       rank += kept;
     }
     selectors[index] = linear;

@@ -56,16 +56,17 @@ struct PackedTiles {
   std::vector<std::int32_t> column_of;  ///< (units * 512), -1 where there is none; empty: in order
   std::vector<PackedRow> row_ends;      ///< (grids, tiles * 16)
   /// Codes. Without a mask the chunks of a unit as pieces of 16 bytes: piece j of the rows g of all
-  /// lanes, of their rows g + 8, and then piece j + 1. With one a stream per lane: word j of all
-  /// lanes and then word j + 1, as far as all have one, and then the rest of each lane.
+  /// lanes, of their rows g + 8, and then piece j + 1. With one a stream per lane, all as long as
+  /// the longest of the unit: word j of the 32 lanes and then word j + 1.
   std::vector<std::uint32_t> codes;
   /// Bits of an index that says which of 8 weights are kept: 8 = a bit each, 4 or 6 = the index of
   /// their groups; 0 without a mask.
   int mask_bits = 0;
-  int group = 0;                          ///< length of the groups, with an index of them
-  int group_kept = 0;                     ///< weights kept of 8, with an index of groups
-  std::vector<std::uint32_t> masks;       ///< the words of a chunk, of the rows g, then of g + 8
-  std::vector<std::uint32_t> unit_begin;  ///< (tiles, units) word of `codes`, with a mask
+  int group = 0;                     ///< length of the groups, with an index of them
+  int group_kept = 0;                ///< weights kept of 8, with an index of groups
+  std::vector<std::uint32_t> masks;  ///< the words of a chunk, of the rows g, then of g + 8
+  /// Where each unit of each tile begins in `codes`, and the end; with a mask.
+  std::vector<std::uint32_t> unit_begin;  ///< (tiles * units + 1)
   std::vector<std::uint8_t> kept_of;      ///< a bit per kept weight for every index
   int longest_stream = 0;                 ///< words of a lane
 
@@ -184,10 +185,10 @@ class TileWriter {
     out_.unit_begin.push_back(std::uint32_t(out_.codes.size()));
     std::array<std::vector<std::uint32_t>, 32> streams;
     std::array<std::uint32_t, 4> mask{};
+    std::size_t longest = 1;  // a copy of nothing is none
     for (int g = 0; g < 8; ++g)
       for (int c = 0; c < lanes; ++c) {
-        std::vector<std::uint32_t>& stream =
-            streams[std::size_t(g) * std::size_t(lanes) + std::size_t(c)];
+        std::vector<std::uint32_t>& stream = streams[std::size_t(g * unit_chunks + c)];
         stream.assign(std::size_t{2} * chunk_columns / 32 * std::size_t(bits) + 1, 0);
         std::uint64_t length = 0;
         for (int half = 0; half < 2; ++half) {
@@ -199,15 +200,12 @@ class TileWriter {
             out_.masks[masks + std::size_t(((half * 8 + g) * lanes + c) * words + w)] =
                 mask[std::size_t(w)];
         }
-        stream.resize(std::size_t((length + 31) / 32));
-        out_.longest_stream = std::max(out_.longest_stream, int(stream.size()));
+        longest = std::max(longest, std::size_t((length + 31) / 32));
       }
-    std::size_t full = lanes < unit_chunks ? 0 : streams[0].size();
-    for (const auto& stream : streams) full = std::min(full, stream.size());
-    for (std::size_t word = 0; word < full; ++word)
-      for (const auto& stream : streams) out_.codes.push_back(stream[word]);
-    for (const auto& stream : streams)
-      out_.codes.insert(out_.codes.end(), stream.begin() + std::ptrdiff_t(full), stream.end());
+    for (std::size_t word = 0; word < longest; ++word)
+      for (const auto& stream : streams)
+        out_.codes.push_back(word < stream.size() ? stream[word] : 0);
+    out_.longest_stream = std::max(out_.longest_stream, int(longest));
   }
 
   /// Mask and kept codes of 8 columns of a row.
@@ -374,6 +372,7 @@ inline PackedTiles arrange_tiles(const PackedLinear& packed) {
     tiles.longest_stream = std::max(tiles.longest_stream, tile.longest_stream);
     tile = {};
   }
+  tiles.unit_begin.push_back(std::uint32_t(tiles.codes.size()));
   return tiles;
 }
 
