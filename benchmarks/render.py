@@ -301,15 +301,21 @@ PACKED_TITLES = {
 }
 
 
-def packed(folder):
-    run = json.loads((folder / "packed_cpu.json").read_text())
-    context, best = run["context"], {}
+def packed_best(run):
+    """The fastest of the repetitions by (weights, out, threads)."""
+    best = {}
     for entry in run["benchmarks"]:
         if entry.get("aggregate_name") != "min":
             continue
         name, *pairs = entry["run_name"].split("/")
         arguments = dict(pair.split(":") for pair in pairs if ":" in pair)
         best[name, int(arguments["out"]), int(arguments["threads"])] = entry
+    return best
+
+
+def packed(folder):
+    run = json.loads((folder / "packed_cpu.json").read_text())
+    context, best = run["context"], packed_best(run)
     sizes = sorted({key[1] for key in best})
     threads = sorted({key[2] for key in best})
     repetitions = max(entry["repetitions"] for entry in best.values())

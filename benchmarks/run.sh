@@ -19,7 +19,8 @@ case ${1:-} in
       --benchmark_out=docs/benchmarks/packed_cpu.json --benchmark_out_format=json
     sed -i '/"host_name"/d' docs/benchmarks/packed_cpu.json
     python3 benchmarks/render.py packed docs/benchmarks >docs/benchmarks/packed_cpu.md
-    echo "rendered docs/benchmarks/packed_cpu.md"
+    python3 benchmarks/readme.py
+    echo "rendered docs/benchmarks/packed_cpu.md and README.md"
     exit
     ;;
   *) echo "usage: benchmarks/run.sh [packed | quick]" >&2; exit 2 ;;
@@ -93,4 +94,5 @@ else
   echo "skipped: no gnuplot for the picture"
 fi
 python3 benchmarks/render.py page "$out" >"$out/cpu.md"
+[ -n "$quick" ] || python3 benchmarks/readme.py
 echo "rendered $out/cpu.md"

@@ -372,7 +372,7 @@ inline PackedTiles arrange_tiles(const PackedLinear& packed) {
     tiles.longest_stream = std::max(tiles.longest_stream, tile.longest_stream);
     tile = {};
   }
-  tiles.unit_begin.push_back(std::uint32_t(tiles.codes.size()));
+  if (tiles.mask_bits != 0) tiles.unit_begin.push_back(std::uint32_t(tiles.codes.size()));
   return tiles;
 }
 
