@@ -15,6 +15,14 @@ namespace torch_pare {
 
 using pare::index_t;
 
+/// "(2, 3)". Without streams: a compiler that links its own standard library into the extension has
+/// others than PyTorch has.
+inline std::string text_of(torch::IntArrayRef numbers) {
+  std::string text;
+  for (const std::int64_t n : numbers) text += (text.empty() ? "(" : ", ") + std::to_string(n);
+  return text.empty() ? "()" : text + ")";
+}
+
 /// pare's view of a float32 matrix of PyTorch: nothing is copied.
 /// Throws argument_error naming `what` for another type, device, number of sides or layout.
 inline pare::MatrixView<const float> view_of(const std::string& what, const torch::Tensor& A,
@@ -23,8 +31,8 @@ inline pare::MatrixView<const float> view_of(const std::string& what, const torc
       (A.size(1) > 1 && A.stride(1) != 1) || (A.size(0) > 1 && A.stride(0) < A.size(1)))
     throw pare::argument_error(what + ": expected a float32 matrix with rows side by side on " +
                                torch::DeviceTypeName(device) + ", got " + A.toString() +
-                               " of shape " + c10::str(A.sizes()) + " and strides " +
-                               c10::str(A.strides()));
+                               " of shape " + text_of(A.sizes()) + " and strides " +
+                               text_of(A.strides()));
   const index_t rows = A.size(0), columns = A.size(1);
   return {A.data_ptr<float>(), rows, columns, rows > 1 ? index_t(A.stride(0)) : columns};
 }

@@ -144,6 +144,8 @@ def test_errors(device):
     raises(ValueError, "group", lambda: gpt.fasterprune(0, prunen=4, prunem=2))
     raises(ValueError, "nothing to do", lambda: gpt.fasterprune(0))
     raises(ValueError, "expected a float32 matrix", lambda: gpt.solver.add(X.double()[0], 1))
+    raises(ValueError, f"of shape ({X.shape[1]}, {X.shape[2]}) and strides",
+           lambda: gpt.solver.add(X.double()[0], 1))
     raises(TypeError, "torch.nn.Linear", lambda: SparseGPT(torch.nn.ReLU()))
     return "errors: typed, with the place of a NaN"
 
