@@ -188,7 +188,8 @@ class TileWriter {
     std::size_t longest = 1;  // a copy of nothing is none
     for (int g = 0; g < 8; ++g)
       for (int c = 0; c < lanes; ++c) {
-        std::vector<std::uint32_t>& stream = streams[std::size_t(g * unit_chunks + c)];
+        const int lane = g * unit_chunks + c;
+        std::vector<std::uint32_t>& stream = streams[std::size_t(lane)];
         stream.assign(std::size_t{2} * chunk_columns / 32 * std::size_t(bits) + 1, 0);
         std::uint64_t length = 0;
         for (int half = 0; half < 2; ++half) {
