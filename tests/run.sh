@@ -1,21 +1,20 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds and runs the tests:
-#   tests/run.sh [slow | quick | sanitize] [CTEST-ARGUMENT...]
-# slow: those labelled slow as well (about fifteen minutes: the perplexity table of two models).
-# quick: in build-ci, less optimised, without what every backend runs through the same algorithms.
+#   tests/run.sh [full | slow | sanitize] [CTEST-ARGUMENT...]
+# Without a word, some minutes: in build-ci, less optimised, without what every backend runs through
+# the same algorithms.
+# full: all in build/, optimised as users get them; most of an hour on two cores.
+# slow: those labelled slow as well (fifteen minutes more: the perplexity table of two models).
 # sanitize: in build-sanitize with the address and undefined-behaviour sanitizers, without CUDA; not
 # those labelled slow and those that only compile.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../cmake/setup.sh"
 options=(-LE slow)
-mode=${1:-}
-case $mode in
-  slow) options=() ;;
-  quick)
-    pare_folder=build-ci
-    pare_options=(-DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG"
-                  "-DCMAKE_CUDA_FLAGS_RELEASE=-O1 -DNDEBUG"
-                  -DPARE_QUICK_TESTS=ON -DPARE_BENCHMARKS=OFF)
+case ${1:-} in
+  full) shift ;;
+  slow)
+    options=()
+    shift
     ;;
   sanitize)
     pare_folder=build-sanitize
@@ -24,10 +23,16 @@ case $mode in
     options=(-LE slow -E '^(compile_fail|header|consumer)' --timeout 15000)
     export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1
     export UBSAN_OPTIONS=print_stacktrace=1
+    shift
     ;;
-  *) mode= ;;
+  *)
+    pare_folder=build-ci
+    pare_options=(-DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG"
+                  "-DCMAKE_CUDA_FLAGS_RELEASE=-O1 -DNDEBUG"
+                  -DPARE_QUICK_TESTS=ON -DPARE_BENCHMARKS=OFF)
+    ;;
 esac
-[ -z "$mode" ] || shift
 pare_build all
+# What passed is counted at the end; failures and what was skipped are named.
 ctest --test-dir "$pare_root/$pare_folder" -j "$(nproc)" --output-on-failure --no-tests=error \
-  "${options[@]}" "$@"
+  "${options[@]}" "$@" | grep -vE '^ *Start +[0-9]+: |   Passed +[0-9.]+ sec$|^(Internal ctest|Test project) |^$'
