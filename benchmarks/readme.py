@@ -11,7 +11,7 @@ import pathlib
 import re
 import sys
 
-from render import PEER_CONFIGS, number, packed_best, rows_of
+from render import number, packed_best, rows_of
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TABLES = re.compile(r"(<!-- speed -->\n).*?(<!-- end -->)", re.S)
@@ -31,21 +31,20 @@ def load(name):
     return json.loads((ROOT / "docs" / "benchmarks" / name).read_text())
 
 
-def peer_times(results, config):
-    return {(r["rows"], r["cols"]): r["median_ms"] for r in results if r["config"] == config}
+def peer_times(peer):
+    return {(r["rows"], r["cols"]): r["median_ms"] for r in peer.get("results", [])
+            if r["config"] == "50+4"}
 
 
 def solves():
     """(shape, machine, ms, floor, peer) of the solves at 50 % + 4 bit."""
-    run, peer = load("cpu.json"), load("cpu_peer.json")
-    config = next(theirs for theirs, ours in PEER_CONFIGS.items() if ours == "prune_50_bits_4")
-    theirs = peer_times(peer.get("results", []), config)
+    run, theirs = load("cpu.json"), peer_times(load("cpu_peer.json"))
     for name, out, columns, entry in rows_of(run):
         if name == "prune_50_bits_4" and (out, columns) in SOLVES_CPU:
             yield (f"{out} x {columns}", f"{run['context']['num_cpus']} cores", entry["real_time"],
                    entry["floor_ms"], theirs.get((out, columns)))
     run = load("h200.json")
-    theirs = peer_times(run.get("peer", {}).get("results", []), "50+4")
+    theirs = peer_times(run.get("peer", {}))
     for s in run["solver"]["solves"]:
         shape = (s["out"], s["in"])
         if s["config"] == "50%+4bit" and shape in SOLVES_GPU:

@@ -3,7 +3,9 @@
 #define BOOST_TEST_MODULE pare_packed_tiles
 #include <boost/test/unit_test.hpp>
 
-#include <numeric>
+#include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "packed_support.hpp"
 #include "pare/backend/cuda/packed_tiles.hpp"
@@ -54,15 +56,15 @@ Decoded decode(const PackedLinear& packed) {
 /// Reads the tiles as the lanes of the kernel do.
 class TilesReader {
  public:
-  TilesReader(const PackedTiles& tiles, const PackedLayout& layout)
-      : tiles_(tiles), out_(layout) {}
+  TilesReader(const PackedTiles& tiles, const PackedLayout& layout) : tiles_(tiles), out_(layout) {}
 
   Decoded operator()() {
     for (const PackedTier& tier : tiles_.tiers)
       for (int tile = tier.first_tile; tile < tier.last_tile; ++tile)
         for (int unit = 0; unit < tier.units(); ++unit) {
           const int lanes = std::min(unit_chunks, tier.chunks - unit * unit_chunks);
-          const std::uint32_t base = tier.base + std::uint32_t(tile - tier.first_tile) * tier.stride;
+          const std::uint32_t base =
+              tier.base + std::uint32_t(tile - tier.first_tile) * tier.stride;
           for (int g = 0; g < 8; ++g)
             for (int c = 0; c < lanes; ++c)
               if (tiles_.mask_bits == 0)
@@ -75,9 +77,8 @@ class TilesReader {
 
  private:
   void put(const PackedTier& tier, int tile, int unit, int g, int c, int k, std::uint32_t code) {
-    const index_t place =
-        index_t(tier.first_unit + unit) * unit_columns + c * chunk_columns + k;
-    const index_t column = !tiles_.column_of.empty()      ? tiles_.column_of[std::size_t(place)]
+    const index_t place = index_t(tier.first_unit + unit) * unit_columns + c * chunk_columns + k;
+    const index_t column = !tiles_.column_of.empty()   ? tiles_.column_of[std::size_t(place)]
                            : place < out_.codes.cols() ? place
                                                        : -1;
     const std::int32_t row = tiles_.row_ends[std::size_t(tile * tile_rows + g)].row;
