@@ -128,46 +128,45 @@ struct EightNumbers {
 
   /// The bits of the largest |x|: they order as the numbers do, NaN last.
   __device__ __forceinline__ unsigned largest() const {
-    unsigned most = 0;
+    float most = 0;
 #pragma unroll
     for (int k = 0; k < step_columns; ++k)
-      most = max(most, __float_as_uint(value[k]) & 0x7fffffffu);
-    return most;
+      asm("max.NaN.f32 %0, %0, %1;" : "+f"(most) : "f"(fabsf(value[k])));
+    return __float_as_uint(most) & 0x7fffffffu;
   }
 
-  /// Writes the four digits of each; returns the sum of what they stand for.
-  __device__ __forceinline__ std::int64_t write(float scale, std::uint32_t* digits, int step,
-                                                int chunk) const {
-    std::int64_t sum = 0;
+  /// Writes the four digits of each and adds them to `sums`.
+  __device__ __forceinline__ void write(float scale, std::uint32_t* digits, int step, int chunk,
+                                        int (&sums)[4]) const {
     std::uint32_t of_digit[2][4];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      std::uint32_t w[4];
+      std::uint32_t w[4];  // the digits, the lower three plus 128
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        const int whole = __float2int_rn(value[4 * half + k] * scale);
-        sum += whole;
-        w[k] = (std::uint32_t(whole) + 0x00808080u) ^ 0x00808080u;
-      }
+      for (int k = 0; k < 4; ++k)
+        w[k] = std::uint32_t(__float2int_rn(value[4 * half + k] * scale)) + 0x00808080u;
       const std::uint32_t low01 = __byte_perm(w[0], w[1], 0x5140);
       const std::uint32_t low23 = __byte_perm(w[2], w[3], 0x5140);
       const std::uint32_t high01 = __byte_perm(w[0], w[1], 0x7362);
       const std::uint32_t high23 = __byte_perm(w[2], w[3], 0x7362);
-      of_digit[half][0] = __byte_perm(low01, low23, 0x5410);
-      of_digit[half][1] = __byte_perm(low01, low23, 0x7632);
-      of_digit[half][2] = __byte_perm(high01, high23, 0x5410);
+      of_digit[half][0] = __byte_perm(low01, low23, 0x5410) ^ 128 * ones;
+      of_digit[half][1] = __byte_perm(low01, low23, 0x7632) ^ 128 * ones;
+      of_digit[half][2] = __byte_perm(high01, high23, 0x5410) ^ 128 * ones;
       of_digit[half][3] = __byte_perm(high01, high23, 0x7632);
     }
 #pragma unroll
-    for (int d = 0; d < 4; ++d)
+    for (int d = 0; d < 4; ++d) {
       *reinterpret_cast<uint2*>(digits + digit_place(step, d, chunk)) =
           make_uint2(of_digit[0][d], of_digit[1][d]);
-    return sum;
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
+        sums[d] = __dp4a(int(of_digit[half][d]), int(ones), sums[d]);
+    }
   }
 };
 
-/// Writes the digits of a unit's numbers for the warp. Returns what the sums count in, NaN when a
-/// number is not finite.
+/// Reads a unit's numbers, lets the next kernel launch, and writes the digits for the warp. Returns
+/// what the sums count in, NaN when a number is not finite.
 /// @param sum  receives the sum of the numbers as the digits say them
 __device__ __forceinline__ double write_digits(const PackedTilesView& p, const float* x, int unit,
                                                std::uint32_t* digits, double& sum) {
@@ -182,20 +181,22 @@ __device__ __forceinline__ double write_digits(const PackedTilesView& p, const f
     largest = max(largest, numbers[e].largest());
   }
   largest = __reduce_max_sync(~0u, largest);
+  // The next kernel may start to load its weights, which depend on nothing before; earlier its loads
+  // would stand in front of those of x.
+  cudaTriggerProgrammaticLaunchCompletion();
   // |x| < 2^exponent; below 2^-96 numbers keep an absolute accuracy only.
   const int exponent = max(int(largest >> 23) - 126, -96);
   const bool finite = largest < 0x7f800000u;
   const float scale = finite ? __uint_as_float(unsigned(127 + 30 - exponent) << 23) : 0.0f;
-  std::int64_t total = 0;
+  int sums[4] = {};
 #pragma unroll
   for (int e = 0; e < eights; ++e)
-    total +=
-        numbers[e].write(scale, digits, lane / unit_chunks + e * (chunk_steps / eights), chunk);
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) total += __shfl_xor_sync(~0u, total, step);
+    numbers[e].write(scale, digits, lane / unit_chunks + e * (chunk_steps / eights), chunk, sums);
+  const int low = __reduce_add_sync(~0u, sums[0] + 256 * sums[1]);
+  const int high = __reduce_add_sync(~0u, sums[2] + 256 * sums[3]);
   __syncwarp();
   const double unit_of_x = __hiloint2double(finite ? (1023 + exponent - 30) << 20 : 0x7ff80000, 0);
-  sum = double(total) * unit_of_x;
+  sum = (double(low) + 65536 * double(high)) * unit_of_x;
   return unit_of_x;
 }
 

@@ -82,9 +82,6 @@ __global__ void __launch_bounds__(threads, 4)
         __syncwarp();
         unit = cursor.unit;
         unit_of_x = write_digits(p, x, unit, digits, sum_of_x);
-        // The next kernel may start to load its weights, which depend on nothing before; earlier
-        // its loads would stand in front of those of x.
-        cudaTriggerProgrammaticLaunchCompletion();
         if (mask_bits == 0 && lane == 0) kept_sums[unit] = sum_of_x;
       }
       const Cursor at = cursor;
