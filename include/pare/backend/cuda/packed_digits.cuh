@@ -104,9 +104,18 @@ struct DigitReader {
 struct EightNumbers {
   float value[step_columns];
 
+  template <bool ordered_columns>
   __device__ __forceinline__ void load(const PackedTilesView& p, const float* x, int first) {
-    const bool whole = p.column_of == nullptr && first + step_columns <= p.columns;
-    if (whole && reinterpret_cast<std::uintptr_t>(x) % 16 == 0) {
+    if constexpr (ordered_columns) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int4 columns = reinterpret_cast<const int4*>(p.column_of + first)[half];
+        value[4 * half] = number(x, columns.x);
+        value[4 * half + 1] = number(x, columns.y);
+        value[4 * half + 2] = number(x, columns.z);
+        value[4 * half + 3] = number(x, columns.w);
+      }
+    } else if (first + step_columns <= p.columns && reinterpret_cast<std::uintptr_t>(x) % 16 == 0) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const float4 four = reinterpret_cast<const float4*>(x + first)[half];
@@ -117,12 +126,8 @@ struct EightNumbers {
       }
     } else {
 #pragma unroll
-      for (int k = 0; k < step_columns; ++k) {
-        const int j = p.column_of != nullptr  ? p.column_of[first + k]
-                      : first + k < p.columns ? first + k
-                                              : -1;
-        value[k] = j >= 0 ? x[j] : 0;
-      }
+      for (int k = 0; k < step_columns; ++k)
+        value[k] = number(x, first + k < p.columns ? first + k : -1);
     }
   }
 
@@ -163,27 +168,36 @@ struct EightNumbers {
         sums[d] = __dp4a(int(of_digit[half][d]), int(ones), sums[d]);
     }
   }
+
+ private:
+  static __device__ __forceinline__ float number(const float* x, int column) {
+    return column >= 0 ? x[column] : 0;
+  }
 };
 
 /// Reads a unit's numbers, lets the next kernel launch, and writes the digits for the warp. Returns
 /// what the sums count in, NaN when a number is not finite.
 /// @param sum  receives the sum of the numbers as the digits say them
+template <bool ordered_columns>
 __device__ __forceinline__ double write_digits(const PackedTilesView& p, const float* x, int unit,
                                                std::uint32_t* digits, double& sum) {
   const int lane = threadIdx.x % 32, chunk = lane % unit_chunks;
   constexpr int eights = unit_columns / step_columns / 32;
   EightNumbers numbers[eights];
-  unsigned largest = 0;
 #pragma unroll
   for (int e = 0; e < eights; ++e) {
     const int step = lane / unit_chunks + e * (chunk_steps / eights);
-    numbers[e].load(p, x, (unit * unit_chunks + chunk) * chunk_columns + step * step_columns);
-    largest = max(largest, numbers[e].largest());
+    numbers[e].load<ordered_columns>(p, x,
+                                     (unit * unit_chunks + chunk) * chunk_columns +
+                                         step * step_columns);
   }
-  largest = __reduce_max_sync(~0u, largest);
-  // The next kernel may start to load its weights, which depend on nothing before; earlier its loads
-  // would stand in front of those of x.
+  // The next kernel may start to load its weights, which depend on nothing before, behind the loads
+  // of x.
   cudaTriggerProgrammaticLaunchCompletion();
+  unsigned largest = 0;
+#pragma unroll
+  for (int e = 0; e < eights; ++e) largest = max(largest, numbers[e].largest());
+  largest = __reduce_max_sync(~0u, largest);
   // |x| < 2^exponent; below 2^-96 numbers keep an absolute accuracy only.
   const int exponent = max(int(largest >> 23) - 126, -96);
   const bool finite = largest < 0x7f800000u;

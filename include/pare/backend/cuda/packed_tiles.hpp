@@ -292,6 +292,21 @@ inline std::vector<std::int32_t> order_rows(const PackedLayout& layout, PackedTi
   return row_of;
 }
 
+/// Places the columns of a unit, which ascend, so that the lanes of a warp, which load a number each
+/// at a time, find these near each other.
+/// @param lanes    chunks of the unit
+/// @param place_of receives the column of each of the unit's places
+inline void place_columns(const std::int32_t* columns, std::size_t count, int lanes,
+                          std::int32_t* place_of) {
+  constexpr int lane_steps = 32 / unit_chunks;
+  std::size_t next = 0;
+  for (int first_step = 0; first_step < chunk_steps; first_step += lane_steps)
+    for (int k = 0; k < step_columns; ++k)
+      for (int step = first_step; step < first_step + lane_steps; ++step)
+        for (int c = 0; c < lanes && next < count; ++c)
+          place_of[c * chunk_columns + step * step_columns + k] = columns[next++];
+}
+
 /// Columns in the order of the units; the tiers of input channels.
 inline void order_columns(const PackedLayout& layout, PackedTiles& tiles) {
   PackedTier like = tiles.tiers.front();
@@ -301,15 +316,19 @@ inline void order_columns(const PackedLayout& layout, PackedTiles& tiles) {
     PackedTier tier = like;
     tier.bits = bits;
     tier.first_unit = tiles.units;
-    int count = 0;
+    std::vector<std::int32_t> columns;
     for (index_t j = 0; j < layout.columns; ++j)
-      if (layout.widths[std::size_t(j)] == bits) {
-        tiles.column_of.push_back(std::int32_t(j));
-        ++count;
-      }
-    tier.chunks = (count + chunk_columns - 1) / chunk_columns;
+      if (layout.widths[std::size_t(j)] == bits) columns.push_back(std::int32_t(j));
+    tier.chunks = int((index_t(columns.size()) + chunk_columns - 1) / chunk_columns);
     tiles.units += tier.units();
     tiles.column_of.resize(std::size_t(tiles.units) * unit_columns, -1);
+    for (int unit = 0; unit < tier.units(); ++unit) {
+      const std::size_t first = std::size_t(unit) * unit_columns;
+      place_columns(columns.data() + first,
+                    std::min(columns.size() - first, std::size_t{unit_columns}),
+                    std::min(unit_chunks, tier.chunks - unit * unit_chunks),
+                    tiles.column_of.data() + std::size_t(tier.first_unit + unit) * unit_columns);
+    }
     tiles.tiers.push_back(tier);
   }
 }
