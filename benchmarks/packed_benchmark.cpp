@@ -161,6 +161,11 @@ int main(int argc, char** argv) {
   add_packed("half_4", {4}, PackedMask::bits);
   add_packed("half_mixed_3", mixed, PackedMask::bits);
   add_packed("two_of_four_4", {4}, PackedMask::groups);
+#ifdef PARE_SPREADS_BYTES
+  benchmark::AddCustomContext("vectors", "AVX-512 VBMI2");
+#else
+  benchmark::AddCustomContext("vectors", hwy::TargetName(HWY_TARGET));
+#endif
   benchmark::Initialize(&argc, argv);
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();

@@ -58,19 +58,23 @@ def tables():
     for shape, machine, ms, floor, peer in solves():
         lines.append(f"| {shape} | {machine} | {number(ms)} | {number(floor)} | {number(peer)} |")
 
-    cpu, gpu = load("packed_cpu.json"), load("packed_h200.json")
-    best = packed_best(cpu)
-    threads = max(key[2] for key in best)
+    cpus = [load("packed_cpu.json"), load("packed_avx512.json")]
+    gpu = load("packed_h200.json")
+    on_cpus = [packed_best(run) for run in cpus]
     on_gpu = {(p["format"], p["out"], p["in"]): p for p in gpu["products"]}
-    lines += ["", f"| y = W x, one x | {threads} cores, ms | times float32 "
-              f"| {gpu['device']}, us: in turn | times float16 | side by side | times float16 |",
-              "|---|---|---|---|---|---|---|"]
+    threads = min(max(key[2] for key in best) for best in on_cpus)
+    titles = ["y = W x, one x"]
+    for run in cpus:
+        titles += [f"{threads} threads, {run['context']['vectors']}, ms", "times float32"]
+    titles += [f"{gpu['device']}, us: in turn", "times float16", "side by side", "times float16"]
+    lines += ["", "| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for out, columns in PRODUCTS:
         for title, on_cpu, name in WEIGHTS:
-            entry, dense = best[on_cpu, out, threads], best["float32", out, threads]
             p = on_gpu[name, out, columns]
-            cells = [f"{out} x {columns}, {title}", number(entry["real_time"]),
-                     number(dense["real_time"] / entry["real_time"], 1)]
+            cells = [f"{out} x {columns}, {title}"]
+            for best in on_cpus:
+                ms, dense = (best[w, out, threads]["real_time"] for w in (on_cpu, "float32"))
+                cells += [number(ms), number(dense / ms, 1)]
             for us, times in zip(p["us"], p["times_float16"]):
                 cells += [number(us, 1), number(times, 1)]
             lines.append("| " + " | ".join(cells) + " |")

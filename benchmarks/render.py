@@ -5,7 +5,7 @@ usage: render.py join RESULT...   prints one JSON of runs of stage_*_benchmark: 
        render.py page FOLDER      prints the page: FOLDER/cpu.json and, where they are there,
                                   cpu_stages.json, cpu_opt.json, cpu_peer.json, cpu_peer_stages.json
        render.py plot FOLDER      prints a gnuplot script that writes FOLDER/cpu_stages.svg
-       render.py packed FOLDER    prints the page of FOLDER/packed_cpu.json
+       render.py packed RESULT    prints the page of a result of packed_benchmark
 """
 import json
 import math
@@ -313,13 +313,13 @@ def packed_best(run):
     return best
 
 
-def packed(folder):
-    run = json.loads((folder / "packed_cpu.json").read_text())
+def packed(result):
+    run = json.loads(result.read_text())
     context, best = run["context"], packed_best(run)
     sizes = sorted({key[1] for key in best})
     threads = sorted({key[2] for key in best})
     repetitions = max(entry["repetitions"] for entry in best.values())
-    print("# The packed product\n")
+    print(f"# The packed product with {context['vectors']}\n")
     print("Rendered by `benchmarks/run.sh packed` from the JSON beside it; do not edit.\n")
     print(f"{context['date'][:10]}, {context['num_cpus']} cores at {context['mhz_per_cpu']} MHz, "
           f"load {context['load_avg'][0]:.1f} at the start. y = W x with W (out, 4096), batch 1. "

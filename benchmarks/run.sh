@@ -3,7 +3,9 @@
 # idle cores. The published algorithm is timed as well, on problems of the same shapes, by the
 # Python of PARE_PYTHON (default python3) where that has torch, numpy and safetensors.
 #   benchmarks/run.sh         measures for docs/benchmarks
-#   benchmarks/run.sh packed  measures the packed product instead and renders packed_cpu.md
+#   benchmarks/run.sh packed [NAME]
+#                             measures the packed product instead and renders NAME.md, packed_cpu.md
+#                             if there is no name
 #   benchmarks/run.sh quick   tries the script: two minutes of small shapes, into
 #                             build/benchmarks_quick
 set -euo pipefail
@@ -14,16 +16,17 @@ case ${1:-} in
   quick) quick=1 ;;
   packed)
     pare_build packed_benchmark
+    result=docs/benchmarks/${2:-packed_cpu}
     OMP_WAIT_POLICY=passive build/bin/packed_benchmark --benchmark_repetitions=60 \
       --benchmark_enable_random_interleaving=true --benchmark_report_aggregates_only=true \
-      --benchmark_out=docs/benchmarks/packed_cpu.json --benchmark_out_format=json
-    sed -i '/"host_name"/d' docs/benchmarks/packed_cpu.json
-    python3 benchmarks/render.py packed docs/benchmarks >docs/benchmarks/packed_cpu.md
+      --benchmark_out="$result.json" --benchmark_out_format=json
+    sed -i '/"host_name"/d' "$result.json"
+    python3 benchmarks/render.py packed "$result.json" >"$result.md"
     python3 benchmarks/readme.py
-    echo "rendered docs/benchmarks/packed_cpu.md and README.md"
+    echo "rendered $result.md and README.md"
     exit
     ;;
-  *) echo "usage: benchmarks/run.sh [packed | quick]" >&2; exit 2 ;;
+  *) echo "usage: benchmarks/run.sh [packed [NAME] | quick]" >&2; exit 2 ;;
 esac
 rm -f build/bin/stage_*_benchmark  # those of a backend that is no longer built
 pare_build solver_benchmark opt_benchmark stage_benchmarks

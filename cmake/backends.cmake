@@ -47,7 +47,8 @@ if(HIGHWAY_FOUND)
   if(PARE_NATIVE)
     set(CMAKE_REQUIRED_FLAGS -march=native)
   endif()
-  check_cxx_source_compiles("#include <hwy/highway.h>
+  check_cxx_source_compiles("#define HWY_WANT_AVX3_DL
+    #include <hwy/highway.h>
     static_assert(HWY_TARGET != HWY_SCALAR, \"no vectors\");
     namespace hn = hwy::HWY_NAMESPACE;
     const hn::CappedTag<float, 8> d;

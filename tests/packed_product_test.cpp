@@ -142,6 +142,21 @@ BOOST_AUTO_TEST_CASE(input_channels_and_values_that_are_only_pruned) {
       }
 }
 
+// The largest sums of codes times digits that there are, more of them than 32 bits hold.
+BOOST_AUTO_TEST_CASE(a_masked_row_of_a_million_columns) {
+  const index_t columns = (1 << 20) + (1 << 13) + 72;
+  PackedLinear packed = random_linear(1, columns, {8}, {PackedMask::bits, 0.0}, 21);
+  std::fill(packed.codes.begin(), packed.codes.end(), std::byte{0xff});
+  packed.zeros[0] = 0;
+  const float input = -0x20808080p-29f;  // as four signed bytes: -32 and three times -128
+  const std::vector<float> x(std::size_t(columns), input);
+  std::vector<float> y(1);
+  packed_product(packed, x, y);
+  const double expected =
+      double(half_to_float(packed.scales[0])) * 255 * double(input) * double(columns);
+  BOOST_TEST(double(y[0]) == expected, boost::test_tools::tolerance(1e-5));
+}
+
 BOOST_AUTO_TEST_CASE(a_linear_without_its_mask_is_the_same_linear) {
   std::vector<Mask> all = masks;
   all.insert(all.end(), groups.begin(), groups.end());

@@ -1,6 +1,11 @@
 // The product with rows of codes without a mask: words are cut into fields, no code is shifted.
 #pragma once
 
+// Highway 1.0.3 does not compile where the processor has all of AVX-512, unless asked for it.
+#ifndef HWY_WANT_AVX3_DL
+#define HWY_WANT_AVX3_DL
+#endif
+
 #include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
@@ -26,6 +31,14 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 template <class T>
 using AlignedVector = std::vector<T, AlignedAllocator<T>>;
+
+/// Calls f(begin, end) for blocks of [0, n), on all threads.
+template <class F>
+void for_each_block(index_t n, const F& f) {
+  constexpr index_t block = 16;
+  host_parallel_for((n + block - 1) / block,
+                    [&](index_t k) { f(k * block, std::min(n, (k + 1) * block)); });
+}
 
 /// Words after which a stream of codes meets the boundaries of words in the same places again.
 template <int bits>

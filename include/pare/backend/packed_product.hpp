@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "pare/backend/packed_masked.hpp"
+#include "pare/backend/packed_masked_avx512.hpp"
 
 namespace pare {
 
@@ -52,14 +53,6 @@ inline std::vector<std::int32_t> rows_by_width(const PackedLayout& layout) {
     while (order.size() % 4 != 0) order.push_back(order.back());
   }
   return order;
-}
-
-/// Calls f(begin, end) for blocks of [0, n), on all threads.
-template <class F>
-void for_each_block(index_t n, const F& f) {
-  constexpr index_t block = 16;
-  host_parallel_for((n + block - 1) / block,
-                    [&](index_t k) { f(k * block, std::min(n, (k + 1) * block)); });
 }
 
 /// The product of a quantized linear without a mask, a grid per row.
@@ -154,7 +147,11 @@ inline void packed_product(const PackedLinear& packed, std::span<const float> x,
   if (layout.quantized() && packed.grid_of.empty()) {  // a grid per row
     if (packed.kind == PackedMask::none) return detail::multiply_unmasked(packed, x, x_sum, y);
     const detail::MaskPieces pieces = detail::mask_pieces(packed);
+#ifdef PARE_SPREADS_BYTES
+    if (pieces.bits > 0) return detail::multiply_all_spread(packed, pieces, x, y);
+#else
     if (pieces.bits > 0) return detail::multiply_all_masked(packed, pieces, x, y);
+#endif
   }
   detail::for_each_block(layout.rows, [&](index_t begin, index_t end) {
     thread_local std::vector<std::uint8_t> pruned;
