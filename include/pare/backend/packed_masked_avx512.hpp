@@ -28,7 +28,7 @@ namespace pare::detail {
 /// Columns that are multiplied at a time.
 inline constexpr std::size_t spread_columns = 64;
 
-/// x as whole numbers below 2^30, each four signed 8-bit digits.
+/// x as whole numbers up to 2^30, each four signed 8-bit digits.
 struct DigitsOfX {
   AlignedVector<std::int8_t> digits;  // (in / 64, 4, 64), then zeros
   double unit = 1;                    ///< what the whole numbers count
