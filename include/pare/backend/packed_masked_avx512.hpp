@@ -127,15 +127,15 @@ inline double multiply_spread(const std::uint8_t* codes, std::uint8_t zero, cons
       if (bits < 8) {
         const __m512i indices = _mm512_castsi128_si512(
             _mm_cvtsi64_si128(std::int64_t(_pdep_u64(pruned, table.index_bits))));
-        pruned = std::uint64_t(_mm_cvtsi128_si64(_mm512_castsi512_si128(
-            _mm512_permutex2var_epi8(pruned_low, indices, pruned_high))));
+        pruned = std::uint64_t(_mm_cvtsi128_si64(
+            _mm512_castsi512_si128(_mm512_permutex2var_epi8(pruned_low, indices, pruned_high))));
       }
       const __mmask64 kept = ~pruned;
       const __m512i spread = _mm512_mask_expand_epi8(zeros, kept, _mm512_loadu_si512(codes));
       codes += std::popcount(kept);
       for (std::size_t d = 0; d < 4; ++d)
-        sums[d] = _mm512_dpbusd_epi32(sums[d], spread,
-                                      _mm512_load_si512(digits + d * spread_columns));
+        sums[d] =
+            _mm512_dpbusd_epi32(sums[d], spread, _mm512_load_si512(digits + d * spread_columns));
     }
     const auto wide = [](__m512i sum) {  // of two lanes each
       return _mm512_add_epi64(_mm512_cvtepi32_epi64(_mm512_castsi512_si256(sum)),
@@ -165,10 +165,9 @@ inline void multiply_all_spread(const PackedLinear& packed, const MaskPieces& pi
                              codes.data());
       });
       const std::uint8_t zero = packed.zeros[row];
-      const double sum =
-          multiply_spread(codes.data(), zero, packed.mask.data() + row * mask_bytes, mask_bytes,
-                          pieces.bits, table, digits) -
-          double(zero) * digits.sum;
+      const double sum = multiply_spread(codes.data(), zero, packed.mask.data() + row * mask_bytes,
+                                         mask_bytes, pieces.bits, table, digits) -
+                         double(zero) * digits.sum;
       y[row] = float(double(half_to_float(packed.scales[row])) * digits.unit * sum);
     }
   });
