@@ -324,7 +324,9 @@ def packed(result):
     print(f"{context['date'][:10]}, {context['num_cpus']} cores at {context['mhz_per_cpu']} MHz, "
           f"load {context['load_avg'][0]:.1f} at the start. y = W x with W (out, 4096), batch 1. "
           f"Smallest of {repetitions} single products each, interleaved at random: other matrices "
-          "have passed through the caches since the last. [How it works](../packed_product.md).")
+          f"have passed through the caches since the last, of which the largest has "
+          f"{max(c['size'] for c in context['caches']) >> 20} MiB. "
+          "[How it works](../packed_product.md).")
     for out in sizes:
         print(f"\n## {out} x 4096\n")
         titles, lines = ["weights", "bits / weight"], ["---", "---"]

@@ -3,9 +3,8 @@
 # idle cores. The published algorithm is timed as well, on problems of the same shapes, by the
 # Python of PARE_PYTHON (default python3) where that has torch, numpy and safetensors.
 #   benchmarks/run.sh         measures for docs/benchmarks
-#   benchmarks/run.sh packed [NAME]
-#                             measures the packed product instead and renders NAME.md, packed_cpu.md
-#                             if there is no name
+#   benchmarks/run.sh packed  measures the packed product instead and renders packed_cpu.md, or
+#                             packed_avx512.md where the processor has AVX-512 VBMI2
 #   benchmarks/run.sh quick   tries the script: two minutes of small shapes, into
 #                             build/benchmarks_quick
 set -euo pipefail
@@ -16,17 +15,18 @@ case ${1:-} in
   quick) quick=1 ;;
   packed)
     pare_build packed_benchmark
-    result=docs/benchmarks/${2:-packed_cpu}
     OMP_WAIT_POLICY=passive build/bin/packed_benchmark --benchmark_repetitions=60 \
       --benchmark_enable_random_interleaving=true --benchmark_report_aggregates_only=true \
-      --benchmark_out="$result.json" --benchmark_out_format=json
-    sed -i '/"host_name"/d' "$result.json"
+      --benchmark_out=build/packed.json --benchmark_out_format=json
+    result=docs/benchmarks/packed_cpu
+    grep -q '"vectors": "AVX-512 VBMI2"' build/packed.json && result=docs/benchmarks/packed_avx512
+    sed '/"host_name"/d' build/packed.json >"$result.json"
     python3 benchmarks/render.py packed "$result.json" >"$result.md"
     python3 benchmarks/readme.py
     echo "rendered $result.md and README.md"
     exit
     ;;
-  *) echo "usage: benchmarks/run.sh [packed [NAME] | quick]" >&2; exit 2 ;;
+  *) echo "usage: benchmarks/run.sh [packed | quick]" >&2; exit 2 ;;
 esac
 rm -f build/bin/stage_*_benchmark  # those of a backend that is no longer built
 pare_build solver_benchmark opt_benchmark stage_benchmarks

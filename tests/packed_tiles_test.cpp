@@ -4,6 +4,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -173,6 +174,19 @@ BOOST_AUTO_TEST_CASE(every_width_and_mask) {
           layout.group = group;
           check_tiles(test::random_packed(layout, PackedMask::groups, DType::f16, 3));
         }
+      }
+}
+
+// At a time the lanes of a warp load a number of a place each: lane 4 s + c of chunk c and step s.
+BOOST_AUTO_TEST_CASE(lanes_load_neighbouring_columns) {
+  std::vector<std::int32_t> columns(unit_columns), place_of(unit_columns, -1);
+  std::iota(columns.begin(), columns.end(), 7);
+  packing::place_columns(columns.data(), columns.size(), unit_chunks, place_of.data());
+  for (int first_step = 0; first_step < chunk_steps; first_step += 8)
+    for (int k = 0; k < step_columns; ++k)
+      for (int lane = 0; lane < 32; ++lane) {
+        const int place = lane % 4 * chunk_columns + (first_step + lane / 4) * step_columns + k;
+        BOOST_REQUIRE(place_of[std::size_t(place)] == 7 + (first_step + k) * 32 + lane);
       }
 }
 

@@ -150,12 +150,28 @@ BOOST_AUTO_TEST_CASE(extreme_inputs) {
                      0x1p-30 * std::max(double(size), 0x1p-96) * exact.weight);
     }
   }
-  for (const float bad :
-       {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
-    x.fill(1);
-    x(0, 511) = bad;
-    const Matrix<float> y = product(on_gpu, x);
-    for (index_t i = 0; i < 20; ++i) BOOST_TEST(std::isnan(y(0, i)));
+}
+
+BOOST_AUTO_TEST_CASE(a_number_that_is_not_finite_makes_all_nan) {
+  PackedLayout layout{.rows = 20, .columns = 1032, .widths = {4}};
+  for (const bool mixed : {false, true}) {
+    if (mixed) {
+      layout.axis = ChannelAxis::input;
+      layout.widths = merged_widths(any_widths(layout.columns, 27));
+    }
+    for (const PackedMask kind : {PackedMask::none, PackedMask::bits}) {
+      layout.pruned = kind != PackedMask::none;
+      const gpu::PackedProduct on_gpu(random_packed(layout, kind, DType::f16, 28));
+      for (const float bad :
+           {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
+            std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::quiet_NaN()})
+        for (const index_t at : {0, 5, 511, 512, 700, 1031}) {
+          Matrix<float> x = some_x(layout.columns, 29);
+          x(0, at) = bad;
+          const Matrix<float> y = product(on_gpu, x);
+          for (index_t i = 0; i < 20; ++i) BOOST_TEST(std::isnan(y(0, i)));
+        }
+    }
   }
 }
 

@@ -25,6 +25,7 @@ inline MaskPieces mask_pieces(const PackedLinear& packed) {
   const int group = groups ? layout.group : 1;
   const int index_bits = groups ? group_index_bits(layout.zeros, group) : 1;
   pieces.bits = 8 / group * index_bits;
+  pieces.from.reserve(std::size_t{32} << pieces.bits);
   for (std::uint32_t piece = 0; piece < (1u << pieces.bits); ++piece) {
     std::uint8_t pruned[8], kept = 0;
     for (int g = 0; g < 8 / group; ++g) {

@@ -1,12 +1,12 @@
-// The product with masked rows on processors with AVX-512 VBMI2 and VNNI (Ice Lake, Zen 4 and what
-// came after): one instruction spreads 64 codes over a mask, one multiplies them by a digit of x.
+// The product with masked rows on processors with AVX-512 VBMI2 and VNNI (servers from Ice Lake on,
+// Zen 4): one instruction spreads 64 codes over a mask, one multiplies them by a digit of x.
 //
 // The Highway that distributions have does not know these instructions, so they are called by their
 // own names.
 #pragma once
 
-#if defined(__AVX512BW__) && defined(__AVX512VBMI__) && defined(__AVX512VBMI2__) && \
-    defined(__AVX512VNNI__) && defined(__BMI2__)
+#if defined(__x86_64__) && defined(__AVX512BW__) && defined(__AVX512VBMI__) && \
+    defined(__AVX512VBMI2__) && defined(__AVX512VNNI__) && defined(__BMI2__)
 #define PARE_SPREADS_BYTES
 
 #include <immintrin.h>
@@ -30,7 +30,7 @@ inline constexpr std::size_t spread_columns = 64;
 
 /// x as whole numbers up to 2^30, each four signed 8-bit digits.
 struct DigitsOfX {
-  AlignedVector<std::int8_t> digits;  // (in / 64, 4, 64), then zeros
+  AlignedVector<std::int8_t> digits;  // (in / 64, 4, 64), zeros behind the last column
   double unit = 1;                    ///< what the whole numbers count
   double sum = 0;                     ///< of the whole numbers
 };
@@ -101,7 +101,7 @@ void codes_to_bytes(const std::byte* codes, std::size_t bytes, std::uint8_t* out
 }
 
 /// Sums code * x in multiples of x's unit, where pruned weights have the code `zero`.
-/// @param codes  of the weights kept, a byte each, then 127 bytes that do not count
+/// @param codes  of the weights kept, a byte each, then 64 bytes that do not count
 /// @param mask   the row's, (mask_bytes)
 inline double multiply_spread(const std::uint8_t* codes, std::uint8_t zero, const std::byte* mask,
                               std::size_t mask_bytes, int bits, const PrunedOfPiece& table,

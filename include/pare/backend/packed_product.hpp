@@ -117,7 +117,8 @@ inline void multiply_all_masked(const PackedLinear& packed, const MaskPieces& pi
 /// Quantized weights are those of the grid, s (c - z), not rounded to the checkpoint's type; this
 /// differs from unpack_row by at most 2^-11 (F16) or 2^-8 (BF16) of a weight, and not for F32.
 /// Against those weights, y_i is off by at most (in / 4 + 32) 2^-24 sum_j r_ij |x_j| plus rounding
-/// to float32, r_ij = s 2^b for quantized and |w_ij| for other weights.
+/// to float32, r_ij = s 2^b for quantized linears, where weights are pruned too, and |w_ij| for
+/// others. With a mask and AVX-512 VBMI2 x counts in 2^-30 of the power of two above its largest.
 ///
 /// @param packed  as index_rows or pack_linear left it
 /// @param x       (in), finite

@@ -104,9 +104,9 @@ struct DigitReader {
 struct EightNumbers {
   float value[step_columns];
 
-  template <bool ordered_columns>
+  template <bool gathered_columns>
   __device__ __forceinline__ void load(const PackedTilesView& p, const float* x, int first) {
-    if constexpr (ordered_columns) {
+    if constexpr (gathered_columns) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int4 columns = reinterpret_cast<const int4*>(p.column_of + first)[half];
@@ -178,7 +178,7 @@ struct EightNumbers {
 /// Reads a unit's numbers, lets the next kernel launch, and writes the digits for the warp. Returns
 /// what the sums count in, NaN when a number is not finite.
 /// @param sum  receives the sum of the numbers as the digits say them
-template <bool ordered_columns>
+template <bool gathered_columns>
 __device__ __forceinline__ double write_digits(const PackedTilesView& p, const float* x, int unit,
                                                std::uint32_t* digits, double& sum) {
   const int lane = threadIdx.x % 32, chunk = lane % unit_chunks;
@@ -187,9 +187,9 @@ __device__ __forceinline__ double write_digits(const PackedTilesView& p, const f
 #pragma unroll
   for (int e = 0; e < eights; ++e) {
     const int step = lane / unit_chunks + e * (chunk_steps / eights);
-    numbers[e].load<ordered_columns>(p, x,
-                                     (unit * unit_chunks + chunk) * chunk_columns +
-                                         step * step_columns);
+    numbers[e].load<gathered_columns>(p, x,
+                                      (unit * unit_chunks + chunk) * chunk_columns +
+                                          step * step_columns);
   }
   // The next kernel may start to load its weights, which depend on nothing before, behind the loads
   // of x.

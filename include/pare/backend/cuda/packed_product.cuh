@@ -23,9 +23,9 @@ namespace pare::backend::cuda {
 namespace packing {
 
 /// y = W x.
-/// @tparam mask_bits        as in PackedTiles
-/// @tparam ordered_columns  they are in the order of `column_of`
-template <int mask_bits, bool ordered_columns>
+/// @tparam mask_bits         as in PackedTiles
+/// @tparam gathered_columns  x is read in the order of `column_of`
+template <int mask_bits, bool gathered_columns>
 __global__ void __launch_bounds__(threads, 4)
     packed_product_kernel(const __grid_constant__ PackedTilesView p, const float* x, float* y) {
   extern __shared__ __align__(128) uint4 shared[];
@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(threads, 4)
       if (cursor.unit != unit) {
         __syncwarp();
         unit = cursor.unit;
-        unit_of_x = write_digits<ordered_columns>(p, x, unit, digits, sum_of_x);
+        unit_of_x = write_digits<gathered_columns>(p, x, unit, digits, sum_of_x);
         if (mask_bits == 0 && lane == 0) kept_sums[unit] = sum_of_x;
       }
       const Cursor at = cursor;
@@ -257,18 +257,18 @@ class PackedTilesProduct {
  private:
   template <class F>
   void with_kernel(const F& f) const {
-    const bool ordered_columns = column_of_.size() > 0;
+    const bool gathered_columns = column_of_.size() > 0;
     switch (mask_bits_) {
       case 0:
-        return ordered_columns ? f(&packing::packed_product_kernel<0, true>)
-                               : f(&packing::packed_product_kernel<0, false>);
+        return gathered_columns ? f(&packing::packed_product_kernel<0, true>)
+                                : f(&packing::packed_product_kernel<0, false>);
       case 4:
         return f(&packing::packed_product_kernel<4, false>);
       case 6:
         return f(&packing::packed_product_kernel<6, false>);
       default:
-        return ordered_columns ? f(&packing::packed_product_kernel<8, true>)
-                               : f(&packing::packed_product_kernel<8, false>);
+        return gathered_columns ? f(&packing::packed_product_kernel<8, true>)
+                                : f(&packing::packed_product_kernel<8, false>);
     }
   }
 

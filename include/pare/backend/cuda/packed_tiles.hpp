@@ -53,8 +53,9 @@ struct PackedTiles {
   int tiles = 0;
   int units = 0;  ///< of a tile; with input channels each width begins a new one
   std::vector<PackedTier> tiers;
-  std::vector<std::int32_t> column_of;  ///< (units * 512), -1 where there is none; empty: in order
-  std::vector<PackedRow> row_ends;      ///< (grids, tiles * 16)
+  /// (units * 512), -1 where there is none, see place_columns; empty: in order
+  std::vector<std::int32_t> column_of;
+  std::vector<PackedRow> row_ends;  ///< (grids, tiles * 16)
   /// Codes. Without a mask the chunks of a unit as pieces of 16 bytes: piece j of the rows g of all
   /// lanes, of their rows g + 8, and then piece j + 1. With one a stream per lane, all as long as
   /// the longest of the unit: word j of the 32 lanes and then word j + 1.
@@ -293,7 +294,7 @@ inline std::vector<std::int32_t> order_rows(const PackedLayout& layout, PackedTi
 }
 
 /// Places the columns of a unit, which ascend, so that the lanes of a warp, which load a number each
-/// at a time, find these near each other.
+/// at a time (write_digits), find these near each other.
 /// @param lanes    chunks of the unit
 /// @param place_of receives the column of each of the unit's places
 inline void place_columns(const std::int32_t* columns, std::size_t count, int lanes,
