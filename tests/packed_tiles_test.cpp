@@ -63,7 +63,7 @@ class TilesReader {
     for (const PackedTier& tier : tiles_.tiers)
       for (int tile = tier.first_tile; tile < tier.last_tile; ++tile)
         for (int unit = 0; unit < tier.units(); ++unit) {
-          const int lanes = std::min(unit_chunks, tier.chunks - unit * unit_chunks);
+          const int lanes = tier.lanes(unit);
           const std::uint32_t base =
               tier.base + std::uint32_t(tile - tier.first_tile) * tier.stride;
           for (int g = 0; g < 8; ++g)
@@ -182,7 +182,7 @@ BOOST_AUTO_TEST_CASE(lanes_load_neighbouring_columns) {
   std::vector<std::int32_t> columns(unit_columns), place_of(unit_columns, -1);
   std::iota(columns.begin(), columns.end(), 7);
   packing::place_columns(columns.data(), columns.size(), unit_chunks, place_of.data());
-  for (int first_step = 0; first_step < chunk_steps; first_step += 8)
+  for (int first_step = 0; first_step < chunk_steps; first_step += lane_steps)
     for (int k = 0; k < step_columns; ++k)
       for (int lane = 0; lane < 32; ++lane) {
         const int place = lane % 4 * chunk_columns + (first_step + lane / 4) * step_columns + k;

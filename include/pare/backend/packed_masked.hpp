@@ -8,12 +8,11 @@
 
 namespace pare::detail {
 
-/// What each piece of a mask, of 8 columns, keeps. A piece is 8 bits of a mask of bits, or the
+/// What each piece of a mask, of 8 columns, prunes. A piece is 8 bits of a mask of bits, or the
 /// indices of as many groups as have 8 columns.
 struct MaskPieces {
   int bits = 0;                      ///< of a piece; 0: no piece has whole groups
-  AlignedVector<std::uint8_t> from;  ///< (pieces, 8, 4): see multiply_kept
-  std::vector<std::uint8_t> kept;    ///< (pieces): bytes of the codes, 2 each
+  std::vector<std::uint8_t> pruned;  ///< (pieces): a bit per column
 };
 
 /// The pieces of a linear's mask; none where groups do not divide 8 columns, or without a mask.
@@ -25,9 +24,8 @@ inline MaskPieces mask_pieces(const PackedLinear& packed) {
   const int group = groups ? layout.group : 1;
   const int index_bits = groups ? group_index_bits(layout.zeros, group) : 1;
   pieces.bits = 8 / group * index_bits;
-  pieces.from.reserve(std::size_t{32} << pieces.bits);
   for (std::uint32_t piece = 0; piece < (1u << pieces.bits); ++piece) {
-    std::uint8_t pruned[8], kept = 0;
+    std::uint8_t pruned[8];
     for (int g = 0; g < 8 / group; ++g) {
       const std::uint32_t index = piece >> (g * index_bits) & ((1u << index_bits) - 1);
       if (groups)
@@ -35,16 +33,37 @@ inline MaskPieces mask_pieces(const PackedLinear& packed) {
       else
         pruned[g] = std::uint8_t(index);
     }
-    for (const std::uint8_t p : pruned) {
-      const std::uint8_t none = 0x80;
-      for (const std::uint8_t from :
-           {none, none, p != 0 ? none : kept, p != 0 ? none : std::uint8_t(kept + 1)})
-        pieces.from.push_back(from);
-      kept = std::uint8_t(kept + (p == 0 ? 2 : 0));
-    }
-    pieces.kept.push_back(kept);
+    unsigned columns = 0;
+    for (int k = 0; k < 8; ++k) columns |= unsigned(pruned[k]) << k;
+    pieces.pruned.push_back(std::uint8_t(columns));
   }
   return pieces;
+}
+
+/// Where a piece's columns find their codes, of 2 bytes each.
+struct CodePlaces {
+  int bits = 0;                      ///< of a piece
+  AlignedVector<std::uint8_t> from;  ///< (pieces, 8, 4): see multiply_kept
+  std::vector<std::uint8_t> kept;    ///< (pieces): bytes of the codes
+};
+
+inline CodePlaces code_places(const MaskPieces& pieces) {
+  CodePlaces places;
+  places.bits = pieces.bits;
+  places.from.reserve(32 * pieces.pruned.size());
+  for (const std::uint8_t pruned : pieces.pruned) {
+    const std::uint8_t none = 0x80;
+    std::uint8_t kept = 0;
+    for (int k = 0; k < 8; ++k) {
+      const bool keep = (pruned >> k & 1) == 0;
+      for (const std::uint8_t from :
+           {none, none, keep ? kept : none, keep ? std::uint8_t(kept + 1) : none})
+        places.from.push_back(from);
+      kept = std::uint8_t(kept + (keep ? 2 : 0));
+    }
+    places.kept.push_back(kept);
+  }
+  return places;
 }
 
 /// Reads the codes of a row, less the zero point.
@@ -110,7 +129,7 @@ void read_codes(const std::byte* codes, std::size_t count, const std::byte* end,
 /// @tparam alike  every piece keeps as many columns
 template <bool alike>
 float multiply_kept(const std::int16_t* codes, const std::byte* mask, std::size_t mask_bytes,
-                    const MaskPieces& table, std::span<const float> x) {
+                    const CodePlaces& table, std::span<const float> x) {
   // A lane takes the two bytes of its column's code as its upper half, or zeros.
   const hn::CappedTag<float, 8> df;
   const hn::RebindToSigned<decltype(df)> di;
@@ -157,7 +176,7 @@ float multiply_kept(const std::int16_t* codes, const std::byte* mask, std::size_
 /// linear's.
 /// @param x      (in), then zeros up to a multiple of 8
 /// @param codes  room, resized
-inline float multiply_masked(const PackedLinear& packed, index_t row, const MaskPieces& table,
+inline float multiply_masked(const PackedLinear& packed, index_t row, const CodePlaces& table,
                              std::span<const float> x, AlignedVector<std::int16_t>& codes) {
   const std::uint64_t begin = packed.row_begin[std::size_t(row)];
   const int width = packed.layout.code_bits(row, 0);

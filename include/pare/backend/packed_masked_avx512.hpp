@@ -43,9 +43,10 @@ inline DigitsOfX digits_of(std::span<const float> x) {
   static_cast<void>(std::frexp(largest, &exponent));
   DigitsOfX out;
   out.unit = std::ldexp(1.0, exponent - 30);
+  const double per_unit = 1 / out.unit;  // exact
   out.digits.assign((x.size() + spread_columns - 1) / spread_columns * spread_columns * 4, 0);
   for (std::size_t j = 0; j < x.size(); ++j) {
-    const double whole = std::nearbyint(double(x[j]) / out.unit);
+    const double whole = std::nearbyint(double(x[j]) * per_unit);
     out.sum += whole;
     // Digits are -128 to 127: with 128 added to the lower three they are the number's bytes.
     const std::uint32_t bytes = (std::uint32_t(std::int32_t(whole)) + 0x00808080u) ^ 0x00808080u;
@@ -53,23 +54,6 @@ inline DigitsOfX digits_of(std::span<const float> x) {
       out.digits[(j / spread_columns * 4 + d) * spread_columns + j % spread_columns] =
           std::int8_t(bytes >> 8 * d & 0xff);
   }
-  return out;
-}
-
-/// What each piece of a mask prunes, a bit per column.
-struct PrunedOfPiece {
-  std::array<std::uint8_t, 128> pruned{};  // (pieces), of less than 8 bits
-  std::uint64_t index_bits = 0;            ///< those of the pieces, a byte each
-};
-
-inline PrunedOfPiece pruned_of(const MaskPieces& pieces) {
-  PrunedOfPiece out;
-  if (pieces.bits == 8) return out;  // the piece itself
-  out.index_bits = 0x0101010101010101u * ((1u << pieces.bits) - 1);
-  for (std::size_t piece = 0; piece < pieces.kept.size(); ++piece)
-    for (std::size_t k = 0; k < 8; ++k)
-      if ((pieces.from[32 * piece + 4 * k + 2] & 0x80) != 0)
-        out.pruned[piece] = std::uint8_t(out.pruned[piece] | 1u << k);
   return out;
 }
 
@@ -104,11 +88,17 @@ void codes_to_bytes(const std::byte* codes, std::size_t bytes, std::uint8_t* out
 /// @param codes  of the weights kept, a byte each, then 64 bytes that do not count
 /// @param mask   the row's, (mask_bytes)
 inline double multiply_spread(const std::uint8_t* codes, std::uint8_t zero, const std::byte* mask,
-                              std::size_t mask_bytes, int bits, const PrunedOfPiece& table,
+                              std::size_t mask_bytes, const MaskPieces& pieces,
                               const DigitsOfX& x) {
   const __m512i zeros = _mm512_set1_epi8(char(zero));
-  const __m512i pruned_low = _mm512_loadu_si512(table.pruned.data());
-  const __m512i pruned_high = _mm512_loadu_si512(table.pruned.data() + 64);
+  // Pieces of less than 8 bits are looked up, up to 128.
+  const int bits = pieces.bits;
+  const std::uint64_t piece_bits = 0x0101010101010101u * ((1u << bits) - 1);
+  const std::uint8_t* const table = pieces.pruned.data();
+  const std::size_t count = pieces.pruned.size();
+  const __m512i pruned_low =
+      _mm512_maskz_loadu_epi8(count < 64 ? (__mmask64{1} << count) - 1 : ~__mmask64{0}, table);
+  const __m512i pruned_high = count > 64 ? _mm512_loadu_si512(table + 64) : __m512i{};
   const std::byte* const mask_end = mask + mask_bytes;
   const std::int8_t* digits = x.digits.data();
   const std::int8_t* const digits_end = digits + x.digits.size();
@@ -125,8 +115,8 @@ inline double multiply_spread(const std::uint8_t* codes, std::uint8_t zero, cons
       else
         std::memcpy(&pruned, mask, std::size_t(mask_end - mask));
       if (bits < 8) {
-        const __m512i indices = _mm512_castsi128_si512(
-            _mm_cvtsi64_si128(std::int64_t(_pdep_u64(pruned, table.index_bits))));
+        const __m512i indices =
+            _mm512_castsi128_si512(_mm_cvtsi64_si128(std::int64_t(_pdep_u64(pruned, piece_bits))));
         pruned = std::uint64_t(_mm_cvtsi128_si64(
             _mm512_castsi512_si128(_mm512_permutex2var_epi8(pruned_low, indices, pruned_high))));
       }
@@ -153,7 +143,6 @@ inline double multiply_spread(const std::uint8_t* codes, std::uint8_t zero, cons
 inline void multiply_all_spread(const PackedLinear& packed, const MaskPieces& pieces,
                                 std::span<const float> x, std::span<float> y) {
   const DigitsOfX digits = digits_of(x);
-  const PrunedOfPiece table = pruned_of(pieces);
   const std::size_t mask_bytes = packed.mask_row_bytes();
   for_each_block(packed.layout.rows, [&](index_t begin, index_t end) {
     thread_local std::vector<std::uint8_t> codes;
@@ -166,7 +155,7 @@ inline void multiply_all_spread(const PackedLinear& packed, const MaskPieces& pi
       });
       const std::uint8_t zero = packed.zeros[row];
       const double sum = multiply_spread(codes.data(), zero, packed.mask.data() + row * mask_bytes,
-                                         mask_bytes, pieces.bits, table, digits) -
+                                         mask_bytes, pieces, digits) -
                          double(zero) * digits.sum;
       y[row] = float(double(half_to_float(packed.scales[row])) * digits.unit * sum);
     }

@@ -100,11 +100,12 @@ inline void multiply_all_masked(const PackedLinear& packed, const MaskPieces& pi
                                 std::span<const float> x, std::span<float> y) {
   AlignedVector<float> padded((x.size() + 7) / 8 * 8, 0.0f);
   std::copy(x.begin(), x.end(), padded.begin());
+  const CodePlaces places = code_places(pieces);
   for_each_block(packed.layout.rows, [&](index_t begin, index_t end) {
     thread_local AlignedVector<std::int16_t> codes;
     for (index_t i = begin; i < end; ++i)
       y[std::size_t(i)] = half_to_float(packed.scales[std::size_t(i)]) *
-                          multiply_masked(packed, i, pieces, padded, codes);
+                          multiply_masked(packed, i, places, padded, codes);
   });
 }
 

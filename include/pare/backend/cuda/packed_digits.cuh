@@ -182,15 +182,14 @@ template <bool gathered_columns>
 __device__ __forceinline__ double write_digits(const PackedTilesView& p, const float* x, int unit,
                                                std::uint32_t* digits, double& sum) {
   const int lane = threadIdx.x % 32, chunk = lane % unit_chunks;
-  constexpr int eights = unit_columns / step_columns / 32;
+  constexpr int eights = chunk_steps / lane_steps;
+  const auto step = [&](int e) { return lane / unit_chunks + e * lane_steps; };
   EightNumbers numbers[eights];
 #pragma unroll
-  for (int e = 0; e < eights; ++e) {
-    const int step = lane / unit_chunks + e * (chunk_steps / eights);
+  for (int e = 0; e < eights; ++e)
     numbers[e].load<gathered_columns>(p, x,
                                       (unit * unit_chunks + chunk) * chunk_columns +
-                                          step * step_columns);
-  }
+                                          step(e) * step_columns);
   // The next kernel may start to load its weights, which depend on nothing before, behind the loads
   // of x.
   cudaTriggerProgrammaticLaunchCompletion();
@@ -204,8 +203,7 @@ __device__ __forceinline__ double write_digits(const PackedTilesView& p, const f
   const float scale = finite ? __uint_as_float(unsigned(127 + 30 - exponent) << 23) : 0.0f;
   int sums[4] = {};
 #pragma unroll
-  for (int e = 0; e < eights; ++e)
-    numbers[e].write(scale, digits, lane / unit_chunks + e * (chunk_steps / eights), chunk, sums);
+  for (int e = 0; e < eights; ++e) numbers[e].write(scale, digits, step(e), chunk, sums);
   const int low = __reduce_add_sync(~0u, sums[0] + 256 * sums[1]);
   const int high = __reduce_add_sync(~0u, sums[2] + 256 * sums[3]);
   __syncwarp();

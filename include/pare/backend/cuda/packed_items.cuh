@@ -109,7 +109,7 @@ struct Pieces {
                                               WarpCopy& copy) {
     const PackedTier& tier = p.tiers[at.tier];
     const int unit = at.unit - tier.first_unit;
-    const int lanes = min(unit_chunks, tier.chunks - unit * unit_chunks);
+    const int lanes = tier.lanes(unit);
     // Of an odd number of pieces the middle one belongs to both halves.
     const int first = at.half * (tier.bits / 2);
     const int count = tier.bits > 4 ? (tier.bits + 1) / 2 : tier.bits;
@@ -124,7 +124,7 @@ struct Pieces {
   __device__ __forceinline__ void read(const PackedTilesView& p, const Cursor& at,
                                        const uint4* stage) {
     const PackedTier& tier = p.tiers[at.tier];
-    const int lanes = min(unit_chunks, tier.chunks - (at.unit - tier.first_unit) * unit_chunks);
+    const int lanes = tier.lanes(at.unit - tier.first_unit);
     const int lane = threadIdx.x % 32;
     // Of absent columns the digits are zero: any codes will do.
     const uint4* mine = stage + lane / 4 * lanes + min(lane % 4, lanes - 1);
@@ -189,7 +189,7 @@ struct Streams {
     const PackedTier& tier = p.tiers[at.tier];
     const int lane = threadIdx.x % 32, g = lane / 4, c = lane % 4;
     const int unit = at.unit - tier.first_unit;
-    const int lanes = min(unit_chunks, tier.chunks - unit * unit_chunks);
+    const int lanes = tier.lanes(unit);
     const std::uint32_t* masks =
         p.masks +
         (tier.base + std::uint32_t(at.tile - tier.first_tile) * tier.stride +

@@ -22,6 +22,8 @@ inline constexpr int unit_columns = unit_chunks * chunk_columns;
 /// Columns that a lane feeds to one matrix instruction.
 inline constexpr int step_columns = 8;
 inline constexpr int chunk_steps = chunk_columns / step_columns;
+/// Steps of which the lanes of a warp load a number each at a time, one of every chunk.
+inline constexpr int lane_steps = 32 / unit_chunks;
 inline constexpr int most_tiers = max_bits - min_bits + 1;
 
 /// Channels of one width: with output channels tiles of rows with all columns, with input channels
@@ -37,6 +39,11 @@ struct PackedTier {
   std::uint32_t base = 0, stride = 0;
 
   PARE_HOST_DEVICE constexpr int units() const { return (chunks + unit_chunks - 1) / unit_chunks; }
+  /// Chunks of one of its units, for which each row has a lane.
+  PARE_HOST_DEVICE constexpr int lanes(int unit) const {
+    const int left = chunks - unit * unit_chunks;
+    return left < unit_chunks ? left : unit_chunks;
+  }
 };
 
 /// The grid of a row and the row's place in y, -1 where the tile has no such row.
@@ -143,7 +150,7 @@ class TileWriter {
     for (const PackedTier& tier : tiles_.tiers) {
       if (tile < tier.first_tile || tile >= tier.last_tile) continue;
       for (int unit = 0; unit < tier.units(); ++unit) {
-        const int lanes = std::min(unit_chunks, tier.chunks - unit * unit_chunks);
+        const int lanes = tier.lanes(unit);
         const index_t first = index_t(tier.first_unit + unit) * unit_columns;
         if (tiles_.mask_bits == 0)
           pieces(tier.bits, first, lanes);
@@ -293,13 +300,12 @@ inline std::vector<std::int32_t> order_rows(const PackedLayout& layout, PackedTi
   return row_of;
 }
 
-/// Places the columns of a unit, which ascend, so that the lanes of a warp, which load a number each
-/// at a time (write_digits), find these near each other.
+/// Places the columns of a unit, which ascend, so that the numbers that the lanes of a warp load at
+/// a time are near each other.
 /// @param lanes    chunks of the unit
 /// @param place_of receives the column of each of the unit's places
 inline void place_columns(const std::int32_t* columns, std::size_t count, int lanes,
                           std::int32_t* place_of) {
-  constexpr int lane_steps = 32 / unit_chunks;
   std::size_t next = 0;
   for (int first_step = 0; first_step < chunk_steps; first_step += lane_steps)
     for (int k = 0; k < step_columns; ++k)
@@ -326,8 +332,7 @@ inline void order_columns(const PackedLayout& layout, PackedTiles& tiles) {
     for (int unit = 0; unit < tier.units(); ++unit) {
       const std::size_t first = std::size_t(unit) * unit_columns;
       place_columns(columns.data() + first,
-                    std::min(columns.size() - first, std::size_t{unit_columns}),
-                    std::min(unit_chunks, tier.chunks - unit * unit_chunks),
+                    std::min(columns.size() - first, std::size_t{unit_columns}), tier.lanes(unit),
                     tiles.column_of.data() + std::size_t(tier.first_unit + unit) * unit_columns);
     }
     tiles.tiers.push_back(tier);
