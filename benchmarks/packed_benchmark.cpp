@@ -34,9 +34,9 @@ PackedLinear random_linear(index_t rows, const std::vector<std::uint8_t>& widths
   for (index_t i = 0; i < rows && widths.size() > 1; ++i)
     layout.widths.push_back(widths[std::size_t(i) % widths.size()]);
   std::shuffle(layout.widths.begin(), layout.widths.end(), std::mt19937_64(1));
-  if (kind == PackedMask::groups) {
+  if (kind == PackedMask::n_of_m) {
     layout.zeros = 2;
-    layout.group = 4;
+    layout.of = 4;
   }
   return test::random_packed(layout, kind, pare::DType::f16, 1);
 }
@@ -160,7 +160,7 @@ int main(int argc, char** argv) {
   add_packed("mixed_3", mixed, PackedMask::none);
   add_packed("half_4", {4}, PackedMask::bits);
   add_packed("half_mixed_3", mixed, PackedMask::bits);
-  add_packed("two_of_four_4", {4}, PackedMask::groups);
+  add_packed("two_of_four_4", {4}, PackedMask::n_of_m);
 #ifdef PARE_SPREADS_BYTES
   benchmark::AddCustomContext("vectors", "AVX-512 VBMI2");
 #else

@@ -54,8 +54,8 @@ void solve(benchmark::State& state, const pare::SolverOptions& options) {
     const double g =
         machine::product_seconds(machine::view(p.W.view()), machine::view(p.calibration.gram()));
     const double s = machine::seconds([&] {
-      auto layer = solver.solve(p.W.view(), p.calibration);
-      benchmark::DoNotOptimize(layer.loss);
+      auto linear = solver.solve(p.W.view(), p.calibration);
+      benchmark::DoNotOptimize(linear.loss);
     });
     state.SetIterationTime(s);
     llt += l;

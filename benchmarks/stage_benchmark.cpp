@@ -245,8 +245,8 @@ void solve(benchmark::State& state, index_t out, index_t in) {
   measure(
       state, [&] { return 2 * machine::llt_seconds(l.inputs.H) + half_product(l); }, nothing,
       [&] {
-        const auto layer = solver.solve(l.weights(), l.inputs.calibration);
-        benchmark::DoNotOptimize(layer.loss);
+        const auto linear = solver.solve(l.weights(), l.inputs.calibration);
+        benchmark::DoNotOptimize(linear.loss);
       });
 }
 

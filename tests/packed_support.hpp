@@ -39,12 +39,12 @@ inline PackedLinear random_packed(const pare::PackedLayout& layout, PackedMask k
       for (index_t j = 0; j < layout.columns; ++j) writer.put(random.uniform() >= density, 1);
       return std::uint64_t(layout.columns);
     });
-  if (kind == PackedMask::groups) {
-    const int bits = pare::detail::group_index_bits(layout.zeros, layout.group);
+  if (kind == PackedMask::n_of_m) {
+    const int bits = pare::detail::n_of_m_index_bits(layout.zeros, layout.of);
     const auto ways =
-        index_t(pare::detail::binomials[std::size_t(layout.group)][std::size_t(layout.zeros)]);
+        index_t(pare::detail::binomials[std::size_t(layout.of)][std::size_t(layout.zeros)]);
     streams(packed.mask, [&](index_t, pare::detail::BitWriter& writer) {
-      const index_t groups = layout.columns / layout.group;
+      const index_t groups = layout.columns / layout.of;
       for (index_t k = 0; k < groups; ++k) writer.put(std::uint32_t(random.below(ways)), bits);
       return std::uint64_t(groups) * std::uint64_t(bits);
     });

@@ -49,7 +49,7 @@ struct Data {
 };
 
 template <class B, class T>
-std::string layer_bytes(const CompressedLayer<B, T>& layer) {
+std::string layer_bytes(const CompressedLinear<B, T>& linear) {
   std::string bytes;
   const auto append = [&](const auto* data, std::size_t count) {
     bytes.append(reinterpret_cast<const char*>(data), count * sizeof(*data));
@@ -59,19 +59,19 @@ std::string layer_bytes(const CompressedLayer<B, T>& layer) {
     const auto host = download<B>(m);
     append(host.data(), std::size_t(host.size()));
   };
-  matrix(layer.weights);
-  matrix(layer.mask);
-  if (layer.quantized()) {
-    matrix(layer.grids.scale);
-    matrix(layer.grids.zero);
-    matrix(layer.grids.top);
+  matrix(linear.weights);
+  matrix(linear.mask);
+  if (linear.quantized()) {
+    matrix(linear.grids.scale);
+    matrix(linear.grids.zero);
+    matrix(linear.grids.top);
   }
-  append(layer.grids.of_column.data(), layer.grids.of_column.size());
-  append(layer.bits.data(), layer.bits.size());
-  append(layer.scores.data(), layer.scores.size());
-  append(layer.order.data(), layer.order.size());
-  append(layer.row_loss.data(), layer.row_loss.size());
-  append(&layer.loss, 1);
+  append(linear.grids.of_column.data(), linear.grids.of_column.size());
+  append(linear.bits.data(), linear.bits.size());
+  append(linear.scores.data(), linear.scores.size());
+  append(linear.order.data(), linear.order.size());
+  append(linear.row_loss.data(), linear.row_loss.size());
+  append(&linear.loss, 1);
   return bytes;
 }
 
@@ -79,8 +79,7 @@ std::string layer_bytes(const CompressedLayer<B, T>& layer) {
 template <class Check>
 void for_each_config(const Check& check) {
   check(std::type_identity<Prune>{}, SolverOptions{.sparsity = 0.5});
-  check(std::type_identity<PruneGroups>{},
-        SolverOptions{.zeros = 2, .group = 4, .act_order = true});
+  check(std::type_identity<PruneGroups>{}, SolverOptions{.zeros = 2, .of = 4, .act_order = true});
   check(std::type_identity<Joint>{}, SolverOptions{.sparsity = 0.5, .bits = 3});
   check(std::type_identity<JointBudget>{}, SolverOptions{.sparsity = 0.5,
                                                          .bits = 4,

@@ -162,7 +162,7 @@ std::string message_of(const F& f) {
 
 struct PublishedOptions {
   double sparsity = 0;           ///< unstructured share, 0 without
-  int zeros = 0, group = 0;      ///< n:m, 0 without
+  int zeros = 0, of = 0;         ///< n:m, 0 without
   std::vector<int> row_bits;     ///< width per output; both empty: nothing is rounded
   std::vector<int> column_bits;  ///< width per input: one grid per row and width
   bool symmetric = false, clip_search = false;
@@ -334,7 +334,7 @@ inline PublishedResult published_sparsegpt(const std::vector<double>& W,
     return std::abs(current[i * n + p]) / U[p * n + p];
   };
   for (std::size_t p = 0; p < n; ++p) {
-    if (options.group == 0 && p % options.block_size == 0) {
+    if (options.of == 0 && p % options.block_size == 0) {
       const std::size_t end = std::min(n, p + options.block_size);
       std::vector<std::tuple<double, std::size_t>> scores;
       for (std::size_t i = 0; i < rows; ++i)
@@ -343,10 +343,10 @@ inline PublishedResult published_sparsegpt(const std::vector<double>& W,
       const auto count = std::size_t(options.sparsity * double(scores.size()) + 1e-6);
       for (std::size_t k = 0; k < count; ++k) mask[std::get<1>(scores[k])] = 1;
     }
-    if (options.group > 0 && p % std::size_t(options.group) == 0)
+    if (options.of > 0 && p % std::size_t(options.of) == 0)
       for (std::size_t i = 0; i < rows; ++i) {
         std::vector<std::tuple<double, std::size_t>> scores;
-        for (std::size_t k = p; k < p + std::size_t(options.group); ++k)
+        for (std::size_t k = p; k < p + std::size_t(options.of); ++k)
           scores.emplace_back(score(i, k), i * n + k);
         std::sort(scores.begin(), scores.end());
         for (std::size_t k = 0; k < std::size_t(options.zeros); ++k)

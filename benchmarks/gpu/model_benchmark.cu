@@ -166,7 +166,7 @@ pare::OptModel<TimedModel, S> run(const std::string& shape, index_t count, json&
             {"sparsity", totals.sparsity},
             {"stored_bits_per_weight", totals.stored_bits_per_weight},
             {"damping_retries", json::array()}};
-  for (const auto& layer : statistics.layers)
+  for (const auto& layer : statistics.linears)
     if (layer.damping_retries > 0) result["damping_retries"].push_back(layer.name);
   return model;
 }

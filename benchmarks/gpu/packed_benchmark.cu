@@ -178,8 +178,8 @@ std::vector<Format> formats(index_t rows, index_t columns) {
   all.push_back({"50 % + 4 bit", pruned, PackedMask::bits});
   all.push_back({"50 % + 4 bit, without_mask", pruned, PackedMask::bits, true});
   pruned.zeros = 2;
-  pruned.group = 4;
-  all.push_back({"2:4 + 4 bit", pruned, PackedMask::groups});
+  pruned.of = 4;
+  all.push_back({"2:4 + 4 bit", pruned, PackedMask::n_of_m});
   all.push_back({"50 %, float16 values",
                  {.rows = rows, .columns = columns, .value_bits = 16, .pruned = true},
                  PackedMask::bits});

@@ -179,9 +179,9 @@ void measure_solve(const char* config, const Problem<Cuda>& p, const Problem<Tim
   pare::SparseGPTSolver<Config, Cuda, T> solver(options);
   double loss = 0, sparsity = 0;
   const auto solve = [&] {
-    const auto layer = solver.solve(p.W.view(), p.calibration);
-    loss = layer.loss;
-    sparsity = layer.sparsity;
+    const auto linear = solver.solve(p.W.view(), p.calibration);
+    loss = linear.loss;
+    sparsity = linear.sparsity;
   };
   const double ms = time_ms(
       solve, [] {}, 15);

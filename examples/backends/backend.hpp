@@ -80,7 +80,7 @@ struct ModelSource {
 };
 
 /// A linear in a file that is to be compressed into another.
-struct LayerJob {
+struct LinearJob {
   const pare::SafetensorsFile& file;
   const pare::CompressionRequest& request;
   index_t sequences;
@@ -94,7 +94,7 @@ struct OnBackend {
   /// Whether a model can be stored as `dtype`; load_model takes no other.
   static bool stores(pare::DType dtype);
   static std::unique_ptr<Model> load_model(const ModelSource& source);
-  static pare::Statistics compress_layer(const LayerJob& job);
+  static pare::Statistics compress_linear(const LinearJob& job);
 };
 
 }  // namespace tool

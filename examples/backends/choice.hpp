@@ -20,14 +20,14 @@ namespace tool {
 struct NamedBackend {
   std::string name;
   std::unique_ptr<Model> (*load_model)(const ModelSource&) = nullptr;  ///< null: not built
-  pare::Statistics (*compress_layer)(const LayerJob&) = nullptr;
+  pare::Statistics (*compress_linear)(const LinearJob&) = nullptr;
   bool (*stores)(pare::DType) = nullptr;
   const char* advice = nullptr;  ///< how to build it
 };
 
 template <class B>
 NamedBackend built(const char* name) {
-  return {name, &OnBackend<B>::load_model, &OnBackend<B>::compress_layer, &OnBackend<B>::stores};
+  return {name, &OnBackend<B>::load_model, &OnBackend<B>::compress_linear, &OnBackend<B>::stores};
 }
 
 /// Every backend that --backend can name.

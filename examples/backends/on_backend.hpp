@@ -8,7 +8,7 @@
 #include "pare/model/opt_load.hpp"
 #include "pare/model/opt_random.hpp"
 #include "pare/model/perplexity.hpp"
-#include "pare/pipeline/layer.hpp"
+#include "pare/pipeline/linear_statistics.hpp"
 #include "pare/pipeline/plan.hpp"
 #include "pare/pipeline/run_layers.hpp"
 
@@ -151,7 +151,7 @@ class ModelOn : public Model {
                                               model_.config.hidden_size, options.asymmetric > 0);
     }
     stream.finished = [&](index_t i, const pare::OptLayer<B, S>& layer,
-                          std::span<const pare::LayerStatistics> statistics,
+                          std::span<const pare::LinearStatistics> statistics,
                           const pare::CalibrationStates<B, S>& states) {
       pare::RunFolder::Tensors behind;
       if (keeping.states && i + 1 < layers()) behind = pare::state_tensors<B, S>(states);
@@ -174,7 +174,7 @@ class ModelOn : public Model {
 };
 
 template <class B>
-pare::Calibration<B, float> read_calibration(const LayerJob& job) {
+pare::Calibration<B, float> read_calibration(const LinearJob& job) {
   if (job.file.find("H") != nullptr) {
     const auto H = B::from_host(job.file.read_float("H").view());  // (in, in)
     return pare::Calibration<B, float>::from_hessian(H.view());
@@ -193,7 +193,7 @@ std::vector<std::byte> bytes_of(const V& values) {
 }
 
 template <class B>
-void write_layer(const fs::path& path, const pare::CompressedLayer<B, float>& layer) {
+void write_layer(const fs::path& path, const pare::CompressedLinear<B, float>& layer) {
   const std::int64_t out = layer.weights.rows(), in = layer.weights.cols();
   std::vector<pare::TensorData> tensors;
   const auto add = [&](const char* name, const char* dtype, std::vector<std::int64_t> shape,
@@ -262,7 +262,7 @@ std::unique_ptr<Model> OnBackend<B>::load_model(const ModelSource& source) {
 }
 
 template <class B>
-pare::Statistics OnBackend<B>::compress_layer(const LayerJob& job) {
+pare::Statistics OnBackend<B>::compress_linear(const LinearJob& job) {
   pare::Statistics statistics;
   pare::dispatch(job.request, [&]<class Config>(std::type_identity<Config>) {
     const auto layer = detail::naming(job.file.path(), [&] {
@@ -272,7 +272,7 @@ pare::Statistics OnBackend<B>::compress_layer(const LayerJob& job) {
       return solver.solve(pare::detail::as_const(W.view()), calibration);
     });
     const int dense_bits = 8 * pare::element_bytes(job.file.at("W").dtype);
-    statistics.layers.push_back(pare::layer_statistics("W", layer, dense_bits));
+    statistics.linears.push_back(pare::linear_statistics("W", layer, dense_bits));
     pare::require_counted(statistics, job.request.quantize);
     detail::write_layer<B>(job.target, layer);
   });

@@ -71,7 +71,7 @@ inline void check_pattern(const CompressionFlags& flags, pare::CompressionReques
   if (flags.prunen) {
     request.pattern = pare::PatternKind::n_of_m;
     request.solver.zeros = flags.prunen;
-    request.solver.group = flags.prunem;
+    request.solver.of = flags.prunem;
   } else if (flags.sparsity && *flags.sparsity > 0) {
     request.pattern = pare::PatternKind::unstructured;
     request.solver.sparsity = flags.sparsity;
@@ -177,11 +177,11 @@ inline pare::CompressionRequest checked(const CompressionFlags& flags) {
 /// @param inputs  how many it has
 inline void require_whole_groups(const pare::CompressionRequest& request, const std::string& linear,
                                  pare::index_t inputs) {
-  if (request.pattern != pare::PatternKind::n_of_m || inputs % *request.solver.group == 0) return;
-  const std::string group = std::to_string(*request.solver.group);
-  throw usage_error("--prunen " + std::to_string(*request.solver.zeros) + " --prunem " + group +
+  if (request.pattern != pare::PatternKind::n_of_m || inputs % *request.solver.of == 0) return;
+  const std::string of = std::to_string(*request.solver.of);
+  throw usage_error("--prunen " + std::to_string(*request.solver.zeros) + " --prunem " + of +
                     ": the " + std::to_string(inputs) + " inputs of " + linear +
-                    " do not divide into groups of " + group + "; write a --prunem that divides " +
+                    " do not divide into groups of " + of + "; write a --prunem that divides " +
                     std::to_string(inputs));
 }
 
@@ -194,7 +194,7 @@ inline pare::Json to_json(const pare::CompressionRequest& request) {
   };
   return {{"sparsity", value(o.sparsity)},
           {"prunen", value(o.zeros)},
-          {"prunem", value(o.group)},
+          {"prunem", value(o.of)},
           {"wbits", value(o.bits)},
           {"target_avg_bits", value(o.target_average_bits)},
           {"bit_method", request.policy == pare::PolicyKind::none       ? Json(nullptr)

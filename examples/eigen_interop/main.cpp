@@ -39,9 +39,9 @@ int main() {
   calibration.add(view_of(X));
   using Config = pare::Compression<pare::NofM<2, 4>, pare::BaseQuantizer>;
   pare::SparseGPTSolver<Config, pare::backend::Eigen, float> solver({.bits = 4});
-  const auto layer = solver.solve(view_of(k), calibration);
+  const auto linear = solver.solve(view_of(k), calibration);
 
-  const StridedMap Q = map_of(layer.weights.view());
+  const StridedMap Q = map_of(linear.weights.view());
   const float error = ((k - Q) * X.transpose()).norm() / (k * X.transpose()).norm();
   // [use]
 
@@ -49,7 +49,7 @@ int main() {
   const StridedMap gram = map_of(calibration.gram());
   const bool same_gram = gram.isApprox(RowMajor(X.transpose() * X), 1e-4f);
   const bool in_place = view_of(k).data == all.data() + 64 * all.cols() &&
-                        view_of(X).data == X.data() && Q.data() == layer.weights.data();
+                        view_of(X).data == X.data() && Q.data() == linear.weights.data();
   const auto zeros = (Q.array() == 0).count();
   std::printf("W and X read where Eigen holds them, Q where pare holds it: %s\n",
               in_place ? "yes" : "no");

@@ -26,9 +26,9 @@ int solve_one() {
   calibration.add(activations.view());
   SparseGPTSolver<Config, B, float> solver(
       {.sparsity = 0.5, .bits = 4, .target_average_bits = 4.0});
-  const auto layer = solver.solve(weights.view(), calibration);
-  const Matrix<float> Q = B::to_host(layer.weights.view());
-  const Matrix<std::uint8_t> mask = B::to_host(layer.mask.view());
+  const auto linear = solver.solve(weights.view(), calibration);
+  const Matrix<float> Q = B::to_host(linear.weights.view());
+  const Matrix<std::uint8_t> mask = B::to_host(linear.mask.view());
 
   index_t pruned = 0, wrong = 0;
   for (index_t i = 0; i < Q.size(); ++i) {

@@ -1,4 +1,4 @@
-// pare-layer: compresses one linear layer from a safetensors file.
+// pare-linear: compresses one linear linear from a safetensors file.
 #include "backends/choice.hpp"
 #include "common/compression_options.hpp"
 
@@ -78,7 +78,7 @@ int main(int argc, char** argv) {
     const pare::SafetensorsFile file(input);
     check_header(file, request, sequences);
     const pare::Statistics statistics =
-        chosen.compress_layer({file, request, sequences.value_or(1), target});
+        chosen.compress_linear({file, request, sequences.value_or(1), target});
     if (json) {
       pare::Json report = pare::to_json(statistics);
       report["config"] = tool::to_json(request);

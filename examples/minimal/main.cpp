@@ -34,11 +34,11 @@ int main() {
 
   SparseGPTSolver<Config, backend::Eigen, float> solver(
       {.sparsity = 0.5, .bits = 4, .target_average_bits = 3.5});
-  const auto layer = solver.solve(W, calibration);
-  // layer.weights (out, in), layer.mask, layer.bits, layer.grids, layer.loss
+  const auto linear = solver.solve(W, calibration);
+  // linear.weights (out, in), linear.mask, linear.bits, linear.grids, linear.loss
 
   Statistics statistics;
-  statistics.layers.push_back(layer_statistics("linear", layer, 32));
+  statistics.linears.push_back(linear_statistics("linear", linear, 32));
   std::fputs(statistics_text(statistics).c_str(), stdout);
   // [minimal]
 }

@@ -10,9 +10,9 @@
 namespace tool {
 
 /// Who chooses the widths.
-enum class Scheme { dense, uniform, quantile, budget_layer, budget_model };
+enum class Scheme { dense, uniform, quantile, budget_linear, budget_model };
 
-inline constexpr Scheme mixed_schemes[] = {Scheme::quantile, Scheme::budget_layer,
+inline constexpr Scheme mixed_schemes[] = {Scheme::quantile, Scheme::budget_linear,
                                            Scheme::budget_model};
 
 inline const char* scheme_name(Scheme scheme) {
@@ -21,7 +21,7 @@ inline const char* scheme_name(Scheme scheme) {
       return "uniform";
     case Scheme::quantile:
       return "quantile";
-    case Scheme::budget_layer:
+    case Scheme::budget_linear:
       return "budget-layer";
     case Scheme::budget_model:
       return "budget-model";
@@ -86,7 +86,7 @@ inline std::vector<Run> runs_of(const Arguments& arguments) {
       flags.target_average_bits = value;
       flags.bit_method = scheme == Scheme::quantile ? "quantile" : "budget";
     }
-    if (scheme == Scheme::budget_layer) flags.importance = "distortion";
+    if (scheme == Scheme::budget_linear) flags.importance = "distortion";
     if (scheme == Scheme::budget_model) flags.scope = "model";
     if (scheme != Scheme::budget_model) flags.kl_windows.reset();
     if (scheme == Scheme::uniform || scheme == Scheme::quantile) flags.sensitivity.reset();
@@ -126,7 +126,7 @@ inline void require_different(const std::vector<Run>& runs) {
       };
       if (uniform(runs[a]) && uniform(runs[b])) continue;
       if (runs[a].plan && runs[b].plan && runs[a].budget == runs[b].budget &&
-          runs[a].statistics.layers.size() == 1)
+          runs[a].statistics.linears.size() == 1)
         continue;
       pairs += (pairs.empty() ? "\"" : ", \"") + runs[a].name + "\" and \"" + runs[b].name + "\"";
     }
@@ -156,10 +156,10 @@ inline void print_comparison(const std::vector<Run>& runs) {
   for (const Run& run : runs)
     if (run.request) std::printf(" %16s", run.name.c_str());
   std::printf("\n");
-  for (std::size_t l = 0; l < runs.back().statistics.layers.size(); ++l) {
-    std::printf("%-28s", runs.back().statistics.layers[l].name.c_str());
+  for (std::size_t l = 0; l < runs.back().statistics.linears.size(); ++l) {
+    std::printf("%-28s", runs.back().statistics.linears[l].name.c_str());
     for (const Run& run : runs)
-      if (run.request) std::printf(" %16.5g", run.statistics.layers[l].loss);
+      if (run.request) std::printf(" %16.5g", run.statistics.linears[l].loss);
     std::printf("\n");
   }
   std::fflush(stdout);
@@ -170,7 +170,7 @@ inline void draw_comparison(const fs::path& folder, const std::string& title,
   const auto curves = [&](const auto& value) {
     std::vector<Curve> all;
     for (const Scheme scheme :
-         {Scheme::uniform, Scheme::quantile, Scheme::budget_layer, Scheme::budget_model}) {
+         {Scheme::uniform, Scheme::quantile, Scheme::budget_linear, Scheme::budget_model}) {
       Curve curve{scheme_name(scheme), {}};
       for (const Run& run : runs)
         if (run.scheme == scheme)
@@ -200,7 +200,7 @@ inline void draw_comparison(const fs::path& folder, const std::string& title,
             [](const Run* a, const Run* b) { return a->budget < b->budget; });
   const Run& shown = *plans[plans.size() / 2];
   std::vector<WidthCounts> linears;
-  for (const pare::LayerStatistics& layer : shown.statistics.layers)
+  for (const pare::LinearStatistics& layer : shown.statistics.linears)
     linears.push_back({layer.name.substr(layer.name.find('.') + 1), layer.bits_histogram});
   plot_widths(folder, title + ": widths of " + shown.name, linears, pare::default_tiers());
 }

@@ -42,7 +42,7 @@ void run_compress(const Arguments& arguments) {
     plan = pare::plan_bits(measured, planned->options);
     std::printf("%s", plan_text(*plan, *planned).c_str());
   }
-  std::printf("\n%s\n", pare::layer_header().c_str());
+  std::printf("\n%s\n", pare::linear_header().c_str());
   std::fflush(stdout);
   const auto start = std::chrono::steady_clock::now();
   const pare::Statistics statistics =

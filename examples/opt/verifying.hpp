@@ -140,7 +140,7 @@ inline void compare_with_original(const fs::path& original, const pare::PackedFi
 /// What was counted of a linear against what was recorded.
 inline void compare_linear(const pare::RecomputedLinear& found, const pare::Json& recorded,
                            bool with_loss, Differences& differences) {
-  const pare::LayerStatistics& statistics = found.statistics;
+  const pare::LinearStatistics& statistics = found.statistics;
   const pare::Json now = pare::to_json(statistics);
   std::vector<std::string> exact{"rows",
                                  "columns",
@@ -230,7 +230,7 @@ inline void verify_packed(const VerifyArguments& arguments) {
   std::printf("\n%-28s %13s %7s %9s %9s %13s %13s\n", "linear", "shape", "bits", "zeros", "stored",
               "loss", "recorded");
   for (const pare::RecomputedLinear& linear : found) {
-    const pare::LayerStatistics& s = linear.statistics;
+    const pare::LinearStatistics& s = linear.statistics;
     const std::string shape = std::to_string(s.rows) + " x " + std::to_string(s.columns);
     const std::string loss =
         with_loss ? pare::detail::format_text("%.6g", s.loss) : std::string("-");

@@ -179,9 +179,9 @@ inline pare::Statistics compress(Model& model, const Inputs& inputs, const Argum
   pare::CompressionProgress callbacks;
   callbacks.advanced = [&](double share) { progress.advance(share); };
   if (lines)
-    callbacks.linear_done = [&](const pare::LayerStatistics& layer) {
+    callbacks.linear_done = [&](const pare::LinearStatistics& layer) {
       progress.clear();
-      std::printf("%s\n", pare::layer_line(layer).c_str());
+      std::printf("%s\n", pare::linear_line(layer).c_str());
       std::fflush(stdout);
     };
   pare::ModelCompressionOptions options{.solver = request.solver,

@@ -58,7 +58,7 @@ class Layer {
   }
 
   /// @param W  (out, in); the numbers are those of SolverOptions
-  Solved solve(const torch::Tensor& W, std::optional<double> sparsity, int zeros, int group,
+  Solved solve(const torch::Tensor& W, std::optional<double> sparsity, int zeros, int of,
                std::optional<int> bits, bool symmetric, bool clip_search,
                std::optional<double> target_average_bits, bool act_order, index_t block_size,
                double damping) {
@@ -68,10 +68,10 @@ class Layer {
                       .damping = damping,
                       .block_size = block_size,
                       .act_order = act_order};
-    if (group > 0) {
+    if (of > 0) {
       request.pattern = pare::PatternKind::n_of_m;
       request.solver.zeros = zeros;
-      request.solver.group = group;
+      request.solver.of = of;
     } else if (sparsity) {
       request.pattern = pare::PatternKind::unstructured;
       request.solver.sparsity = sparsity;
@@ -82,20 +82,20 @@ class Layer {
     request.solver.target_average_bits = target_average_bits;
     return pare::dispatch(request, [&]<class Config>(std::type_identity<Config>) {
       pare::SparseGPTSolver<Config, B, float> solver(request.solver);
-      auto layer = std::make_shared<pare::CompressedLayer<B, float>>(
+      auto linear = std::make_shared<pare::CompressedLinear<B, float>>(
           solver.solve(view_of("W (out, in)", W, Device), calibration_));
       Wait();
       const auto adopt = [&](auto view, torch::ScalarType type) {
         return torch::from_blob(
-            view.data, {view.rows, view.cols}, {view.stride, 1}, [layer](void*) {},
+            view.data, {view.rows, view.cols}, {view.stride, 1}, [linear](void*) {},
             torch::dtype(type).device(W.device()));
       };
-      return Solved{adopt(layer->weights.view(), torch::kFloat32),
-                    adopt(layer->mask.view(), torch::kUInt8),
-                    {layer->bits.begin(), layer->bits.end()},
-                    layer->loss,
-                    layer->damping,
-                    layer->damping_retries};
+      return Solved{adopt(linear->weights.view(), torch::kFloat32),
+                    adopt(linear->mask.view(), torch::kUInt8),
+                    {linear->bits.begin(), linear->bits.end()},
+                    linear->loss,
+                    linear->damping,
+                    linear->damping_retries};
     });
   }
 

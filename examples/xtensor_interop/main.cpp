@@ -36,20 +36,20 @@ int main() {
   calibration.add(view_of(X));
   using Config = pare::Compression<pare::Unstructured, pare::UniformQuantizer<4>>;
   pare::SparseGPTSolver<Config, Backend, double> solver({.sparsity = 0.5});
-  const auto layer = solver.solve(view_of(W), calibration);
+  const auto linear = solver.solve(view_of(W), calibration);
 
-  const auto Q = adapt(layer.weights);
+  const auto Q = adapt(linear.weights);
   const double error = xt::linalg::norm(xt::linalg::dot(W - Q, xt::transpose(X))) /
                        xt::linalg::norm(xt::linalg::dot(W, xt::transpose(X)));
   // [use]
 
-  const auto mask = adapt(layer.mask);
+  const auto mask = adapt(linear.mask);
   const auto pruned = std::count(mask.begin(), mask.end(), std::uint8_t{1});
   bool zeros = true;  // what the mask pruned is zero
   for (std::size_t i = 0; i < W.shape(0); ++i)
     for (std::size_t j = 0; j < W.shape(1); ++j) zeros = zeros && (mask(i, j) == 0 || Q(i, j) == 0);
   const bool in_place = view_of(W).data == W.data() && view_of(X).data == X.data() &&
-                        std::as_const(Q).data() == layer.weights.data();
+                        std::as_const(Q).data() == linear.weights.data();
   std::printf("W and X read where xtensor holds them, Q where pare holds it: %s\n",
               in_place ? "yes" : "no");
   std::printf("weights pruned: %td of %zu, all of them zero: %s\n", pruned, W.size(),

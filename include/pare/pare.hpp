@@ -7,7 +7,7 @@
 #include "pare/core/version.hpp"
 #include "pare/importance/scorer.hpp"
 #include "pare/pipeline/dispatch.hpp"
-#include "pare/pipeline/layer.hpp"
+#include "pare/pipeline/linear_statistics.hpp"
 #include "pare/report/statistics.hpp"
 #include "pare/report/text.hpp"
 #include "pare/solver/sparsegpt.hpp"

@@ -49,11 +49,11 @@ inline pare::PackedLinear linear_of_recipe(Recipe& recipe) {
   packed.dtype = DType(recipe.within(0, 3));
   packed.kind = PackedMask(recipe.within(0, 2));
   layout.pruned = packed.kind != PackedMask::none;
-  if (packed.kind == PackedMask::groups) {
-    layout.group = recipe.within(2, detail::longest_indexed_group);
-    layout.zeros = recipe.within(1, layout.group - 1);
-    if (detail::group_index_bits(layout.zeros, layout.group) == 0) layout.zeros = 1;
-    layout.columns = (layout.columns + layout.group - 1) / layout.group * layout.group;
+  if (packed.kind == PackedMask::n_of_m) {
+    layout.of = recipe.within(2, detail::longest_indexed_of);
+    layout.zeros = recipe.within(1, layout.of - 1);
+    if (detail::n_of_m_index_bits(layout.zeros, layout.of) == 0) layout.zeros = 1;
+    layout.columns = (layout.columns + layout.of - 1) / layout.of * layout.of;
   }
   const int widths = recipe.within(0, 2);  // none, one, one per channel
   if (widths == 0) layout.value_bits = 8 * dtype_bytes(packed.dtype);
@@ -72,14 +72,13 @@ inline pare::PackedLinear linear_of_recipe(Recipe& recipe) {
   }
   packed.mask.resize(std::size_t(layout.rows) * packed.mask_row_bytes());
   for (std::byte& b : packed.mask) b = std::byte(recipe.next());
-  if (packed.kind == PackedMask::groups && !wild) {
-    const std::uint64_t ways =
-        detail::binomials[std::size_t(layout.group)][std::size_t(layout.zeros)];
+  if (packed.kind == PackedMask::n_of_m && !wild) {
+    const std::uint64_t ways = detail::binomials[std::size_t(layout.of)][std::size_t(layout.zeros)];
     for (index_t i = 0; i < layout.rows; ++i) {
       detail::BitWriter writer(packed.mask.data() + std::uint64_t(i) * packed.mask_row_bytes());
-      for (index_t j = 0; j < layout.columns; j += layout.group)
+      for (index_t j = 0; j < layout.columns; j += layout.of)
         writer.put(std::uint32_t((recipe.next() * 0x01010101u + recipe.next()) % ways),
-                   detail::group_index_bits(layout.zeros, layout.group));
+                   detail::n_of_m_index_bits(layout.zeros, layout.of));
       writer.finish();
     }
   }

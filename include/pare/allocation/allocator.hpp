@@ -3,7 +3,7 @@
 
 #include "pare/allocation/policies.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// What an allocator may choose from, and what it must meet.
 struct AllocatorOptions {
@@ -86,4 +86,4 @@ class BitAllocator {
   AllocatorOptions options_;
 };
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

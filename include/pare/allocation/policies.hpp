@@ -13,7 +13,7 @@
 #include "pare/allocation/tiers.hpp"
 #include "pare/core/matrix.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// Turns scores (one per channel, finite) into widths (one per channel, each one of `tiers`).
 /// With a target, mean bits <= target and the remainder is less than one step of one channel.
@@ -245,4 +245,4 @@ struct Budget {
 
 static_assert(AllocationPolicy<Quantile> && AllocationPolicy<Budget>);
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -13,7 +13,7 @@
 #include "pare/core/error.hpp"
 #include "pare/core/matrix.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// One way to store a linear, with one sparsity pattern for instance: what every width of every
 /// channel costs and loses. The tables are (channels, widths), row-major.
@@ -28,21 +28,21 @@ struct RateMode {
 };
 
 /// The ways to store one linear; one of them is chosen.
-struct RateGroup {
+struct LinearRates {
   /// At least one, all with the same channels.
   std::vector<RateMode> modes;
 };
 
 /// What was chosen, and how much better a choice could be at most.
 struct RatePlan {
-  /// What is done with one group.
+  /// What is done with one linear.
   struct Choice {
-    /// Index into RateGroup::modes.
+    /// Index into LinearRates::modes.
     std::size_t mode = 0;
     std::vector<std::uint8_t> bits;  ///< width per channel
   };
-  /// In the order of the groups given.
-  std::vector<Choice> groups;
+  /// In the order of the linears given.
+  std::vector<Choice> linears;
   double bits = 0;        ///< spent, <= budget
   double distortion = 0;  ///< of this choice
   double bound = 0;       ///< no choice within the budget has less (Lagrangian dual)
@@ -53,17 +53,17 @@ struct RatePlan {
 
 namespace detail {
 
-inline void require_rates(std::span<const RateGroup> groups) {
-  const auto fail = [](std::size_t group, std::size_t mode, const std::string& what) {
-    throw argument_error("groups: mode " + std::to_string(mode) + " of group " +
-                         std::to_string(group) + ": " + what);
+inline void require_rates(std::span<const LinearRates> linears) {
+  const auto fail = [](std::size_t linear, std::size_t mode, const std::string& what) {
+    throw argument_error("linears: mode " + std::to_string(mode) + " of linear " +
+                         std::to_string(linear) + ": " + what);
   };
-  if (groups.empty()) throw argument_error("groups: expected at least one, got none");
-  for (std::size_t g = 0; g < groups.size(); ++g) {
-    if (groups[g].modes.empty())
-      throw argument_error("groups: group " + std::to_string(g) + ": expected at least one mode");
-    for (std::size_t m = 0; m < groups[g].modes.size(); ++m) {
-      const RateMode& mode = groups[g].modes[m];
+  if (linears.empty()) throw argument_error("linears: expected at least one, got none");
+  for (std::size_t g = 0; g < linears.size(); ++g) {
+    if (linears[g].modes.empty())
+      throw argument_error("linears: linear " + std::to_string(g) + ": expected at least one mode");
+    for (std::size_t m = 0; m < linears[g].modes.size(); ++m) {
+      const RateMode& mode = linears[g].modes[m];
       const std::size_t levels = mode.widths.size();
       if (levels == 0) fail(g, m, "expected at least one width");
       for (std::size_t k = 1; k < levels; ++k)
@@ -74,7 +74,7 @@ inline void require_rates(std::span<const RateGroup> groups) {
              "cost and distortion: expected (channels, " + std::to_string(levels) +
                  ") numbers each, got " + std::to_string(mode.cost.size()) + " and " +
                  std::to_string(mode.distortion.size()));
-      if (mode.channels() != groups[g].modes.front().channels())
+      if (mode.channels() != linears[g].modes.front().channels())
         fail(g, m, "expected as many channels as mode 0");
       if (!(mode.fixed_bits >= 0) || !std::isfinite(mode.fixed_bits))
         fail(g, m, "fixed_bits: expected a number >= 0, got " + std::to_string(mode.fixed_bits));
@@ -94,7 +94,7 @@ inline void require_rates(std::span<const RateGroup> groups) {
   }
 }
 
-/// Width index per channel of every group, and its mode.
+/// Width index per channel of every linear, and its mode.
 struct RateState {
   std::vector<std::size_t> mode;
   std::vector<std::vector<std::uint8_t>> level;
@@ -103,17 +103,17 @@ struct RateState {
 
 /// The choice that minimises distortion + price * bits, for price = infinity bits alone; ties go to
 /// fewer bits, then to the earlier mode. `dual` receives the minimum.
-inline RateState best_at_price(std::span<const RateGroup> groups, double price, double& dual) {
+inline RateState best_at_price(std::span<const LinearRates> linears, double price, double& dual) {
   RateState state;
   const bool bits_alone = std::isinf(price);
   dual = 0;
   std::vector<std::uint8_t> level;
-  for (const RateGroup& group : groups) {
+  for (const LinearRates& linear : linears) {
     double best = std::numeric_limits<double>::infinity(), best_bits = 0, best_distortion = 0;
     std::size_t best_mode = 0;
     std::vector<std::uint8_t> best_level;
-    for (std::size_t m = 0; m < group.modes.size(); ++m) {
-      const RateMode& mode = group.modes[m];
+    for (std::size_t m = 0; m < linear.modes.size(); ++m) {
+      const RateMode& mode = linear.modes[m];
       const std::size_t levels = mode.widths.size(), channels = mode.channels();
       level.assign(channels, 0);
       double bits = mode.fixed_bits, distortion = 0;
@@ -148,18 +148,18 @@ inline RateState best_at_price(std::span<const RateGroup> groups, double price, 
 
 /// Spends what is left of the budget on wider channels, the best gain per bit first, until no step
 /// that gains fits any more.
-inline void spend_rest(std::span<const RateGroup> groups, RateState& state, double budget) {
+inline void spend_rest(std::span<const LinearRates> linears, RateState& state, double budget) {
   struct Step {
     double gain;  ///< distortion per bit
-    std::uint32_t group, channel;
+    std::uint32_t linear, channel;
     std::uint8_t level;
   };
   std::vector<Step> steps;
   while (true) {
     steps.clear();
     const double left = budget - state.bits;
-    for (std::size_t g = 0; g < groups.size(); ++g) {
-      const RateMode& mode = groups[g].modes[state.mode[g]];
+    for (std::size_t g = 0; g < linears.size(); ++g) {
+      const RateMode& mode = linears[g].modes[state.mode[g]];
       const std::size_t levels = mode.widths.size();
       for (std::size_t c = 0; c < mode.channels(); ++c) {
         const double* cost = mode.cost.data() + c * levels;
@@ -177,9 +177,9 @@ inline void spend_rest(std::span<const RateGroup> groups, RateState& state, doub
     std::stable_sort(steps.begin(), steps.end(),
                      [](const Step& a, const Step& b) { return a.gain > b.gain; });
     for (const Step& step : steps) {
-      const RateMode& mode = groups[step.group].modes[state.mode[step.group]];
+      const RateMode& mode = linears[step.linear].modes[state.mode[step.linear]];
       const std::size_t row = step.channel * mode.widths.size();
-      std::uint8_t& level = state.level[step.group][step.channel];
+      std::uint8_t& level = state.level[step.linear][step.channel];
       const double cost = mode.cost[row + step.level] - mode.cost[row + level];
       if (state.bits + cost > budget) continue;
       state.bits += cost;
@@ -205,38 +205,38 @@ inline void make_falling(std::vector<double>& distortion, std::size_t levels) {
 
 }  // namespace detail
 
-/// Chooses a mode for every group and a width for every channel: the least distortion within a
+/// Chooses a mode for every linear and a width for every channel: the least distortion within a
 /// budget of bits.
 ///
-/// Reverse water-filling: at a price per bit every channel takes its own best width and every group
+/// Reverse water-filling: at a price per bit every channel takes its own best width and every linear
 /// its best mode, which is optimal for the bits this spends; the price is bisected to the lowest
 /// that keeps the budget. What is left goes to single channels by gain per bit, so that the
 /// remainder is smaller than any step up that would gain. Ties go to fewer bits and to the lower
 /// index; scaling all distortions by a power of two changes nothing.
-/// @param groups       linears, or one; modes of a group have the same channels
+/// @param linears       linears, or one; modes of a linear have the same channels
 /// @param budget_bits  bits for all of them, everything counted that their costs count
 /// @return             the choice and the bound of its optimality
-/// @throws argument_error naming the group and mode whose tables do not fit, unattainable_error with
+/// @throws argument_error naming the linear and mode whose tables do not fit, unattainable_error with
 ///         the least that is needed
 /// Source: Shoham & Gersho 1988 for the Lagrangian; Cover & Thomas, section 10.3.3, for reverse
 /// water-filling.
-inline RatePlan allocate_rates(std::span<const RateGroup> groups, double budget_bits) {
-  detail::require_rates(groups);
+inline RatePlan allocate_rates(std::span<const LinearRates> linears, double budget_bits) {
+  detail::require_rates(linears);
   const double budget = budget_bits * (1 + 1e-12);  // sums of costs are rounded
   double dual = 0;
   const detail::RateState least =
-      detail::best_at_price(groups, std::numeric_limits<double>::infinity(), dual);
+      detail::best_at_price(linears, std::numeric_limits<double>::infinity(), dual);
   if (!(least.bits <= budget))
     throw unattainable_error("budget_bits: expected at least " + std::to_string(least.bits) +
                              ", which the narrowest choice takes, got " +
                              std::to_string(budget_bits));
-  detail::RateState state = detail::best_at_price(groups, 0, dual);
+  detail::RateState state = detail::best_at_price(linears, 0, dual);
   double bound = dual;
   if (state.bits > budget) {
     // A price above which every channel is at its narrowest: the steepest step there is.
     double high = 0;
-    for (const RateGroup& group : groups)
-      for (const RateMode& mode : group.modes) {
+    for (const LinearRates& linear : linears)
+      for (const RateMode& mode : linear.modes) {
         const std::size_t levels = mode.widths.size();
         double most = 0;
         for (std::size_t i = 0; i < mode.cost.size(); ++i) {
@@ -253,7 +253,7 @@ inline RatePlan allocate_rates(std::span<const RateGroup> groups, double budget_
     for (int i = 0; i < 400; ++i) {
       const double price = low > 0 ? std::sqrt(low) * std::sqrt(high) : high * 0x1p-8;
       if (!(price > low && price < high) || (low > 0 && high / low < 1 + 1e-14)) break;
-      const detail::RateState tried = detail::best_at_price(groups, price, dual);
+      const detail::RateState tried = detail::best_at_price(linears, price, dual);
       bound = std::max(bound, dual - price * budget);
       if (tried.bits <= budget) {
         high = price;
@@ -263,24 +263,24 @@ inline RatePlan allocate_rates(std::span<const RateGroup> groups, double budget_
       }
     }
   }
-  detail::spend_rest(groups, state, budget);
+  detail::spend_rest(linears, state, budget);
 
   RatePlan plan;
   plan.bits = state.bits;
   plan.bound = bound;
-  for (std::size_t g = 0; g < groups.size(); ++g) {
-    const RateMode& mode = groups[g].modes[state.mode[g]];
+  for (std::size_t g = 0; g < linears.size(); ++g) {
+    const RateMode& mode = linears[g].modes[state.mode[g]];
     RatePlan::Choice choice{state.mode[g], {}};
     for (std::size_t c = 0; c < mode.channels(); ++c) {
       const std::size_t level = state.level[g][c];
       choice.bits.push_back(std::uint8_t(mode.widths[level]));
       plan.distortion += mode.distortion[c * mode.widths.size() + level];
     }
-    plan.groups.push_back(std::move(choice));
+    plan.linears.push_back(std::move(choice));
   }
   // Equal but for rounding where the choice is optimal.
   plan.bound = std::min(plan.bound, plan.distortion);
   return plan;
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -12,7 +12,7 @@
 #include "pare/core/error.hpp"
 #include "pare/core/scalar.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// Widths known at compile time, bits per weight.
 template <int... Bits>
@@ -91,4 +91,4 @@ inline void require_attainable(std::optional<double> target, std::span<const int
                              std::to_string(tiers.back()) + ", got " + number_text(*target));
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -6,7 +6,7 @@
 #include "pare/backend/host_numeric.hpp"
 #include "pare/backend/host_select.hpp"
 
-namespace pare::backend {
+namespace pare::inline PARE_TARGET::backend {
 
 /// Uses every core that OpenMP gives it; results do not depend on how many that are.
 struct Eigen : HostMemory,
@@ -23,4 +23,4 @@ struct Eigen : HostMemory,
   }
 };
 
-}  // namespace pare::backend
+}  // namespace pare::inline PARE_TARGET::backend

@@ -7,7 +7,7 @@
 
 #include "pare/backend/host_kernels.hpp"
 
-namespace pare::backend {
+namespace pare::inline PARE_TARGET::backend {
 
 /// HostKernels on Eigen. Where PARE_EXTERN_KERNELS is defined, a program takes them for float and
 /// double from the one file that includes eigen_kernels_instances.hpp.
@@ -174,4 +174,4 @@ PARE_EIGEN_KERNELS(extern, float)
 PARE_EIGEN_KERNELS(extern, double)
 #endif
 
-}  // namespace pare::backend
+}  // namespace pare::inline PARE_TARGET::backend

@@ -4,9 +4,9 @@
 
 #include "pare/backend/eigen_kernels.hpp"
 
-namespace pare::backend {
+namespace pare::inline PARE_TARGET::backend {
 
 PARE_EIGEN_KERNELS(, float)
 PARE_EIGEN_KERNELS(, double)
 
-}  // namespace pare::backend
+}  // namespace pare::inline PARE_TARGET::backend

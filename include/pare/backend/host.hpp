@@ -7,7 +7,7 @@
 
 #include "pare/core/backend.hpp"
 
-namespace pare::backend {
+namespace pare::inline PARE_TARGET::backend {
 
 /// Host memory: owning matrices are pare::Matrix, transfers are copies.
 struct HostMemory {
@@ -47,13 +47,13 @@ struct OpenMPTasks {
   }
 };
 
-/// A task for every `group` of the indices in [0, n): f(i) for each, in order within a task.
+/// A task for every `chunk` of the indices in [0, n): f(i) for each, in order within a task.
 template <class Tasks, class F>
-void run_in_groups(index_t n, index_t group, const F& f) {
-  Tasks::run((n + group - 1) / group, [&](index_t task) {
-    const index_t end = std::min(n, (task + 1) * group);
-    for (index_t i = task * group; i < end; ++i) f(i);
+void run_in_chunks(index_t n, index_t chunk, const F& f) {
+  Tasks::run((n + chunk - 1) / chunk, [&](index_t task) {
+    const index_t end = std::min(n, (task + 1) * chunk);
+    for (index_t i = task * chunk; i < end; ++i) f(i);
   });
 }
 
-}  // namespace pare::backend
+}  // namespace pare::inline PARE_TARGET::backend

@@ -5,7 +5,7 @@
 
 #include "pare/backend/host_kernels.hpp"
 
-namespace pare::backend::host_detail {
+namespace pare::inline PARE_TARGET::backend::host_detail {
 
 /// Columns per panel of the factorisation, and rows of one task.
 inline constexpr index_t panel = 128;
@@ -66,4 +66,4 @@ void blocked_upper_inverse(MatrixView<T> R) {
   }
 }
 
-}  // namespace pare::backend::host_detail
+}  // namespace pare::inline PARE_TARGET::backend::host_detail

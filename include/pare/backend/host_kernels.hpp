@@ -6,7 +6,7 @@
 
 #include "pare/core/matrix.hpp"
 
-namespace pare::backend {
+namespace pare::inline PARE_TARGET::backend {
 
 /// How a product meets what its target holds.
 enum class Update : std::uint8_t { set, add, subtract };
@@ -47,4 +47,4 @@ concept HostKernels = requires(MatrixView<T> a, MatrixView<const T> c, Transpose
   { K::log_sum_exp(c) } -> std::same_as<double>;
 };
 
-}  // namespace pare::backend
+}  // namespace pare::inline PARE_TARGET::backend

@@ -9,7 +9,7 @@
 #include "pare/backend/host.hpp"
 #include "pare/backend/host_kernels.hpp"
 
-namespace pare::backend {
+namespace pare::inline PARE_TARGET::backend {
 
 /// What ModelBackend asks for. Work is cut into tasks of fixed size, each of which runs on one
 /// core: results do not depend on the number of cores.
@@ -130,7 +130,7 @@ struct HostModelOps {
 
   template <class F>
   static void for_rows(index_t rows, const F& f) {
-    run_in_groups<Tasks>(rows, rows_per_task, f);
+    run_in_chunks<Tasks>(rows, rows_per_task, f);
   }
 
   template <class T>
@@ -145,4 +145,4 @@ struct HostModelOps {
   }
 };
 
-}  // namespace pare::backend
+}  // namespace pare::inline PARE_TARGET::backend

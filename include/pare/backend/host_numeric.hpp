@@ -11,7 +11,7 @@
 #include "pare/backend/host_kernels.hpp"
 #include "pare/solver/sweep.hpp"
 
-namespace pare::backend {
+namespace pare::inline PARE_TARGET::backend {
 
 namespace host_detail {
 
@@ -50,7 +50,7 @@ struct HostNumericOps {
   /// f(row) for every row, neighbouring rows in one task.
   template <class F>
   static void for_each_row(index_t n, const F& f) {
-    run_in_groups<Tasks>(n, rows_per_task, f);
+    run_in_chunks<Tasks>(n, rows_per_task, f);
   }
   /// f(row, col) for every element, a row in one task.
   template <class F>
@@ -175,7 +175,7 @@ struct HostNumericOps {
         for (index_t j = 0; j < count; ++j) {
           sweep.weights(row + l, j) = w[j * width + l];
           sweep.errors(row + l, j) = e[j * width + l];
-          if constexpr (Sweep::mask_source == MaskSource::groups)
+          if constexpr (Sweep::mask_source == MaskSource::n_of_m)
             sweep.mask(row + l, j) = mask.data()[j * width + l];
         }
     });
@@ -195,4 +195,4 @@ struct HostNumericOps {
   }
 };
 
-}  // namespace pare::backend
+}  // namespace pare::inline PARE_TARGET::backend

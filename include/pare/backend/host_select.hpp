@@ -11,7 +11,7 @@
 #include "pare/core/config.hpp"
 #include "pare/core/matrix.hpp"
 
-namespace pare::backend::host_detail {
+namespace pare::inline PARE_TARGET::backend::host_detail {
 
 /// Bits of a non-negative number; they order as the numbers do.
 inline std::uint32_t ordered_bits(float x) { return std::bit_cast<std::uint32_t>(x); }
@@ -100,4 +100,4 @@ void radix_select(MatrixView<const T> W, MatrixView<const T> d, index_t k,
       }
 }
 
-}  // namespace pare::backend::host_detail
+}  // namespace pare::inline PARE_TARGET::backend::host_detail

@@ -26,7 +26,7 @@ static_assert(HWY_TARGET != HWY_SCALAR,
               "pare: a packed product without vectors: Highway has none for this instruction set; "
               "compile for SSE4 or later, -march=x86-64-v2 or -march=native");
 
-namespace pare::detail {
+namespace pare::inline PARE_TARGET::detail {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
@@ -199,4 +199,4 @@ void multiply_fields(const std::array<const std::byte*, 4>& rows,
   out[3] = total(a3, b3);
 }
 
-}  // namespace pare::detail
+}  // namespace pare::inline PARE_TARGET::detail

@@ -6,7 +6,7 @@
 #include "pare/backend/packed_fields.hpp"
 #include "pare/storage/packed.hpp"
 
-namespace pare::detail {
+namespace pare::inline PARE_TARGET::detail {
 
 /// What each piece of a mask, of 8 columns, prunes. A piece is 8 bits of a mask of bits, or the
 /// indices of as many groups as have 8 columns.
@@ -18,18 +18,18 @@ struct MaskPieces {
 /// The pieces of a linear's mask; none where groups do not divide 8 columns, or without a mask.
 inline MaskPieces mask_pieces(const PackedLinear& packed) {
   const PackedLayout& layout = packed.layout;
-  const bool groups = packed.kind == PackedMask::groups;
+  const bool n_of_m = packed.kind == PackedMask::n_of_m;
   MaskPieces pieces;
-  if (packed.kind == PackedMask::none || (groups && 8 % layout.group != 0)) return pieces;
-  const int group = groups ? layout.group : 1;
-  const int index_bits = groups ? group_index_bits(layout.zeros, group) : 1;
-  pieces.bits = 8 / group * index_bits;
+  if (packed.kind == PackedMask::none || (n_of_m && 8 % layout.of != 0)) return pieces;
+  const int of = n_of_m ? layout.of : 1;
+  const int index_bits = n_of_m ? n_of_m_index_bits(layout.zeros, of) : 1;
+  pieces.bits = 8 / of * index_bits;
   for (std::uint32_t piece = 0; piece < (1u << pieces.bits); ++piece) {
     std::uint8_t pruned[8];
-    for (int g = 0; g < 8 / group; ++g) {
+    for (int g = 0; g < 8 / of; ++g) {
       const std::uint32_t index = piece >> (g * index_bits) & ((1u << index_bits) - 1);
-      if (groups)
-        mark_group(index, layout.zeros, group, pruned + g * group);
+      if (n_of_m)
+        mark_pruned(index, layout.zeros, of, pruned + g * of);
       else
         pruned[g] = std::uint8_t(index);
     }
@@ -190,9 +190,9 @@ inline float multiply_masked(const PackedLinear& packed, index_t row, const Code
   std::fill_n(codes.data() + count, 32, std::int16_t(0));  // columns behind the last have none
   const std::size_t mask_bytes = packed.mask_row_bytes();
   const std::byte* const mask = packed.mask.data() + std::size_t(row) * mask_bytes;
-  return packed.kind == PackedMask::groups
+  return packed.kind == PackedMask::n_of_m
              ? multiply_kept<true>(codes.data(), mask, mask_bytes, table, x)
              : multiply_kept<false>(codes.data(), mask, mask_bytes, table, x);
 }
 
-}  // namespace pare::detail
+}  // namespace pare::inline PARE_TARGET::detail

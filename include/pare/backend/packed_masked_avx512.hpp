@@ -23,7 +23,7 @@
 
 #include "pare/backend/packed_masked.hpp"
 
-namespace pare::detail {
+namespace pare::inline PARE_TARGET::detail {
 
 /// Columns that are multiplied at a time.
 inline constexpr std::size_t spread_columns = 64;
@@ -162,6 +162,6 @@ inline void multiply_all_spread(const PackedLinear& packed, const MaskPieces& pi
   });
 }
 
-}  // namespace pare::detail
+}  // namespace pare::inline PARE_TARGET::detail
 
 #endif

@@ -10,7 +10,7 @@
 #include "pare/backend/packed_masked.hpp"
 #include "pare/backend/packed_masked_avx512.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 namespace detail {
 
@@ -165,4 +165,4 @@ inline void packed_product(const PackedLinear& packed, std::span<const float> x,
   });
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

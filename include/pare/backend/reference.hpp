@@ -8,7 +8,7 @@
 #include "pare/backend/reference_model.hpp"
 #include "pare/solver/sweep.hpp"
 
-namespace pare::backend {
+namespace pare::inline PARE_TARGET::backend {
 
 /// Every primitive as the textbook has it. Sums run in double.
 struct Reference : HostMemory, ReferenceModelOps {
@@ -147,4 +147,4 @@ struct Reference : HostMemory, ReferenceModelOps {
   /// @}
 };
 
-}  // namespace pare::backend
+}  // namespace pare::inline PARE_TARGET::backend

@@ -8,7 +8,7 @@
 
 #include "pare/core/matrix.hpp"
 
-namespace pare::backend {
+namespace pare::inline PARE_TARGET::backend {
 
 /// What ModelBackend asks for, as the textbook has it. Sums run in double.
 struct ReferenceModelOps {
@@ -119,4 +119,4 @@ struct ReferenceModelOps {
   /// @}
 };
 
-}  // namespace pare::backend
+}  // namespace pare::inline PARE_TARGET::backend

@@ -1,7 +1,9 @@
 // Where a Thrust backend runs, as types, so that one program can hold several.
 #pragma once
 
-namespace pare::backend {
+#include "pare/core/config.hpp"
+
+namespace pare::inline PARE_TARGET::backend {
 
 namespace system {
 
@@ -17,4 +19,4 @@ struct cuda {};  ///< one NVIDIA GPU; needs nvcc
 template <class System>
 struct Thrust;
 
-}  // namespace pare::backend
+}  // namespace pare::inline PARE_TARGET::backend

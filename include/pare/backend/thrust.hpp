@@ -22,7 +22,7 @@
 #include "pare/backend/host_numeric.hpp"
 #include "pare/backend/system.hpp"
 
-namespace pare::backend {
+namespace pare::inline PARE_TARGET::backend {
 
 /// A host system: the backend's `name` and the execution policy, `policy()`.
 template <class System>
@@ -128,4 +128,4 @@ struct Thrust<System> : HostMemory,
   }
 };
 
-}  // namespace pare::backend
+}  // namespace pare::inline PARE_TARGET::backend

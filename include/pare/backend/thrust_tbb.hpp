@@ -5,7 +5,7 @@
 
 #include <thrust/system/tbb/execution_policy.h>
 
-namespace pare::backend {
+namespace pare::inline PARE_TARGET::backend {
 
 /// The threads of TBB.
 template <>
@@ -16,4 +16,4 @@ struct HostSystem<system::tbb> {
   static auto policy() { return ::thrust::tbb::par; }
 };
 
-}  // namespace pare::backend
+}  // namespace pare::inline PARE_TARGET::backend

@@ -14,7 +14,7 @@ void openblas_set_num_threads(int);
 int openblas_get_parallel(void);
 }
 
-namespace pare::backend {
+namespace pare::inline PARE_TARGET::backend {
 
 namespace host_detail {
 
@@ -70,4 +70,4 @@ struct Xtensor : HostMemory,
   }
 };
 
-}  // namespace pare::backend
+}  // namespace pare::inline PARE_TARGET::backend

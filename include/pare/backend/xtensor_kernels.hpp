@@ -16,7 +16,7 @@
 
 #include "pare/backend/host_kernels.hpp"
 
-namespace pare::backend {
+namespace pare::inline PARE_TARGET::backend {
 
 /// HostKernels on xtensor.
 struct XtensorKernels {
@@ -124,4 +124,4 @@ struct XtensorKernels {
 
 static_assert(HostKernels<XtensorKernels, float> && HostKernels<XtensorKernels, double>);
 
-}  // namespace pare::backend
+}  // namespace pare::inline PARE_TARGET::backend

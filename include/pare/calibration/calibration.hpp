@@ -7,7 +7,7 @@
 
 #include "pare/core/backend.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 namespace detail {
 
@@ -218,4 +218,4 @@ class Calibration {
   bool hessian_only_ = false;
 };
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

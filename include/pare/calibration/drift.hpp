@@ -6,7 +6,7 @@
 
 #include "pare/calibration/factor.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 namespace detail {
 
@@ -147,4 +147,4 @@ typename B::template matrix<T> corrected_weights(std::type_identity_t<MatrixView
   return result;
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

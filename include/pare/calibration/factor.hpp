@@ -7,7 +7,7 @@
 
 #include "pare/calibration/calibration.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// How a Hessian is factored.
 struct FactorOptions {
@@ -128,4 +128,4 @@ Factor<B, T> factorize(const Calibration<B, T>& calibration, const FactorOptions
   return factor;
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

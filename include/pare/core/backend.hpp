@@ -8,7 +8,7 @@
 #include "pare/core/matrix.hpp"
 #include "pare/core/scalar.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// A channel is an output channel (row of W) or an input channel (column of W).
 enum class ChannelAxis : std::uint8_t { output, input };
@@ -157,4 +157,4 @@ void require_finite(std::string_view what, MatrixView<const T> A) {
                          row, column);
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

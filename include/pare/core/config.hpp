@@ -17,6 +17,10 @@
 #define PARE_NOINLINE
 #endif
 
+// Everything but the error types lives in this inline namespace, so that programs may hold objects
+// that were compiled for different processors.
+#define PARE_TARGET any_processor
+
 // Thrust takes CUDA for granted; without its compiler that needs headers no one may have.
 #if !defined(__CUDACC__) && !defined(THRUST_DEVICE_SYSTEM)
 #define THRUST_DEVICE_SYSTEM THRUST_DEVICE_SYSTEM_CPP
@@ -26,7 +30,7 @@
 #include <omp.h>
 #endif
 
-namespace pare::detail {
+namespace pare::inline PARE_TARGET::detail {
 
 /// Number of threads a host backend may use. 1 when the program is built without OpenMP.
 inline int max_threads() {
@@ -68,4 +72,4 @@ class SingleThread {
 #endif
 };
 
-}  // namespace pare::detail
+}  // namespace pare::inline PARE_TARGET::detail

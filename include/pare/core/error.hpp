@@ -8,6 +8,9 @@
 #include <string_view>
 #include <utility>
 
+#include "pare/core/config.hpp"
+
+// The types lie outside PARE_TARGET: what one object file throws every other one can catch.
 namespace pare {
 
 /// Base of everything pare throws on purpose.
@@ -89,6 +92,10 @@ class io_error : public error {
   using error::error;
 };
 
+}  // namespace pare
+
+namespace pare::inline PARE_TARGET {
+
 /// Text "(rows, cols)" for messages.
 inline std::string shape_text(std::ptrdiff_t rows, std::ptrdiff_t cols) {
   std::string text = "(";
@@ -108,4 +115,4 @@ inline void require_shape(std::string_view what, std::pair<std::ptrdiff_t, std::
                       shape_text(given.first, given.second));
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

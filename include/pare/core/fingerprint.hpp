@@ -8,7 +8,9 @@
 #include <string>
 #include <string_view>
 
-namespace pare {
+#include "pare/core/config.hpp"
+
+namespace pare::inline PARE_TARGET {
 
 /// FNV-1a with 64 bits over bytes given in pieces. Source: Fowler, Noll and Vo, 1991.
 class Fingerprint {
@@ -50,4 +52,4 @@ inline std::string hex_text(std::uint64_t value) {
   return text;
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

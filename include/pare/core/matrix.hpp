@@ -11,7 +11,7 @@
 #include "pare/core/config.hpp"
 #include "pare/core/error.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// Signed type of every row, column and count.
 using index_t = std::ptrdiff_t;
@@ -155,4 +155,4 @@ class Matrix {
   std::vector<T, detail::AlignedAllocator<T>> storage_;
 };
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

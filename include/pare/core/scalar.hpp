@@ -11,7 +11,7 @@
 
 #include "pare/core/config.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// The narrowest and the widest quantization grid, bits per weight.
 inline constexpr int min_bits = 2, max_bits = 8;
@@ -154,4 +154,4 @@ struct scalar_traits<bfloat16> {
   static constexpr DType dtype = DType::bf16;
 };
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

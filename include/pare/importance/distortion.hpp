@@ -6,7 +6,7 @@
 
 #include "pare/importance/signals.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 namespace detail {
 
@@ -111,4 +111,4 @@ std::vector<double> channel_distortion(const ScoringInput<B, T>& input, ChannelA
   return result;
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

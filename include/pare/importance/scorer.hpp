@@ -7,7 +7,7 @@
 
 #include "pare/importance/signals.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// Scores of all channels of one linear.
 template <std::size_t N>
@@ -195,4 +195,4 @@ class ImportanceScorer {
   std::array<std::function<std::vector<double>(const Input&)>, N> signals_;
 };
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

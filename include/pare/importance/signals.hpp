@@ -9,7 +9,7 @@
 #include "pare/calibration/factor.hpp"
 #include "pare/quantization/fit.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// What a signal may look at. Matrices are in the backend's memory.
 template <class B, class T>
@@ -300,4 +300,4 @@ struct Stability {
 
 }  // namespace output_signal
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -8,7 +8,7 @@
 
 #include "pare/model/opt.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 namespace detail {
 
@@ -147,4 +147,4 @@ class ReferencePredictions {
   typename B::template matrix<double> rows_;  // (1, tokens of a chunk)
 };
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -11,7 +11,7 @@
 #include "pare/model/model_backend.hpp"
 #include "pare/storage/packed.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// y = W x + b, and where W came from. T is what it is stored in, here and in all of a model: what
 /// the backend computes in, or 16 bits where the backend stores these.
@@ -74,4 +74,4 @@ void require_dense(const Linear<B, T>& linear) {
 }
 
 }  // namespace detail
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -7,7 +7,7 @@
 
 #include "pare/core/backend.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// Static functions on views of memory that the backend can reach. A bias, weight or other row
 /// that a model lacks is a view without rows. Outputs do not overlap inputs unless it says so.
@@ -72,4 +72,4 @@ constexpr bool check_model_backend() {
 }
 
 }  // namespace detail
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -17,7 +17,7 @@
 #include "pare/model/model_backend.hpp"
 #include "pare/model/opt_config.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// Weight and bias of a layer norm; both empty when it has none.
 template <class B, class T>
@@ -239,4 +239,4 @@ void head(const OptModel<B, T>& model, std::type_identity_t<MatrixView<const T>>
   }
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -5,7 +5,7 @@
 
 #include "pare/core/matrix.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// The shape of an OPT model. Defaults are those of Hugging Face for absent fields.
 struct OptConfig {
@@ -42,4 +42,4 @@ struct OptConfig {
   bool has_final_layer_norm() const { return do_layer_norm_before && !remove_final_layer_norm; }
 };
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -14,7 +14,7 @@
 #include "pare/model/opt_config.hpp"
 #include "pare/storage/file.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 namespace detail {
 
@@ -116,4 +116,4 @@ inline OptConfig load_opt_config(const std::filesystem::path& folder) {
   return parse_opt_config(file.string(), detail::read_whole_file(file));
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

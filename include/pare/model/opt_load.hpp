@@ -18,7 +18,7 @@
 #include "pare/storage/checkpoint.hpp"
 #include "pare/storage/packed_file.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// What stands in front of every tensor's name but the head's: "model.decoder." in language models,
 /// "decoder." in base models, nothing in bare decoders. Throws format_error if the checkpoint holds
@@ -255,4 +255,4 @@ OptModel<B, T> load_opt(const std::filesystem::path& folder) {
   return OptFiles<B, T>(folder).model();
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -6,7 +6,7 @@
 
 #include "pare/core/matrix.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// Names of the six linears of a layer, in the same order.
 inline std::array<std::string, 6> opt_linear_names(index_t layer) {
@@ -19,4 +19,4 @@ inline std::array<std::string, 6> opt_linear_names(index_t layer) {
           name + "fc2"};
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

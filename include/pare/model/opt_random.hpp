@@ -12,7 +12,7 @@
 #include "pare/model/opt.hpp"
 #include "pare/model/opt_names.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 namespace detail {
 
@@ -198,4 +198,4 @@ inline std::vector<std::int32_t> random_tokens(const OptConfig& config, index_t 
   return ids;
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -12,7 +12,7 @@
 #include "pare/core/matrix.hpp"
 #include "pare/model/opt.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// A progress callback that does nothing.
 struct NoProgress {
@@ -59,15 +59,15 @@ double perplexity(const OptModel<B, T>& model, index_t layers, const Layer& laye
                          " are needed for one window");
 
   OptWorkspace<B, T> workspace;
-  typename B::template matrix<T> embedded, hidden;  // (tokens, hidden) of a batch, of a group
+  typename B::template matrix<T> embedded, hidden;  // (tokens, hidden) of a batch, of a chunk
   std::vector<std::int32_t> targets;
   const index_t batch = std::max<index_t>(1, tokens_per_batch / seqlen);
-  const index_t group = batch * std::max<index_t>(1, held / seqlen / batch);
+  const index_t chunk = batch * std::max<index_t>(1, held / seqlen / batch);
   double loss = 0;
   for (index_t done = 0; done < total;) {
-    const index_t together = std::min(group, total - done);
+    const index_t together = std::min(chunk, total - done);
     hidden.resize(together * seqlen, model.config.hidden_size);
-    // Calls pass(ids, their rows of hidden, first window, windows) for every batch of the group.
+    // Calls pass(ids, their rows of hidden, first window, windows) for every batch of the chunk.
     const auto for_each_batch = [&](const auto& pass) {
       for (index_t first = 0; first < together; first += batch) {
         const index_t windows = std::min(batch, together - first);
@@ -108,4 +108,4 @@ double perplexity(const OptModel<B, T>& model, index_t layers, const Layer& laye
   return std::exp(loss / (double(total) * double(seqlen - 1)));
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

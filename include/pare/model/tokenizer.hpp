@@ -30,7 +30,7 @@
 #include "pare/core/matrix.hpp"
 #include "pare/storage/file.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 namespace detail {
 
@@ -366,4 +366,4 @@ class Tokenizer {
   std::shared_ptr<const pcre2_code_8> pattern_;
 };
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -13,11 +13,11 @@
 #include "pare/core/scalar.hpp"
 #include "pare/model/opt.hpp"
 #include "pare/model/opt_names.hpp"
-#include "pare/pipeline/layer.hpp"
 #include "pare/pipeline/layer_stream.hpp"
+#include "pare/pipeline/linear_statistics.hpp"
 #include "pare/pipeline/pattern.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// Which linears are compressed: decoder layers first <= i < last whose name holds `name_part`;
 /// `invert` swaps the selected and the others.
@@ -71,7 +71,7 @@ struct ModelCompressionOptions {
 /// What a caller is told while a model is being compressed; each may be empty.
 struct CompressionProgress {
   /// Called behind every linear with its statistics.
-  std::function<void(const LayerStatistics&)> linear_done;
+  std::function<void(const LinearStatistics&)> linear_done;
   std::function<void(double share)> advanced;  ///< 0..1 of all work
   /// Every linear packed, by the name of its tensor; options.solver.grid.half_scale is needed when
   /// they are quantized.
@@ -124,7 +124,7 @@ MatrixView<const T> dense_weights(const Linear<B, S>& linear,
 /// Puts compressed weights into the model, rounded to the type the checkpoint stores, so that what
 /// is evaluated is what is saved. The linear is changed whole or, when it throws, not at all.
 template <class B, class S, class T = compute_scalar<S>>
-void replace_weights(Linear<B, S>& linear, CompressedLayer<B, T>&& layer) {
+void replace_weights(Linear<B, S>& linear, CompressedLinear<B, T>&& layer) {
   const MatrixView<T> Q = layer.weights.view();
   B::for_each_element(Q.rows, Q.cols, RoundStored<T, S>{Q, linear.dtype});
   require_finite<B, T>(linear.name + ": compressed weights in the checkpoint's type", Q);
@@ -174,8 +174,8 @@ struct ConfiguredWork {
   Factor<B, T> prepare(const std::string&, const Calibration<B, T>& calibration) const {
     return solver.prepare(calibration);
   }
-  CompressedLayer<B, T> solve(const std::string&, MatrixView<const T> W,
-                              const Calibration<B, T>& calibration, const Factor<B, T>& factor) {
+  CompressedLinear<B, T> solve(const std::string&, MatrixView<const T> W,
+                               const Calibration<B, T>& calibration, const Factor<B, T>& factor) {
     return solver.solve(W, calibration, factor);
   }
 };
@@ -249,7 +249,7 @@ Statistics compress_layers(const OptModel<B, S>& model, LayerStream<B, S>& strea
 
   Statistics statistics = std::move(stream.before);
   for (index_t i = stream.first; i < layers; ++i) {
-    const std::size_t before = statistics.layers.size();
+    const std::size_t before = statistics.linears.size();
     OptLayer<B, S>& layer = stream.fetch(i);
     const auto linears = layer.linears();
     for (const auto* linear : linears)
@@ -323,14 +323,14 @@ Statistics compress_layers(const OptModel<B, S>& model, LayerStream<B, S>& strea
             weights = corrected.view();
           }
           auto solved = work.solve(linear.name, weights, calibration, factor);
-          statistics.layers.push_back(
-              layer_statistics(linear.name, solved, 8 * dtype_bytes(linear.dtype)));
+          statistics.linears.push_back(
+              linear_statistics(linear.name, solved, 8 * dtype_bytes(linear.dtype)));
           std::optional<PackedLinear> packed;
           if (progress.linear_packed) packed = pack_linear(solved, linear.dtype);
           replace_weights(linear, std::move(solved));
           if (packed) progress.linear_packed(linear.tensor, std::move(*packed));
         });
-        if (progress.linear_done) progress.linear_done(statistics.layers.back());
+        if (progress.linear_done) progress.linear_done(statistics.linears.back());
       }
     }
     // The last layer's output calibrates nothing.
@@ -342,9 +342,9 @@ Statistics compress_layers(const OptModel<B, S>& model, LayerStream<B, S>& strea
     else
       advance(1);
     if (stream.finished)
-      stream.finished(i, layer, std::span(statistics.layers).subspan(before), stream.states);
+      stream.finished(i, layer, std::span(statistics.linears).subspan(before), stream.states);
   }
-  require_layers(statistics, chosen);
+  require_linears(statistics, chosen);
   return statistics;
 }
 
@@ -390,10 +390,10 @@ Statistics compress_model(const OptModel<B, S>& model, LayerStream<B, S>& stream
     const SolverOptions& o = work.solver.options();
     const std::vector<int> tiers =
         Config::mixed ? o.tiers.value_or(default_tiers()) : std::vector<int>{*o.bits};
-    for (const LayerStatistics& layer : statistics.layers)
+    for (const LinearStatistics& layer : statistics.linears)
       require_mean_bits(layer, o.target_average_bits, tiers);
   }
   return statistics;
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

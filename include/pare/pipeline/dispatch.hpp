@@ -7,7 +7,7 @@
 
 #include "pare/solver/sparsegpt.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// Dense, Unstructured or NofM<>.
 enum class PatternKind : std::uint8_t { dense, unstructured, n_of_m };
@@ -105,4 +105,4 @@ auto dispatch(const CompressionRequest& request, F&& f) {
   return detail::dispatch_bits<Dense>(request, std::forward<F>(f));
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

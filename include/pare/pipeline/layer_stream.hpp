@@ -7,7 +7,7 @@
 #include "pare/model/opt.hpp"
 #include "pare/report/statistics.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// What the calibration text has become between two decoder layers.
 template <class B, class S>
@@ -26,7 +26,7 @@ struct LayerStream {
   std::function<OptLayer<B, S>&(index_t i)> fetch;
   /// Told of every finished layer: its compressed linears and what leaves it, which behind the last
   /// layer is not computed. May be empty.
-  std::function<void(index_t i, const OptLayer<B, S>&, std::span<const LayerStatistics>,
+  std::function<void(index_t i, const OptLayer<B, S>&, std::span<const LinearStatistics>,
                      const CalibrationStates<B, S>&)>
       finished = {};
   index_t first = 0;                    ///< the layers before it were finished earlier
@@ -43,4 +43,4 @@ LayerStream<B, S> layers_in_memory(OptModel<B, S>& model) {
   return stream;
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -7,26 +7,26 @@
 #include <utility>
 #include <vector>
 
+#include "pare/solver/compressed_linear.hpp"
 #include "pare/solver/count.hpp"
-#include "pare/solver/layer.hpp"
 #include "pare/storage/packed.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 namespace detail {
 
 /// What the packed size of a solved linear depends on.
 /// @param value_bits  of a weight that is not quantized
 template <class B, class T>
-PackedLayout packed_layout(const CompressedLayer<B, T>& layer, int value_bits) {
-  return {.rows = layer.weights.rows(),
-          .columns = layer.weights.cols(),
-          .axis = layer.axis,
-          .widths = merged_widths(layer.bits),
-          .value_bits = layer.quantized() ? 0 : value_bits,
-          .pruned = layer.pruned(),
-          .zeros = layer.zeros,
-          .group = layer.group};
+PackedLayout packed_layout(const CompressedLinear<B, T>& linear, int value_bits) {
+  return {.rows = linear.weights.rows(),
+          .columns = linear.weights.cols(),
+          .axis = linear.axis,
+          .widths = merged_widths(linear.bits),
+          .value_bits = linear.quantized() ? 0 : value_bits,
+          .pruned = linear.pruned(),
+          .zeros = linear.zeros,
+          .of = linear.of};
 }
 
 /// What packing a row needs, in host memory.
@@ -71,9 +71,9 @@ struct RowPacker {
     if (packed.kind == PackedMask::bits) {
       for (index_t j = 0; j < layout.columns; ++j) writer.put(mask(i, j) != 0 ? 1 : 0, 1);
     } else {
-      const int bits = group_index_bits(layout.zeros, layout.group);
-      for (index_t j = 0; j < layout.columns; j += layout.group)
-        writer.put(group_index(mask.row(i) + j, layout.group), bits);
+      const int bits = n_of_m_index_bits(layout.zeros, layout.of);
+      for (index_t j = 0; j < layout.columns; j += layout.of)
+        writer.put(n_of_m_index(mask.row(i) + j, layout.of), bits);
     }
     writer.finish();
   }
@@ -93,19 +93,19 @@ inline std::vector<std::uint64_t> kept_code_bits(const PackedLayout& layout,
 
 /// Packs a solved linear. What unpack_row reads is what the solver computed, rounded to the
 /// checkpoint's type.
-/// @param layer  solved with GridOptions::half_scale if it is quantized
+/// @param linear  solved with GridOptions::half_scale if it is quantized
 /// @param dtype  the checkpoint's type
 /// @throws argument_error when a scale is no float16 or a weight lies on no grid
 template <class B, class T>
-PackedLinear pack_linear(const CompressedLayer<B, T>& layer, DType dtype) {
+PackedLinear pack_linear(const CompressedLinear<B, T>& linear, DType dtype) {
   PackedLinear packed;
-  packed.layout = detail::packed_layout(layer, 8 * dtype_bytes(dtype));
+  packed.layout = detail::packed_layout(linear, 8 * dtype_bytes(dtype));
   packed.dtype = dtype;
   const PackedLayout& layout = packed.layout;
-  const Matrix<T> weights = B::to_host(detail::as_const(layer.weights.view()));
-  const Matrix<std::uint8_t> mask = B::to_host(detail::as_const(layer.mask.view()));
-  const Matrix<T> scale = B::to_host(detail::as_const(layer.grids.scale.view()));
-  const Matrix<T> zero = B::to_host(detail::as_const(layer.grids.zero.view()));
+  const Matrix<T> weights = B::to_host(detail::as_const(linear.weights.view()));
+  const Matrix<std::uint8_t> mask = B::to_host(detail::as_const(linear.mask.view()));
+  const Matrix<T> scale = B::to_host(detail::as_const(linear.grids.scale.view()));
+  const Matrix<T> zero = B::to_host(detail::as_const(linear.grids.zero.view()));
 
   const std::vector<std::uint64_t> kept = detail::kept_code_bits(layout, mask.view());
   const PackedSize size = packed_size(layout, kept);
@@ -136,7 +136,7 @@ PackedLinear pack_linear(const CompressedLayer<B, T>& layer, DType dtype) {
         detail::row_bytes(packed.kind == PackedMask::none ? all : kept[std::size_t(i)]));
   }
   if (layout.quantized() && layout.grids() > 1)
-    packed.grid_of.assign(layer.grids.of_column.begin(), layer.grids.of_column.end());
+    packed.grid_of.assign(linear.grids.of_column.begin(), linear.grids.of_column.end());
 
   std::vector<index_t> wrong(std::size_t(layout.rows), -1);
   const detail::RowPacker<T> pack{weights.view(), mask.view(), scale.view(), zero.view(), packed};
@@ -148,4 +148,4 @@ PackedLinear pack_linear(const CompressedLayer<B, T>& layer, DType dtype) {
   return packed;
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

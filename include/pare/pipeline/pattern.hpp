@@ -7,14 +7,14 @@
 #include "pare/core/scalar.hpp"
 #include "pare/pipeline/dispatch.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// What is pruned of one linear.
 struct LinearPattern {
   /// Which pattern.
   PatternKind kind = PatternKind::dense;
-  double sparsity = 0;       ///< unstructured: share of weights zeroed, (0, 1)
-  int zeros = 0, group = 0;  ///< n:m: weights zeroed per group of inputs
+  double sparsity = 0;    ///< unstructured: share of weights zeroed, (0, 1)
+  int zeros = 0, of = 0;  ///< n:m: weights zeroed of every `of` inputs
 
   /// Whether two linears lose the same.
   friend bool operator==(const LinearPattern&, const LinearPattern&) = default;
@@ -26,7 +26,7 @@ inline std::string to_string(const LinearPattern& pattern) {
     case PatternKind::unstructured:
       return number_text(100 * pattern.sparsity) + "%";
     case PatternKind::n_of_m:
-      return std::to_string(pattern.zeros) + ":" + std::to_string(pattern.group);
+      return std::to_string(pattern.zeros) + ":" + std::to_string(pattern.of);
     case PatternKind::dense:
       break;
   }
@@ -36,7 +36,7 @@ inline std::string to_string(const LinearPattern& pattern) {
 /// The pattern that a request's options describe.
 inline LinearPattern pattern_of(const CompressionRequest& request) {
   const SolverOptions& o = request.solver;
-  return {request.pattern, o.sparsity.value_or(0), o.zeros.value_or(0), o.group.value_or(0)};
+  return {request.pattern, o.sparsity.value_or(0), o.zeros.value_or(0), o.of.value_or(0)};
 }
 
 /// Solves linears whose pattern and widths are known at run time only.
@@ -56,9 +56,9 @@ class PlannedSolver {
   }
 
   /// See SparseGPTSolver::solve.
-  CompressedLayer<B, T> solve(const LinearPattern& pattern, MatrixView<const T> W,
-                              const Calibration<B, T>& calibration, const Factor<B, T>& factor,
-                              std::span<const std::uint8_t> bits) const {
+  CompressedLinear<B, T> solve(const LinearPattern& pattern, MatrixView<const T> W,
+                               const Calibration<B, T>& calibration, const Factor<B, T>& factor,
+                               std::span<const std::uint8_t> bits) const {
     return with(pattern, [&](auto solver) { return solver.solve(W, calibration, factor, bits); });
   }
 
@@ -79,7 +79,7 @@ class PlannedSolver {
         return f(Solver<Unstructured>(options));
       case PatternKind::n_of_m:
         options.zeros = pattern.zeros;
-        options.group = pattern.group;
+        options.of = pattern.of;
         return f(Solver<NofM<>>(options));
       case PatternKind::dense:
         break;
@@ -90,4 +90,4 @@ class PlannedSolver {
   SolverOptions options_;
 };
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -11,7 +11,7 @@
 #include "pare/pipeline/sensitivity.hpp"
 #include "pare/pipeline/stored.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// Who meets the budget: every linear by itself, or all of them together.
 enum class PlanScope : std::uint8_t { layer, model };
@@ -100,13 +100,13 @@ inline std::vector<double> divergence_scale(const ModeSensitivity& mode,
 }
 
 /// What a linear costs and loses in every mode.
-inline RateGroup rates_of(const LinearSensitivity& linear, const Sensitivities& sensitivities,
-                          const PlanOptions& options) {
+inline LinearRates rates_of(const LinearSensitivity& linear, const Sensitivities& sensitivities,
+                            const PlanOptions& options) {
   const std::vector<int>& widths = sensitivities.widths;
   const std::size_t levels = widths.size();
   const bool by_row = sensitivities.axis == ChannelAxis::output;
   const double channel = double(by_row ? linear.columns : linear.rows);  // weights of one
-  RateGroup group;
+  LinearRates rates;
   for (const ModeSensitivity& measured : linear.modes) {
     RateMode mode;
     mode.widths = widths;
@@ -136,9 +136,9 @@ inline RateGroup rates_of(const LinearSensitivity& linear, const Sensitivities& 
         cost += stored_width_bits + (by_row ? stored_grid_bits : 0) + 1e-6 * double(i % levels);
       mode.cost.push_back(cost);
     }
-    group.modes.push_back(std::move(mode));
+    rates.modes.push_back(std::move(mode));
   }
-  return group;
+  return rates;
 }
 
 /// Loss and bits of a linear at one width.
@@ -166,10 +166,10 @@ inline UniformRate uniform_rate(const RateMode& mode, std::size_t level) {
 inline ModelPlan plan_bits(const Sensitivities& sensitivities, const PlanOptions& options) {
   if (sensitivities.linears.empty())
     throw argument_error("sensitivities: expected at least one linear, got none");
-  std::vector<RateGroup> groups;
+  std::vector<LinearRates> rated;
   std::vector<double> weights;
   for (const LinearSensitivity& linear : sensitivities.linears) {
-    groups.push_back(detail::rates_of(linear, sensitivities, options));
+    rated.push_back(detail::rates_of(linear, sensitivities, options));
     weights.push_back(double(linear.rows * linear.columns));
   }
   const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
@@ -179,32 +179,32 @@ inline ModelPlan plan_bits(const Sensitivities& sensitivities, const PlanOptions
   std::vector<RatePlan::Choice> choices;
   double bits = 0;
   const auto take = [&](const RatePlan& rates) {
-    choices.insert(choices.end(), rates.groups.begin(), rates.groups.end());
+    choices.insert(choices.end(), rates.linears.begin(), rates.linears.end());
     bits += rates.bits;
     plan.predicted_loss += rates.distortion;
     plan.bound += rates.bound;
   };
   if (options.scope == PlanScope::model) {
-    take(allocate_rates(groups, options.bits_per_weight * total));
+    take(allocate_rates(rated, options.bits_per_weight * total));
   } else {
-    for (std::size_t g = 0; g < groups.size(); ++g)
+    for (std::size_t g = 0; g < rated.size(); ++g)
       detail::named(sensitivities.linears[g].name, [&] {
-        take(allocate_rates(std::span(&groups[g], 1), options.bits_per_weight * weights[g]));
+        take(allocate_rates(std::span(&rated[g], 1), options.bits_per_weight * weights[g]));
       });
   }
   plan.bits_per_weight = bits / total;
 
   // Uniform: one mode and one width for all linears, the best that fits.
   std::size_t uniform_mode = 0, uniform_level = 0;
-  for (std::size_t m = 0; m < groups.front().modes.size(); ++m)
+  for (std::size_t m = 0; m < rated.front().modes.size(); ++m)
     for (std::size_t k = 0; k < sensitivities.widths.size(); ++k) {
       double spent = 0, loss = 0;
       bool fits = true;
-      for (std::size_t g = 0; g < groups.size(); ++g) {
-        const detail::UniformRate rate = detail::uniform_rate(groups[g].modes.at(m), k);
+      for (std::size_t g = 0; g < rated.size(); ++g) {
+        const detail::UniformRate rate = detail::uniform_rate(rated[g].modes.at(m), k);
         // One width for all is stored once.
         const double widths = options.budget == BudgetKind::stored_bits
-                                  ? stored_width_bits * double(groups[g].modes[m].channels())
+                                  ? stored_width_bits * double(rated[g].modes[m].channels())
                                   : 0;
         spent += rate.bits - widths;
         loss += rate.loss;
@@ -220,7 +220,7 @@ inline ModelPlan plan_bits(const Sensitivities& sensitivities, const PlanOptions
       uniform_level = k;
     }
   plan.uniform_kept = plan.uniform_loss && *plan.uniform_loss < plan.predicted_loss;
-  for (std::size_t g = 0; g < groups.size(); ++g) {
+  for (std::size_t g = 0; g < rated.size(); ++g) {
     const LinearSensitivity& linear = sensitivities.linears[g];
     const std::size_t mode = plan.uniform_kept ? uniform_mode : choices[g].mode;
     std::vector<std::uint8_t> widths = choices[g].bits;
@@ -249,9 +249,9 @@ struct PlannedWork {
   Factor<B, T> prepare(const std::string& name, const Calibration<B, T>& calibration) const {
     return solver.prepare(of(name).pattern, calibration);
   }
-  CompressedLayer<B, T> solve(const std::string& name, MatrixView<const T> W,
-                              const Calibration<B, T>& calibration,
-                              const Factor<B, T>& factor) const {
+  CompressedLinear<B, T> solve(const std::string& name, MatrixView<const T> W,
+                               const Calibration<B, T>& calibration,
+                               const Factor<B, T>& factor) const {
     return solver.solve(of(name).pattern, W, calibration, factor, of(name).bits);
   }
 };
@@ -292,17 +292,17 @@ Statistics compress_model(const OptModel<B, S>& model, LayerStream<B, S>& stream
       if (options.selection.selects(i, name)) work.of(name);
   Statistics statistics = detail::compress_layers(model, stream, windows, options, progress, work);
   require_counted(statistics, true);
-  if (statistics.layers.size() != plan.linears.size())
+  if (statistics.linears.size() != plan.linears.size())
     throw argument_error("plan: it has " + std::to_string(plan.linears.size()) +
-                         " linears, of which " + std::to_string(statistics.layers.size()) +
+                         " linears, of which " + std::to_string(statistics.linears.size()) +
                          " are selected");
-  for (const LayerStatistics& layer : statistics.layers) {
+  for (const LinearStatistics& linear : statistics.linears) {
     std::map<int, index_t> planned;
-    for (const std::uint8_t bits : work.of(layer.name).bits) ++planned[bits];
-    if (planned != layer.bits_histogram)
-      throw invariant_error(1, layer.name + ": the widths are not those of the plan");
+    for (const std::uint8_t bits : work.of(linear.name).bits) ++planned[bits];
+    if (planned != linear.bits_histogram)
+      throw invariant_error(1, linear.name + ": the widths are not those of the plan");
   }
   return statistics;
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

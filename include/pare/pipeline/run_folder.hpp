@@ -25,7 +25,7 @@
 #include "pare/storage/file.hpp"
 #include "pare/storage/safetensors.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// The fingerprint of a file's content, read without keeping it in memory. Throws io_error.
 inline std::uint64_t file_fingerprint(const std::filesystem::path& path) {
@@ -108,7 +108,7 @@ class RunFolder {
     Statistics statistics;
     for (const Json& layer : record_.at("layers"))
       for (const Json& linear : layer.at("statistics"))
-        statistics.layers.push_back(layer_statistics_of_json(linear));
+        statistics.linears.push_back(linear_statistics_of_json(linear));
     return statistics;
   }
 
@@ -135,14 +135,14 @@ class RunFolder {
   /// @param statistics  of its linears
   /// @param states      no tensors: none are kept
   /// @throws io_error when it cannot be written; the folder is then as it was
-  void add_layer(const Tensors& layer, std::span<const LayerStatistics> statistics,
+  void add_layer(const Tensors& layer, std::span<const LinearStatistics> statistics,
                  const Tensors& states) {
     char number[32];
     std::snprintf(number, sizeof number, "%05jd", std::intmax_t(finished()));
     Json next = record_;
     Json entry = write(std::string("layer-") + number + ".safetensors", layer);
     entry["statistics"] = Json::array();
-    for (const LayerStatistics& linear : statistics)
+    for (const LinearStatistics& linear : statistics)
       entry["statistics"].push_back(exact_json(linear));
     next["layers"].push_back(std::move(entry));
     next["states"] = nullptr;
@@ -314,4 +314,4 @@ class RunFolder {
   Json record_ = nullptr;
 };
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -18,7 +18,7 @@
 #include "pare/storage/packed_writer.hpp"
 #include "pare/storage/tensor_file.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 namespace detail {
 
@@ -49,12 +49,12 @@ std::span<const std::byte> bytes_of_matrix(const M& matrix) {
 /// @param packed      of its linears, by tensor; may be empty
 template <class B, class S>
 RunFolder::Tensors layer_tensors(const OptLayer<B, S>& layer,
-                                 std::span<const LayerStatistics> statistics,
+                                 std::span<const LinearStatistics> statistics,
                                  const PackedLinears& packed) {
   RunFolder::Tensors tensors;
   std::vector<const Linear<B, S>*> dense;
   for (const auto* linear : layer.linears())
-    for (const LayerStatistics& s : statistics)
+    for (const LinearStatistics& s : statistics)
       if (s.name == linear->name) {
         dense.push_back(linear);
         tensors.infos.push_back({linear->tensor,
@@ -147,4 +147,4 @@ CalibrationStates<B, S> read_states(const TensorFile& file, index_t rows, index_
   return states;
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

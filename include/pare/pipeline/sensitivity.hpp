@@ -13,7 +13,7 @@
 #include "pare/model/divergence.hpp"
 #include "pare/pipeline/compress.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// One linear with one sparsity pattern.
 struct ModeSensitivity {
@@ -272,4 +272,4 @@ Sensitivities measure_sensitivities(OptModel<B, S>& model, const CalibrationWind
   return result;
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -7,7 +7,7 @@
 #include "pare/pipeline/plan.hpp"
 #include "pare/report/json.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 namespace detail {
 
@@ -18,7 +18,7 @@ inline Json pattern_json(const LinearPattern& p) {
     case PatternKind::unstructured:
       return {{"sparsity", p.sparsity}};
     case PatternKind::n_of_m:
-      return {{"zeros", p.zeros}, {"group", p.group}};
+      return {{"zeros", p.zeros}, {"group", p.of}};
     case PatternKind::dense:
       break;
   }
@@ -182,4 +182,4 @@ inline void require_measured_for(const Sensitivities& s, std::uint64_t model,
   }
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

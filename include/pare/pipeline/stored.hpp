@@ -6,7 +6,7 @@
 #include "pare/pipeline/pattern.hpp"
 #include "pare/storage/packed_layout.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// A grid: a float16 scale and an integer zero point.
 inline constexpr double stored_grid_bits = packed_grid_bits;
@@ -18,9 +18,9 @@ inline constexpr double stored_padding_bits = packed_row_bits - 1;
 /// Bits that say which weights of a linear (rows, columns) are pruned.
 inline double stored_mask_bits(const LinearPattern& pattern, index_t rows, index_t columns) {
   if (pattern.kind == PatternKind::dense) return 0;
-  const PackedMask kind = packed_mask_kind(pattern.zeros, pattern.group);
+  const PackedMask kind = packed_mask_kind(pattern.zeros, pattern.of);
   return 8.0 * double(rows) *
-         double(packed_mask_row_bytes(kind, columns, pattern.zeros, pattern.group));
+         double(packed_mask_row_bytes(kind, columns, pattern.zeros, pattern.of));
 }
 
 /// Bits of a row's codes, at most: padded exactly where it is known how many weights stay, by the
@@ -32,4 +32,4 @@ inline double stored_row_bits(const LinearPattern& pattern, double bits) {
   return packed_row_bits * std::ceil((bits - 1e-3) / packed_row_bits);
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -11,7 +11,7 @@
 #include "pare/pipeline/compress.hpp"
 #include "pare/storage/packed_file.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// What a compression recorded of one linear that its recomputation needs.
 struct RecordedLinear {
@@ -22,18 +22,18 @@ struct RecordedLinear {
 
 /// What was found of one packed linear.
 struct RecomputedLinear {
-  LayerStatistics statistics;  ///< the loss is 0 where it was not recomputed
-  bool mask_stored = false;    ///< otherwise pruned weights cannot be told from rounded ones
-  bool loss_agrees = true;     ///< with the recorded one, up to rounding
+  LinearStatistics statistics;  ///< the loss is 0 where it was not recomputed
+  bool mask_stored = false;     ///< otherwise pruned weights cannot be told from rounded ones
+  bool loss_agrees = true;      ///< with the recorded one, up to rounding
 };
 
 /// The linear that a packed one was made from: weights on their grids, not yet rounded to the
 /// checkpoint's type where they are quantized; the mask, or what is zero where none is stored.
 template <class B, class T>
-CompressedLayer<B, T> restored_layer(const PackedLinear& packed) {
+CompressedLinear<B, T> restored_linear(const PackedLinear& packed) {
   const PackedLayout& layout = packed.layout;
   const index_t rows = layout.rows, cols = layout.columns;
-  CompressedLayer<B, T> layer;
+  CompressedLinear<B, T> layer;
   PackedLinear on_grid = packed;
   if (layout.quantized()) on_grid.dtype = DType::f32;
   Matrix<T> weights(rows, cols);
@@ -50,9 +50,9 @@ CompressedLayer<B, T> restored_layer(const PackedLinear& packed) {
   layer.weights = B::from_host(detail::as_const(weights.view()));
   layer.mask = B::from_host(detail::as_const(mask.view()));
   layer.axis = layout.axis;
-  if (packed.kind == PackedMask::groups) {
+  if (packed.kind == PackedMask::n_of_m) {
     layer.zeros = layout.zeros;
-    layer.group = layout.group;
+    layer.of = layout.of;
   } else if (packed.kind == PackedMask::bits) {
     layer.sparsity = double(pruned) / double(rows * cols);
   }
@@ -94,11 +94,11 @@ struct RecomputeWork {
   Factor<B, T> prepare(const std::string&, const Calibration<B, T>& calibration) const {
     return factorize(calibration, {.damping = damping, .order = {}});
   }
-  CompressedLayer<B, T> solve(const std::string& name, MatrixView<const T> W,
-                              const Calibration<B, T>& calibration, const Factor<B, T>& factor) {
+  CompressedLinear<B, T> solve(const std::string& name, MatrixView<const T> W,
+                               const Calibration<B, T>& calibration, const Factor<B, T>& factor) {
     const PackedLinear packed = read(name);
     require_shape("packed weights", {W.rows, W.cols}, {packed.layout.rows, packed.layout.columns});
-    CompressedLayer<B, T> layer = restored_layer<B, T>(packed);
+    CompressedLinear<B, T> layer = restored_linear<B, T>(packed);
     const RecordedLinear& record = recorded.at(name);
     // The damping may have been raised for one order of inputs and not for another.
     const double mean =
@@ -120,13 +120,13 @@ struct RecomputeWork {
 
 /// Post-conditions 2 to 5 of a restored linear, as far as it can be told.
 template <class B, class T>
-LayerStatistics recounted(const std::string& name, const CompressedLayer<B, T>& layer,
-                          const PackedLinear& packed) {
-  LayerStatistics statistics;
+LinearStatistics recounted(const std::string& name, const CompressedLinear<B, T>& layer,
+                           const PackedLinear& packed) {
+  LinearStatistics statistics;
   named(name, [&] {
     verify_rows(layer, verify_grids(layer, layer.weights.rows(), layer.weights.cols(),
                                     packed.layout.quantized()));
-    statistics = layer_statistics(name, layer, packed.layout.value_bits);
+    statistics = linear_statistics(name, layer, packed.layout.value_bits);
   });
   return statistics;
 }
@@ -169,7 +169,7 @@ std::vector<RecomputedLinear> recompute_packed(
       if (file.find(linear->tensor) == nullptr) continue;
       const PackedLinear packed = read(linear->name);
       RecomputedLinear entry;
-      entry.statistics = detail::recounted(linear->name, restored_layer<B, T>(packed), packed);
+      entry.statistics = detail::recounted(linear->name, restored_linear<B, T>(packed), packed);
       entry.mask_stored = packed.kind != PackedMask::none;
       result.push_back(std::move(entry));
     }
@@ -179,7 +179,7 @@ std::vector<RecomputedLinear> recompute_packed(
   const Statistics statistics =
       detail::compress_layers(model, stream, windows, options, progress, work);
   std::map<std::string, double> losses;
-  for (const LayerStatistics& layer : statistics.layers) losses[layer.name] = layer.loss;
+  for (const LinearStatistics& layer : statistics.linears) losses[layer.name] = layer.loss;
   for (RecomputedLinear& entry : result) {
     const auto found = work.found.find(entry.statistics.name);
     if (found == work.found.end())
@@ -190,4 +190,4 @@ std::vector<RecomputedLinear> recompute_packed(
   return result;
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -10,7 +10,7 @@
 #include "pare/core/scalar.hpp"
 #include "pare/quantization/grid.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 namespace detail {
 
@@ -157,4 +157,4 @@ struct FitRow {
   }
 };
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

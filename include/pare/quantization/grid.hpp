@@ -5,7 +5,7 @@
 
 #include "pare/core/matrix.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// The values scale * (code - zero) for code = 0 .. top, top = 2^bits - 1.
 template <class T>
@@ -49,4 +49,4 @@ struct GridOptions {
   bool half_scale = false;   ///< scales rounded to float16, which is what a packed file holds
 };
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

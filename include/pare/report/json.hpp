@@ -10,7 +10,7 @@
 #include "pare/core/error.hpp"
 #include "pare/report/statistics.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// JSON whose members keep the order in which they were added.
 using Json = nlohmann::ordered_json;
@@ -40,63 +40,63 @@ inline std::int64_t whole_number(const Json& json, const std::string& what,
 }
 
 /// One linear; average_bits is null without a quantizer, score null without mixed precision.
-inline Json to_json(const LayerStatistics& layer) {
-  Json json{{"name", layer.name},
-            {"rows", layer.rows},
-            {"columns", layer.columns},
-            {"axis", to_string(layer.axis)},
-            {"channels", layer.channels},
-            {"sparsity", layer.sparsity},
-            {"zeros", layer.zeros},
-            {"average_bits", detail::optional_json(layer.average_bits)},
-            {"bits_histogram", detail::histogram_json(layer.bits_histogram)},
+inline Json to_json(const LinearStatistics& linear) {
+  Json json{{"name", linear.name},
+            {"rows", linear.rows},
+            {"columns", linear.columns},
+            {"axis", to_string(linear.axis)},
+            {"channels", linear.channels},
+            {"sparsity", linear.sparsity},
+            {"zeros", linear.zeros},
+            {"average_bits", detail::optional_json(linear.average_bits)},
+            {"bits_histogram", detail::histogram_json(linear.bits_histogram)},
             {"score", nullptr},
-            {"loss", layer.loss},
-            {"damping", layer.damping},
-            {"damping_retries", layer.damping_retries},
-            {"stored_bits_per_weight", layer.stored_bits / double(layer.weights())},
-            {"seconds", layer.seconds}};
-  if (layer.score)
-    json["score"] = {{"lowest", layer.score->lowest},
-                     {"mean", layer.score->mean},
-                     {"highest", layer.score->highest}};
+            {"loss", linear.loss},
+            {"damping", linear.damping},
+            {"damping_retries", linear.damping_retries},
+            {"stored_bits_per_weight", linear.stored_bits / double(linear.weights())},
+            {"seconds", linear.seconds}};
+  if (linear.score)
+    json["score"] = {{"lowest", linear.score->lowest},
+                     {"mean", linear.score->mean},
+                     {"highest", linear.score->highest}};
   return json;
 }
 
 /// What to_json says of a linear and the bits it stores, exactly, for reading it back.
-inline Json exact_json(const LayerStatistics& layer) {
-  Json json = to_json(layer);
-  json["stored_bits"] = layer.stored_bits;
+inline Json exact_json(const LinearStatistics& linear) {
+  Json json = to_json(linear);
+  json["stored_bits"] = linear.stored_bits;
   return json;
 }
 
 /// @param json  what exact_json gave
 /// @throws nlohmann::json::exception when a member is missing or is of another type
-inline LayerStatistics layer_statistics_of_json(const Json& json) {
-  LayerStatistics layer;
-  json.at("name").get_to(layer.name);
-  json.at("rows").get_to(layer.rows);
-  json.at("columns").get_to(layer.columns);
-  layer.axis = json.at("axis") == "input" ? ChannelAxis::input : ChannelAxis::output;
-  json.at("channels").get_to(layer.channels);
+inline LinearStatistics linear_statistics_of_json(const Json& json) {
+  LinearStatistics linear;
+  json.at("name").get_to(linear.name);
+  json.at("rows").get_to(linear.rows);
+  json.at("columns").get_to(linear.columns);
+  linear.axis = json.at("axis") == "input" ? ChannelAxis::input : ChannelAxis::output;
+  json.at("channels").get_to(linear.channels);
   for (const auto& [bits, count] : json.at("bits_histogram").items())
-    layer.bits_histogram[std::stoi(bits)] = count.get<index_t>();
-  if (!json.at("average_bits").is_null()) layer.average_bits = json["average_bits"].get<double>();
+    linear.bits_histogram[std::stoi(bits)] = count.get<index_t>();
+  if (!json.at("average_bits").is_null()) linear.average_bits = json["average_bits"].get<double>();
   if (const Json& score = json.at("score"); !score.is_null())
-    layer.score = Range{score.at("lowest"), score.at("mean"), score.at("highest")};
-  json.at("sparsity").get_to(layer.sparsity);
-  json.at("zeros").get_to(layer.zeros);
-  json.at("loss").get_to(layer.loss);
-  json.at("damping").get_to(layer.damping);
-  json.at("damping_retries").get_to(layer.damping_retries);
-  json.at("stored_bits").get_to(layer.stored_bits);
-  json.at("seconds").get_to(layer.seconds);
-  return layer;
+    linear.score = Range{score.at("lowest"), score.at("mean"), score.at("highest")};
+  json.at("sparsity").get_to(linear.sparsity);
+  json.at("zeros").get_to(linear.zeros);
+  json.at("loss").get_to(linear.loss);
+  json.at("damping").get_to(linear.damping);
+  json.at("damping_retries").get_to(linear.damping_retries);
+  json.at("stored_bits").get_to(linear.stored_bits);
+  json.at("seconds").get_to(linear.seconds);
+  return linear;
 }
 
 /// The totals, by the names of their members.
 inline Json to_json(const Totals& t) {
-  return {{"layers", t.layers},
+  return {{"layers", t.linears},
           {"weights", t.weights},
           {"channels", t.channels},
           {"average_bits", detail::optional_json(t.average_bits)},
@@ -110,9 +110,9 @@ inline Json to_json(const Totals& t) {
 
 /// {"layers": [...], "totals": {...}}
 inline Json to_json(const Statistics& statistics) {
-  Json layers = Json::array();
-  for (const LayerStatistics& layer : statistics.layers) layers.push_back(to_json(layer));
-  return {{"layers", std::move(layers)}, {"totals", to_json(totals(statistics))}};
+  Json linears = Json::array();
+  for (const LinearStatistics& linear : statistics.linears) linears.push_back(to_json(linear));
+  return {{"layers", std::move(linears)}, {"totals", to_json(totals(statistics))}};
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -10,7 +10,7 @@
 
 #include "pare/core/backend.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// Lowest, mean and highest of a list.
 struct Range {
@@ -19,7 +19,7 @@ struct Range {
 };
 
 /// One compressed linear.
-struct LayerStatistics {
+struct LinearStatistics {
   /// Name of its weight in the model.
   std::string name;
   index_t rows = 0, columns = 0;  ///< (out, in)
@@ -46,7 +46,7 @@ struct LayerStatistics {
 /// Sums over linears. Averages are per weight, so they say what is stored.
 struct Totals {
   /// Linears, their weights and their quantized channels.
-  index_t layers = 0, weights = 0, channels = 0;
+  index_t linears = 0, weights = 0, channels = 0;
   /// Channels by width.
   std::map<int, index_t> bits_histogram;
   std::optional<double> average_bits;  ///< code bits per weight; none without a quantizer
@@ -61,25 +61,25 @@ struct Totals {
 /// Everything a run recorded.
 struct Statistics {
   /// In the order of compression.
-  std::vector<LayerStatistics> layers;
+  std::vector<LinearStatistics> linears;
 };
 
 /// Adds the linears up.
 inline Totals totals(const Statistics& statistics) {
   Totals t;
   double code_bits = 0, pruned = 0, zeros = 0;
-  for (const LayerStatistics& layer : statistics.layers) {
-    const double weights = double(layer.weights());
-    ++t.layers;
-    t.weights += layer.weights();
-    t.channels += layer.channels;
-    for (const auto& [bits, count] : layer.bits_histogram) t.bits_histogram[bits] += count;
-    if (layer.average_bits) code_bits += *layer.average_bits * weights;
-    pruned += layer.sparsity * weights;
-    zeros += layer.zeros * weights;
-    t.loss += layer.loss;
-    t.stored_bits_per_weight += layer.stored_bits;
-    t.seconds += layer.seconds;
+  for (const LinearStatistics& linear : statistics.linears) {
+    const double weights = double(linear.weights());
+    ++t.linears;
+    t.weights += linear.weights();
+    t.channels += linear.channels;
+    for (const auto& [bits, count] : linear.bits_histogram) t.bits_histogram[bits] += count;
+    if (linear.average_bits) code_bits += *linear.average_bits * weights;
+    pruned += linear.sparsity * weights;
+    zeros += linear.zeros * weights;
+    t.loss += linear.loss;
+    t.stored_bits_per_weight += linear.stored_bits;
+    t.seconds += linear.seconds;
   }
   if (t.weights == 0) return t;
   if (t.channels > 0) t.average_bits = code_bits / double(t.weights);
@@ -92,17 +92,17 @@ inline Totals totals(const Statistics& statistics) {
 /// Throws invariant_error (post-condition 2) unless every quantized channel of every linear is
 /// counted once; a run that asked for quantization must have recorded channels.
 inline void require_counted(const Statistics& statistics, bool quantized) {
-  for (const LayerStatistics& layer : statistics.layers) {
+  for (const LinearStatistics& linear : statistics.linears) {
     index_t counted = 0;
-    for (const auto& [bits, count] : layer.bits_histogram) counted += count;
-    const index_t expected = !quantized                          ? 0
-                             : layer.axis == ChannelAxis::output ? layer.rows
-                                                                 : layer.columns;
-    if (counted != expected || layer.channels != expected)
-      throw invariant_error(2, layer.name + ": expected " + std::to_string(expected) +
+    for (const auto& [bits, count] : linear.bits_histogram) counted += count;
+    const index_t expected = !quantized                           ? 0
+                             : linear.axis == ChannelAxis::output ? linear.rows
+                                                                  : linear.columns;
+    if (counted != expected || linear.channels != expected)
+      throw invariant_error(2, linear.name + ": expected " + std::to_string(expected) +
                                    " quantized channels, counted " + std::to_string(counted));
   }
-  if (quantized && statistics.layers.empty())
+  if (quantized && statistics.linears.empty())
     throw invariant_error(2, "quantization was asked for and no channel was recorded");
 }
 
@@ -110,11 +110,11 @@ inline void require_counted(const Statistics& statistics, bool quantized) {
 /// in order, and no other.
 /// @param statistics  of the run
 /// @param names  of the selected linears, in the order of compression
-inline void require_layers(const Statistics& statistics, const std::vector<std::string>& names) {
-  for (std::size_t i = 0; i < std::max(names.size(), statistics.layers.size()); ++i) {
+inline void require_linears(const Statistics& statistics, const std::vector<std::string>& names) {
+  for (std::size_t i = 0; i < std::max(names.size(), statistics.linears.size()); ++i) {
     const std::string expected = i < names.size() ? names[i] : "no more linears";
     const std::string found =
-        i < statistics.layers.size() ? statistics.layers[i].name : "no more linears";
+        i < statistics.linears.size() ? statistics.linears[i].name : "no more linears";
     if (expected != found)
       throw invariant_error(2, "statistics: expected " + expected + ", found " + found);
   }
@@ -123,31 +123,31 @@ inline void require_layers(const Statistics& statistics, const std::vector<std::
 /// Throws invariant_error (post-condition 1) unless the widths recorded of a quantized linear are
 /// tiers, their mean is the one recorded, and it is at most the target and less than one step of
 /// one channel below it.
-/// @param layer   what was recorded of the linear
+/// @param linear   what was recorded of the linear
 /// @param target  mean bits per channel; none: any mean will do
 /// @param tiers   widths a channel may have, increasing; the base width alone without a policy
-inline void require_mean_bits(const LayerStatistics& layer, std::optional<double> target,
+inline void require_mean_bits(const LinearStatistics& linear, std::optional<double> target,
                               const std::vector<int>& tiers) {
   double spent = 0;
   int widest_step = 0;  // of the steps that are still to be had
-  for (const auto& [bits, count] : layer.bits_histogram) {
+  for (const auto& [bits, count] : linear.bits_histogram) {
     const auto tier = std::find(tiers.begin(), tiers.end(), bits);
     if (tier == tiers.end())
-      throw invariant_error(1, layer.name + ": recorded channels of " + std::to_string(bits) +
+      throw invariant_error(1, linear.name + ": recorded channels of " + std::to_string(bits) +
                                    " bits, which is no tier");
     spent += double(bits) * double(count);
     if (tier + 1 != tiers.end()) widest_step = std::max(widest_step, *(tier + 1) - *tier);
   }
-  const double channels = double(layer.channels), mean = layer.average_bits.value_or(0);
+  const double channels = double(linear.channels), mean = linear.average_bits.value_or(0);
   if (!(std::abs(mean * channels - spent) <= 1e-6))
-    throw invariant_error(1, layer.name + ": mean bits " + std::to_string(mean) +
+    throw invariant_error(1, linear.name + ": mean bits " + std::to_string(mean) +
                                  " recorded of channels whose mean is " +
                                  std::to_string(spent / channels));
   if (!target) return;
   const double left = *target * channels - spent;
   if (left < -1e-6 || (widest_step > 0 && left >= widest_step + 1e-6))
-    throw invariant_error(1, layer.name + ": mean bits " + std::to_string(mean) + " for target " +
+    throw invariant_error(1, linear.name + ": mean bits " + std::to_string(mean) + " for target " +
                                  std::to_string(*target));
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -7,7 +7,7 @@
 
 #include "pare/report/statistics.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 namespace detail {
 
@@ -25,35 +25,35 @@ inline std::string bits_text(const std::optional<double>& bits) {
 
 }  // namespace detail
 
-/// The header above layer_line().
-inline std::string layer_header() {
+/// The header above linear_line().
+inline std::string linear_header() {
   return detail::format_text("%-28s %13s %7s %9s %12s %8s", "linear", "shape", "bits", "sparsity",
                              "loss", "seconds");
 }
 
 /// One line: name, shape, mean bits, sparsity, loss, seconds.
-inline std::string layer_line(const LayerStatistics& layer) {
-  const std::string shape = std::to_string(layer.rows) + " x " + std::to_string(layer.columns);
+inline std::string linear_line(const LinearStatistics& linear) {
+  const std::string shape = std::to_string(linear.rows) + " x " + std::to_string(linear.columns);
   std::string line =
-      detail::format_text("%-28s %13s %7s %8.2f%% %12.5g %8.3f", layer.name.c_str(), shape.c_str(),
-                          detail::bits_text(layer.average_bits).c_str(), 100 * layer.sparsity,
-                          layer.loss, layer.seconds);
-  if (layer.damping_retries > 0)
-    line += detail::format_text("  (damping raised to %g)", layer.damping);
+      detail::format_text("%-28s %13s %7s %8.2f%% %12.5g %8.3f", linear.name.c_str(), shape.c_str(),
+                          detail::bits_text(linear.average_bits).c_str(), 100 * linear.sparsity,
+                          linear.loss, linear.seconds);
+  if (linear.damping_retries > 0)
+    line += detail::format_text("  (damping raised to %g)", linear.damping);
   return line;
 }
 
 /// The score of every linear that has one: mean bits and the range of the score.
 inline std::string score_table(const Statistics& statistics) {
   std::string text;
-  for (const LayerStatistics& layer : statistics.layers) {
-    if (!layer.score) continue;
+  for (const LinearStatistics& linear : statistics.linears) {
+    if (!linear.score) continue;
     if (text.empty())
       text = detail::format_text("%-28s %7s %12s %12s %12s\n", "importance score", "bits", "lowest",
                                  "mean", "highest");
-    text += detail::format_text("%-28s %7s %12.5g %12.5g %12.5g\n", layer.name.c_str(),
-                                detail::bits_text(layer.average_bits).c_str(), layer.score->lowest,
-                                layer.score->mean, layer.score->highest);
+    text += detail::format_text("%-28s %7s %12.5g %12.5g %12.5g\n", linear.name.c_str(),
+                                detail::bits_text(linear.average_bits).c_str(),
+                                linear.score->lowest, linear.score->mean, linear.score->highest);
   }
   return text;
 }
@@ -62,7 +62,7 @@ inline std::string score_table(const Statistics& statistics) {
 inline std::string totals_text(const Statistics& statistics) {
   const Totals t = totals(statistics);
   std::string text =
-      detail::format_text("linears            %td, %td weights\n", t.layers, t.weights);
+      detail::format_text("linears            %td, %td weights\n", t.linears, t.weights);
   if (t.channels == 0) {
     text += "quantization       off\n";
   } else {
@@ -86,11 +86,11 @@ inline std::string totals_text(const Statistics& statistics) {
 
 /// Everything above.
 inline std::string statistics_text(const Statistics& statistics) {
-  std::string text = layer_header() + "\n";
-  for (const LayerStatistics& layer : statistics.layers) text += layer_line(layer) + "\n";
+  std::string text = linear_header() + "\n";
+  for (const LinearStatistics& linear : statistics.linears) text += linear_line(linear) + "\n";
   const std::string scores = score_table(statistics);
   if (!scores.empty()) text += "\n" + scores;
   return text + "\n" + totals_text(statistics);
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -9,7 +9,7 @@
 #include "pare/quantization/grid.hpp"
 #include "pare/sparsity/pattern.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// Rounds every weight to a grid. The width is the solver's option `.bits` unless it is static.
 template <int Bits = dynamic>
@@ -265,4 +265,4 @@ inline constexpr bool is_compression<Compression<Options...>> = true;
 
 }  // namespace detail
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -5,7 +5,7 @@
 
 #include "pare/core/matrix.hpp"
 
-namespace pare::detail {
+namespace pare::inline PARE_TARGET::detail {
 
 /// Counts of one row: weights the mask pruned, weights that are zero, bits of those not pruned.
 template <class T>
@@ -36,4 +36,4 @@ struct CountRow {
   }
 };
 
-}  // namespace pare::detail
+}  // namespace pare::inline PARE_TARGET::detail

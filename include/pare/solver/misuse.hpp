@@ -5,7 +5,7 @@
 
 #include "pare/calibration/calibration.hpp"
 
-namespace pare::detail {
+namespace pare::inline PARE_TARGET::detail {
 
 template <class>
 inline constexpr bool never = false;
@@ -48,4 +48,4 @@ constexpr bool check_widths() {
   return Config::assigned == WithWidths;
 }
 
-}  // namespace pare::detail
+}  // namespace pare::inline PARE_TARGET::detail

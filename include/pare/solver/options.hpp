@@ -8,13 +8,13 @@
 #include "pare/allocation/tiers.hpp"
 #include "pare/solver/compression.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// Options of one SparseGPTSolver. Those its configuration has no use for must stay unset.
 struct SolverOptions {
   std::optional<double> sparsity = {};  ///< Unstructured: share of weights zeroed, [0, 1)
-  std::optional<int> zeros = {};        ///< NofM<>: weights zeroed per group
-  std::optional<int> group = {};        ///< NofM<>: consecutive inputs per group
+  std::optional<int> zeros = {};        ///< NofM<>: weights zeroed of every `of`
+  std::optional<int> of = {};           ///< NofM<>: consecutive inputs that lose `zeros`
   // With MixedPrecision<Assigned> these three stay unset.
   std::optional<int> bits = {};                    ///< BaseQuantizer: width, 2..8
   std::optional<double> target_average_bits = {};  ///< MixedPrecision: mean bits per channel
@@ -56,19 +56,18 @@ SolverOptions validated(SolverOptions options) {
   if constexpr (is_n_of_m<Pattern>) {
     if constexpr (Pattern::zeros != dynamic) {
       if ((options.zeros && *options.zeros != Pattern::zeros) ||
-          (options.group && *options.group != Pattern::group))
-        throw argument_error("zeros, group: the pattern is static, leave both unset");
+          (options.of && *options.of != Pattern::of))
+        throw argument_error("zeros, of: the pattern is static, leave both unset");
       options.zeros = Pattern::zeros;
-      options.group = Pattern::group;
+      options.of = Pattern::of;
     }
-    if (!options.zeros || !options.group)
-      throw argument_error("zeros, group: NofM<> needs both, for instance 2 and 4");
-    if (!(*options.zeros > 0 && *options.zeros < *options.group))
-      throw argument_error("zeros, group: expected 0 < zeros < group, got " +
-                           std::to_string(*options.zeros) + " and " +
-                           std::to_string(*options.group));
+    if (!options.zeros || !options.of)
+      throw argument_error("zeros, of: NofM<> needs both, for instance 2 and 4");
+    if (!(*options.zeros > 0 && *options.zeros < *options.of))
+      throw argument_error("zeros, of: expected 0 < zeros < of, got " +
+                           std::to_string(*options.zeros) + " and " + std::to_string(*options.of));
   } else {
-    require_unset(options.zeros || options.group, "zeros, group", "NofM pattern");
+    require_unset(options.zeros || options.of, "zeros, of", "NofM pattern");
   }
   if constexpr (Config::assigned) {
     require_unassigned(options.bits.has_value(), "bits");
@@ -119,4 +118,4 @@ SolverOptions validated(SolverOptions options) {
 }
 
 }  // namespace detail
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -9,14 +9,14 @@
 #include "pare/importance/distortion.hpp"
 #include "pare/importance/scorer.hpp"
 #include "pare/quantization/fit.hpp"
-#include "pare/solver/layer.hpp"
+#include "pare/solver/compressed_linear.hpp"
 #include "pare/solver/misuse.hpp"
 #include "pare/solver/options.hpp"
 #include "pare/solver/order.hpp"
 #include "pare/solver/sweep.hpp"
 #include "pare/solver/verify.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 namespace detail {
 
@@ -60,7 +60,7 @@ class SparseGPTSolver {
 
  public:
   /// What solve() returns.
-  using Layer = CompressedLayer<B, T>;
+  using Compressed = CompressedLinear<B, T>;
 
   /// @throws argument_error or unattainable_error naming the option that does not fit
   explicit SparseGPTSolver(SolverOptions options)
@@ -76,7 +76,7 @@ class SparseGPTSolver {
     if (options_.act_order && !input_channels()) {
       std::vector<double> diagonal = calibration.hessian_diagonal();
       for (double& h : diagonal) h = h == 0 ? 1 : h;
-      options.order = visit_order(diagonal, {}, true, group_of(calibration.in_features()));
+      options.order = visit_order(diagonal, {}, true, kept_together(calibration.in_features()));
     }
     return factorize(calibration, options);
   }
@@ -85,9 +85,9 @@ class SparseGPTSolver {
   /// @param W            (out, in), finite, in the backend's memory; not changed
   /// @param calibration  of its inputs (in)
   /// @throws shape_error, non_finite_error (also when W times the inputs overflows T),
-  ///         argument_error (inputs not divisible by the group),
+  ///         argument_error (inputs not divisible by m),
   ///         factorization_error, invariant_error
-  Layer solve(MatrixView<const T> W, const Calibration<B, T>& calibration) {
+  Compressed solve(MatrixView<const T> W, const Calibration<B, T>& calibration) {
     if constexpr (detail::check_widths<Config, false>()) {
       require_inputs(W, calibration.in_features());
       return solve(W, calibration, prepare(calibration));
@@ -95,8 +95,8 @@ class SparseGPTSolver {
   }
 
   /// The same with a factor from prepare(), which may serve several linears.
-  Layer solve(MatrixView<const T> W, const Calibration<B, T>& calibration,
-              const Factor<B, T>& prepared) {
+  Compressed solve(MatrixView<const T> W, const Calibration<B, T>& calibration,
+                   const Factor<B, T>& prepared) {
     if constexpr (detail::check_widths<Config, false>())
       return solve_all(W, calibration, prepared, {});
   }
@@ -107,8 +107,8 @@ class SparseGPTSolver {
   /// @param prepared     from prepare()
   /// @param bits  a width within 2..8 for every channel of options().axis
   /// @throws argument_error naming the channel whose width is none
-  Layer solve(MatrixView<const T> W, const Calibration<B, T>& calibration,
-              const Factor<B, T>& prepared, std::span<const std::uint8_t> bits) {
+  Compressed solve(MatrixView<const T> W, const Calibration<B, T>& calibration,
+                   const Factor<B, T>& prepared, std::span<const std::uint8_t> bits) {
     if constexpr (detail::check_widths<Config, true>())
       return solve_all(W, calibration, prepared, bits);
   }
@@ -116,7 +116,7 @@ class SparseGPTSolver {
   /// What does not fit the solver's backend and scalar ends here, with a message.
   template <class Given, class... Factors>
     requires(!std::convertible_to<const Given&, const Calibration<B, T>&>)
-  Layer solve(MatrixView<const T>, const Given&, const Factors&...) {
+  Compressed solve(MatrixView<const T>, const Given&, const Factors&...) {
     detail::refuse_calibration<Given, Calibration<B, T>>();
   }
   /// The same for prepare().
@@ -127,7 +127,7 @@ class SparseGPTSolver {
   /// The same for a factor that does not fit.
   template <class Given, class... Widths>
     requires(!std::convertible_to<const Given&, const Factor<B, T>&>)
-  Layer solve(MatrixView<const T>, const Calibration<B, T>&, const Given&, const Widths&...) {
+  Compressed solve(MatrixView<const T>, const Calibration<B, T>&, const Given&, const Widths&...) {
     static_assert(detail::never<Given>,
                   "pare: solve(W, calibration, factor) with a factor of another backend or scalar, "
                   "or none: U belongs to one solver's kind; write the result of the solver's "
@@ -136,7 +136,8 @@ class SparseGPTSolver {
   /// The same for widths that are not bytes side by side.
   template <class Given>
     requires(!std::convertible_to<const Given&, std::span<const std::uint8_t>>)
-  Layer solve(MatrixView<const T>, const Calibration<B, T>&, const Factor<B, T>&, const Given&) {
+  Compressed solve(MatrixView<const T>, const Calibration<B, T>&, const Factor<B, T>&,
+                   const Given&) {
     static_assert(detail::never<Given>,
                   "pare: solve(W, calibration, factor, bits) with bits that are not bytes side by "
                   "side: one width per channel is expected; write std::vector<std::uint8_t>");
@@ -144,7 +145,7 @@ class SparseGPTSolver {
   /// The same for weights of another scalar.
   template <class Weights, class Given, class... Factors>
     requires(!std::convertible_to<const Weights&, MatrixView<const T>>)
-  Layer solve(const Weights&, const Given&, const Factors&...) {
+  Compressed solve(const Weights&, const Given&, const Factors&...) {
     static_assert(detail::never<Weights>,
                   "pare: solve(W, ...) with weights that are not of the solver's scalar: W is "
                   "expected as a view of (out, in) numbers; write MatrixView<const T> with the T "
@@ -156,60 +157,61 @@ class SparseGPTSolver {
 
  private:
   using Pattern = typename Config::pattern;
-  static constexpr MaskSource mask_source = is_n_of_m<Pattern>         ? MaskSource::groups
+  static constexpr MaskSource mask_source = is_n_of_m<Pattern>         ? MaskSource::n_of_m
                                             : is_unstructured<Pattern> ? MaskSource::given
                                                                        : MaskSource::none;
 
   /// @param bits  the widths with MixedPrecision<Assigned>, otherwise empty
-  Layer solve_all(MatrixView<const T> W, const Calibration<B, T>& calibration,
-                  const Factor<B, T>& prepared, std::span<const std::uint8_t> bits) {
+  Compressed solve_all(MatrixView<const T> W, const Calibration<B, T>& calibration,
+                       const Factor<B, T>& prepared, std::span<const std::uint8_t> bits) {
     const auto start = std::chrono::steady_clock::now();
     require_inputs(W, calibration.in_features());
     require_shape("factor (in, in)", {W.cols, W.cols},
                   {prepared.upper.rows(), prepared.upper.cols()});
     if constexpr (Config::assigned) require_widths(bits, input_channels() ? W.cols : W.rows);
-    Layer layer = blank(W);
+    Compressed linear = blank(W);
     if constexpr (Config::assigned)
-      layer.bits.assign(bits.begin(), bits.end());
+      linear.bits.assign(bits.begin(), bits.end());
     else if constexpr (Config::quantizes)
-      choose_bits(layer, W, calibration, prepared);
+      choose_bits(linear, W, calibration, prepared);
 
     Factor<B, T> reordered;
     const Factor<B, T>* factor = &prepared;
     if (input_channels()) {
       reordered =
           factorize(calibration, {.damping = options_.damping,
-                                  .order = visit_order(prepared.hessian_diagonal, layer.bits,
-                                                       options_.act_order, group_of(W.cols))});
+                                  .order = visit_order(prepared.hessian_diagonal, linear.bits,
+                                                       options_.act_order, kept_together(W.cols))});
       factor = &reordered;
     }
-    layer.order = factor->order;
-    layer.damping = factor->damping;
-    layer.damping_retries = factor->retries;
+    linear.order = factor->order;
+    linear.damping = factor->damping;
+    linear.damping_retries = factor->retries;
 
     const auto order = detail::to_backend<B>(factor->order);
     const auto dead = detail::to_backend<B>(factor->dead);
     if constexpr (Config::quantizes) {
-      fit_grids(layer, W);
-      require_half_scales(layer);
+      fit_grids(linear, W);
+      require_half_scales(linear);
     }
     current_.resize(W.rows, W.cols);
     B::for_each_element(W.rows, W.cols,
                         detail::GatherColumns<T>{W, current_.view(), order.view().data,
                                                  dead.view().data});
-    run_blocks(layer, *factor);
+    run_blocks(linear, *factor);
 
-    layer.weights.resize(W.rows, W.cols);
-    layer.mask.resize(W.rows, W.cols);
+    linear.weights.resize(W.rows, W.cols);
+    linear.mask.resize(W.rows, W.cols);
     B::for_each_element(W.rows, W.cols,
-                        detail::ScatterColumns<T>{current_.view(), layer.weights.view(),
+                        detail::ScatterColumns<T>{current_.view(), linear.weights.view(),
                                                   order.view().data});
     B::for_each_element(W.rows, W.cols,
-                        detail::ScatterColumns<std::uint8_t>{mask_.view(), layer.mask.view(),
+                        detail::ScatterColumns<std::uint8_t>{mask_.view(), linear.mask.view(),
                                                              order.view().data});
-    verify_layer<B, T>(W, calibration, *factor, layer, Config::quantizes);
-    layer.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    return layer;
+    verify_linear<B, T>(W, calibration, *factor, linear, Config::quantizes);
+    linear.seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return linear;
   }
 
   static constexpr bool distortion_objective =
@@ -217,14 +219,13 @@ class SparseGPTSolver {
 
   bool input_channels() const { return Config::mixed && options_.axis == ChannelAxis::input; }
 
-  /// Inputs that must stay neighbours: the n:m group, otherwise 1.
-  index_t group_of(index_t in_features) const {
+  /// Inputs that must stay neighbours: m of n:m, otherwise 1.
+  index_t kept_together(index_t in_features) const {
     if constexpr (is_n_of_m<Pattern>) {
-      if (in_features % *options_.group != 0)
-        throw argument_error("weights (out, in): expected inputs divisible by the group of " +
-                             std::to_string(*options_.group) + ", got " +
-                             std::to_string(in_features));
-      return *options_.group;
+      if (in_features % *options_.of != 0)
+        throw argument_error("weights (out, in): expected inputs divisible by the m of n:m, " +
+                             std::to_string(*options_.of) + ", got " + std::to_string(in_features));
+      return *options_.of;
     } else {
       return 1;
     }
@@ -236,7 +237,7 @@ class SparseGPTSolver {
                         shape_text(W.rows, W.cols));
     require_shape("weights (out, in) against calibration (in)", {W.rows, in_features},
                   {W.rows, W.cols});
-    group_of(W.cols);
+    kept_together(W.cols);
     require_finite<B, T>("weights (out, in)", W);
   }
 
@@ -250,19 +251,19 @@ class SparseGPTSolver {
                              " for channel " + std::to_string(c));
   }
 
-  Layer blank(MatrixView<const T> W) const {
-    Layer layer;
-    layer.axis = options_.axis;
-    layer.mixed_widths = Config::mixed;
-    const index_t group = group_of(W.cols);
-    // A group must not straddle two blocks; for n:m the block size changes no result.
-    layer.block_size = std::max(group, options_.block_size - options_.block_size % group);
-    if constexpr (is_unstructured<Pattern>) layer.sparsity = *options_.sparsity;
+  Compressed blank(MatrixView<const T> W) const {
+    Compressed linear;
+    linear.axis = options_.axis;
+    linear.mixed_widths = Config::mixed;
+    const index_t of = kept_together(W.cols);
+    // Neighbours of n:m must not straddle two blocks; for n:m the block size changes no result.
+    linear.block_size = std::max(of, options_.block_size - options_.block_size % of);
+    if constexpr (is_unstructured<Pattern>) linear.sparsity = *options_.sparsity;
     if constexpr (is_n_of_m<Pattern>) {
-      layer.zeros = *options_.zeros;
-      layer.group = *options_.group;
+      linear.zeros = *options_.zeros;
+      linear.of = *options_.of;
     }
-    return layer;
+    return linear;
   }
 
   auto allocator() const {
@@ -271,34 +272,34 @@ class SparseGPTSolver {
          .tiers = options_.tiers.value_or(default_tiers())});
   }
 
-  void choose_bits(Layer& layer, MatrixView<const T> W, const Calibration<B, T>& calibration,
+  void choose_bits(Compressed& linear, MatrixView<const T> W, const Calibration<B, T>& calibration,
                    const Factor<B, T>& factor) const {
     if constexpr (Config::mixed && distortion_objective) {
       const ScoringInput<B, T> input{W, calibration, factor, *options_.bits, options_.grid};
-      choose_by_distortion(layer, input);
+      choose_by_distortion(linear, input);
     } else if constexpr (Config::mixed) {
       // Without clip search: a score ranks rows, and the search would cost as much as the solve.
       const ScoringInput<B, T> input{
           W, calibration, factor, *options_.bits, {.symmetric = options_.grid.symmetric}};
       if (input_channels())
-        layer.scores = ImportanceScorer<5, B, T, ChannelAxis::input>().score(input).score;
+        linear.scores = ImportanceScorer<5, B, T, ChannelAxis::input>().score(input).score;
       else
-        layer.scores = ImportanceScorer<5, B, T, ChannelAxis::output>().score(input).score;
-      layer.bits = allocator().allocate(layer.scores).bits;
+        linear.scores = ImportanceScorer<5, B, T, ChannelAxis::output>().score(input).score;
+      linear.bits = allocator().allocate(linear.scores).bits;
     } else {
-      layer.bits.assign(std::size_t(W.rows), std::uint8_t(*options_.bits));
+      linear.bits.assign(std::size_t(W.rows), std::uint8_t(*options_.bits));
     }
   }
 
   /// The loss at the base width ranks channels; Budget spends along the whole curves. Weights that
   /// a one-shot mask would prune count as lost.
-  void choose_by_distortion(Layer& layer, const ScoringInput<B, T>& input) const {
+  void choose_by_distortion(Compressed& linear, const ScoringInput<B, T>& input) const {
     const index_t rows = input.weights.rows, cols = input.weights.cols;
     typename B::template matrix<std::uint8_t> mask;  // (out, in), or empty
     if constexpr (mask_source != MaskSource::none) {
-      const double share = mask_source == MaskSource::groups
-                               ? double(*options_.zeros) / double(*options_.group)
-                               : layer.sparsity;
+      const double share = mask_source == MaskSource::n_of_m
+                               ? double(*options_.zeros) / double(*options_.of)
+                               : linear.sparsity;
       mask.resize(rows, cols);
       const std::vector<double> u = input_signal::Hessian{}(input);
       const auto divisor = detail::to_backend<B>(std::vector<T>(u.begin(), u.end()));
@@ -309,53 +310,53 @@ class SparseGPTSolver {
       return channel_distortion(input, options_.axis, widths, detail::as_const(mask.view()));
     };
     const std::vector<int> base{input.bits};
-    layer.scores = distortion(base);
+    linear.scores = distortion(base);
     if constexpr (std::is_same_v<typename Config::policy, Budget>) {
       RateMode mode;
       mode.widths = options_.tiers.value_or(default_tiers());
       mode.distortion = distortion(mode.widths);
       detail::make_falling(mode.distortion, mode.widths.size());
-      for (std::size_t c = 0; c < layer.scores.size(); ++c)
+      for (std::size_t c = 0; c < linear.scores.size(); ++c)
         mode.cost.insert(mode.cost.end(), mode.widths.begin(), mode.widths.end());
-      const double budget = *options_.target_average_bits * double(layer.scores.size());
-      const RateGroup group{{std::move(mode)}};
-      layer.bits = allocate_rates(std::span(&group, 1), budget).groups.front().bits;
+      const double budget = *options_.target_average_bits * double(linear.scores.size());
+      const LinearRates rates{{std::move(mode)}};
+      linear.bits = allocate_rates(std::span(&rates, 1), budget).linears.front().bits;
     } else {
-      layer.bits = allocator().allocate(layer.scores).bits;
+      linear.bits = allocator().allocate(linear.scores).bits;
     }
   }
 
   /// Fits the grids to the dense weights as given, dead inputs included: one per row, or one per
   /// row and tier, over the columns of that tier.
-  void fit_grids(Layer& layer, MatrixView<const T> W) {
+  void fit_grids(Compressed& linear, MatrixView<const T> W) {
     const bool by_tier = input_channels();
     std::vector<std::uint8_t> tiers;  // present, widest first, as they are visited
     if (by_tier) {
-      tiers = layer.bits;
+      tiers = linear.bits;
       std::sort(tiers.begin(), tiers.end(), std::greater<>());
       tiers.erase(std::unique(tiers.begin(), tiers.end()), tiers.end());
     }
     const index_t grids = by_tier ? index_t(tiers.size()) : 1;
-    for (auto* m : {&layer.grids.scale, &layer.grids.zero, &layer.grids.top})
+    for (auto* m : {&linear.grids.scale, &linear.grids.zero, &linear.grids.top})
       m->resize(grids, W.rows);
-    layer.grids.of_column.assign(std::size_t(W.cols), 0);
+    linear.grids.of_column.assign(std::size_t(W.cols), 0);
     const auto fit = [&](MatrixView<const T> columns, index_t g, const std::uint8_t* bits,
                          index_t bits_step) {
       B::for_each_row(W.rows, FitRow<T>{columns, bits, bits_step, options_.grid,
-                                        layer.grids.scale.view().block(g, 0, 1, W.rows),
-                                        layer.grids.zero.view().block(g, 0, 1, W.rows),
-                                        layer.grids.top.view().block(g, 0, 1, W.rows)});
+                                        linear.grids.scale.view().block(g, 0, 1, W.rows),
+                                        linear.grids.zero.view().block(g, 0, 1, W.rows),
+                                        linear.grids.top.view().block(g, 0, 1, W.rows)});
     };
     if (!by_tier) {
-      const auto bits = detail::to_backend<B>(layer.bits);
+      const auto bits = detail::to_backend<B>(linear.bits);
       fit(W, 0, bits.view().data, 1);
       return;
     }
-    // Columns of a tier side by side; with n:m groups the visit order alone does not do that.
+    // Columns of a tier side by side; with n:m the visit order alone does not do that.
     std::vector<index_t> by_width(std::size_t(W.cols));
     std::iota(by_width.begin(), by_width.end(), index_t{0});
     std::stable_sort(by_width.begin(), by_width.end(), [&](index_t a, index_t b) {
-      return layer.bits[std::size_t(a)] > layer.bits[std::size_t(b)];
+      return linear.bits[std::size_t(a)] > linear.bits[std::size_t(b)];
     });
     const auto gather = detail::to_backend<B>(by_width);
     current_.resize(W.rows, W.cols);
@@ -367,8 +368,8 @@ class SparseGPTSolver {
       index_t end = begin;
       for (; end < W.cols; ++end) {
         const std::size_t column = std::size_t(by_width[std::size_t(end)]);
-        if (layer.bits[column] != tiers[std::size_t(g)]) break;
-        layer.grids.of_column[column] = std::int32_t(g);
+        if (linear.bits[column] != tiers[std::size_t(g)]) break;
+        linear.grids.of_column[column] = std::int32_t(g);
       }
       fit(current_.view().columns(begin, end - begin), g, widths.view().data + g, 0);
       begin = end;
@@ -376,26 +377,26 @@ class SparseGPTSolver {
   }
 
   /// Throws argument_error naming the first row whose scale float16 cannot hold.
-  void require_half_scales(const Layer& layer) const {
+  void require_half_scales(const Compressed& linear) const {
     if (!options_.grid.half_scale) return;
-    const index_t at = B::find_non_finite(detail::as_const(layer.grids.scale.view()));
+    const index_t at = B::find_non_finite(detail::as_const(linear.grids.scale.view()));
     if (at < 0) return;
-    throw argument_error("grid.half_scale: row " + std::to_string(at % layer.grids.scale.cols()) +
+    throw argument_error("grid.half_scale: row " + std::to_string(at % linear.grids.scale.cols()) +
                          " of the weights needs a scale beyond 65504, the largest float16; scale "
                          "the weights down, or leave it unset");
   }
 
   /// The block loop over current_, which holds W in visit order and ends as Q.
-  void run_blocks(Layer& layer, const Factor<B, T>& factor) {
+  void run_blocks(Compressed& linear, const Factor<B, T>& factor) {
     const index_t rows = current_.rows(), cols = current_.cols();
-    const index_t width = std::min(layer.block_size, cols);
+    const index_t width = std::min(linear.block_size, cols);
     errors_.resize(rows, width);
     mask_.resize(rows, cols);
     B::for_each_element(rows, cols, detail::SetZero<std::uint8_t>{mask_.view()});
     auto row_loss = detail::zeros<B, double>(1, rows);
-    std::vector<std::int32_t> visited_grid(layer.grids.of_column.size());
+    std::vector<std::int32_t> visited_grid(linear.grids.of_column.size());
     for (std::size_t p = 0; p < visited_grid.size(); ++p)
-      visited_grid[p] = layer.grids.of_column[std::size_t(factor.order[p])];
+      visited_grid[p] = linear.grids.of_column[std::size_t(factor.order[p])];
     const auto column_grid = detail::to_backend<B>(visited_grid);
     std::vector<T> diagonal(factor.upper_diagonal.begin(), factor.upper_diagonal.end());
     const auto u = detail::to_backend<B>(diagonal);
@@ -408,30 +409,30 @@ class SparseGPTSolver {
       if constexpr (mask_source == MaskSource::given)
         B::select_smallest(detail::as_const(block),
                            detail::as_const(u.view()).columns(begin, count),
-                           pruned_count(layer.sparsity, rows * count), block_mask);
+                           pruned_count(linear.sparsity, rows * count), block_mask);
       const MatrixView<const T> upper = factor.upper.view();
       B::row_sweep(RowSweep<T, mask_source, Config::quantizes>{
           block,
           errors,
           block_mask,
           upper.block(begin, begin, count, count),
-          {layer.grids.scale.view(), layer.grids.zero.view(), layer.grids.top.view()},
+          {linear.grids.scale.view(), linear.grids.zero.view(), linear.grids.top.view()},
           Config::quantizes ? column_grid.view().data + begin : nullptr,
           row_loss.view().data,
-          layer.zeros,
-          layer.group});
+          linear.zeros,
+          linear.of});
       const index_t rest = cols - begin - count;
       if (rest > 0)
         B::trailing_update(current_.view().columns(begin + count, rest), detail::as_const(errors),
                            upper.block(begin, begin + count, count, rest));
     }
     const auto host = B::to_host(detail::as_const(row_loss.view()));
-    layer.row_loss.assign(host.data(), host.data() + rows);
-    layer.loss = 0;
+    linear.row_loss.assign(host.data(), host.data() + rows);
+    linear.loss = 0;
     for (index_t i = 0; i < rows; ++i) {
-      layer.loss += layer.row_loss[std::size_t(i)];
+      linear.loss += linear.row_loss[std::size_t(i)];
       // Whatever overflows on the way, a weight or an error, ends in its row's loss.
-      if (!std::isfinite(layer.loss))
+      if (!std::isfinite(linear.loss))
         throw non_finite_error("weights (out, in): row " + std::to_string(i) +
                                    " times its inputs overflows " +
                                    std::string(scalar_traits<T>::name) +
@@ -445,4 +446,4 @@ class SparseGPTSolver {
   typename B::template matrix<std::uint8_t> mask_;   // (out, in), in visit order
 };
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

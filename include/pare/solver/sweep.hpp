@@ -7,13 +7,13 @@
 #include "pare/quantization/grid.hpp"
 #include "pare/sparsity/select.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// Where the mask of a block comes from.
 enum class MaskSource : std::uint8_t {
   none,    ///< nothing is pruned
   given,   ///< chosen for the whole block before the sweep
-  groups,  ///< chosen in the sweep, at the first column of every n:m group
+  n_of_m,  ///< chosen in the sweep, at the first column of every m
 };
 
 /// One function of one row, or of `Lanes` neighbouring rows at once; rows never talk to each other.
@@ -30,12 +30,12 @@ struct RowSweep {
 
   MatrixView<T> weights;            // (out, block): current weights in, result out
   MatrixView<T> errors;             // (out, block): e, for the columns behind the block
-  MatrixView<std::uint8_t> mask;    // (out, block): read when given, written when groups
+  MatrixView<std::uint8_t> mask;    // (out, block): read when given, written when n_of_m
   MatrixView<const T> factor;       // (block, block): U of the block
   GridView<const T> grids;          // (grids, out)
   const std::int32_t* column_grid;  ///< (block): grid of each column; null without a quantizer
   double* row_loss;                 ///< (out): += half the sum of e^2
-  int zeros, group;                 ///< n:m
+  int zeros, of;                    ///< n:m
 
   /// Sweeps one row in place.
   PARE_HOST_DEVICE void operator()(index_t row) const {
@@ -57,8 +57,8 @@ struct RowSweep {
       T* PARE_RESTRICT wj = w + j * Lanes;
       T* PARE_RESTRICT ej = e + j * Lanes;
       std::uint8_t* PARE_RESTRICT mj = m + j * Lanes;
-      if constexpr (Mask == MaskSource::groups)
-        if (j % group == 0) choose_group<Lanes>(wj, mj, j);
+      if constexpr (Mask == MaskSource::n_of_m)
+        if (j % of == 0) choose_n_of_m<Lanes>(wj, mj, j);
       T kept[Lanes];
       for (int l = 0; l < Lanes; ++l) kept[l] = wj[l];
       if constexpr (Mask != MaskSource::none)
@@ -90,13 +90,13 @@ struct RowSweep {
  private:
   /// Marks the `zeros` smallest |w| / U_jj of each row's group that begins at column j.
   template <int Lanes>
-  PARE_HOST_DEVICE void choose_group(const T* w, std::uint8_t* m, index_t j) const {
-    for (int at = 0; at < group; ++at)
+  PARE_HOST_DEVICE void choose_n_of_m(const T* w, std::uint8_t* m, index_t j) const {
+    for (int at = 0; at < of; ++at)
       for (int l = 0; l < Lanes; ++l) {
         const auto score = [&](int i) { return std::abs(w[i * Lanes + l]) / factor(j + i, j + i); };
-        m[at * Lanes + l] = among_smallest(score, at, group, zeros) ? 1 : 0;
+        m[at * Lanes + l] = among_smallest(score, at, of, zeros) ? 1 : 0;
       }
   }
 };
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -13,10 +13,10 @@
 #include "pare/calibration/factor.hpp"
 #include "pare/core/scalar.hpp"
 #include "pare/quantization/grid.hpp"
-#include "pare/solver/layer.hpp"
+#include "pare/solver/compressed_linear.hpp"
 #include "pare/sparsity/select.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 namespace detail {
 
@@ -35,7 +35,7 @@ struct VerifyRow {
   const std::int32_t* column_grid;      ///< (in), not read without a quantizer
   const std::uint8_t* bits;             ///< width of grid g of row i: [g * per_grid + i * per_row]
   index_t per_grid, per_row;
-  int zeros, group;
+  int zeros, of;
   std::int32_t* fault;  ///< (out), a RowFault each
 
   PARE_HOST_DEVICE void operator()(index_t i) const {
@@ -49,10 +49,10 @@ struct VerifyRow {
         on_grid &=
             round_to_grid(q[j], grids.scale(g, i), grids.zero(g, i), grids.top(g, i)) == q[j];
       }
-    if (group > 0)
-      for (index_t j = 0; j < weights.cols; j += group) {
+    if (of > 0)
+      for (index_t j = 0; j < weights.cols; j += of) {
         int count = 0;
-        for (int k = 0; k < group; ++k) count += m[j + k];
+        for (int k = 0; k < of; ++k) count += m[j + k];
         counted &= count == zeros;
       }
     for (index_t j = 0; j < weights.cols; ++j) pruned_zero &= m[j] == 0 || q[j] == T(0);
@@ -152,34 +152,37 @@ struct ClosedLoss {
 /// Conditions 2 and 3 of the shapes: one width within 2..8 per channel, one grid per row or per row
 /// and width, every column on the grid of its width. Returns the widths by row or by grid.
 template <class B, class T>
-std::vector<std::uint8_t> verify_grids(const CompressedLayer<B, T>& layer, index_t rows,
+std::vector<std::uint8_t> verify_grids(const CompressedLinear<B, T>& linear, index_t rows,
                                        index_t cols, bool quantized) {
-  const bool by_row = layer.axis == ChannelAxis::output;
+  const bool by_row = linear.axis == ChannelAxis::output;
   const index_t channels = !quantized ? 0 : by_row ? rows : cols;
-  if (index_t(layer.bits.size()) != channels)
+  if (index_t(linear.bits.size()) != channels)
     throw invariant_error(2, "expected " + std::to_string(channels) +
-                                 " quantized channels, found " + std::to_string(layer.bits.size()));
-  for (std::size_t c = 0; c < layer.bits.size(); ++c)
-    if (layer.bits[c] < min_bits || layer.bits[c] > max_bits)
+                                 " quantized channels, found " +
+                                 std::to_string(linear.bits.size()));
+  for (std::size_t c = 0; c < linear.bits.size(); ++c)
+    if (linear.bits[c] < min_bits || linear.bits[c] > max_bits)
       throw invariant_error(3, "channel " + std::to_string(c) + " has " +
-                                   std::to_string(layer.bits[c]) + " bits, no grid has that width");
-  std::vector<std::uint8_t> widths = layer.bits;
+                                   std::to_string(linear.bits[c]) +
+                                   " bits, no grid has that width");
+  std::vector<std::uint8_t> widths = linear.bits;
   if (!by_row) {
     std::sort(widths.begin(), widths.end(), std::greater<>());
     widths.erase(std::unique(widths.begin(), widths.end()), widths.end());
   }
   const index_t grids = !quantized ? 0 : by_row ? 1 : index_t(widths.size());
-  for (const auto* m : {&layer.grids.scale, &layer.grids.zero, &layer.grids.top})
+  for (const auto* m : {&linear.grids.scale, &linear.grids.zero, &linear.grids.top})
     if (m->rows() != grids || (quantized && m->cols() != rows))
       throw invariant_error(3, "expected grids of shape " + shape_text(grids, rows) + ", found " +
                                    shape_text(m->rows(), m->cols()));
   const index_t columns = quantized ? cols : 0;
-  if (index_t(layer.grids.of_column.size()) != columns)
+  if (index_t(linear.grids.of_column.size()) != columns)
     throw invariant_error(3, "expected the grids of " + std::to_string(columns) +
-                                 " columns, found " + std::to_string(layer.grids.of_column.size()));
+                                 " columns, found " +
+                                 std::to_string(linear.grids.of_column.size()));
   for (index_t j = 0; j < columns; ++j) {
-    const std::int32_t g = layer.grids.of_column[std::size_t(j)];
-    if (g < 0 || g >= grids || (!by_row && widths[std::size_t(g)] != layer.bits[std::size_t(j)]))
+    const std::int32_t g = linear.grids.of_column[std::size_t(j)];
+    if (g < 0 || g >= grids || (!by_row && widths[std::size_t(g)] != linear.bits[std::size_t(j)]))
       throw invariant_error(3, "column " + std::to_string(j) + " is on grid " + std::to_string(g) +
                                    ", which is not that of its width");
   }
@@ -188,22 +191,22 @@ std::vector<std::uint8_t> verify_grids(const CompressedLayer<B, T>& layer, index
 
 /// Conditions 3, 4 (n:m) and 5, row by row.
 template <class B, class T>
-void verify_rows(const CompressedLayer<B, T>& layer, const std::vector<std::uint8_t>& widths) {
-  const index_t rows = layer.weights.rows();
-  const index_t by_row = layer.axis == ChannelAxis::output ? 1 : 0;
+void verify_rows(const CompressedLinear<B, T>& linear, const std::vector<std::uint8_t>& widths) {
+  const index_t rows = linear.weights.rows();
+  const index_t by_row = linear.axis == ChannelAxis::output ? 1 : 0;
   auto fault = zeros<B, std::int32_t>(1, rows);
-  const auto column_grid = to_backend<B>(layer.grids.of_column);
+  const auto column_grid = to_backend<B>(linear.grids.of_column);
   const auto bits = to_backend<B>(widths);
-  B::for_each_row(rows, VerifyRow<T>{layer.weights.view(),
-                                     layer.mask.view(),
-                                     {layer.grids.scale.view(), layer.grids.zero.view(),
-                                      layer.grids.top.view()},
+  B::for_each_row(rows, VerifyRow<T>{linear.weights.view(),
+                                     linear.mask.view(),
+                                     {linear.grids.scale.view(), linear.grids.zero.view(),
+                                      linear.grids.top.view()},
                                      column_grid.view().data,
                                      bits.view().data,
                                      1 - by_row,
                                      by_row,
-                                     layer.zeros,
-                                     layer.group,
+                                     linear.zeros,
+                                     linear.of,
                                      fault.view().data});
   const auto host = B::to_host(as_const(fault.view()));
   for (index_t i = 0; i < rows; ++i) {
@@ -217,7 +220,7 @@ void verify_rows(const CompressedLayer<B, T>& layer, const std::vector<std::uint
         throw invariant_error(3, row + " holds a value that is not on its grid");
       case RowFault::group_count:
         throw invariant_error(4, row + " has a group with another number of zeros than " +
-                                     std::to_string(layer.zeros));
+                                     std::to_string(linear.zeros));
       case RowFault::not_zero:
         throw invariant_error(5, row + " has a pruned weight that is not zero");
     }
@@ -226,20 +229,20 @@ void verify_rows(const CompressedLayer<B, T>& layer, const std::vector<std::uint
 
 /// Condition 4 of the unstructured mask; without one no weight may be marked.
 template <class B, class T>
-void verify_blocks(const CompressedLayer<B, T>& layer, const Factor<B, T>& factor) {
-  const index_t rows = layer.mask.rows(), cols = layer.mask.cols();
-  const index_t blocks = (cols + layer.block_size - 1) / layer.block_size;
+void verify_blocks(const CompressedLinear<B, T>& linear, const Factor<B, T>& factor) {
+  const index_t rows = linear.mask.rows(), cols = linear.mask.cols();
+  const index_t blocks = (cols + linear.block_size - 1) / linear.block_size;
   auto counts = zeros<B, T>(rows, blocks);
   const auto order = to_backend<B>(factor.order);
-  B::for_each_row(rows, CountBlock<T>{layer.mask.view(), order.view().data, layer.block_size,
+  B::for_each_row(rows, CountBlock<T>{linear.mask.view(), order.view().data, linear.block_size,
                                       counts.view()});
   auto moments = zeros<B, double>(3, blocks);
   B::column_moments(as_const(counts.view()), moments.view());
   const auto host = B::to_host(as_const(moments.view()));
   for (index_t b = 0; b < blocks; ++b) {
-    const index_t width = std::min(layer.block_size, cols - b * layer.block_size);
+    const index_t width = std::min(linear.block_size, cols - b * linear.block_size);
     const index_t found = index_t(std::llround(host(1, b) * double(rows)));  // from their mean
-    const index_t expected = pruned_count(layer.sparsity, rows * width);
+    const index_t expected = pruned_count(linear.sparsity, rows * width);
     if (found != expected)
       throw invariant_error(4, "block " + std::to_string(b) + ": expected " +
                                    std::to_string(expected) + " pruned weights, found " +
@@ -314,17 +317,17 @@ LossForm closed_loss(MatrixView<const T> W, MatrixView<const T> Q,
 /// Condition 6 on up to verified_rows evenly spaced rows.
 template <class B, class T>
 void verify_loss(MatrixView<const T> W, const Calibration<B, T>& calibration,
-                 const Factor<B, T>& factor, const CompressedLayer<B, T>& layer) {
+                 const Factor<B, T>& factor, const CompressedLinear<B, T>& linear) {
   const index_t rows = W.rows;
-  const double sum = std::accumulate(layer.row_loss.begin(), layer.row_loss.end(), 0.0);
-  if (index_t(layer.row_loss.size()) != rows || !(std::abs(layer.loss - sum) <= 1e-9 * sum))
-    throw invariant_error(6, "the loss " + number_text(layer.loss) + " is not the sum of " +
+  const double sum = std::accumulate(linear.row_loss.begin(), linear.row_loss.end(), 0.0);
+  if (index_t(linear.row_loss.size()) != rows || !(std::abs(linear.loss - sum) <= 1e-9 * sum))
+    throw invariant_error(6, "the loss " + number_text(linear.loss) + " is not the sum of " +
                                  std::to_string(rows) + " rows' losses");
   const index_t checked = std::min(rows, verified_rows);
   const index_t step = rows / checked;
   double reported = 0;
-  for (index_t r = 0; r < checked; ++r) reported += layer.row_loss[std::size_t(r * step)];
-  const LossForm form = closed_loss<B, T>(W, layer.weights.view(), calibration, factor,
+  for (index_t r = 0; r < checked; ++r) reported += linear.row_loss[std::size_t(r * step)];
+  const LossForm form = closed_loss<B, T>(W, linear.weights.view(), calibration, factor,
                                           factor.added, checked, step, reported);
   if (!form.agrees(reported, scalar_traits<T>::tolerance))
     throw invariant_error(6, "the loss of " + std::to_string(checked) + " rows is " +
@@ -349,19 +352,20 @@ void verify_loss(MatrixView<const T> W, const Calibration<B, T>& calibration,
 /// @param W          the dense weights (out, in)
 /// @param calibration  of its inputs (in)
 /// @param factor     the one the solve used
-/// @param layer      what the solve returned
+/// @param linear      what the solve returned
 /// @param quantized  whether the configuration has a quantizer
 /// @throws invariant_error with the number of the violated condition; shape_error when the result
 ///         has another shape than W
 template <class B, class T>
-void verify_layer(MatrixView<const T> W, const Calibration<B, T>& calibration,
-                  const Factor<B, T>& factor, const CompressedLayer<B, T>& layer, bool quantized) {
+void verify_linear(MatrixView<const T> W, const Calibration<B, T>& calibration,
+                   const Factor<B, T>& factor, const CompressedLinear<B, T>& linear,
+                   bool quantized) {
   const auto shape = std::pair{W.rows, W.cols};
-  require_shape("compressed weights", shape, {layer.weights.rows(), layer.weights.cols()});
-  require_shape("mask", shape, {layer.mask.rows(), layer.mask.cols()});
-  detail::verify_rows(layer, detail::verify_grids(layer, W.rows, W.cols, quantized));
-  if (layer.group == 0) detail::verify_blocks(layer, factor);
-  detail::verify_loss(W, calibration, factor, layer);
+  require_shape("compressed weights", shape, {linear.weights.rows(), linear.weights.cols()});
+  require_shape("mask", shape, {linear.mask.rows(), linear.mask.cols()});
+  detail::verify_rows(linear, detail::verify_grids(linear, W.rows, W.cols, quantized));
+  if (linear.of == 0) detail::verify_blocks(linear, factor);
+  detail::verify_loss(W, calibration, factor, linear);
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -23,7 +23,7 @@
 #include "pare/storage/safetensors.hpp"
 #include "pare/storage/tensor_file.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// Where a tensor lies. Valid as long as its Checkpoint.
 struct TensorLocation {
@@ -165,4 +165,4 @@ class Checkpoint {
   bool sharded_ = false;
 };
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

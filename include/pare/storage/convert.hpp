@@ -19,7 +19,7 @@
 #include "pare/storage/safetensors.hpp"
 #include "pare/storage/tensor_file.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// Writes every tensor of `checkpoint` into `folder` as transformers names and reads it:
 /// `model.safetensors` or, where the checkpoint is sharded, as many shards and their index. Tensors
@@ -66,4 +66,4 @@ inline void write_as_safetensors(const Checkpoint& checkpoint, const std::filesy
   out.commit();
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

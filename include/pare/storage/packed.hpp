@@ -13,7 +13,7 @@
 #include "pare/core/scalar.hpp"
 #include "pare/storage/packed_layout.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// A compressed linear as a packed file holds it; docs/format.md describes every byte.
 struct PackedLinear {
@@ -37,7 +37,7 @@ struct PackedLinear {
   }
   /// Bytes of one row of the mask.
   std::uint64_t mask_row_bytes() const {
-    return packed_mask_row_bytes(kind, layout.columns, layout.zeros, layout.group);
+    return packed_mask_row_bytes(kind, layout.columns, layout.zeros, layout.of);
   }
 };
 
@@ -101,19 +101,19 @@ class BitWriter {
 
 /// Index of a group among the ways to prune `zeros` of it: sum binomial(position, rank) over the
 /// pruned positions in rising order, rank = 1, 2, ...
-inline std::uint32_t group_index(const std::uint8_t* pruned, int group) {
+inline std::uint32_t n_of_m_index(const std::uint8_t* pruned, int of) {
   std::uint64_t index = 0;
   std::size_t rank = 0;
-  for (int c = 0; c < group; ++c)
+  for (int c = 0; c < of; ++c)
     if (pruned[c] != 0) index += binomials[std::size_t(c)][++rank];
   return std::uint32_t(index);
 }
 
 /// The inverse: marks the pruned positions. Nothing beyond the group is written for any index.
-inline void mark_group(std::uint32_t index, int zeros, int group, std::uint8_t* pruned) {
+inline void mark_pruned(std::uint32_t index, int zeros, int of, std::uint8_t* pruned) {
   std::uint64_t left = index;
   std::size_t rank = std::size_t(zeros);
-  for (int c = group - 1; c >= 0; --c) {
+  for (int c = of - 1; c >= 0; --c) {
     const bool take = rank > 0 && binomials[std::size_t(c)][rank] <= left;
     pruned[c] = take;
     if (take) left -= binomials[std::size_t(c)][rank--];
@@ -132,10 +132,10 @@ inline void read_mask_row(const PackedLinear& packed, index_t row, std::uint8_t*
     case PackedMask::bits:
       for (index_t j = 0; j < layout.columns; ++j) pruned[j] = std::uint8_t(reader.get(1));
       return;
-    case PackedMask::groups:
-      const int bits = group_index_bits(layout.zeros, layout.group);
-      for (index_t j = 0; j < layout.columns; j += layout.group)
-        mark_group(reader.get(bits), layout.zeros, layout.group, pruned + j);
+    case PackedMask::n_of_m:
+      const int bits = n_of_m_index_bits(layout.zeros, layout.of);
+      for (index_t j = 0; j < layout.columns; j += layout.of)
+        mark_pruned(reader.get(bits), layout.zeros, layout.of, pruned + j);
       return;
   }
 }
@@ -318,13 +318,13 @@ inline void index_rows(PackedLinear& packed, const std::string& who) {
     if (packed.kind == PackedMask::none) {
       bits = unmasked_bits(i);
     } else {
-      if (packed.kind == PackedMask::groups) {
+      if (packed.kind == PackedMask::n_of_m) {
         detail::BitReader reader(packed.mask.data() + std::uint64_t(i) * packed.mask_row_bytes());
         const std::uint64_t ways =
-            detail::binomials[std::size_t(layout.group)][std::size_t(layout.zeros)];
-        for (index_t j = 0; j < layout.columns; j += layout.group) {
+            detail::binomials[std::size_t(layout.of)][std::size_t(layout.zeros)];
+        for (index_t j = 0; j < layout.columns; j += layout.of) {
           const std::uint32_t index =
-              reader.get(detail::group_index_bits(layout.zeros, layout.group));
+              reader.get(detail::n_of_m_index_bits(layout.zeros, layout.of));
           if (index >= ways)
             fail(".mask", "expected indices below " + std::to_string(ways) + ", got " +
                               std::to_string(index) + " in row " + std::to_string(i));
@@ -339,4 +339,4 @@ inline void index_rows(PackedLinear& packed, const std::string& who) {
   require(".codes", packed.row_begin.back(), packed.codes.size());
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

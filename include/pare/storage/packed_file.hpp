@@ -23,7 +23,7 @@
 #include "pare/storage/packed.hpp"
 #include "pare/storage/safetensors.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 namespace detail {
 
@@ -80,9 +80,9 @@ inline nlohmann::ordered_json entry_json(const std::string& tensor, const Packed
                               {"mask", mask_name(packed.kind)}};
   if (layout.widths.size() == 1) json["bits"] = layout.widths.front();
   if (layout.widths.size() > 1) json["bits"] = "channel";
-  if (packed.kind == PackedMask::groups) {
+  if (packed.kind == PackedMask::n_of_m) {
     json["zeros"] = layout.zeros;
-    json["group"] = layout.group;
+    json["group"] = layout.of;
   }
   json["checksum"] = hex_text(checksum(packed));
   return json;
@@ -140,12 +140,12 @@ inline PackedEntry entry_of_json(const nlohmann::json& json, const std::string& 
     layout.widths = {std::uint8_t(number(bits, "bits", min_bits, max_bits))};
   const std::string mask = text("mask");
   if (mask == "groups") {
-    entry.kind = PackedMask::groups;
-    layout.group = int(number(member("group"), "group", 2, longest_indexed_group));
-    layout.zeros = int(number(member("zeros"), "zeros", 1, layout.group - 1));
-    if (group_index_bits(layout.zeros, layout.group) == 0)
-      fail("zeros, group: expected an index of at most 32 bits");
-    if (layout.columns % layout.group != 0)
+    entry.kind = PackedMask::n_of_m;
+    layout.of = int(number(member("group"), "group", 2, longest_indexed_of));
+    layout.zeros = int(number(member("zeros"), "zeros", 1, layout.of - 1));
+    if (n_of_m_index_bits(layout.zeros, layout.of) == 0)
+      fail("zeros, of: expected an index of at most 32 bits");
+    if (layout.columns % layout.of != 0)
       fail("group: expected a divisor of " + std::to_string(layout.columns));
   } else if (mask == "bits") {
     entry.kind = PackedMask::bits;
@@ -297,4 +297,4 @@ class PackedFile {
   std::set<std::string, std::less<>> parts_;
 };
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -11,11 +11,11 @@
 
 #include "pare/core/backend.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// How a packed linear says which weights are pruned and have no code: not at all, by a bit per
 /// weight, or by an index per group of n:m among the ways to choose.
-enum class PackedMask : std::uint8_t { none, bits, groups };
+enum class PackedMask : std::uint8_t { none, bits, n_of_m };
 
 /// A grid in a packed file: a float16 scale and an 8-bit zero point.
 inline constexpr int packed_grid_bits = 24;
@@ -34,7 +34,7 @@ struct PackedLayout {
   int value_bits = 0;  ///< of a weight that is not quantized
   /// Whether a mask took weights.
   bool pruned = false;
-  int zeros = 0, group = 0;  ///< n:m; 0 for any other mask
+  int zeros = 0, of = 0;  ///< n:m; 0 for any other mask
 
   /// Whether codes are on grids.
   bool quantized() const { return !widths.empty(); }
@@ -72,11 +72,11 @@ struct PackedSize {
 namespace detail {
 
 /// Groups up to this long have an index; binomial(64, 32) still fits 64 bits.
-inline constexpr int longest_indexed_group = 64;
+inline constexpr int longest_indexed_of = 64;
 
 /// binomial(n, k) at [n][k], 0 for k > n.
 inline constexpr auto binomials = [] {
-  std::array<std::array<std::uint64_t, longest_indexed_group + 1>, longest_indexed_group + 1> c{};
+  std::array<std::array<std::uint64_t, longest_indexed_of + 1>, longest_indexed_of + 1> c{};
   for (std::size_t n = 0; n < c.size(); ++n) {
     c[n][0] = 1;
     for (std::size_t k = 1; k <= n; ++k) c[n][k] = c[n - 1][k - 1] + c[n - 1][k];
@@ -84,11 +84,11 @@ inline constexpr auto binomials = [] {
   return c;
 }();
 
-/// ceil(log2(binomial(group, zeros))); 0 where the group is too long or the index wider than 32
+/// ceil(log2(binomial(of, zeros))); 0 where `of` is too long or the index wider than 32
 /// bits: then a mask has bits.
-inline int group_index_bits(int zeros, int group) {
-  if (group < 2 || group > longest_indexed_group || zeros < 1 || zeros >= group) return 0;
-  const std::uint64_t ways = binomials[std::size_t(group)][std::size_t(zeros)];
+inline int n_of_m_index_bits(int zeros, int of) {
+  if (of < 2 || of > longest_indexed_of || zeros < 1 || zeros >= of) return 0;
+  const std::uint64_t ways = binomials[std::size_t(of)][std::size_t(zeros)];
   int bits = 1;
   while (bits <= 32 && (std::uint64_t{1} << bits) < ways) ++bits;
   return bits <= 32 ? bits : 0;
@@ -123,18 +123,18 @@ PARE_HOST_DEVICE PARE_INLINE auto with_code_bits(int bits, const F& f) {
 }  // namespace detail
 
 /// How the mask of a pruned linear is written.
-inline PackedMask packed_mask_kind(int zeros, int group) {
-  return detail::group_index_bits(zeros, group) > 0 ? PackedMask::groups : PackedMask::bits;
+inline PackedMask packed_mask_kind(int zeros, int of) {
+  return detail::n_of_m_index_bits(zeros, of) > 0 ? PackedMask::n_of_m : PackedMask::bits;
 }
 
 /// Bytes of one row of a mask.
-inline std::uint64_t packed_mask_row_bytes(PackedMask kind, index_t columns, int zeros, int group) {
+inline std::uint64_t packed_mask_row_bytes(PackedMask kind, index_t columns, int zeros, int of) {
   switch (kind) {
     case PackedMask::bits:
       return detail::row_bytes(std::uint64_t(columns));
-    case PackedMask::groups:
-      return detail::row_bytes(std::uint64_t(columns / group) *
-                               std::uint64_t(detail::group_index_bits(zeros, group)));
+    case PackedMask::n_of_m:
+      return detail::row_bytes(std::uint64_t(columns / of) *
+                               std::uint64_t(detail::n_of_m_index_bits(zeros, of)));
     case PackedMask::none:
       break;
   }
@@ -160,10 +160,9 @@ inline PackedSize packed_size(const PackedLayout& layout,
     if (layout.pruned) kept += detail::row_bytes(kept_bits[std::size_t(i)]);
   }
   if (layout.pruned) {
-    const PackedMask kind = packed_mask_kind(layout.zeros, layout.group);
-    const std::uint64_t mask =
-        std::uint64_t(layout.rows) *
-        packed_mask_row_bytes(kind, layout.columns, layout.zeros, layout.group);
+    const PackedMask kind = packed_mask_kind(layout.zeros, layout.of);
+    const std::uint64_t mask = std::uint64_t(layout.rows) *
+                               packed_mask_row_bytes(kind, layout.columns, layout.zeros, layout.of);
     if (kept + mask < size.codes) {
       size.kind = kind;
       size.codes = kept;
@@ -184,4 +183,4 @@ inline std::vector<std::uint8_t> merged_widths(std::vector<std::uint8_t> widths)
   return widths;
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -13,7 +13,7 @@
 
 #include "pare/storage/packed_file.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// The linears of a model that are packed, by the name of the weight in the checkpoint.
 using PackedLinears = std::map<std::string, PackedLinear>;
@@ -188,4 +188,4 @@ inline void write_unpacked(const std::filesystem::path& path, const PackedFile& 
   });
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

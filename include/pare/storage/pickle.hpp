@@ -14,7 +14,7 @@
 #include "pare/storage/file.hpp"
 #include "pare/storage/pickle_value.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 namespace detail {
 
@@ -445,4 +445,4 @@ inline std::vector<PickledTensor> read_tensor_pickle(const std::string& who,
 
 }  // namespace detail
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

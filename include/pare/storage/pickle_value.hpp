@@ -7,7 +7,9 @@
 #include <string_view>
 #include <vector>
 
-namespace pare {
+#include "pare/core/config.hpp"
+
+namespace pare::inline PARE_TARGET {
 
 /// A piece of memory that tensors are views of; its bytes lie outside the pickle.
 struct PickledStorage {
@@ -206,4 +208,4 @@ struct PickleValue {
 
 }  // namespace detail
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

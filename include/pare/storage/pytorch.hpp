@@ -18,7 +18,7 @@
 #include "pare/storage/tensor_file.hpp"
 #include "pare/storage/zip.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// A file that torch.save wrote of a dictionary of tensors, open for reading. Archive and pickle
 /// are read and checked as a whole on opening, no code of theirs is run; tensors may share bytes.
@@ -133,4 +133,4 @@ class PytorchFile : public TensorFile {
   }
 };
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

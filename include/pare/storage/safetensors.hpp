@@ -22,7 +22,7 @@
 #include "pare/storage/file.hpp"
 #include "pare/storage/tensor_file.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// One tensor to be written; `bytes` are its elements in row-major order, little-endian.
 struct TensorData {
@@ -295,4 +295,4 @@ inline void copy_safetensors(const SafetensorsFile& source, const std::filesyste
   out.commit();
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -23,7 +23,7 @@
 #include "pare/core/scalar.hpp"
 #include "pare/storage/file.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 static_assert(std::endian::native == std::endian::little, "tensors in files are little-endian");
 
@@ -235,4 +235,4 @@ class TensorFile {
   std::map<std::string, std::size_t, std::less<>> index_;
 };
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

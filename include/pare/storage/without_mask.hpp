@@ -8,7 +8,7 @@
 
 #include "pare/storage/packed.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// The same weights without a mask: pruned ones have the code of 0. It takes the bytes of all
 /// codes, and products are faster without a mask.
@@ -19,7 +19,7 @@ inline PackedLinear without_mask(const PackedLinear& packed) {
   PackedLinear result = packed;
   result.kind = PackedMask::none;
   result.layout.pruned = false;
-  result.layout.zeros = result.layout.group = 0;
+  result.layout.zeros = result.layout.of = 0;
   result.mask.clear();
   result.row_begin.assign(1, 0);
   for (index_t i = 0; i < layout.rows; ++i) {
@@ -56,4 +56,4 @@ inline PackedLinear without_mask(const PackedLinear& packed) {
   return result;
 }
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

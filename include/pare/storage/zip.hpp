@@ -12,7 +12,7 @@
 #include "pare/core/error.hpp"
 #include "pare/storage/file.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// One entry of an archive.
 struct ZipEntry {
@@ -210,4 +210,4 @@ inline std::vector<ZipEntry> read_zip(const InputFile& file) { return ZipReader(
 
 }  // namespace detail
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

@@ -1,4 +1,4 @@
-// Solves one layer of made-up numbers on a backend, as a user of the library would.
+// Solves one linear of made-up numbers on a backend, as a user of the library would.
 #pragma once
 
 #include <cmath>
@@ -24,11 +24,11 @@ int solve_one_layer() {
   calibration.add(activations.view());
   SparseGPTSolver<Config, Backend, float> solver(
       {.sparsity = 0.5, .bits = 4, .target_average_bits = 4.0});
-  const auto layer = solver.solve(weights.view(), calibration);
+  const auto linear = solver.solve(weights.view(), calibration);
 
   double bits = 0;
-  for (const auto b : layer.bits) bits += double(b) / double(layer.bits.size());
+  for (const auto b : linear.bits) bits += double(b) / double(linear.bits.size());
   std::printf("pare %d.%d.%d %s loss %.4f bits %.2f\n", PARE_VERSION_MAJOR, PARE_VERSION_MINOR,
-              PARE_VERSION_PATCH, std::string(Backend::name).c_str(), double(layer.loss), bits);
-  return layer.loss > 0 && std::isfinite(layer.loss) && bits > 3 && bits <= 4 ? 0 : 1;
+              PARE_VERSION_PATCH, std::string(Backend::name).c_str(), double(linear.loss), bits);
+  return linear.loss > 0 && std::isfinite(linear.loss) && bits > 3 && bits <= 4 ? 0 : 1;
 }

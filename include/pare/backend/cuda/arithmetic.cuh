@@ -3,7 +3,9 @@
 
 #include <cmath>
 
-namespace pare::backend::cuda {
+#include "pare/core/config.hpp"
+
+namespace pare::inline PARE_TARGET::backend::cuda {
 
 /// Nearest integer, ties to even, |x| < 2^22. Two additions take a third of rintf's time.
 __device__ inline float round_small(float x) {
@@ -42,4 +44,4 @@ __device__ V block_sum(V value) {
   return block_combine(value, [](V a, V b) { return a + b; });
 }
 
-}  // namespace pare::backend::cuda
+}  // namespace pare::inline PARE_TARGET::backend::cuda

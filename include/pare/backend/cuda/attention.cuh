@@ -8,7 +8,7 @@
 #include "pare/backend/cuda/arithmetic.cuh"
 #include "pare/backend/cuda/product.cuh"
 
-namespace pare::backend::cuda {
+namespace pare::inline PARE_TARGET::backend::cuda {
 
 /// Most queries of a window that are done together; what lies behind the last of them is skipped.
 inline constexpr index_t query_rows = 512;
@@ -90,4 +90,4 @@ struct Attention {
   }
 };
 
-}  // namespace pare::backend::cuda
+}  // namespace pare::inline PARE_TARGET::backend::cuda

@@ -13,7 +13,7 @@
 #include "pare/backend/cuda/context.cuh"
 #include "pare/backend/cuda/storage.cuh"
 
-namespace pare::backend::cuda {
+namespace pare::inline PARE_TARGET::backend::cuda {
 
 /// Frees what cublasLt makes.
 struct LtDelete {
@@ -112,4 +112,4 @@ void biased_product(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> 
         "cublasLtMatmul");
 }
 
-}  // namespace pare::backend::cuda
+}  // namespace pare::inline PARE_TARGET::backend::cuda

@@ -3,7 +3,7 @@
 
 #include "pare/backend/cuda/memory.cuh"
 
-namespace pare::backend::cuda {
+namespace pare::inline PARE_TARGET::backend::cuda {
 
 /// What every call needs; made on first use by a host thread, for the device current then.
 class Context {
@@ -42,4 +42,4 @@ class Context {
   Context& operator=(const Context&) = delete;
 };
 
-}  // namespace pare::backend::cuda
+}  // namespace pare::inline PARE_TARGET::backend::cuda

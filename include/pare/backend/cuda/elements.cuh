@@ -13,7 +13,7 @@
 #include "pare/backend/cuda/rows.cuh"
 #include "pare/backend/cuda/storage.cuh"
 
-namespace pare::backend::cuda {
+namespace pare::inline PARE_TARGET::backend::cuda {
 
 /// Thrust's policy: the thread's stream, buffers from the pool.
 inline auto policy() { return thrust::cuda::par_nosync(PoolAllocator{}).on(stream()); }
@@ -133,4 +133,4 @@ struct Elements {
   }
 };
 
-}  // namespace pare::backend::cuda
+}  // namespace pare::inline PARE_TARGET::backend::cuda

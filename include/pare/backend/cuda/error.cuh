@@ -9,7 +9,7 @@
 
 #include "pare/core/error.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// A CUDA, cuBLAS or cuSOLVER call that failed. The message begins with the call's name.
 class device_error : public error {
@@ -23,9 +23,9 @@ class out_of_memory_error : public device_error {
   using device_error::device_error;
 };
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET
 
-namespace pare::backend::cuda {
+namespace pare::inline PARE_TARGET::backend::cuda {
 
 /// Throws device_error "<call>: <what CUDA says>" unless the status is success.
 inline void check(cudaError_t status, const char* call) {
@@ -50,4 +50,4 @@ inline void check(cusolverStatus_t status, const char* call) {
 /// To be called after every kernel launch, with the kernel's name.
 inline void check_launch(const char* kernel) { check(cudaGetLastError(), kernel); }
 
-}  // namespace pare::backend::cuda
+}  // namespace pare::inline PARE_TARGET::backend::cuda

@@ -5,7 +5,7 @@
 
 #include "pare/backend/cuda/product.cuh"
 
-namespace pare::backend::cuda {
+namespace pare::inline PARE_TARGET::backend::cuda {
 
 /// Side of the diagonal blocks that are inverted in shared memory.
 inline constexpr int inverse_base = 64;
@@ -194,4 +194,4 @@ struct Factorization {
   }
 };
 
-}  // namespace pare::backend::cuda
+}  // namespace pare::inline PARE_TARGET::backend::cuda

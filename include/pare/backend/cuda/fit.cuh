@@ -5,7 +5,7 @@
 #include "pare/backend/cuda/context.cuh"
 #include "pare/quantization/fit.hpp"
 
-namespace pare::backend::cuda {
+namespace pare::inline PARE_TARGET::backend::cuda {
 
 /// Clip search's candidates, and those of one warp.
 inline constexpr int clip_steps = 80, clip_candidates = clip_steps / row_warps;
@@ -92,4 +92,4 @@ __device__ Grid<T> block_fit_grid(const T* w, index_t n, int bits, GridOptions o
   return candidate(best);
 }
 
-}  // namespace pare::backend::cuda
+}  // namespace pare::inline PARE_TARGET::backend::cuda

@@ -13,7 +13,7 @@
 #include "pare/backend/cuda/error.cuh"
 #include "pare/core/matrix.hpp"
 
-namespace pare::backend::cuda {
+namespace pare::inline PARE_TARGET::backend::cuda {
 
 /// The stream all work of this host thread runs on. The runtime owns it.
 inline cudaStream_t stream() { return cudaStreamPerThread; }
@@ -189,4 +189,4 @@ DeviceMatrix<T> upload(const std::vector<T>& values) {
   return DeviceMemory::from_host(MatrixView<const T>(values.data(), 1, index_t(values.size())));
 }
 
-}  // namespace pare::backend::cuda
+}  // namespace pare::inline PARE_TARGET::backend::cuda

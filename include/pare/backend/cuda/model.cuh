@@ -10,7 +10,7 @@
 #include "pare/backend/cuda/biased_product.cuh"
 #include "pare/backend/cuda/elements.cuh"
 
-namespace pare::backend::cuda {
+namespace pare::inline PARE_TARGET::backend::cuda {
 
 /// Each row to mean 0 and variance 1, then times weight plus bias where there are any. Y may be X:
 /// a thread writes what it alone reads. A block of threads per row.
@@ -175,4 +175,4 @@ struct ModelOps : Attention {
   }
 };
 
-}  // namespace pare::backend::cuda
+}  // namespace pare::inline PARE_TARGET::backend::cuda

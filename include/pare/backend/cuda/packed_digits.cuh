@@ -7,7 +7,7 @@
 
 #include "pare/backend/cuda/packed_tiles.hpp"
 
-namespace pare::backend::cuda {
+namespace pare::inline PARE_TARGET::backend::cuda {
 
 /// What the kernel reads: PackedTiles in device memory.
 struct PackedTilesView {
@@ -16,7 +16,7 @@ struct PackedTilesView {
   int sharing = 1;      ///< warps that share a unit, where there are fewer units than warps
   int turns = 1;        ///< tiles that a block works on between two barriers
   int stage_words = 0;  ///< of a warp, for the codes of an item
-  int group_kept = 0;
+  int kept_of_eight = 0;
   PackedTier tiers[most_tiers];
   const std::uint32_t *codes = nullptr, *masks = nullptr, *unit_begin = nullptr;
   const std::uint32_t* selectors = nullptr;  // (2, 256): linear, even and odd apart
@@ -223,4 +223,4 @@ __device__ __forceinline__ double2 join_digits(const int (&acc)[4], double unit_
 }
 
 }  // namespace packing
-}  // namespace pare::backend::cuda
+}  // namespace pare::inline PARE_TARGET::backend::cuda

@@ -7,7 +7,7 @@
 
 #include "pare/backend/cuda/packed_digits.cuh"
 
-namespace pare::backend::cuda::packing {
+namespace pare::inline PARE_TARGET::backend::cuda::packing {
 
 /// Where a warp is in the work of its block: it takes a unit of all the block's tiles, or of some
 /// where there are fewer units than warps, before it goes to another unit. Codes wider than 4 bits
@@ -234,7 +234,7 @@ struct Streams {
     const auto table = std::uint32_t(__cvta_generic_to_shared(selectors + (width == 4 ? 256 : 0)));
     // A pruned column takes the sign of the last of 8 bytes, which is no code where one is pruned:
     // made negative it gives 255. Not a constant, so that one instruction masks and sets.
-    const std::uint32_t last_byte = p.group_kept < 8 ? 0x80000000u : 0;
+    const std::uint32_t last_byte = p.kept_of_eight < 8 ? 0x80000000u : 0;
     std::uint32_t at[2] = {0, kept_of_first_row(p) * width};  // bits
 #pragma unroll
     for (int step = 0; step < chunk_steps; ++step) {
@@ -244,7 +244,7 @@ struct Streams {
       for (int h = 0; h < 2; ++h) {
         const std::uint32_t index = index_of(h, step);
         const std::uint32_t selector = load_shared(table + index * 4);
-        const std::uint32_t count = mask_bits == 8 ? __popc(index) : std::uint32_t(p.group_kept);
+        const std::uint32_t count = mask_bits == 8 ? __popc(index) : std::uint32_t(p.kept_of_eight);
         std::uint32_t low, high;
         eight<width>(stage, column, at[h], low, high);
         at[h] += count * width;
@@ -286,7 +286,7 @@ struct Streams {
  private:
   /// Weights of the row g that the lane's chunk keeps.
   __device__ __forceinline__ std::uint32_t kept_of_first_row(const PackedTilesView& p) const {
-    if constexpr (mask_bits < 8) return std::uint32_t(chunk_steps * p.group_kept);
+    if constexpr (mask_bits < 8) return std::uint32_t(chunk_steps * p.kept_of_eight);
     int count = 0;
 #pragma unroll
     for (int w = 0; w < words; ++w) count += __popc(mask[0][w]);
@@ -328,4 +328,4 @@ struct Streams {
   }
 };
 
-}  // namespace pare::backend::cuda::packing
+}  // namespace pare::inline PARE_TARGET::backend::cuda::packing

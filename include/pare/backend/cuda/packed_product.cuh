@@ -18,7 +18,7 @@
 #include "pare/backend/cuda/packed_items.cuh"
 #include "pare/backend/cuda/packed_values.cuh"
 
-namespace pare::backend::cuda {
+namespace pare::inline PARE_TARGET::backend::cuda {
 
 namespace packing {
 
@@ -228,7 +228,7 @@ class PackedTilesProduct {
     view_.stage_words = packing::piece_words;
     if (mask_bits_ != 0) {
       selectors_ = upload(packing::selectors_of(tiles.kept_of));
-      view_.group_kept = tiles.group_kept;
+      view_.kept_of_eight = tiles.kept_of_eight;
       view_.stage_words = 32 * (tiles.longest_stream + 3);  // a window reads up to two words more
     }
     with_kernel([&](auto* kernel) { prepare(kernel); });
@@ -359,4 +359,4 @@ class PackedProduct {
   std::optional<PackedValuesProduct> values_;
 };
 
-}  // namespace pare::backend::cuda
+}  // namespace pare::inline PARE_TARGET::backend::cuda

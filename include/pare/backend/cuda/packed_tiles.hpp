@@ -11,7 +11,7 @@
 
 #include "pare/storage/packed.hpp"
 
-namespace pare::backend::cuda {
+namespace pare::inline PARE_TARGET::backend::cuda {
 
 // A tile is 16 rows, as many as a matrix instruction takes; a warp works on a unit, 16 rows by four
 // chunks of 128 columns. Lane 4 g + c holds chunk c of the rows g and g + 8 of the tile.
@@ -70,8 +70,8 @@ struct PackedTiles {
   /// Bits of an index that says which of 8 weights are kept: 8 = a bit each, 4 or 6 = the index of
   /// their groups; 0 without a mask.
   int mask_bits = 0;
-  int group = 0;                     ///< length of the groups, with an index of them
-  int group_kept = 0;                ///< weights kept of 8, with an index of groups
+  int of = 0;                        ///< m of n:m, with an index of its ways
+  int kept_of_eight = 0;             ///< weights kept of 8, with an index
   std::vector<std::uint32_t> masks;  ///< the words of a chunk, of the rows g, then of g + 8
   /// Where each unit of each tile begins in `codes`, and the end; with a mask.
   std::vector<std::uint32_t> unit_begin;  ///< (tiles * units + 1)
@@ -89,9 +89,9 @@ struct PackedTiles {
 namespace packing {
 
 /// Bits of an index for 8 columns that n:m groups can be said in; 8: bits say it as shortly.
-inline int index_bits_of_eight(int zeros, int group) {
-  if (group != 2 && group != 4 && group != 8) return 8;
-  const int bits = step_columns / group * pare::detail::group_index_bits(zeros, group);
+inline int index_bits_of_eight(int zeros, int of) {
+  if (of != 2 && of != 4 && of != 8) return 8;
+  const int bits = step_columns / of * pare::detail::n_of_m_index_bits(zeros, of);
   return bits <= 4 ? 4 : bits <= 6 ? 6 : 8;
 }
 
@@ -228,7 +228,7 @@ class TileWriter {
         kept[std::size_t(k)] = rows_.kept(row, j);
         any = any || kept[std::size_t(k)] != 0;
       } else if (tiles_.mask_bits < 8) {  // a group that is not there is like the first
-        kept[std::size_t(k)] = kept[std::size_t(k % tiles_.group)];
+        kept[std::size_t(k)] = kept[std::size_t(k % tiles_.of)];
       }
     std::uint32_t index = 0, pattern = 0;
     for (int k = 0; k < step_columns; ++k) pattern |= std::uint32_t(kept[std::size_t(k)]) << k;
@@ -256,21 +256,21 @@ class TileWriter {
 };
 
 /// For every index of 8 columns, which are kept.
-inline std::vector<std::uint8_t> kept_of_indices(int mask_bits, int zeros, int group) {
+inline std::vector<std::uint8_t> kept_of_indices(int mask_bits, int zeros, int of) {
   std::vector<std::uint8_t> kept(std::size_t{1} << mask_bits, 0);
   if (mask_bits == 8) {
     std::iota(kept.begin(), kept.end(), std::uint8_t(0));
     return kept;
   }
-  const int bits = pare::detail::group_index_bits(zeros, group);
-  const std::uint64_t ways = pare::detail::binomials[std::size_t(group)][std::size_t(zeros)];
+  const int bits = pare::detail::n_of_m_index_bits(zeros, of);
+  const std::uint64_t ways = pare::detail::binomials[std::size_t(of)][std::size_t(zeros)];
   for (std::size_t index = 0; index < kept.size(); ++index) {
     std::array<std::uint8_t, step_columns> pruned{};
-    bool valid = index >> (step_columns / group * bits) == 0;
-    for (int first = 0, at = 0; first < step_columns; first += group, at += bits) {
+    bool valid = index >> (step_columns / of * bits) == 0;
+    for (int first = 0, at = 0; first < step_columns; first += of, at += bits) {
       const auto one = std::uint32_t(index >> at & ((1u << bits) - 1));
       valid = valid && one < ways;
-      if (valid) pare::detail::mark_group(one, zeros, group, pruned.data() + first);
+      if (valid) pare::detail::mark_pruned(one, zeros, of, pruned.data() + first);
     }
     for (int k = 0; valid && k < step_columns; ++k)
       kept[index] = std::uint8_t(kept[index] | (pruned[std::size_t(k)] == 0 ? 1 << k : 0));
@@ -351,13 +351,13 @@ inline PackedTiles arrange_tiles(const PackedLinear& packed) {
   if (by_column) packing::order_columns(layout, tiles);
   if (packed.kind != PackedMask::none) {
     // Groups lie across columns of several widths; a bit per weight says them everywhere.
-    tiles.mask_bits = packed.kind == PackedMask::groups && !by_column
-                          ? packing::index_bits_of_eight(layout.zeros, layout.group)
+    tiles.mask_bits = packed.kind == PackedMask::n_of_m && !by_column
+                          ? packing::index_bits_of_eight(layout.zeros, layout.of)
                           : 8;
-    tiles.kept_of = packing::kept_of_indices(tiles.mask_bits, layout.zeros, layout.group);
+    tiles.kept_of = packing::kept_of_indices(tiles.mask_bits, layout.zeros, layout.of);
     if (tiles.mask_bits < 8) {
-      tiles.group = layout.group;
-      tiles.group_kept = step_columns / layout.group * (layout.group - layout.zeros);
+      tiles.of = layout.of;
+      tiles.kept_of_eight = step_columns / layout.of * (layout.of - layout.zeros);
     }
   }
 
@@ -402,4 +402,4 @@ inline PackedTiles arrange_tiles(const PackedLinear& packed) {
   return tiles;
 }
 
-}  // namespace pare::backend::cuda
+}  // namespace pare::inline PARE_TARGET::backend::cuda

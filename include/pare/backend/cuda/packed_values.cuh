@@ -10,7 +10,7 @@
 #include "pare/backend/cuda/memory.cuh"
 #include "pare/storage/packed.hpp"
 
-namespace pare::backend::cuda {
+namespace pare::inline PARE_TARGET::backend::cuda {
 
 namespace packing {
 
@@ -115,4 +115,4 @@ class PackedValuesProduct {
   DeviceMatrix<std::int64_t> row_begin_;
 };
 
-}  // namespace pare::backend::cuda
+}  // namespace pare::inline PARE_TARGET::backend::cuda

@@ -6,7 +6,7 @@
 #include "pare/backend/cuda/context.cuh"
 #include "pare/backend/cuda/storage.cuh"
 
-namespace pare::backend::cuda {
+namespace pare::inline PARE_TARGET::backend::cuda {
 
 /// C = alpha A B + beta C, all row-major; A (m, k), B (k, n), C (m, n).
 inline void gemm(float alpha, MatrixView<const float> A, MatrixView<const float> B, float beta,
@@ -124,4 +124,4 @@ struct Products {
   }
 };
 
-}  // namespace pare::backend::cuda
+}  // namespace pare::inline PARE_TARGET::backend::cuda

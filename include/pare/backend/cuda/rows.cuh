@@ -10,7 +10,7 @@
 #include "pare/solver/count.hpp"
 #include "pare/solver/verify.hpp"
 
-namespace pare::backend::cuda {
+namespace pare::inline PARE_TARGET::backend::cuda {
 
 template <class F>
 __global__ void __launch_bounds__(row_threads) row_kernel(F f) {
@@ -93,11 +93,11 @@ struct BlockVerifyRow : detail::VerifyRow<T> {
       }
       off_grid |= !(round_to_grid(q[j], scale, zero, top) == q[j]);
     }
-    if (this->group > 0)
-      for (index_t j = threadIdx.x * this->group; j < this->weights.cols;
-           j += row_threads * this->group) {
+    if (this->of > 0)
+      for (index_t j = threadIdx.x * this->of; j < this->weights.cols;
+           j += row_threads * this->of) {
         int count = 0;
-        for (int k = 0; k < this->group; ++k) count += m[j + k];
+        for (int k = 0; k < this->of; ++k) count += m[j + k];
         miscounted |= count != this->zeros;
       }
     width = __syncthreads_or(width);
@@ -167,4 +167,4 @@ BlockClosedLoss<T> cooperative(const detail::ClosedLoss<T>& f) {
   return {f};
 }
 
-}  // namespace pare::backend::cuda
+}  // namespace pare::inline PARE_TARGET::backend::cuda

@@ -8,7 +8,7 @@
 
 #include "pare/backend/cuda/context.cuh"
 
-namespace pare::backend::cuda {
+namespace pare::inline PARE_TARGET::backend::cuda {
 
 inline constexpr int select_threads = 512;
 inline constexpr int select_digit_bits = 11, select_buckets = 1 << select_digit_bits;
@@ -173,4 +173,4 @@ struct Selection {
   }
 };
 
-}  // namespace pare::backend::cuda
+}  // namespace pare::inline PARE_TARGET::backend::cuda

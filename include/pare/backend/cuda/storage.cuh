@@ -10,7 +10,7 @@
 #include "pare/core/matrix.hpp"
 #include "pare/core/scalar.hpp"
 
-namespace pare::backend::cuda {
+namespace pare::inline PARE_TARGET::backend::cuda {
 
 /// The device's own type of a scalar, and the names cuBLAS has for it and for what it computes in.
 template <class S>
@@ -72,4 +72,4 @@ __device__ N narrow(wide<N> x) {
     return x;
 }
 
-}  // namespace pare::backend::cuda
+}  // namespace pare::inline PARE_TARGET::backend::cuda

@@ -5,7 +5,7 @@
 #include "pare/backend/cuda/product.cuh"
 #include "pare/solver/sweep.hpp"
 
-namespace pare::backend::cuda {
+namespace pare::inline PARE_TARGET::backend::cuda {
 
 inline constexpr int sweep_lanes = 8;      ///< threads of one row
 inline constexpr int sweep_columns = 128;  ///< columns of one launch at most
@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(sweep_threads)
         sweep.weights(row, first + c) = w[i][c];
         sweep.errors(row, first + c) = e[i][c];
       }
-      if constexpr (Mask == MaskSource::groups)
+      if constexpr (Mask == MaskSource::n_of_m)
         sweep.mask(row, first + c) = std::uint8_t((marks[i] >> c) & 1u);
     }
   }
@@ -215,11 +215,11 @@ void launch_sweep(const RowSweep<T, Mask, Quantize>& sweep) {
 /// Sweeps up to sweep_columns columns; false for group sizes without a tuned kernel.
 template <class T, MaskSource Mask, bool Quantize>
 bool tuned_sweep(const RowSweep<T, Mask, Quantize>& sweep) {
-  if constexpr (Mask != MaskSource::groups) {
+  if constexpr (Mask != MaskSource::n_of_m) {
     launch_sweep<0, 4>(sweep);
     return true;
   } else {
-    switch (sweep.group) {
+    switch (sweep.of) {
       case 2:
         launch_sweep<2, 4>(sweep);
         return true;
@@ -253,7 +253,7 @@ template <class T, MaskSource Mask, bool Quantize, class Generic>
 void run_sweep(const RowSweep<T, Mask, Quantize>& sweep, const Generic& generic) {
   const index_t count = sweep.weights.cols;
   index_t step = sweep_columns;
-  if (Mask == MaskSource::groups) step = std::max<index_t>(sweep.group, step - step % sweep.group);
+  if (Mask == MaskSource::n_of_m) step = std::max<index_t>(sweep.of, step - step % sweep.of);
   for (index_t begin = 0; begin < count; begin += step) {
     const index_t width = std::min(step, count - begin), rest = count - begin - width;
     const auto window = sweep_window(sweep, begin, width);
@@ -265,4 +265,4 @@ void run_sweep(const RowSweep<T, Mask, Quantize>& sweep, const Generic& generic)
   }
 }
 
-}  // namespace pare::backend::cuda
+}  // namespace pare::inline PARE_TARGET::backend::cuda

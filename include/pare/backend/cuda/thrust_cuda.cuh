@@ -9,7 +9,7 @@
 #include "pare/backend/cuda/sweep.cuh"
 #include "pare/backend/system.hpp"
 
-namespace pare::backend {
+namespace pare::inline PARE_TARGET::backend {
 
 /// Computes on the GPU that is current when a host thread first uses it. All work of a host thread
 /// is ordered on one stream; only what returns to the host waits for it. Deterministic.
@@ -38,4 +38,4 @@ struct Thrust<system::cuda> : cuda::DeviceMemory,
   /// @}
 };
 
-}  // namespace pare::backend
+}  // namespace pare::inline PARE_TARGET::backend

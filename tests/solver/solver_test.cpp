@@ -45,9 +45,9 @@ struct Solved {
 };
 
 template <class B, class T>
-Solved plain(const Data<B, T>& data, const CompressedLayer<B, T>& layer,
+Solved plain(const Data<B, T>& data, const CompressedLinear<B, T>& linear,
              const SolverOptions& options, const std::string& name) {
-  const bool quantized = layer.quantized();
+  const bool quantized = linear.quantized();
   const auto host = [&](const auto& m) {
     return quantized ? doubles(download<B>(m)) : std::vector<double>{};
   };
@@ -58,18 +58,18 @@ Solved plain(const Data<B, T>& data, const CompressedLayer<B, T>& layer,
           data.W.cols(),
           doubles(data.W),
           data.H,
-          doubles(download<B>(layer.weights)),
-          doubles(download<B>(layer.mask)),
-          host(layer.grids.scale),
-          host(layer.grids.zero),
-          host(layer.grids.top),
-          layer.grids.of_column,
-          layer.bits,
-          layer.order,
-          layer.block_size,
-          layer.row_loss,
-          layer.loss,
-          layer.damping};
+          doubles(download<B>(linear.weights)),
+          doubles(download<B>(linear.mask)),
+          host(linear.grids.scale),
+          host(linear.grids.zero),
+          host(linear.grids.top),
+          linear.grids.of_column,
+          linear.bits,
+          linear.order,
+          linear.block_size,
+          linear.row_loss,
+          linear.loss,
+          linear.damping};
 }
 
 /// A table of configurations, options and shapes, solved.
@@ -82,11 +82,11 @@ std::vector<Solved> solve_table() {
                                      const Problem& problem) {
     const Data<B, T> data(problem);
     SparseGPTSolver<Config, B, T> solver(options);
-    const auto layer = solver.solve(data.weights.view(), data.calibration);
+    const auto linear = solver.solve(data.weights.view(), data.calibration);
     const std::string name = std::to_string(results.size()) + ": shape " +
                              shape_text(problem.rows, problem.cols) + " seed " +
                              std::to_string(problem.seed);
-    results.push_back(plain(data, layer, options, name));
+    results.push_back(plain(data, linear, options, name));
   };
   const std::type_identity<Prune> prune;
   const std::type_identity<PruneGroups> groups;
@@ -99,8 +99,8 @@ std::vector<Solved> solve_table() {
 
   for (const bool act_order : {false, true}) {
     run(prune, {.sparsity = 0.5, .act_order = act_order}, {40, 150, {3, 149}, 1});
-    run(groups, {.zeros = 2, .group = 4, .act_order = act_order}, {33, 136, {}, 2});
-    run(groups, {.zeros = 1, .group = 3, .act_order = act_order}, {17, 135, {8}, 3});
+    run(groups, {.zeros = 2, .of = 4, .act_order = act_order}, {33, 136, {}, 2});
+    run(groups, {.zeros = 1, .of = 3, .act_order = act_order}, {17, 135, {8}, 3});
     run(round, {.bits = 3, .act_order = act_order}, {35, 140, {0}, 4});
     run(joint, {.sparsity = 0.5, .bits = 4, .act_order = act_order}, {18, 130, {7, 8}, 5});
     run(joint_budget,
@@ -125,11 +125,11 @@ std::vector<Solved> solve_table() {
          .act_order = act_order},
         {19, 48, {1}, 9});
     run(groups_budget,
-        {.zeros = 2, .group = 4, .bits = 4, .target_average_bits = 4.0, .act_order = act_order},
+        {.zeros = 2, .of = 4, .bits = 4, .target_average_bits = 4.0, .act_order = act_order},
         {24, 44, {3}, 10});
     run(groups_budget,
         {.zeros = 2,
-         .group = 4,
+         .of = 4,
          .bits = 4,
          .target_average_bits = 3.0,
          .axis = input,
@@ -140,7 +140,7 @@ std::vector<Solved> solve_table() {
   for (const index_t block : {1, 7, 1000}) {
     run(prune, {.sparsity = 0.29, .block_size = block}, {13, 33, {}, 20});
     run(joint, {.sparsity = 0.7, .bits = 2, .block_size = block}, {16, 33, {}, 21});
-    run(groups, {.zeros = 4, .group = 8, .block_size = block}, {9, 40, {}, 22});
+    run(groups, {.zeros = 4, .of = 8, .block_size = block}, {9, 40, {}, 22});
   }
   for (const auto& [rows, cols] : {std::pair<index_t, index_t>{1, 1}, {1, 7}, {5, 1}, {2, 3}}) {
     run(prune, {.sparsity = 0.5}, {rows, cols, {}, 23});
@@ -149,7 +149,7 @@ std::vector<Solved> solve_table() {
     run(joint_budget, {.sparsity = 0.4, .bits = 3, .target_average_bits = 5}, {rows, cols, {}, 26});
     run(round_quantile, {.bits = 3, .target_average_bits = 5, .axis = input}, {rows, cols, {}, 27});
   }
-  run(groups, {.zeros = 1, .group = 2}, {1, 2, {}, 28});
+  run(groups, {.zeros = 1, .of = 2}, {1, 2, {}, 28});
   run(prune, {.sparsity = 0.0}, {6, 20, {4}, 29});
   run(prune, {.sparsity = 0.99}, {6, 20, {}, 30});
   run(prune, {.sparsity = 0.5}, {6, 4, {0, 1, 2, 3}, 31});
@@ -176,7 +176,7 @@ void for_each_solved(const std::function<void(const Solved&)>& check) {
 /// The visit order as DESIGN has it: wider inputs first, then (act-order) falling H_jj; groups of
 /// n:m stay together and are placed by their means.
 std::vector<index_t> expected_order(const Solved& s) {
-  const index_t group = s.options.group.value_or(1);
+  const index_t of = s.options.of.value_or(1);
   const auto energy = [&](index_t j) {
     const double h = s.H[std::size_t(j * s.cols + j)];
     return s.options.act_order ? (h == 0 ? 1.0 : h) : 0.0;
@@ -186,11 +186,11 @@ std::vector<index_t> expected_order(const Solved& s) {
   std::vector<Key> keys;
   for (index_t j = 0; j < s.cols; ++j) {
     double group_energy = 0, group_width = 0;
-    for (index_t k = j / group * group; k < (j / group + 1) * group; ++k) {
+    for (index_t k = j / of * of; k < (j / of + 1) * of; ++k) {
       group_energy += energy(k);
       group_width += width(k);
     }
-    keys.emplace_back(-group_width, -group_energy, j / group, -width(j), -energy(j), j);
+    keys.emplace_back(-group_width, -group_energy, j / of, -width(j), -energy(j), j);
   }
   std::sort(keys.begin(), keys.end());
   std::vector<index_t> order;
@@ -202,7 +202,7 @@ PublishedResult published(const Solved& s) {
   PublishedOptions o;
   o.sparsity = s.options.sparsity.value_or(0);
   o.zeros = s.options.zeros.value_or(0);
-  o.group = s.options.group.value_or(0);
+  o.of = s.options.of.value_or(0);
   if (!s.bits.empty())
     (s.by_input() ? o.column_bits : o.row_bits).assign(s.bits.begin(), s.bits.end());
   o.symmetric = s.options.grid.symmetric;
@@ -309,11 +309,11 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(post_condition_3_a_row_has_at_most_two_to_the_bits
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(post_condition_4_exactly_k_of_a_block_and_n_of_a_group, C, Cases) {
   for_each_solved<C>([](const Solved& s) {
-    if (s.options.group) {
+    if (s.options.of) {
       for (index_t i = 0; i < s.rows; ++i)
-        for (index_t j = 0; j < s.cols; j += *s.options.group) {
+        for (index_t j = 0; j < s.cols; j += *s.options.of) {
           int zeros = 0;
-          for (index_t k = j; k < j + *s.options.group; ++k) zeros += s.pruned(i, k);
+          for (index_t k = j; k < j + *s.options.of; ++k) zeros += s.pruned(i, k);
           BOOST_REQUIRE_EQUAL(zeros, *s.options.zeros);
         }
       return;

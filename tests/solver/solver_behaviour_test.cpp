@@ -132,16 +132,16 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(widths_come_from_the_importance_of_the_channels, C
                                                          SolverOptions options) {
     options.axis = Axis;
     SparseGPTSolver<Config, B, T> solver(options);
-    const auto layer = solver.solve(data.weights.view(), data.calibration);
+    const auto linear = solver.solve(data.weights.view(), data.calibration);
     const auto factor = solver.prepare(data.calibration);
     const auto importance = ImportanceScorer<5, B, T, Axis>().score(
         {data.weights.view(), data.calibration, factor, *options.bits, options.grid});
-    BOOST_TEST(layer.scores == importance.score);
-    BOOST_TEST(layer.bits == BitAllocator<typename Config::policy>(
-                                 {.target_average_bits = options.target_average_bits})
-                                 .allocate(importance.score)
-                                 .bits);
-    BOOST_TEST((layer.axis == Axis));
+    BOOST_TEST(linear.scores == importance.score);
+    BOOST_TEST(linear.bits == BitAllocator<typename Config::policy>(
+                                  {.target_average_bits = options.target_average_bits})
+                                  .allocate(importance.score)
+                                  .bits);
+    BOOST_TEST((linear.axis == Axis));
   };
   using Output = std::integral_constant<ChannelAxis, ChannelAxis::output>;
   using Input = std::integral_constant<ChannelAxis, ChannelAxis::input>;
@@ -166,15 +166,15 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(another_target_gives_other_weights_and_widths, C, 
     for (const double target : {2.0, 2.5, 3.0, 4.0, 6.0}) {
       SparseGPTSolver<JointBudget, B, T> solver(
           {.sparsity = 0.3, .bits = 4, .target_average_bits = target, .axis = axis});
-      const auto layer = solver.solve(data.weights.view(), data.calibration);
-      std::vector<std::uint8_t> bits = layer.bits;
+      const auto linear = solver.solve(data.weights.view(), data.calibration);
+      std::vector<std::uint8_t> bits = linear.bits;
       std::sort(bits.begin(), bits.end());
       histograms.insert(bits);
-      const auto host = download<B>(layer.weights);
+      const auto host = download<B>(linear.weights);
       weights.insert(
           {reinterpret_cast<const char*>(host.data()), std::size_t(host.size()) * sizeof(T)});
-      if (axis == ChannelAxis::output) BOOST_TEST(layer.loss < loss);
-      loss = layer.loss;
+      if (axis == ChannelAxis::output) BOOST_TEST(linear.loss < loss);
+      loss = linear.loss;
     }
     BOOST_TEST(weights.size() == 5u);
     BOOST_TEST(histograms.size() == 5u);
@@ -188,8 +188,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(rounding_at_two_bits_is_felt, C, Cases) {
   for (const ChannelAxis axis : {ChannelAxis::output, ChannelAxis::input}) {
     SparseGPTSolver<RoundQuantile, B, T> solver(
         {.bits = 2, .target_average_bits = 2.0, .axis = axis});
-    const auto layer = solver.solve(data.weights.view(), data.calibration);
-    const Matrix<T> Q = download<B>(layer.weights);
+    const auto linear = solver.solve(data.weights.view(), data.calibration);
+    const Matrix<T> Q = download<B>(linear.weights);
     double error = 0, size = 0;
     for (index_t i = 0; i < Q.size(); ++i) {
       error += std::pow(double(Q.data()[i]) - double(data.W.data()[i]), 2);
@@ -210,13 +210,13 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(groups_hold_neighbours_and_blocks_change_nothing_o
     std::vector<std::vector<double>> results;
     for (const index_t block : {1, 8, 128, 1000}) {
       SparseGPTSolver<PruneGroups, B, T> solver(
-          {.zeros = 1, .group = 3, .block_size = block, .act_order = act_order});
-      const auto layer = solver.solve(data.weights.view(), data.calibration);
-      BOOST_TEST(layer.block_size % 3 == 0);
-      results.push_back(doubles(download<B>(layer.mask)));
-      for (std::size_t p = 0; p < layer.order.size(); p += 3)  // a group is visited together
+          {.zeros = 1, .of = 3, .block_size = block, .act_order = act_order});
+      const auto linear = solver.solve(data.weights.view(), data.calibration);
+      BOOST_TEST(linear.block_size % 3 == 0);
+      results.push_back(doubles(download<B>(linear.mask)));
+      for (std::size_t p = 0; p < linear.order.size(); p += 3)  // a group is visited together
         for (std::size_t k = p; k < p + 3; ++k)
-          BOOST_REQUIRE_EQUAL(layer.order[k] / 3, layer.order[p] / 3);
+          BOOST_REQUIRE_EQUAL(linear.order[k] / 3, linear.order[p] / 3);
     }
     for (const auto& mask : results) {
       std::size_t differing = 0;
@@ -230,7 +230,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(static_options_equal_run_time_options, C, Cases) {
   using B = typename C::backend;
   using T = typename C::scalar;
   const Data<B, T> data(Problem{18, 40, {}, 63});
-  SparseGPTSolver<PruneGroups, B, T> groups({.zeros = 2, .group = 4});
+  SparseGPTSolver<PruneGroups, B, T> groups({.zeros = 2, .of = 4});
   SparseGPTSolver<Compression<NofM<2, 4>>, B, T> static_groups(SolverOptions{});
   BOOST_TEST((layer_bytes<B, T>(groups.solve(data.weights.view(), data.calibration)) ==
               layer_bytes<B, T>(static_groups.solve(data.weights.view(), data.calibration))));
@@ -284,7 +284,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(ties_are_pruned_by_position_and_exactly_k, C, Case
   SparseGPTSolver<Prune, B, T> solver({.sparsity = 0.4});
   const auto mask = download<B>(solver.solve(weights.view(), calibration).mask);
   for (index_t i = 0; i < 32; ++i) BOOST_TEST(int(mask.data()[i]) == int(i < 12));
-  SparseGPTSolver<PruneGroups, B, T> groups({.zeros = 3, .group = 4});
+  SparseGPTSolver<PruneGroups, B, T> groups({.zeros = 3, .of = 4});
   const auto zeros = download<B>(groups.solve(weights.view(), calibration).mask);
   for (index_t i = 0; i < 32; ++i) BOOST_TEST(int(zeros.data()[i]) == int(i % 4 < 3));
 }
@@ -294,13 +294,13 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(compensation_beats_pruning_by_magnitude, C, Cases)
   using T = typename C::scalar;
   const Data<B, T> data(Problem{30, 60, {}, 65});
   SparseGPTSolver<Prune, B, T> solver({.sparsity = 0.5});
-  const auto layer = solver.solve(data.weights.view(), data.calibration);
+  const auto linear = solver.solve(data.weights.view(), data.calibration);
   std::vector<double> W = doubles(data.W), sizes, Q = W;
   for (const double w : W) sizes.push_back(std::abs(w));
   std::nth_element(sizes.begin(), sizes.begin() + 900, sizes.end());
   for (double& q : Q) q = std::abs(q) < sizes[900] ? 0 : q;
   const auto magnitude = closed_form_loss(W, Q, data.H, 0.01);
-  BOOST_TEST(layer.loss < 0.8 * std::accumulate(magnitude.begin(), magnitude.end(), 0.0));
+  BOOST_TEST(linear.loss < 0.8 * std::accumulate(magnitude.begin(), magnitude.end(), 0.0));
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(weights_that_are_on_a_grid_already_stay_as_they_are, C, Cases) {
@@ -317,12 +317,12 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(weights_that_are_on_a_grid_already_stay_as_they_ar
             T(scale * (1 + 0.01 * double(i)) * double((j < 2 ? 15 * j : random.below(16)) - 7));
     const auto weights = upload<B>(W);
     SparseGPTSolver<Round, B, T> solver({.bits = 4});
-    const auto layer = solver.solve(weights.view(), data.calibration);
-    const Matrix<T> Q = download<B>(layer.weights);
+    const auto linear = solver.solve(weights.view(), data.calibration);
+    const Matrix<T> Q = download<B>(linear.weights);
     for (index_t i = 0; i < W.size(); ++i)
       BOOST_REQUIRE_SMALL(double(Q.data()[i]) - double(W.data()[i]),
                           50 * double(std::numeric_limits<T>::epsilon()) * scale);
-    loss += layer.loss;
+    loss += linear.loss;
   }
   BOOST_TEST(loss > 0);  // rounding noise, in which the loss cannot be exact
 }
@@ -342,9 +342,9 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(weights_that_are_pruned_already_stay_as_they_are, 
   });
   const auto zeros = upload<B>(Matrix<T>(20, 60));
   SparseGPTSolver<Joint, B, T> solver({.sparsity = 0.5, .bits = 3});
-  const auto layer = solver.solve(zeros.view(), data.calibration);
-  BOOST_TEST(same_bytes(download<B>(layer.weights), Matrix<T>(20, 60)));
-  BOOST_TEST(layer.loss == 0.0);
+  const auto linear = solver.solve(zeros.view(), data.calibration);
+  BOOST_TEST(same_bytes(download<B>(linear.weights), Matrix<T>(20, 60)));
+  BOOST_TEST(linear.loss == 0.0);
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(raised_damping_is_in_the_result, C, Cases) {
@@ -355,9 +355,9 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(raised_damping_is_in_the_result, C, Cases) {
   const auto device = upload<B>(H), weights = upload<B>(random_normal<T>(3, 6, 66));
   const auto calibration = Calibration<B, T>::from_hessian(device.view());
   SparseGPTSolver<Prune, B, T> solver({.sparsity = 0.5, .damping = 0});
-  const auto layer = solver.solve(weights.view(), calibration);
-  BOOST_TEST(layer.damping_retries == 1);
-  BOOST_TEST(layer.damping == 0.001);
+  const auto linear = solver.solve(weights.view(), calibration);
+  BOOST_TEST(linear.damping_retries == 1);
+  BOOST_TEST(linear.damping == 0.001);
   H(0, 5) = H(5, 0) = T(1000);
   const auto hopeless = upload<B>(H);
   const auto bad = Calibration<B, T>::from_hessian(hopeless.view());
@@ -379,12 +379,12 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(options_of_no_use_are_errors, C, Cases) {
   BOOST_TEST((option_error<Round, C>(round)) == "");
   BOOST_TEST((option_error<Round, C>(with(round, [](O& o) { o.sparsity = 0.5; }))) ==
              ignored("sparsity", "Unstructured pattern"));
-  BOOST_TEST((option_error<PruneGroups, C>({.sparsity = 0.5, .zeros = 2, .group = 4})) ==
+  BOOST_TEST((option_error<PruneGroups, C>({.sparsity = 0.5, .zeros = 2, .of = 4})) ==
              ignored("sparsity", "Unstructured pattern"));
   BOOST_TEST((option_error<Prune, C>(with(prune, [](O& o) { o.zeros = 2; }))) ==
-             ignored("zeros, group", "NofM pattern"));
-  BOOST_TEST((option_error<Prune, C>(with(prune, [](O& o) { o.group = 4; }))) ==
-             ignored("zeros, group", "NofM pattern"));
+             ignored("zeros, of", "NofM pattern"));
+  BOOST_TEST((option_error<Prune, C>(with(prune, [](O& o) { o.of = 4; }))) ==
+             ignored("zeros, of", "NofM pattern"));
   BOOST_TEST((option_error<Prune, C>(with(prune, [](O& o) { o.bits = 4; }))) ==
              ignored("bits", "BaseQuantizer"));
   BOOST_TEST((option_error<Prune, C>(with(prune, [](O& o) { o.grid.symmetric = true; }))) ==
@@ -410,19 +410,19 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(options_out_of_range_are_errors, C, Cases) {
     BOOST_TEST((option_error<Prune, C>({.sparsity = share})) ==
                "sparsity: expected a share within [0, 1), got " + text);
   BOOST_TEST((option_error<PruneGroups, C>({.zeros = 2})) ==
-             "zeros, group: NofM<> needs both, for instance 2 and 4");
-  for (const auto& [zeros, group] : {std::pair{4, 4}, {0, 4}, {5, 4}, {-1, 4}, {1, 1}})
-    BOOST_TEST((option_error<PruneGroups, C>({.zeros = zeros, .group = group})) ==
-               "zeros, group: expected 0 < zeros < group, got " + std::to_string(zeros) + " and " +
-                   std::to_string(group));
+             "zeros, of: NofM<> needs both, for instance 2 and 4");
+  for (const auto& [zeros, of] : {std::pair{4, 4}, {0, 4}, {5, 4}, {-1, 4}, {1, 1}})
+    BOOST_TEST((option_error<PruneGroups, C>({.zeros = zeros, .of = of})) ==
+               "zeros, of: expected 0 < zeros < of, got " + std::to_string(zeros) + " and " +
+                   std::to_string(of));
   BOOST_TEST((option_error<Round, C>({})) == "bits: BaseQuantizer needs a width, got none");
   for (const int bits : {1, 9, 0, -4})
     BOOST_TEST((option_error<Round, C>({.bits = bits})) ==
                "bits: expected a width within 2..8, got " + std::to_string(bits));
   BOOST_TEST((option_error<Static, C>({})) == "");
-  BOOST_TEST((option_error<Static, C>({.zeros = 2, .group = 4, .bits = 3})) == "");
+  BOOST_TEST((option_error<Static, C>({.zeros = 2, .of = 4, .bits = 3})) == "");
   BOOST_TEST((option_error<Static, C>({.zeros = 1})) ==
-             "zeros, group: the pattern is static, leave both unset");
+             "zeros, of: the pattern is static, leave both unset");
   BOOST_TEST((option_error<Static, C>({.bits = 4})) ==
              "bits: the quantizer's width is static, leave it unset");
   using StaticBits = Compression<Dense, BaseQuantizer,
@@ -473,12 +473,12 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(weights_that_do_not_fit_are_errors, C, Cases) {
   BOOST_TEST(contains(factors, "(10, 10)"));
   BOOST_TEST(contains(factors, "(8, 8)"));
 
-  SparseGPTSolver<PruneGroups, B, T> groups({.zeros = 2, .group = 4});
+  SparseGPTSolver<PruneGroups, B, T> groups({.zeros = 2, .of = 4});
   const std::string group =
       message_of<argument_error>([&] { groups.solve(data.weights.view(), data.calibration); });
-  BOOST_TEST(contains(group, "group of 4"));
+  BOOST_TEST(contains(group, "the m of n:m, 4"));
   BOOST_TEST(contains(group, "got 10"));
-  SparseGPTSolver<PruneGroups, B, T> ordered({.zeros = 2, .group = 4, .act_order = true});
+  SparseGPTSolver<PruneGroups, B, T> ordered({.zeros = 2, .of = 4, .act_order = true});
   BOOST_CHECK_THROW(ordered.solve(data.weights.view(), data.calibration), argument_error);
 
   const Calibration<B, T> nothing(10);

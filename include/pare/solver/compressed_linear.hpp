@@ -7,11 +7,11 @@
 
 #include "pare/core/backend.hpp"
 
-namespace pare {
+namespace pare::inline PARE_TARGET {
 
 /// A compressed linear. Matrices lie in the backend's memory, vectors in the host's.
 template <class B, class T>
-struct CompressedLayer {
+struct CompressedLinear {
   typename B::template matrix<T> weights;          // (out, in), dense values
   typename B::template matrix<std::uint8_t> mask;  // (out, in), 1 = pruned by the mask
   struct {
@@ -27,7 +27,7 @@ struct CompressedLayer {
   std::vector<double> scores;      ///< importance per channel; empty unless a policy used it
   std::vector<index_t> order;      ///< input visited at each position
   index_t block_size = 0;          ///< columns per block in force
-  int zeros = 0, group = 0;        ///< n:m in force, 0 without
+  int zeros = 0, of = 0;           ///< n:m in force, 0 without
   double sparsity = 0;             ///< share asked of the unstructured mask
   double loss = 0;                 ///< half the sum of squared compensated errors
   std::vector<double> row_loss;    ///< the same per row, (out)
@@ -38,7 +38,7 @@ struct CompressedLayer {
   /// Whether weights were rounded to grids.
   bool quantized() const { return !bits.empty(); }
   /// Whether a mask was asked for.
-  bool pruned() const { return group > 0 || sparsity > 0; }
+  bool pruned() const { return of > 0 || sparsity > 0; }
 };
 
-}  // namespace pare
+}  // namespace pare::inline PARE_TARGET

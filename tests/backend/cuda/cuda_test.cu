@@ -46,7 +46,7 @@ struct SweepData {
   Matrix<std::int32_t> column_grid;
   Matrix<double> row_loss;
 
-  SweepData(index_t r, index_t c, index_t grids, index_t shift, index_t group)
+  SweepData(index_t r, index_t c, index_t grids, index_t shift, index_t of)
       : rows(r),
         count(c),
         offset(shift),
@@ -71,13 +71,13 @@ struct SweepData {
         zero(g, i) = std::nearbyint(T(random.uniform()) * top(g, i));
       }
     for (index_t j = 0; j < c; ++j) column_grid(0, j) = std::int32_t(j * grids / c);
-    if (group == 0)
+    if (of == 0)
       for (index_t i = 0; i < mask.size(); ++i) mask.data()[i] = random.uniform() < 0.5;
   }
 
   /// Sweeps on backend B and brings back what changed.
   template <class B, MaskSource Mask, bool Quantize>
-  void sweep(int zeros, int group) {
+  void sweep(int zeros, int of) {
     auto w = upload<B>(weights), e = upload<B>(errors), s = upload<B>(scale), z = upload<B>(zero),
          t = upload<B>(top), u = upload<B>(factor);
     auto m = upload<B>(mask);
@@ -91,7 +91,7 @@ struct SweepData {
                                              c.view().data,
                                              l.view().data,
                                              zeros,
-                                             group});
+                                             of});
     weights = download<B>(w);
     errors = download<B>(e);
     mask = download<B>(m);
@@ -102,13 +102,13 @@ struct SweepData {
 /// The sweep of a whole block on both backends. A weight that rounds the other way after a
 /// difference in the last digit changes its row from there on, so rows are counted.
 template <class T, MaskSource Mask, bool Quantize>
-void check_sweep(index_t rows, index_t count, index_t grids, index_t offset, int zeros, int group) {
+void check_sweep(index_t rows, index_t count, index_t grids, index_t offset, int zeros, int of) {
   BOOST_TEST_CONTEXT("rows " << rows << " columns " << count << " grids " << grids << " offset "
-                             << offset << " group " << group) {
-    SweepData<T> expected(rows, count, grids, offset, group), given = expected;
+                             << offset << " of " << of) {
+    SweepData<T> expected(rows, count, grids, offset, of), given = expected;
     const Matrix<T> before = expected.weights;
-    expected.template sweep<Host, Mask, Quantize>(zeros, group);
-    given.template sweep<Cuda, Mask, Quantize>(zeros, group);
+    expected.template sweep<Host, Mask, Quantize>(zeros, of);
+    given.template sweep<Cuda, Mask, Quantize>(zeros, of);
     const double limit = tolerance<T> * largest(expected.weights);
     index_t other_rows = 0;
     for (index_t i = 0; i < rows; ++i) {
@@ -145,12 +145,12 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(the_tuned_sweep_is_row_sweep, T, Scalars) {
       check_sweep<T, MaskSource::none, true>(rows, count, std::min<index_t>(3, count), offset, 0,
                                              0);
     }
-  for (const int group : {2, 3, 4, 5, 8, 12, 150})
+  for (const int of : {2, 3, 4, 5, 8, 12, 150})
     for (const index_t groups : {1, 5, 16, 40}) {
-      const index_t count = groups * group;
+      const index_t count = groups * of;
       if (count > 500) continue;
-      check_sweep<T, MaskSource::groups, true>(37, count, 1, 0, (group + 1) / 2, group);
-      check_sweep<T, MaskSource::groups, false>(37, count, 1, 4, 1, group);
+      check_sweep<T, MaskSource::n_of_m, true>(37, count, 1, 0, (of + 1) / 2, of);
+      check_sweep<T, MaskSource::n_of_m, false>(37, count, 1, 4, 1, of);
     }
 }
 

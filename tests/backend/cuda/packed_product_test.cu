@@ -70,22 +70,22 @@ BOOST_AUTO_TEST_CASE(every_uniform_width_and_mask) {
 
 BOOST_AUTO_TEST_CASE(every_group) {
   for (const auto& [rows, columns] : shapes)
-    for (const auto& [zeros, group] :
+    for (const auto& [zeros, of] :
          {std::pair{2, 4}, {1, 4}, {3, 4}, {1, 2}, {4, 8}, {3, 8}, {7, 8}, {1, 8}, {6, 8}})
       for (const int bits : {2, 4, 5, 8})
-        BOOST_TEST_CONTEXT("(" << rows << ", " << columns << "), " << zeros << " of " << group
+        BOOST_TEST_CONTEXT("(" << rows << ", " << columns << "), " << zeros << " of " << of
                                << " at " << bits << " bits") {
           const PackedLayout layout{.rows = rows,
                                     .columns = columns,
                                     .widths = {std::uint8_t(bits)},
                                     .pruned = true,
                                     .zeros = zeros,
-                                    .group = group};
-          check_product(random_packed(layout, PackedMask::groups, DType::f16, 5), 6);
+                                    .of = of};
+          check_product(random_packed(layout, PackedMask::n_of_m, DType::f16, 5), 6);
         }
   const PackedLayout wide{
-      .rows = 20, .columns = 640, .widths = {4}, .pruned = true, .zeros = 8, .group = 16};
-  check_product(random_packed(wide, PackedMask::groups, DType::f16, 7), 8);
+      .rows = 20, .columns = 640, .widths = {4}, .pruned = true, .zeros = 8, .of = 16};
+  check_product(random_packed(wide, PackedMask::n_of_m, DType::f16, 7), 8);
 }
 
 BOOST_AUTO_TEST_CASE(mixed_widths_on_both_axes) {
@@ -99,8 +99,8 @@ BOOST_AUTO_TEST_CASE(mixed_widths_on_both_axes) {
         layout.pruned = true;
         check_product(random_packed(layout, PackedMask::bits, DType::f32, 12), 13);
         layout.zeros = 2;
-        layout.group = 4;
-        check_product(random_packed(layout, PackedMask::groups, DType::f32, 14), 15);
+        layout.of = 4;
+        check_product(random_packed(layout, PackedMask::n_of_m, DType::f32, 14), 15);
       }
 }
 
@@ -113,8 +113,8 @@ BOOST_AUTO_TEST_CASE(values_that_were_only_pruned) {
                           .pruned = true};
       check_product(random_packed(layout, PackedMask::bits, dtype, 16), 17);
       layout.zeros = 2;
-      layout.group = 4;
-      check_product(random_packed(layout, PackedMask::groups, dtype, 18), 19);
+      layout.of = 4;
+      check_product(random_packed(layout, PackedMask::n_of_m, dtype, 18), 19);
       layout.pruned = false;
       check_product(random_packed(layout, PackedMask::none, dtype, 20), 21);
     }

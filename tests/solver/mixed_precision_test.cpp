@@ -37,11 +37,11 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(assigned_widths_give_the_bytes_of_the_policy_that_
       SparseGPTSolver<Given, B, T> given(assigned(options));
       auto chosen = policy.solve(data.weights.view(), data.calibration);
       const auto factor = given.prepare(data.calibration);
-      const auto layer = given.solve(data.weights.view(), data.calibration, factor, chosen.bits);
-      BOOST_TEST(layer.scores.empty());
-      BOOST_TEST((layer.mixed_widths && chosen.mixed_widths));
+      const auto linear = given.solve(data.weights.view(), data.calibration, factor, chosen.bits);
+      BOOST_TEST(linear.scores.empty());
+      BOOST_TEST((linear.mixed_widths && chosen.mixed_widths));
       chosen.scores.clear();
-      BOOST_TEST((layer_bytes<B, T>(layer) == layer_bytes<B, T>(chosen)), to_string(axis));
+      BOOST_TEST((layer_bytes<B, T>(linear) == layer_bytes<B, T>(chosen)), to_string(axis));
     }
   };
   check(std::type_identity<RoundQuantile>{}, std::type_identity<RoundAssigned>{},
@@ -49,7 +49,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(assigned_widths_give_the_bytes_of_the_policy_that_
   check(std::type_identity<JointBudget>{}, std::type_identity<JointAssigned>{},
         {.sparsity = 0.5, .bits = 4, .target_average_bits = 3.0, .act_order = true});
   check(std::type_identity<GroupsBudget>{}, std::type_identity<GroupsAssigned>{},
-        {.zeros = 2, .group = 4, .bits = 4, .target_average_bits = 2.7});
+        {.zeros = 2, .of = 4, .bits = 4, .target_average_bits = 2.7});
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(one_width_for_all_is_the_base_quantizer, C, Cases) {
@@ -185,13 +185,13 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(budget_spends_along_the_curves_of_distortion, C, C
   const auto weights = upload<B>(W);
   const auto loss = [&]<class Config>(std::type_identity<Config>, SolverOptions options) {
     SparseGPTSolver<Config, B, T> solver(options);
-    const auto layer = solver.solve(weights.view(), data.calibration);
+    const auto linear = solver.solve(weights.view(), data.calibration);
     double mean = 0;
-    for (const std::uint8_t b : layer.bits) mean += double(b) / double(layer.bits.size());
+    for (const std::uint8_t b : linear.bits) mean += double(b) / double(linear.bits.size());
     BOOST_TEST(mean <= 3 + 1e-9);
-    BOOST_TEST(mean > 3 - 2.0 / double(layer.bits.size()));  // less than a step is left
-    if (Config::mixed) BOOST_TEST(layer.scores.size() == layer.bits.size());
-    return layer.loss;
+    BOOST_TEST(mean > 3 - 2.0 / double(linear.bits.size()));  // less than a step is left
+    if (Config::mixed) BOOST_TEST(linear.scores.size() == linear.bits.size());
+    return linear.loss;
   };
   using std::type_identity;
   const double uniform = loss(type_identity<Round>{}, {.bits = 3});

@@ -37,7 +37,7 @@ std::vector<Way> ways() {
        {PatternKind::n_of_m,
         true,
         PolicyKind::budget,
-        {.zeros = 2, .group = 4, .bits = 4, .target_average_bits = 3.3, .grid = half}}},
+        {.zeros = 2, .of = 4, .bits = 4, .target_average_bits = 3.3, .grid = half}}},
       {"70%, quantile by column",
        {PatternKind::unstructured,
         true,
@@ -155,7 +155,7 @@ BOOST_AUTO_TEST_CASE(every_byte_of_the_file_is_in_the_statistics_or_as_it_was) {
         const PackedFile description(packed.folder.path);
         const Checkpoint source(packed.source.folder);
         std::uint64_t expected = file.data_offset();
-        for (const LayerStatistics& layer : packed.statistics.layers)
+        for (const LinearStatistics& layer : packed.statistics.linears)
           expected += std::uint64_t(layer.stored_bits / 8);
         for (const TensorInfo& info : file.tensors()) {
           BOOST_TEST(info.begin % std::uint64_t(detail::alignment_of(info)) == 0u);
@@ -167,7 +167,7 @@ BOOST_AUTO_TEST_CASE(every_byte_of_the_file_is_in_the_statistics_or_as_it_was) {
               (file.read_bytes(info.name) == source.at(info.name).file->read_bytes(info.name)));
         }
         BOOST_TEST(fs::file_size(packed.file()) == expected);
-        BOOST_TEST(description.linears().size() == packed.statistics.layers.size());
+        BOOST_TEST(description.linears().size() == packed.statistics.linears.size());
       }
 }
 

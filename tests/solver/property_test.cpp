@@ -11,7 +11,7 @@
 #include <sstream>
 
 #include "pare/pipeline/dispatch.hpp"
-#include "pare/pipeline/layer.hpp"
+#include "pare/pipeline/linear_statistics.hpp"
 #include "solver_support.hpp"
 
 using namespace pare;
@@ -76,7 +76,7 @@ std::ostream& operator<<(std::ostream& out, const Recipe& r) {
       << input_names[std::size_t(r.inputs)] << " * " << r.input_scale << ", " << r.tokens
       << " tokens, " << r.sequences << " sequences";
   if (o.sparsity) out << ", sparsity " << *o.sparsity;
-  if (o.group) out << ", " << *o.zeros << ":" << *o.group;
+  if (o.of) out << ", " << *o.zeros << ":" << *o.of;
   if (o.bits) out << ", bits " << *o.bits;
   if (r.mixed_precision())
     out << (r.request.policy == PolicyKind::budget ? ", budget" : ", quantile") << ", tiers "
@@ -110,8 +110,8 @@ void choose_pattern(Recipe& r, Random& random) {
   if (r.request.pattern == PatternKind::unstructured)
     o.sparsity = pick(random, {0.0, 1e-7, 0.01, 0.29, 0.5, 0.7, 0.999, random.uniform()});
   if (r.request.pattern == PatternKind::n_of_m) {
-    std::tie(o.zeros, o.group) = pick(random, groups);
-    r.cols = (r.cols + *o.group - 1) / *o.group * *o.group;
+    std::tie(o.zeros, o.of) = pick(random, groups);
+    r.cols = (r.cols + *o.of - 1) / *o.of * *o.of;
   }
 }
 
@@ -272,7 +272,7 @@ struct Result {
   std::vector<double> row_loss, scores;
   double loss = 0, damping = 0;
   int retries = 0;
-  LayerStatistics statistics;
+  LinearStatistics statistics;
   std::string bytes;
   std::string error;  ///< what was thrown instead of a result
 };
@@ -299,24 +299,24 @@ Result solve(const Recipe& r) {
       result.H.push_back(Real(g) * Real(calibration.hessian_scale()));
     dispatch(r.request, [&]<class Config>(std::type_identity<Config>) {
       SparseGPTSolver<Config, B, T> solver(r.options());
-      const auto layer = solver.solve(weights.view(), calibration);
-      result.bytes = layer_bytes<B, T>(layer);
-      result.statistics = layer_statistics("linear", layer, 16);
-      result.Q = doubles(download<B>(layer.weights));
-      result.mask = doubles(download<B>(layer.mask));
-      if (layer.quantized()) {
-        result.scale = doubles(download<B>(layer.grids.scale));
-        result.zero = doubles(download<B>(layer.grids.zero));
-        result.top = doubles(download<B>(layer.grids.top));
+      const auto linear = solver.solve(weights.view(), calibration);
+      result.bytes = layer_bytes<B, T>(linear);
+      result.statistics = linear_statistics("linear", linear, 16);
+      result.Q = doubles(download<B>(linear.weights));
+      result.mask = doubles(download<B>(linear.mask));
+      if (linear.quantized()) {
+        result.scale = doubles(download<B>(linear.grids.scale));
+        result.zero = doubles(download<B>(linear.grids.zero));
+        result.top = doubles(download<B>(linear.grids.top));
       }
-      result.grid_of_column = layer.grids.of_column;
-      result.bits = layer.bits;
-      result.order = layer.order;
-      result.row_loss = layer.row_loss;
-      result.scores = layer.scores;
-      result.loss = layer.loss;
-      result.damping = layer.damping;
-      result.retries = layer.damping_retries;
+      result.grid_of_column = linear.grids.of_column;
+      result.bits = linear.bits;
+      result.order = linear.order;
+      result.row_loss = linear.row_loss;
+      result.scores = linear.scores;
+      result.loss = linear.loss;
+      result.damping = linear.damping;
+      result.retries = linear.damping_retries;
     });
   } catch (const invariant_error&) {
     throw;
@@ -445,11 +445,11 @@ std::string check_counts(const Recipe& r, const Result& s) {
     return s.mask[std::size_t(i * r.cols + j)] != 0;
   };
   index_t total = 0;
-  if (o.group) {
+  if (o.of) {
     for (index_t i = 0; i < r.rows; ++i)
-      for (index_t j = 0; j < r.cols; j += *o.group) {
+      for (index_t j = 0; j < r.cols; j += *o.of) {
         index_t count = 0;
-        for (index_t k = j; k < j + *o.group; ++k) count += marked(i, k);
+        for (index_t k = j; k < j + *o.of; ++k) count += marked(i, k);
         if (count != *o.zeros) return "a group has " + std::to_string(count) + " zeros";
         total += count;
       }
@@ -671,13 +671,13 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(units_that_are_powers_of_two_change_no_digit, C, C
         scaled.weight_scale = std::ldexp(1.0, weights);
         scaled.input_scale = std::ldexp(1.0, inputs);
         const Data<B, T> other(scaled);
-        const auto layer = solver.solve(other.weights.view(), other.calibration);
-        Matrix<T> unscaled = download<B>(layer.weights);
+        const auto linear = solver.solve(other.weights.view(), other.calibration);
+        Matrix<T> unscaled = download<B>(linear.weights);
         for (index_t i = 0; i < unscaled.size(); ++i)
           unscaled.data()[i] = std::ldexp(unscaled.data()[i], -weights);
         BOOST_TEST(same_bytes(unscaled, Q));
-        BOOST_TEST(layer.bits == expected.bits);
-        BOOST_TEST(layer.loss == std::ldexp(expected.loss, 2 * (weights + inputs)));
+        BOOST_TEST(linear.bits == expected.bits);
+        BOOST_TEST(linear.loss == std::ldexp(expected.loss, 2 * (weights + inputs)));
       }
   });
 }

@@ -19,13 +19,13 @@ namespace {
 struct Mask {
   PackedMask kind = PackedMask::none;
   double share = 0;  ///< of bits that are pruned
-  int zeros = 0, group = 0;
+  int zeros = 0, of = 0;
 };
 
 std::string text(const Mask& mask) {
   if (mask.kind == PackedMask::none) return "no mask";
   if (mask.kind == PackedMask::bits) return "bits, " + std::to_string(mask.share);
-  return std::to_string(mask.zeros) + ":" + std::to_string(mask.group);
+  return std::to_string(mask.zeros) + ":" + std::to_string(mask.of);
 }
 
 /// A linear of random codes, grids and mask; of random values where there are no widths.
@@ -38,7 +38,7 @@ PackedLinear random_linear(index_t rows, index_t columns, std::vector<std::uint8
                       .widths = std::move(widths),
                       .pruned = mask.kind != PackedMask::none,
                       .zeros = mask.zeros,
-                      .group = mask.group};
+                      .of = mask.of};
   if (!layout.quantized()) layout.value_bits = 8 * dtype_bytes(dtype);
   return random_packed(layout, mask.kind, dtype, seed, 1 - mask.share);
 }
@@ -95,10 +95,10 @@ const std::vector<Mask> masks{{},
                               {PackedMask::bits, 0.0},
                               {PackedMask::bits, 0.95},
                               {PackedMask::bits, 1.0}};
-const std::vector<Mask> groups{{PackedMask::groups, 0, 1, 2}, {PackedMask::groups, 0, 2, 4},
-                               {PackedMask::groups, 0, 1, 4}, {PackedMask::groups, 0, 4, 8},
-                               {PackedMask::groups, 0, 7, 8}, {PackedMask::groups, 0, 2, 3},
-                               {PackedMask::groups, 0, 3, 7}, {PackedMask::groups, 0, 8, 16}};
+const std::vector<Mask> groups{{PackedMask::n_of_m, 0, 1, 2}, {PackedMask::n_of_m, 0, 2, 4},
+                               {PackedMask::n_of_m, 0, 1, 4}, {PackedMask::n_of_m, 0, 4, 8},
+                               {PackedMask::n_of_m, 0, 7, 8}, {PackedMask::n_of_m, 0, 2, 3},
+                               {PackedMask::n_of_m, 0, 3, 7}, {PackedMask::n_of_m, 0, 8, 16}};
 
 }  // namespace
 
@@ -120,7 +120,7 @@ BOOST_AUTO_TEST_CASE(every_width_and_mask_of_groups) {
   for (const Mask& mask : groups)
     for (const index_t count : {1, 3, 16, 37, 129})
       BOOST_TEST_CONTEXT(count << " groups of " << text(mask)) {
-        const index_t columns = count * mask.group;
+        const index_t columns = count * mask.of;
         for (int width = min_bits; width <= max_bits; ++width)
           check_product(random_linear(5, columns, {std::uint8_t(width)}, mask, 7), 8);
         check_product(random_linear(13, columns, any_widths(13, 9), mask, 9), 10);
@@ -132,7 +132,7 @@ BOOST_AUTO_TEST_CASE(input_channels_and_values_that_are_only_pruned) {
   all.insert(all.end(), groups.begin(), groups.end());
   for (const Mask& mask : all)
     for (const index_t count : {1, 11, 30}) BOOST_TEST_CONTEXT(count << ", " << text(mask)) {
-        const index_t columns = count * std::max(mask.group, 1);
+        const index_t columns = count * std::max(mask.of, 1);
         check_product(random_linear(6, columns, any_widths(columns, 11), mask, 12, DType::f32,
                                     ChannelAxis::input),
                       13);
@@ -178,7 +178,7 @@ BOOST_AUTO_TEST_CASE(a_linear_without_its_mask_is_the_same_linear) {
   std::vector<Mask> all = masks;
   all.insert(all.end(), groups.begin(), groups.end());
   for (const Mask& mask : all) BOOST_TEST_CONTEXT(text(mask)) {
-      const index_t columns = 21 * std::max(mask.group, 1);
+      const index_t columns = 21 * std::max(mask.of, 1);
       const auto check = [&](const PackedLinear& packed) {
         PackedLinear whole = without_mask(packed);
         const auto row_begin = whole.row_begin;

@@ -47,7 +47,7 @@ struct Subject {
   void check(bool quantized = Config::quantizes) const {
     const auto factor =
         factorize(data.calibration, {.damping = solver.options().damping, .order = layer.order});
-    verify_layer<B, T>(data.weights.view(), data.calibration, factor, layer, quantized);
+    verify_linear<B, T>(data.weights.view(), data.calibration, factor, layer, quantized);
   }
   /// The first weight, row by row, that `use(mask, weight, column)` accepts.
   template <class Use>
@@ -74,11 +74,11 @@ struct Subject {
 
   Data<B, T> data{Problem{12, 40, {3}, 90}};
   SparseGPTSolver<Config, B, T> solver;
-  CompressedLayer<B, T> layer;
+  CompressedLinear<B, T> layer;
 };
 
 const SolverOptions pruned{.sparsity = 0.5, .block_size = 16};
-const SolverOptions grouped{.zeros = 2, .group = 4};
+const SolverOptions grouped{.zeros = 2, .of = 4};
 const SolverOptions rounded{.bits = 3};
 const SolverOptions joint{.sparsity = 0.5, .bits = 3, .block_size = 16};
 const SolverOptions by_row{.bits = 4, .target_average_bits = 4.0};
@@ -287,8 +287,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(results_of_another_shape_are_refused, C, Cases) {
 
 namespace {
 
-LayerStatistics recorded(const std::string& name) {
-  LayerStatistics layer;
+LinearStatistics recorded(const std::string& name) {
+  LinearStatistics layer;
   layer.name = name;
   layer.rows = layer.channels = 10;
   layer.columns = 6;
@@ -303,7 +303,7 @@ BOOST_AUTO_TEST_CASE(condition_2_every_channel_is_counted_once) {
   const auto check = [](const auto& break_it, const std::vector<std::string>& parts) {
     Statistics statistics{{recorded("first"), recorded("second")}};
     BOOST_CHECK_NO_THROW(require_counted(statistics, true));
-    break_it(statistics.layers[1]);
+    break_it(statistics.linears[1]);
     check_violated(2, parts, [&] { require_counted(statistics, true); });
   };
   check([](auto& layer) { --layer.bits_histogram[3]; }, {"second", "expected 10", "counted 9"});
@@ -318,11 +318,11 @@ BOOST_AUTO_TEST_CASE(condition_2_every_channel_is_counted_once) {
 
 BOOST_AUTO_TEST_CASE(condition_2_every_linear_is_recorded_once) {
   const Statistics statistics{{recorded("a"), recorded("b"), recorded("c")}};
-  BOOST_CHECK_NO_THROW(require_layers(statistics, {"a", "b", "c"}));
-  BOOST_CHECK_NO_THROW(require_layers({}, {}));
+  BOOST_CHECK_NO_THROW(require_linears(statistics, {"a", "b", "c"}));
+  BOOST_CHECK_NO_THROW(require_linears({}, {}));
   const auto check = [&](const std::vector<std::string>& names,
                          const std::vector<std::string>& parts) {
-    check_violated(2, parts, [&] { require_layers(statistics, names); });
+    check_violated(2, parts, [&] { require_linears(statistics, names); });
   };
   check({"a", "b", "c", "d"}, {"expected d", "found no more"});
   check({"a", "x", "b", "c"}, {"expected x", "found b"});  // x is missing
@@ -330,17 +330,17 @@ BOOST_AUTO_TEST_CASE(condition_2_every_linear_is_recorded_once) {
   check({"a", "c", "b"}, {"expected c", "found b"});
   check({}, {"expected no more", "found a"});
   check_violated(2, {"expected b", "found a"}, [&] {  // recorded twice
-    require_layers({{recorded("a"), recorded("a"), recorded("b")}}, {"a", "b"});
+    require_linears({{recorded("a"), recorded("a"), recorded("b")}}, {"a", "b"});
   });
 }
 
 BOOST_AUTO_TEST_CASE(condition_1_the_recorded_mean_meets_the_target) {
   const std::vector<int> tiers{2, 3, 5, 8};
-  const auto check = [&](const LayerStatistics& layer, std::optional<double> target,
+  const auto check = [&](const LinearStatistics& layer, std::optional<double> target,
                          const std::vector<std::string>& parts) {
     check_violated(1, parts, [&] { require_mean_bits(layer, target, tiers); });
   };
-  const LayerStatistics layer = recorded("linear");
+  const LinearStatistics layer = recorded("linear");
   // 46 bits of ten channels; the widest step left is that from 3 to 5.
   for (const double target : {4.6, 4.7, 4.79})
     BOOST_CHECK_NO_THROW(require_mean_bits(layer, target, tiers));
@@ -349,7 +349,7 @@ BOOST_AUTO_TEST_CASE(condition_1_the_recorded_mean_meets_the_target) {
   check(layer, 2.0, {"linear", "mean bits 4.6", "target 2"});
   check(layer, 4.81, {"linear", "mean bits 4.6", "target 4.81"});
   check(layer, 8.0, {"linear", "mean bits 4.6", "target 8"});
-  LayerStatistics broken = layer;
+  LinearStatistics broken = layer;
   broken.bits_histogram = {{2, 4}, {4, 2}, {8, 4}};
   check(broken, {}, {"linear", "4 bits", "no tier"});
   broken = layer;
@@ -394,7 +394,7 @@ template <bool Quantize, MaskSource Mask, class Sweep>
 auto altered(const Sweep& s) {
   return RowSweep<typename Sweep::scalar_type, Mask, Quantize>{s.weights,  s.errors, s.mask,
                                                                s.factor,   s.grids,  s.column_grid,
-                                                               s.row_loss, s.zeros,  s.group};
+                                                               s.row_loss, s.zeros,  s.of};
 }
 
 // Backends that leave one thing out.
@@ -514,6 +514,6 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_whole_model_passes, C, Cases) {
   const Statistics statistics =
       compress_small<JointBudget, typename C::backend, typename C::scalar>(
           {.sparsity = 0.5, .bits = 4, .target_average_bits = 4.0}, {});
-  BOOST_TEST(statistics.layers.size() == 12u);
-  for (const LayerStatistics& layer : statistics.layers) BOOST_TEST(layer.channels == layer.rows);
+  BOOST_TEST(statistics.linears.size() == 12u);
+  for (const LinearStatistics& layer : statistics.linears) BOOST_TEST(layer.channels == layer.rows);
 }

@@ -271,7 +271,7 @@ BOOST_AUTO_TEST_CASE(other_layers_agree_with_an_independent_oracle) {
   cases[1].published.row_bits = bits(4);
   cases[2] = {{"--prunen", "1", "--prunem", "3", "--wbits", "3"}, {}};
   cases[2].published.zeros = 1;
-  cases[2].published.group = 3;
+  cases[2].published.of = 3;
   cases[2].published.row_bits = bits(3);
   cases[3] = {{"--wbits", "2", "--symmetric"}, {}};
   cases[3].published.row_bits = bits(2);

@@ -78,11 +78,11 @@ BOOST_AUTO_TEST_CASE(true_sequential_calibrates_behind_the_linears_before) {
   const CalibrationWindows windows = random_windows(8, 1);
   Model at_once = dense, by_hand = dense;
   const Statistics statistics = compress_model<Config>(at_once, windows, with(true, 0));
-  BOOST_TEST(statistics.layers.size() == 18);
+  BOOST_TEST(statistics.linears.size() == 18);
   std::size_t at = 0;
   for (index_t i = 0; i < 3; ++i)
     for (const char* part : {"k_proj", "v_proj", "q_proj", "out_proj", "fc1", "fc2"}) {
-      BOOST_TEST(statistics.layers[at++].name.find(part) != std::string::npos);
+      BOOST_TEST(statistics.linears[at++].name.find(part) != std::string::npos);
       // k, v and q read the same input, so that one at a time is no different.
       ModelCompressionOptions one = plain;
       one.selection = {.first_layer = i, .last_layer = i + 1, .name_part = part};
@@ -100,7 +100,7 @@ BOOST_AUTO_TEST_CASE(asymmetric_calibration_stays_closer_to_the_dense_model) {
   const auto distance = [&](const ModelCompressionOptions& options) {
     Model model = dense;
     const Statistics statistics = compress_model<Config>(model, windows, options);
-    BOOST_TEST(statistics.layers.size() == 18);
+    BOOST_TEST(statistics.linears.size() == 18);
     return squared_distance(states_of(model, others), states_of(dense, others));
   };
   const double sequential = distance(with(true, 0)), half = distance(with(true, 0.5)),
@@ -130,7 +130,7 @@ BOOST_AUTO_TEST_CASE(progress_reaches_the_end) {
       ModelCompressionOptions options = with(sequential, share);
       options.selection = {.name_part = "fc"};  // some passes have nothing to do
       compress_model<Config>(model, random_windows(8, 1), options,
-                             {[&](const LayerStatistics&) { ++linears; },
+                             {[&](const LinearStatistics&) { ++linears; },
                               [&](double done) {
                                 BOOST_TEST(done >= last);
                                 last = done;
@@ -286,7 +286,7 @@ BOOST_AUTO_TEST_CASE(plans_keep_their_budget) {
         BOOST_TEST(*plan.uniform_bits == int(target));
         BOOST_TEST(!plan.uniform_kept);
         if (scope == PlanScope::layer)
-          for (const LayerStatistics& layer : statistics.layers)
+          for (const LinearStatistics& layer : statistics.linears)
             BOOST_TEST(*layer.average_bits <= target + 1e-9);
       }
     const ModelPlan stored = plan_bits(s, {PlanScope::model, PlanObjective::divergence,

@@ -6,7 +6,7 @@
 #include <tuple>
 
 #include "packed_support.hpp"
-#include "pare/pipeline/layer.hpp"
+#include "pare/pipeline/linear_statistics.hpp"
 #include "solver_support.hpp"
 
 using namespace pare;
@@ -15,7 +15,7 @@ using namespace test;
 namespace {
 
 using B = backend::Eigen;
-using Layer = CompressedLayer<B, float>;
+using Layer = CompressedLinear<B, float>;
 using Solvable = Data<B, float>;
 
 template <class Pattern>
@@ -28,14 +28,14 @@ Layer solved_with_widths(const Solvable& data, std::vector<std::uint8_t> bits,
                         bits);
   };
   if (options.sparsity) return solve(SparseGPTSolver<ByWidths<Unstructured>, B, float>(options));
-  if (options.group) return solve(SparseGPTSolver<ByWidths<NofM<>>, B, float>(options));
+  if (options.of) return solve(SparseGPTSolver<ByWidths<NofM<>>, B, float>(options));
   return solve(SparseGPTSolver<ByWidths<Dense>, B, float>(options));
 }
 
 /// Whether every byte that is read back is the one that was solved for, and every byte is counted.
-void check_packed(const Layer& layer, DType dtype) {
-  const PackedLinear packed = pack_linear(layer, dtype);
-  const LayerStatistics statistics = layer_statistics("linear", layer, 8 * dtype_bytes(dtype));
+void check_packed(const Layer& linear, DType dtype) {
+  const PackedLinear packed = pack_linear(linear, dtype);
+  const LinearStatistics statistics = linear_statistics("linear", linear, 8 * dtype_bytes(dtype));
   BOOST_TEST(8.0 * double(packed.bytes()) == statistics.stored_bits);
   BOOST_TEST(packed.codes.size() % 4 == 0);
   BOOST_TEST(packed.mask.size() % 4 == 0);
@@ -47,15 +47,15 @@ void check_packed(const Layer& layer, DType dtype) {
   BOOST_TEST(read.row_begin == packed.row_begin, boost::test_tools::per_element());
   BOOST_TEST((read.grid_of == packed.grid_of));
 
-  Matrix<float> rows(layer.weights.rows(), layer.weights.cols());
+  Matrix<float> rows(linear.weights.rows(), linear.weights.cols());
   unpack_rows(read, 0, rows.view());
   index_t wrong = 0, unmarked = 0;
   std::vector<std::uint8_t> pruned(std::size_t(rows.cols()));
   for (index_t i = 0; i < rows.rows(); ++i) {
     detail::read_mask_row(read, i, pruned.data());
     for (index_t j = 0; j < rows.cols(); ++j) {
-      wrong += rows(i, j) != round_to(dtype, layer.weights(i, j));
-      unmarked += pruned[std::size_t(j)] != layer.mask(i, j);
+      wrong += rows(i, j) != round_to(dtype, linear.weights(i, j));
+      unmarked += pruned[std::size_t(j)] != linear.mask(i, j);
     }
   }
   BOOST_TEST(wrong == 0);
@@ -65,9 +65,9 @@ void check_packed(const Layer& layer, DType dtype) {
 const std::vector<SolverOptions> patterns{{},
                                           {.sparsity = 0.5},
                                           {.sparsity = 0.93},
-                                          {.zeros = 2, .group = 4},
-                                          {.zeros = 5, .group = 8},
-                                          {.zeros = 1, .group = 2}};
+                                          {.zeros = 2, .of = 4},
+                                          {.zeros = 5, .of = 8},
+                                          {.zeros = 1, .of = 2}};
 
 }  // namespace
 
@@ -85,21 +85,21 @@ BOOST_AUTO_TEST_CASE(every_width_pattern_and_axis_reads_back_and_is_counted_to_t
         for (int bits = min_bits; bits <= max_bits; ++bits)
           BOOST_TEST_CONTEXT(bits << " bits, axis " << to_string(axis)) {
             options.grid.symmetric = bits == 5;
-            const Layer layer = solved_with_widths(data,
-                                                   std::vector<std::uint8_t>(std::size_t(channels),
-                                                                             std::uint8_t(bits)),
-                                                   options);
-            check_packed(layer, DType::f32);
-            const PackedLinear packed = pack_linear(layer, DType::f32);
+            const Layer linear = solved_with_widths(data,
+                                                    std::vector<std::uint8_t>(std::size_t(channels),
+                                                                              std::uint8_t(bits)),
+                                                    options);
+            check_packed(linear, DType::f32);
+            const PackedLinear packed = pack_linear(linear, DType::f32);
             BOOST_TEST(packed.layout.widths.size() == 1);
             BOOST_TEST(packed.scales.size() == std::size_t(problem.rows));
             kinds.insert(packed.kind);
           }
         options.grid.symmetric = false;
-        const Layer layer = solved_with_widths(data, any_widths(channels, problem.seed), options);
+        const Layer linear = solved_with_widths(data, any_widths(channels, problem.seed), options);
         for (const DType dtype : {DType::f16, DType::bf16, DType::f32, DType::f64})
-          check_packed(layer, dtype);
-        kinds.insert(pack_linear(layer, DType::f32).kind);
+          check_packed(linear, dtype);
+        kinds.insert(pack_linear(linear, DType::f32).kind);
       }
   }
   BOOST_TEST(kinds.size() == 3);
@@ -110,14 +110,14 @@ BOOST_AUTO_TEST_CASE(linears_that_are_only_pruned_keep_the_values_that_stay) {
   for (const DType dtype : {DType::f16, DType::bf16, DType::f32, DType::f64}) {
     for (const double sparsity : {0.01, 0.5, 0.9}) {
       SparseGPTSolver<Prune, B, float> solver({.sparsity = sparsity});
-      const Layer layer = solver.solve(data.weights.view(), data.calibration);
-      check_packed(layer, dtype);
+      const Layer linear = solver.solve(data.weights.view(), data.calibration);
+      check_packed(linear, dtype);
       // A mask that costs more than it saves is not written.
-      const PackedLinear packed = pack_linear(layer, dtype);
+      const PackedLinear packed = pack_linear(linear, dtype);
       BOOST_TEST((packed.kind == PackedMask::none) == (sparsity == 0.01));
       BOOST_TEST(packed.scales.empty());
     }
-    SparseGPTSolver<PruneGroups, B, float> solver({.zeros = 2, .group = 4});
+    SparseGPTSolver<PruneGroups, B, float> solver({.zeros = 2, .of = 4});
     check_packed(solver.solve(data.weights.view(), data.calibration), dtype);
   }
 }
@@ -125,17 +125,17 @@ BOOST_AUTO_TEST_CASE(linears_that_are_only_pruned_keep_the_values_that_stay) {
 BOOST_AUTO_TEST_CASE(sizes_are_those_of_the_format_page) {
   // 2:4 in 4 bits: 2 of 4 codes, 3 bits per group, padded rows; a grid per row.
   PackedLayout layout{
-      .rows = 10, .columns = 64, .widths = {4}, .pruned = true, .zeros = 2, .group = 4};
+      .rows = 10, .columns = 64, .widths = {4}, .pruned = true, .zeros = 2, .of = 4};
   std::vector<std::uint64_t> kept(10, 32 * 4);
   PackedSize size = packed_size(layout, kept);
-  BOOST_TEST(int(size.kind) == int(PackedMask::groups));
+  BOOST_TEST(int(size.kind) == int(PackedMask::n_of_m));
   BOOST_TEST(size.codes == 10u * 16);
   BOOST_TEST(size.mask == 10u * 8);
   BOOST_TEST(size.scales == 20u);
   BOOST_TEST(size.zeros == 10u);
   BOOST_TEST(size.widths == 0u);
   // A bit per weight.
-  layout.zeros = layout.group = 0;
+  layout.zeros = layout.of = 0;
   size = packed_size(layout, kept);
   BOOST_TEST(int(size.kind) == int(PackedMask::bits));
   BOOST_TEST(size.mask == 10u * 8);
@@ -158,22 +158,22 @@ BOOST_AUTO_TEST_CASE(sizes_are_those_of_the_format_page) {
 }
 
 BOOST_AUTO_TEST_CASE(groups_have_an_index_each_and_every_index_a_group) {
-  for (const auto& [zeros, group, bits] :
+  for (const auto& [zeros, of, bits] :
        {std::tuple{2, 4, 3}, {1, 2, 1}, {4, 8, 7}, {1, 3, 2}, {3, 7, 6}, {5, 8, 6}}) {
-    BOOST_TEST(detail::group_index_bits(zeros, group) == bits);
-    const std::uint64_t ways = detail::binomials[std::size_t(group)][std::size_t(zeros)];
+    BOOST_TEST(detail::n_of_m_index_bits(zeros, of) == bits);
+    const std::uint64_t ways = detail::binomials[std::size_t(of)][std::size_t(zeros)];
     std::set<std::vector<std::uint8_t>> seen;
     for (std::uint32_t index = 0; index < ways; ++index) {
-      std::vector<std::uint8_t> pruned(std::size_t(group), 9);
-      detail::mark_group(index, zeros, group, pruned.data());
+      std::vector<std::uint8_t> pruned(std::size_t(of), 9);
+      detail::mark_pruned(index, zeros, of, pruned.data());
       BOOST_TEST(std::count(pruned.begin(), pruned.end(), 1) == zeros);
-      BOOST_TEST(detail::group_index(pruned.data(), group) == index);
+      BOOST_TEST(detail::n_of_m_index(pruned.data(), of) == index);
       seen.insert(pruned);
     }
     BOOST_TEST(seen.size() == ways);
   }
-  BOOST_TEST(detail::group_index_bits(32, 64) == 0);  // would take 61 bits: a bit per weight
-  BOOST_TEST(detail::group_index_bits(2, 4096) == 0);
+  BOOST_TEST(detail::n_of_m_index_bits(32, 64) == 0);  // would take 61 bits: a bit per weight
+  BOOST_TEST(detail::n_of_m_index_bits(2, 4096) == 0);
   BOOST_TEST(int(packed_mask_kind(2, 4096)) == int(PackedMask::bits));
 }
 
@@ -186,9 +186,9 @@ BOOST_AUTO_TEST_CASE(what_no_file_can_hold_is_refused) {
                       "expected a float16, which a packed linear holds; solve with "
                       "grid.half_scale"));
   SparseGPTSolver<Round, B, float> half({.bits = 4, .grid = {.half_scale = true}});
-  Layer layer = half.solve(data.weights.view(), data.calibration);
-  layer.weights(2, 3) += 1e-3f;
-  BOOST_TEST(message_of<argument_error>([&] { pack_linear(layer, DType::f32); }) ==
+  Layer linear = half.solve(data.weights.view(), data.calibration);
+  linear.weights(2, 3) += 1e-3f;
+  BOOST_TEST(message_of<argument_error>([&] { pack_linear(linear, DType::f32); }) ==
              "weight (2, 3): expected a value of its grid");
   data.weights(4, 1) = 3e6f;
   BOOST_TEST(

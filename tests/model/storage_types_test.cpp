@@ -389,18 +389,18 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(compression, C, Stored) {
   const auto statistics = pare::compress_model<Config>(model, windows, options);
   pare::compress_model<Config>(again, windows, options);
   const auto expected = pare::compress_model<Config>(wide, windows, options);
-  BOOST_REQUIRE(statistics.layers.size() == 12);
+  BOOST_REQUIRE(statistics.linears.size() == 12);
   for (std::size_t i = 0; i < 12; ++i) {
-    const auto& layer = statistics.layers[i];
-    BOOST_TEST(layer.name == expected.layers[i].name);
-    BOOST_TEST(layer.sparsity == expected.layers[i].sparsity);
+    const auto& layer = statistics.linears[i];
+    BOOST_TEST(layer.name == expected.linears[i].name);
+    BOOST_TEST(layer.sparsity == expected.linears[i].sparsity);
     // A mask bit, 4 bits for every second weight, a grid per row; dense weights have 16 bits. Rows
     // of codes and of the mask are whole words.
     const double least = 3.0 * double(layer.weights()) + 24.0 * double(layer.rows);
     BOOST_TEST(layer.stored_bits >= least);
     BOOST_TEST(layer.stored_bits <= least + 62.0 * double(layer.rows));
     // Small linears: the activations' rounding moves some masks and with them some per cent.
-    BOOST_TEST(relative_difference(layer.loss, expected.layers[i].loss) < 0.08);
+    BOOST_TEST(relative_difference(layer.loss, expected.linears[i].loss) < 0.08);
     const std::size_t l = i % 6;
     const Matrix<S> Q = download<B>(model.layers[i / 6].linears()[l]->weight);
     BOOST_TEST(same_bytes(Q, download<B>(again.layers[i / 6].linears()[l]->weight)));

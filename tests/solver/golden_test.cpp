@@ -36,12 +36,12 @@ Golden read_golden(const std::filesystem::path& path) {
   };
   if (const auto s = value("s")) g.options.sparsity = std::stod(*s);
   if (const auto n = value("n")) g.options.zeros = std::stoi(*n);
-  if (const auto m = value("m")) g.options.group = std::stoi(*m);
+  if (const auto m = value("m")) g.options.of = std::stoi(*m);
   if (const auto b = value("b")) g.options.bits = std::stoi(*b);
   g.options.grid.symmetric = value("sym") == "True";
   g.options.grid.clip_search = value("mse") == "True";
   g.dead = value("dead") == "True";
-  g.prunes = g.options.sparsity || g.options.group;
+  g.prunes = g.options.sparsity || g.options.of;
   g.quantizes = g.options.bits.has_value();
   if (g.quantizes) {
     g.scale = file.read_float("scale");
@@ -69,7 +69,7 @@ const std::vector<Golden>& goldens() {
 /// Calls f(type of the configuration) for the one that the options ask for.
 template <class F>
 void with_config(const Golden& g, const F& f) {
-  if (g.options.group)
+  if (g.options.of)
     f(std::type_identity<Compression<NofM<>>>{});
   else if (!g.prunes)
     f(std::type_identity<Compression<Dense, BaseQuantizer>>{});
@@ -84,11 +84,11 @@ void check_against_golden(const Golden& g, const Calibration<B, T>& calibration)
   const auto W = upload<B>(cast<T>(g.W));
   with_config(g, [&]<class Config>(std::type_identity<Config>) {
     SparseGPTSolver<Config, B, T> solver(g.options);
-    const auto layer = solver.solve(W.view(), calibration);
-    BOOST_TEST(layer.loss <= 1.002 * g.loss);
-    BOOST_TEST(layer.loss >= 0.99 * g.loss);
+    const auto linear = solver.solve(W.view(), calibration);
+    BOOST_TEST(linear.loss <= 1.002 * g.loss);
+    BOOST_TEST(linear.loss >= 0.99 * g.loss);
 
-    const Matrix<T> Q = download<B>(layer.weights);
+    const Matrix<T> Q = download<B>(linear.weights);
     double largest = 0;
     for (index_t i = 0; i < g.Q.size(); ++i)
       largest = std::max(largest, std::abs(double(g.Q.data()[i])));
@@ -111,8 +111,8 @@ void check_against_golden(const Golden& g, const Calibration<B, T>& calibration)
     BOOST_TEST((dead > 0) == g.dead);
 
     if (g.quantizes) {
-      const Matrix<T> scale = download<B>(layer.grids.scale);
-      const Matrix<T> zero = download<B>(layer.grids.zero);
+      const Matrix<T> scale = download<B>(linear.grids.scale);
+      const Matrix<T> zero = download<B>(linear.grids.zero);
       BOOST_REQUIRE_EQUAL(scale.cols(), g.scale.size());
       for (index_t i = 0; i < scale.cols(); ++i) {
         BOOST_TEST(relative_difference(double(scale(0, i)), double(g.scale.data()[i])) < 1e-5);
@@ -183,16 +183,16 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(post_condition_6_the_loss_holds_on_real_linears_in
   for (const RealLinear& linear : real_linears()) BOOST_TEST_CONTEXT(linear.name) {
       const auto W = upload<B>(linear.W), H = upload<B>(linear.H);
       const auto calibration = Calibration<B, T>::from_hessian(H.view());
-      const auto check = [&](const auto& layer) {
+      const auto check = [&](const auto& solved) {
         const std::vector<double> rows =
-            closed_form_loss(doubles(linear.W), doubles(download<B>(layer.weights)),
-                             doubles(linear.H), layer.damping);
+            closed_form_loss(doubles(linear.W), doubles(download<B>(solved.weights)),
+                             doubles(linear.H), solved.damping);
         const double sum = std::accumulate(rows.begin(), rows.end(), 0.0);
         BOOST_TEST(sum > 0);
-        BOOST_TEST(relative_difference(layer.loss, sum) <= 1e-3);
+        BOOST_TEST(relative_difference(solved.loss, sum) <= 1e-3);
         for (std::size_t i = 0; i < rows.size(); ++i)
-          BOOST_REQUIRE_LE(relative_difference(layer.row_loss[i], rows[i]), 1e-2);
-        BOOST_TEST(layer.damping_retries == 0);
+          BOOST_REQUIRE_LE(relative_difference(solved.row_loss[i], rows[i]), 1e-2);
+        BOOST_TEST(solved.damping_retries == 0);
       };
       SparseGPTSolver<Compression<Unstructured, BaseQuantizer>, B, T> joint(
           {.sparsity = 0.5, .bits = 4});

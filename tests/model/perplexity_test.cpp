@@ -88,7 +88,7 @@ Recipe recipe_of(const std::string& name) {
       {"rtn4", {quantize({}, 4), true}},
       {"rtn3", {quantize({}, 3), true}},
       {"sgpt50", {prune(0.5)}},
-      {"sgpt2:4", {{.pattern = PatternKind::n_of_m, .solver = {.zeros = 2, .group = 4}}}},
+      {"sgpt2:4", {{.pattern = PatternKind::n_of_m, .solver = {.zeros = 2, .of = 4}}}},
       {"sgpt50+4", {quantize(prune(0.5), 4)}},
       {"sgpt50+3", {quantize(prune(0.5), 3)}},
       {"gptq4", {quantize({}, 4)}},

@@ -169,10 +169,10 @@ BOOST_AUTO_TEST_CASE(every_width_and_mask) {
         layout.pruned = true;
         for (const double density : {0.0, 0.02, 0.5, 1.0})
           check_tiles(test::random_packed(layout, PackedMask::bits, DType::f16, 2, density));
-        for (const auto& [zeros, group] : {std::pair{2, 4}, {1, 2}, {3, 8}, {7, 8}}) {
+        for (const auto& [zeros, of] : {std::pair{2, 4}, {1, 2}, {3, 8}, {7, 8}}) {
           layout.zeros = zeros;
-          layout.group = group;
-          check_tiles(test::random_packed(layout, PackedMask::groups, DType::f16, 3));
+          layout.of = of;
+          check_tiles(test::random_packed(layout, PackedMask::n_of_m, DType::f16, 3));
         }
       }
 }
@@ -201,8 +201,8 @@ BOOST_AUTO_TEST_CASE(mixed_widths_on_both_axes) {
         layout.pruned = true;
         check_tiles(test::random_packed(layout, PackedMask::bits, DType::f32, 6));
         layout.zeros = 2;
-        layout.group = 4;
-        check_tiles(test::random_packed(layout, PackedMask::groups, DType::f32, 7));
+        layout.of = 4;
+        check_tiles(test::random_packed(layout, PackedMask::n_of_m, DType::f32, 7));
       }
 }
 
@@ -216,6 +216,6 @@ BOOST_AUTO_TEST_CASE(bytes_are_close_to_those_of_the_file) {
   layout.pruned = true;
   BOOST_TEST(ratio(PackedMask::bits) < 1.13);  // streams as long as the longest of 32
   layout.zeros = 2;
-  layout.group = 4;
-  BOOST_TEST(ratio(PackedMask::groups) < 1.02);
+  layout.of = 4;
+  BOOST_TEST(ratio(PackedMask::n_of_m) < 1.02);
 }
