@@ -1,5 +1,6 @@
 # The targets beside pare::pare, one for each set of headers that needs other packages. The build of
 # pare uses this file, and pareConfig.cmake is installed beside it.
+set(pare_components storage model eigen xtensor thrust_omp thrust_tbb cuda)
 
 # Makes pare::<component>. <missing> is empty then; otherwise it says what was not found and which
 # packages of Debian and Ubuntu hold it.
@@ -14,9 +15,11 @@ function(pare_add_component component missing)
   set(lacks "")
 
   if(component STREQUAL "storage")  # storage/, report/json.hpp
-    find_package(nlohmann_json 3.10 QUIET)
+    if(NOT TARGET nlohmann_json::nlohmann_json)
+      find_package(nlohmann_json 3.10 QUIET)
+    endif()
     set(links ${links} nlohmann_json::nlohmann_json)
-    if(NOT nlohmann_json_FOUND)
+    if(NOT TARGET nlohmann_json::nlohmann_json)
       set(lacks "nlohmann-json 3.10 (nlohmann-json3-dev)")
     endif()
   elseif(component STREQUAL "model")  # model/, and pipeline/ over a model
@@ -30,10 +33,17 @@ function(pare_add_component component missing)
       set(lacks "PCRE2 by pkg-config (libpcre2-dev pkg-config)")
     endif()
   elseif(component STREQUAL "eigen")  # backend/eigen.hpp
-    find_package(Eigen3 3.4 QUIET NO_MODULE)
+    set(too_old "")
+    if(Eigen3_DIR OR NOT TARGET Eigen3::Eigen)
+      # Without a version: asked for 3.4, Eigen 5 would say that it is not compatible.
+      find_package(Eigen3 QUIET NO_MODULE)
+      if(Eigen3_FOUND AND Eigen3_VERSION VERSION_LESS 3.4)
+        set(too_old ", found ${Eigen3_VERSION} in ${Eigen3_DIR}")
+      endif()
+    endif()
     list(APPEND links Eigen3::Eigen)
-    if(NOT TARGET Eigen3::Eigen)
-      set(lacks "Eigen 3.4 (libeigen3-dev)")
+    if(too_old OR NOT TARGET Eigen3::Eigen)
+      set(lacks "Eigen 3.4 or newer (libeigen3-dev)${too_old}")
     endif()
   elseif(component STREQUAL "xtensor")  # backend/xtensor.hpp
     set(BLA_VENDOR OpenBLAS)
@@ -67,7 +77,9 @@ function(pare_add_component component missing)
         set(lacks "OpenMP for ${CMAKE_CXX_COMPILER} (with Clang libomp-dev)")
       endif()
     else()
-      find_package(TBB QUIET)
+      if(NOT TARGET TBB::tbb)
+        find_package(TBB QUIET)
+      endif()
       set(links pare::eigen TBB::tbb)
       if(NOT lacks AND NOT TARGET TBB::tbb)
         set(lacks "TBB (libtbb-dev)")
@@ -79,11 +91,13 @@ function(pare_add_component component missing)
     # The feature cuda_std_20 is unknown to CMake 3.25 with CUDA 13. Functors of the headers use
     # std::abs, std::numeric_limits and the like on the device.
     set(options "$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--expt-relaxed-constexpr>")
-    if(NOT CUDAToolkit_FOUND)
+    if(NOT CUDAToolkit_FOUND OR NOT (TARGET CUDA::cudart AND TARGET CUDA::cublas AND
+                                     TARGET CUDA::cublasLt AND TARGET CUDA::cusolver))
       set(lacks "CUDA 12 or newer (cuda-toolkit)")
     endif()
   else()
-    set(lacks "a component of that name (storage model eigen xtensor thrust_omp thrust_tbb cuda)")
+    list(JOIN pare_components " " names)
+    set(lacks "a component of that name (${names})")
   endif()
 
   if(lacks)

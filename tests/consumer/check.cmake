@@ -9,14 +9,7 @@ set(model ${SOURCE}/examples/data/opt-tiny)
 file(REMOVE_RECURSE ${WORK})
 file(MAKE_DIRECTORY ${WORK})
 
-function(run)  # run(COMMAND...): its output is in `output`
-  execute_process(COMMAND ${ARGN} RESULT_VARIABLE result OUTPUT_VARIABLE text ERROR_VARIABLE text
-                  OUTPUT_STRIP_TRAILING_WHITESPACE)
-  if(NOT result EQUAL 0)
-    message(FATAL_ERROR "failed with ${result}: ${ARGN}\n${text}")
-  endif()
-  set(output "${text}" PARENT_SCOPE)
-endfunction()
+include(${CMAKE_CURRENT_LIST_DIR}/run.cmake)
 
 function(run_program program)
   run(${CMAKE_COMMAND} -E env OMP_WAIT_POLICY=passive ${program} ${model})

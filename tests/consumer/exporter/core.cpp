@@ -1,0 +1,3 @@
+#include "pare/core/version.hpp"
+
+int version_of_pare() { return PARE_VERSION; }
