@@ -86,4 +86,4 @@ class BitAllocator {
   AllocatorOptions options_;
 };
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -245,4 +245,4 @@ struct Budget {
 
 static_assert(AllocationPolicy<Quantile> && AllocationPolicy<Budget>);
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -283,4 +283,4 @@ inline RatePlan allocate_rates(std::span<const LinearRates> linears, double budg
   return plan;
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -91,4 +91,4 @@ inline void require_attainable(std::optional<double> target, std::span<const int
                              std::to_string(tiers.back()) + ", got " + number_text(*target));
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

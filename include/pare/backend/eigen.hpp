@@ -23,4 +23,4 @@ struct Eigen : HostMemory,
   }
 };
 
-}  // namespace pare::inline PARE_TARGET::backend
+}  // namespace pare::backend

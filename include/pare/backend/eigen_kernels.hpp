@@ -174,4 +174,4 @@ PARE_EIGEN_KERNELS(extern, float)
 PARE_EIGEN_KERNELS(extern, double)
 #endif
 
-}  // namespace pare::inline PARE_TARGET::backend
+}  // namespace pare::backend

@@ -9,4 +9,4 @@ namespace pare::inline PARE_TARGET::backend {
 PARE_EIGEN_KERNELS(, float)
 PARE_EIGEN_KERNELS(, double)
 
-}  // namespace pare::inline PARE_TARGET::backend
+}  // namespace pare::backend

@@ -56,4 +56,4 @@ void run_in_chunks(index_t n, index_t chunk, const F& f) {
   });
 }
 
-}  // namespace pare::inline PARE_TARGET::backend
+}  // namespace pare::backend

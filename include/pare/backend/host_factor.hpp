@@ -66,4 +66,4 @@ void blocked_upper_inverse(MatrixView<T> R) {
   }
 }
 
-}  // namespace pare::inline PARE_TARGET::backend::host_detail
+}  // namespace pare::backend::host_detail

@@ -47,4 +47,4 @@ concept HostKernels = requires(MatrixView<T> a, MatrixView<const T> c, Transpose
   { K::log_sum_exp(c) } -> std::same_as<double>;
 };
 
-}  // namespace pare::inline PARE_TARGET::backend
+}  // namespace pare::backend

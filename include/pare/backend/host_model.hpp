@@ -145,4 +145,4 @@ struct HostModelOps {
   }
 };
 
-}  // namespace pare::inline PARE_TARGET::backend
+}  // namespace pare::backend

@@ -195,4 +195,4 @@ struct HostNumericOps {
   }
 };
 
-}  // namespace pare::inline PARE_TARGET::backend
+}  // namespace pare::backend

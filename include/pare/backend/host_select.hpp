@@ -100,4 +100,4 @@ void radix_select(MatrixView<const T> W, MatrixView<const T> d, index_t k,
       }
 }
 
-}  // namespace pare::inline PARE_TARGET::backend::host_detail
+}  // namespace pare::backend::host_detail

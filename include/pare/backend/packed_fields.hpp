@@ -199,4 +199,4 @@ void multiply_fields(const std::array<const std::byte*, 4>& rows,
   out[3] = total(a3, b3);
 }
 
-}  // namespace pare::inline PARE_TARGET::detail
+}  // namespace pare::detail

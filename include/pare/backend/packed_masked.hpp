@@ -195,4 +195,4 @@ inline float multiply_masked(const PackedLinear& packed, index_t row, const Code
              : multiply_kept<false>(codes.data(), mask, mask_bytes, table, x);
 }
 
-}  // namespace pare::inline PARE_TARGET::detail
+}  // namespace pare::detail

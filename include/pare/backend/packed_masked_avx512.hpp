@@ -162,6 +162,6 @@ inline void multiply_all_spread(const PackedLinear& packed, const MaskPieces& pi
   });
 }
 
-}  // namespace pare::inline PARE_TARGET::detail
+}  // namespace pare::detail
 
 #endif

@@ -165,4 +165,4 @@ inline void packed_product(const PackedLinear& packed, std::span<const float> x,
   });
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

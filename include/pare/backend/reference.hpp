@@ -147,4 +147,4 @@ struct Reference : HostMemory, ReferenceModelOps {
   /// @}
 };
 
-}  // namespace pare::inline PARE_TARGET::backend
+}  // namespace pare::backend

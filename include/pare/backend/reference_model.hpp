@@ -119,4 +119,4 @@ struct ReferenceModelOps {
   /// @}
 };
 
-}  // namespace pare::inline PARE_TARGET::backend
+}  // namespace pare::backend

@@ -19,4 +19,4 @@ struct cuda {};  ///< one NVIDIA GPU; needs nvcc
 template <class System>
 struct Thrust;
 
-}  // namespace pare::inline PARE_TARGET::backend
+}  // namespace pare::backend

@@ -128,4 +128,4 @@ struct Thrust<System> : HostMemory,
   }
 };
 
-}  // namespace pare::inline PARE_TARGET::backend
+}  // namespace pare::backend

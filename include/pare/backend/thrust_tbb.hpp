@@ -16,4 +16,4 @@ struct HostSystem<system::tbb> {
   static auto policy() { return ::thrust::tbb::par; }
 };
 
-}  // namespace pare::inline PARE_TARGET::backend
+}  // namespace pare::backend

@@ -70,4 +70,4 @@ struct Xtensor : HostMemory,
   }
 };
 
-}  // namespace pare::inline PARE_TARGET::backend
+}  // namespace pare::backend

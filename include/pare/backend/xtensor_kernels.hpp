@@ -124,4 +124,4 @@ struct XtensorKernels {
 
 static_assert(HostKernels<XtensorKernels, float> && HostKernels<XtensorKernels, double>);
 
-}  // namespace pare::inline PARE_TARGET::backend
+}  // namespace pare::backend

@@ -218,4 +218,4 @@ class Calibration {
   bool hessian_only_ = false;
 };
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

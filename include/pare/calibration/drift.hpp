@@ -147,4 +147,4 @@ typename B::template matrix<T> corrected_weights(std::type_identity_t<MatrixView
   return result;
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

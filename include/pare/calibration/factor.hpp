@@ -128,4 +128,4 @@ Factor<B, T> factorize(const Calibration<B, T>& calibration, const FactorOptions
   return factor;
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

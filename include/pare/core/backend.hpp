@@ -157,4 +157,4 @@ void require_finite(std::string_view what, MatrixView<const T> A) {
                          row, column);
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

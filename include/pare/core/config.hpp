@@ -72,4 +72,4 @@ class SingleThread {
 #endif
 };
 
-}  // namespace pare::inline PARE_TARGET::detail
+}  // namespace pare::detail

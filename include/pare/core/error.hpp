@@ -115,4 +115,4 @@ inline void require_shape(std::string_view what, std::pair<std::ptrdiff_t, std::
                       shape_text(given.first, given.second));
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -52,4 +52,4 @@ inline std::string hex_text(std::uint64_t value) {
   return text;
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -155,4 +155,4 @@ class Matrix {
   std::vector<T, detail::AlignedAllocator<T>> storage_;
 };
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

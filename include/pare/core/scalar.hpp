@@ -154,4 +154,4 @@ struct scalar_traits<bfloat16> {
   static constexpr DType dtype = DType::bf16;
 };
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

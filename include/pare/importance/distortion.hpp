@@ -111,4 +111,4 @@ std::vector<double> channel_distortion(const ScoringInput<B, T>& input, ChannelA
   return result;
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

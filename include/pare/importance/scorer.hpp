@@ -195,4 +195,4 @@ class ImportanceScorer {
   std::array<std::function<std::vector<double>(const Input&)>, N> signals_;
 };
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

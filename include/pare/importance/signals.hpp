@@ -300,4 +300,4 @@ struct Stability {
 
 }  // namespace output_signal
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -147,4 +147,4 @@ class ReferencePredictions {
   typename B::template matrix<double> rows_;  // (1, tokens of a chunk)
 };
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -74,4 +74,4 @@ void require_dense(const Linear<B, T>& linear) {
 }
 
 }  // namespace detail
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -72,4 +72,4 @@ constexpr bool check_model_backend() {
 }
 
 }  // namespace detail
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

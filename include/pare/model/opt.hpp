@@ -239,4 +239,4 @@ void head(const OptModel<B, T>& model, std::type_identity_t<MatrixView<const T>>
   }
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

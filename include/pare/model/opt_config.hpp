@@ -42,4 +42,4 @@ struct OptConfig {
   bool has_final_layer_norm() const { return do_layer_norm_before && !remove_final_layer_norm; }
 };
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -116,4 +116,4 @@ inline OptConfig load_opt_config(const std::filesystem::path& folder) {
   return parse_opt_config(file.string(), detail::read_whole_file(file));
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -255,4 +255,4 @@ OptModel<B, T> load_opt(const std::filesystem::path& folder) {
   return OptFiles<B, T>(folder).model();
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

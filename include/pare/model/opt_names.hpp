@@ -19,4 +19,4 @@ inline std::array<std::string, 6> opt_linear_names(index_t layer) {
           name + "fc2"};
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

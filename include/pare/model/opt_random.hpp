@@ -198,4 +198,4 @@ inline std::vector<std::int32_t> random_tokens(const OptConfig& config, index_t 
   return ids;
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

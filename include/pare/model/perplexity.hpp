@@ -108,4 +108,4 @@ double perplexity(const OptModel<B, T>& model, index_t layers, const Layer& laye
   return std::exp(loss / (double(total) * double(seqlen - 1)));
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -366,4 +366,4 @@ class Tokenizer {
   std::shared_ptr<const pcre2_code_8> pattern_;
 };
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -396,4 +396,4 @@ Statistics compress_model(const OptModel<B, S>& model, LayerStream<B, S>& stream
   return statistics;
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -105,4 +105,4 @@ auto dispatch(const CompressionRequest& request, F&& f) {
   return detail::dispatch_bits<Dense>(request, std::forward<F>(f));
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -43,4 +43,4 @@ LayerStream<B, S> layers_in_memory(OptModel<B, S>& model) {
   return stream;
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

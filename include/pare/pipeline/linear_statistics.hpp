@@ -88,4 +88,4 @@ LinearStatistics linear_statistics(std::string name, const CompressedLinear<B, T
   return s;
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -148,4 +148,4 @@ PackedLinear pack_linear(const CompressedLinear<B, T>& linear, DType dtype) {
   return packed;
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

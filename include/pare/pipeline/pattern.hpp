@@ -90,4 +90,4 @@ class PlannedSolver {
   SolverOptions options_;
 };
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

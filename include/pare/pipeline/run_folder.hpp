@@ -314,4 +314,4 @@ class RunFolder {
   Json record_ = nullptr;
 };
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

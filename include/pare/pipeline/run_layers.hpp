@@ -147,4 +147,4 @@ CalibrationStates<B, S> read_states(const TensorFile& file, index_t rows, index_
   return states;
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

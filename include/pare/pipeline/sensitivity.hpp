@@ -272,4 +272,4 @@ Sensitivities measure_sensitivities(OptModel<B, S>& model, const CalibrationWind
   return result;
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

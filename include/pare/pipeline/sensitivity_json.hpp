@@ -182,4 +182,4 @@ inline void require_measured_for(const Sensitivities& s, std::uint64_t model,
   }
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

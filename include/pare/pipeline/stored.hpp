@@ -32,4 +32,4 @@ inline double stored_row_bits(const LinearPattern& pattern, double bits) {
   return packed_row_bits * std::ceil((bits - 1e-3) / packed_row_bits);
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -190,4 +190,4 @@ std::vector<RecomputedLinear> recompute_packed(
   return result;
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -157,4 +157,4 @@ struct FitRow {
   }
 };
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

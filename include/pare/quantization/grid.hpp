@@ -49,4 +49,4 @@ struct GridOptions {
   bool half_scale = false;   ///< scales rounded to float16, which is what a packed file holds
 };
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -115,4 +115,4 @@ inline Json to_json(const Statistics& statistics) {
   return {{"layers", std::move(linears)}, {"totals", to_json(totals(statistics))}};
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

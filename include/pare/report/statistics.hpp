@@ -150,4 +150,4 @@ inline void require_mean_bits(const LinearStatistics& linear, std::optional<doub
                                  std::to_string(*target));
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

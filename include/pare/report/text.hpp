@@ -93,4 +93,4 @@ inline std::string statistics_text(const Statistics& statistics) {
   return text + "\n" + totals_text(statistics);
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

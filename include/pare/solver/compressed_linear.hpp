@@ -41,4 +41,4 @@ struct CompressedLinear {
   bool pruned() const { return of > 0 || sparsity > 0; }
 };
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

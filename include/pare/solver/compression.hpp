@@ -265,4 +265,4 @@ inline constexpr bool is_compression<Compression<Options...>> = true;
 
 }  // namespace detail
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

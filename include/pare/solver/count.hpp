@@ -36,4 +36,4 @@ struct CountRow {
   }
 };
 
-}  // namespace pare::inline PARE_TARGET::detail
+}  // namespace pare::detail

@@ -48,4 +48,4 @@ constexpr bool check_widths() {
   return Config::assigned == WithWidths;
 }
 
-}  // namespace pare::inline PARE_TARGET::detail
+}  // namespace pare::detail

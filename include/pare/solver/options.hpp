@@ -118,4 +118,4 @@ SolverOptions validated(SolverOptions options) {
 }
 
 }  // namespace detail
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

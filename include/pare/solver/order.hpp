@@ -54,4 +54,4 @@ inline std::vector<index_t> visit_order(const std::vector<double>& diagonal,
   return order;
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

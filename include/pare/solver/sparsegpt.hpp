@@ -446,4 +446,4 @@ class SparseGPTSolver {
   typename B::template matrix<std::uint8_t> mask_;   // (out, in), in visit order
 };
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

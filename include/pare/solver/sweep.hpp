@@ -99,4 +99,4 @@ struct RowSweep {
   }
 };
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -368,4 +368,4 @@ void verify_linear(MatrixView<const T> W, const Calibration<B, T>& calibration,
   detail::verify_loss(W, calibration, factor, linear);
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -51,4 +51,4 @@ inline constexpr bool is_pattern = is_unstructured<T> || is_n_of_m<T>;
 template <>
 inline constexpr bool is_pattern<Dense> = true;
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

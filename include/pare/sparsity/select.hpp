@@ -29,4 +29,4 @@ PARE_HOST_DEVICE PARE_INLINE bool among_smallest(const Score& score, int at, int
   return rank < zeros;
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

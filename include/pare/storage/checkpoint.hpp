@@ -165,4 +165,4 @@ class Checkpoint {
   bool sharded_ = false;
 };
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -66,4 +66,4 @@ inline void write_as_safetensors(const Checkpoint& checkpoint, const std::filesy
   out.commit();
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

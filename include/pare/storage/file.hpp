@@ -259,4 +259,4 @@ inline nlohmann::json parse_json_object(const std::string& file, std::string_vie
 
 }  // namespace detail
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

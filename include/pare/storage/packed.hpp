@@ -339,4 +339,4 @@ inline void index_rows(PackedLinear& packed, const std::string& who) {
   require(".codes", packed.row_begin.back(), packed.codes.size());
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -297,4 +297,4 @@ class PackedFile {
   std::set<std::string, std::less<>> parts_;
 };
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

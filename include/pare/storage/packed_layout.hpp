@@ -183,4 +183,4 @@ inline std::vector<std::uint8_t> merged_widths(std::vector<std::uint8_t> widths)
   return widths;
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

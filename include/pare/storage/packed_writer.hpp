@@ -188,4 +188,4 @@ inline void write_unpacked(const std::filesystem::path& path, const PackedFile& 
   });
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -445,4 +445,4 @@ inline std::vector<PickledTensor> read_tensor_pickle(const std::string& who,
 
 }  // namespace detail
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

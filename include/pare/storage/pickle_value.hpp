@@ -208,4 +208,4 @@ struct PickleValue {
 
 }  // namespace detail
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -133,4 +133,4 @@ class PytorchFile : public TensorFile {
   }
 };
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

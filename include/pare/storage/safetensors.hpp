@@ -295,4 +295,4 @@ inline void copy_safetensors(const SafetensorsFile& source, const std::filesyste
   out.commit();
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -235,4 +235,4 @@ class TensorFile {
   std::map<std::string, std::size_t, std::less<>> index_;
 };
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -56,4 +56,4 @@ inline PackedLinear without_mask(const PackedLinear& packed) {
   return result;
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -210,4 +210,4 @@ inline std::vector<ZipEntry> read_zip(const InputFile& file) { return ZipReader(
 
 }  // namespace detail
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

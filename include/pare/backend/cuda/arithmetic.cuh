@@ -44,4 +44,4 @@ __device__ V block_sum(V value) {
   return block_combine(value, [](V a, V b) { return a + b; });
 }
 
-}  // namespace pare::inline PARE_TARGET::backend::cuda
+}  // namespace pare::backend::cuda

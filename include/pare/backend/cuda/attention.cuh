@@ -90,4 +90,4 @@ struct Attention {
   }
 };
 
-}  // namespace pare::inline PARE_TARGET::backend::cuda
+}  // namespace pare::backend::cuda

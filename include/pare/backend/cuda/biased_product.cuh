@@ -112,4 +112,4 @@ void biased_product(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> 
         "cublasLtMatmul");
 }
 
-}  // namespace pare::inline PARE_TARGET::backend::cuda
+}  // namespace pare::backend::cuda

@@ -42,4 +42,4 @@ class Context {
   Context& operator=(const Context&) = delete;
 };
 
-}  // namespace pare::inline PARE_TARGET::backend::cuda
+}  // namespace pare::backend::cuda

@@ -23,7 +23,7 @@ class out_of_memory_error : public device_error {
   using device_error::device_error;
 };
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare
 
 namespace pare::inline PARE_TARGET::backend::cuda {
 
@@ -50,4 +50,4 @@ inline void check(cusolverStatus_t status, const char* call) {
 /// To be called after every kernel launch, with the kernel's name.
 inline void check_launch(const char* kernel) { check(cudaGetLastError(), kernel); }
 
-}  // namespace pare::inline PARE_TARGET::backend::cuda
+}  // namespace pare::backend::cuda

@@ -194,4 +194,4 @@ struct Factorization {
   }
 };
 
-}  // namespace pare::inline PARE_TARGET::backend::cuda
+}  // namespace pare::backend::cuda

@@ -92,4 +92,4 @@ __device__ Grid<T> block_fit_grid(const T* w, index_t n, int bits, GridOptions o
   return candidate(best);
 }
 
-}  // namespace pare::inline PARE_TARGET::backend::cuda
+}  // namespace pare::backend::cuda

@@ -189,4 +189,4 @@ DeviceMatrix<T> upload(const std::vector<T>& values) {
   return DeviceMemory::from_host(MatrixView<const T>(values.data(), 1, index_t(values.size())));
 }
 
-}  // namespace pare::inline PARE_TARGET::backend::cuda
+}  // namespace pare::backend::cuda

@@ -175,4 +175,4 @@ struct ModelOps : Attention {
   }
 };
 
-}  // namespace pare::inline PARE_TARGET::backend::cuda
+}  // namespace pare::backend::cuda

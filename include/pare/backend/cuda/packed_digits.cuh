@@ -223,4 +223,4 @@ __device__ __forceinline__ double2 join_digits(const int (&acc)[4], double unit_
 }
 
 }  // namespace packing
-}  // namespace pare::inline PARE_TARGET::backend::cuda
+}  // namespace pare::backend::cuda

@@ -328,4 +328,4 @@ struct Streams {
   }
 };
 
-}  // namespace pare::inline PARE_TARGET::backend::cuda::packing
+}  // namespace pare::backend::cuda::packing

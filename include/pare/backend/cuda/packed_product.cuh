@@ -359,4 +359,4 @@ class PackedProduct {
   std::optional<PackedValuesProduct> values_;
 };
 
-}  // namespace pare::inline PARE_TARGET::backend::cuda
+}  // namespace pare::backend::cuda

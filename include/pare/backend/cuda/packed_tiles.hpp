@@ -402,4 +402,4 @@ inline PackedTiles arrange_tiles(const PackedLinear& packed) {
   return tiles;
 }
 
-}  // namespace pare::inline PARE_TARGET::backend::cuda
+}  // namespace pare::backend::cuda

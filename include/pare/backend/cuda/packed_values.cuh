@@ -115,4 +115,4 @@ class PackedValuesProduct {
   DeviceMatrix<std::int64_t> row_begin_;
 };
 
-}  // namespace pare::inline PARE_TARGET::backend::cuda
+}  // namespace pare::backend::cuda

@@ -124,4 +124,4 @@ struct Products {
   }
 };
 
-}  // namespace pare::inline PARE_TARGET::backend::cuda
+}  // namespace pare::backend::cuda

@@ -167,4 +167,4 @@ BlockClosedLoss<T> cooperative(const detail::ClosedLoss<T>& f) {
   return {f};
 }
 
-}  // namespace pare::inline PARE_TARGET::backend::cuda
+}  // namespace pare::backend::cuda

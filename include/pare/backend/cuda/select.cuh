@@ -173,4 +173,4 @@ struct Selection {
   }
 };
 
-}  // namespace pare::inline PARE_TARGET::backend::cuda
+}  // namespace pare::backend::cuda

@@ -72,4 +72,4 @@ __device__ N narrow(wide<N> x) {
     return x;
 }
 
-}  // namespace pare::inline PARE_TARGET::backend::cuda
+}  // namespace pare::backend::cuda

@@ -265,4 +265,4 @@ void run_sweep(const RowSweep<T, Mask, Quantize>& sweep, const Generic& generic)
   }
 }
 
-}  // namespace pare::inline PARE_TARGET::backend::cuda
+}  // namespace pare::backend::cuda

@@ -38,4 +38,4 @@ struct Thrust<system::cuda> : cuda::DeviceMemory,
   /// @}
 };
 
-}  // namespace pare::inline PARE_TARGET::backend
+}  // namespace pare::backend
