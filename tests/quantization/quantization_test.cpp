@@ -2,6 +2,8 @@
 #define BOOST_TEST_MODULE pare_quantization
 #include <boost/test/unit_test.hpp>
 
+#include <set>
+
 #include "pare/quantization/fit.hpp"
 #include "support.hpp"
 
@@ -271,6 +273,27 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(clip_search_finds_what_a_naive_search_finds, T, Sc
     narrower += chosen.scale < widest.scale;
   }
   BOOST_TEST(narrower > 30);
+}
+
+/// One weight far beyond thousands of others: the best ranges are the narrowest that are tried.
+BOOST_AUTO_TEST_CASE_TEMPLATE(clip_search_tries_all_eighty_ranges, T, Scalars) {
+  std::set<std::size_t> best;
+  for (const double beyond : {12.0, 14.0, 16.0, 18.0, 20.0, 24.0, 28.0, 32.0})
+    for (const bool symmetric : {false, true}) {
+      std::vector<T> w = normal_row<T>(6000, 40);
+      w[17] = T(beyond);
+      const std::vector<Grid<T>> candidates = clip_candidates(w, 3, symmetric);
+      std::vector<double> errors;
+      for (const Grid<T>& grid : candidates) errors.push_back(naive_clip_error(w, grid));
+      const auto least = std::min_element(errors.begin(), errors.end());
+      const std::size_t at = std::size_t(least - errors.begin());
+      best.insert(at);
+      const Grid<T> chosen = fit(w, 3, {symmetric, true});
+      BOOST_TEST(relative_difference(double(candidates[at].scale), double(chosen.scale)) < 1e-6);
+      BOOST_TEST(candidates[at].zero == chosen.zero);
+    }
+  BOOST_TEST(*best.rbegin() == 79u);
+  BOOST_TEST((best.lower_bound(60) != best.lower_bound(79)));
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(clip_search_ignores_the_unit_of_the_weights, T, Scalars) {

@@ -177,6 +177,22 @@ BOOST_AUTO_TEST_CASE(groups_have_an_index_each_and_every_index_a_group) {
   BOOST_TEST(int(packed_mask_kind(2, 4096)) == int(PackedMask::bits));
 }
 
+BOOST_AUTO_TEST_CASE(a_zero_point_beyond_the_largest_code_is_refused) {
+  for (const int bits : {2, 3, 4, 6}) {
+    Solvable data(Problem{6, 16, {}, 5});
+    SparseGPTSolver<Round, B, float> half({.bits = bits, .grid = {.half_scale = true}});
+    PackedLinear packed =
+        pack_linear(half.solve(data.weights.view(), data.calibration), DType::f32);
+    const int largest = (1 << bits) - 1;
+    packed.zeros[3] = std::uint8_t(largest);
+    BOOST_CHECK_NO_THROW(index_rows(packed, "linear"));
+    packed.zeros[3] = std::uint8_t(largest + 1);
+    BOOST_TEST(contains(message_of<format_error>([&] { index_rows(packed, "linear"); }),
+                        "expected at most " + std::to_string(largest) + ", got " +
+                            std::to_string(largest + 1) + " for row 3"));
+  }
+}
+
 BOOST_AUTO_TEST_CASE(what_no_file_can_hold_is_refused) {
   Solvable data(Problem{6, 16, {}, 5});
   SparseGPTSolver<Round, B, float> full({.bits = 4});
