@@ -29,15 +29,13 @@ constexpr index_t columns = 4096;
 /// A linear of random codes and a random mask.
 /// @param widths  given to the rows in turn
 PackedLinear random_linear(index_t rows, const std::vector<std::uint8_t>& widths, PackedMask kind) {
-  pare::PackedLayout layout{.rows = rows, .columns = columns, .pruned = kind != PackedMask::none};
+  pare::PackedLayout layout{.rows = rows, .columns = columns};
   if (widths.size() == 1) layout.widths = widths;
   for (index_t i = 0; i < rows && widths.size() > 1; ++i)
     layout.widths.push_back(widths[std::size_t(i) % widths.size()]);
   std::shuffle(layout.widths.begin(), layout.widths.end(), std::mt19937_64(1));
-  if (kind == PackedMask::n_of_m) {
-    layout.zeros = 2;
-    layout.of = 4;
-  }
+  if (kind == PackedMask::bits) layout.pattern = pare::unstructured(0.5);
+  if (kind == PackedMask::n_of_m) layout.pattern = pare::n_of_m(2, 4);
   return test::random_packed(layout, kind, pare::DType::f16, 1);
 }
 

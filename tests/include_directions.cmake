@@ -3,13 +3,14 @@
 cmake_minimum_required(VERSION 3.22)
 
 set(core core)
+set(adapters core adapters)
 set(quantization core quantization)
 set(sparsity core sparsity)
 set(calibration core calibration)
 set(allocation core allocation)
 set(importance core calibration quantization importance)
 set(report core report)
-set(storage core storage)
+set(storage core sparsity storage)
 set(model core storage model)
 set(solver core calibration importance allocation quantization sparsity solver)
 set(pipeline core calibration importance allocation quantization sparsity solver report storage

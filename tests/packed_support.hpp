@@ -40,11 +40,11 @@ inline PackedLinear random_packed(const pare::PackedLayout& layout, PackedMask k
       return std::uint64_t(layout.columns);
     });
   if (kind == PackedMask::n_of_m) {
-    const int bits = pare::detail::n_of_m_index_bits(layout.zeros, layout.of);
-    const auto ways =
-        index_t(pare::detail::binomials[std::size_t(layout.of)][std::size_t(layout.zeros)]);
+    const int bits = pare::detail::n_of_m_index_bits(layout.pattern.zeros, layout.pattern.of);
+    const auto ways = index_t(
+        pare::detail::binomials[std::size_t(layout.pattern.of)][std::size_t(layout.pattern.zeros)]);
     streams(packed.mask, [&](index_t, pare::detail::BitWriter& writer) {
-      const index_t groups = layout.columns / layout.of;
+      const index_t groups = layout.columns / layout.pattern.of;
       for (index_t k = 0; k < groups; ++k) writer.put(std::uint32_t(random.below(ways)), bits);
       return std::uint64_t(groups) * std::uint64_t(bits);
     });

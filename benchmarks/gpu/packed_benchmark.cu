@@ -174,15 +174,15 @@ std::vector<Format> formats(index_t rows, index_t columns) {
   mixed.widths = test::mean_three_widths(columns, 2);
   all.push_back({"mixed 3.0, input channels", mixed});
   PackedLayout pruned = uniform(4);
-  pruned.pruned = true;
+  pruned.pattern = pare::unstructured(0.5);
   all.push_back({"50 % + 4 bit", pruned, PackedMask::bits});
   all.push_back({"50 % + 4 bit, without_mask", pruned, PackedMask::bits, true});
-  pruned.zeros = 2;
-  pruned.of = 4;
+  pruned.pattern = pare::n_of_m(2, 4);
   all.push_back({"2:4 + 4 bit", pruned, PackedMask::n_of_m});
-  all.push_back({"50 %, float16 values",
-                 {.rows = rows, .columns = columns, .value_bits = 16, .pruned = true},
-                 PackedMask::bits});
+  all.push_back(
+      {"50 %, float16 values",
+       {.rows = rows, .columns = columns, .value_bits = 16, .pattern = pare::unstructured(0.5)},
+       PackedMask::bits});
   return all;
 }
 

@@ -181,7 +181,7 @@ void measure_solve(const char* config, const Problem<Cuda>& p, const Problem<Tim
   const auto solve = [&] {
     const auto linear = solver.solve(p.W.view(), p.calibration);
     loss = linear.loss;
-    sparsity = linear.sparsity;
+    sparsity = linear.pattern.sparsity;
   };
   const double ms = time_ms(
       solve, [] {}, 15);

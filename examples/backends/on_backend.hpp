@@ -217,17 +217,14 @@ void write_layer(const fs::path& path, const pare::CompressedLinear<B, float>& l
   pare::write_safetensors(path, tensors);
 }
 
-/// Prefixes messages about the file's content with the file's name.
+/// Prefixes messages about the file's content with the file's name; what does not fit is then the
+/// file's fault.
 template <class F>
-auto naming(const fs::path& file, const F& f) {
+auto of_file(const fs::path& file, const F& f) {
   try {
-    return f();
+    return pare::in_context(file.string(), f);
   } catch (const pare::argument_error& e) {
-    throw pare::format_error(file.string() + ": " + e.what());
-  } catch (const pare::factorization_error& e) {
-    throw pare::factorization_error(file.string() + ": " + e.what());
-  } catch (const pare::invariant_error& e) {
-    throw pare::invariant_error(e.condition(), file.string() + ": " + e.detail());
+    throw pare::format_error(e.what());
   }
 }
 
@@ -265,7 +262,7 @@ template <class B>
 pare::Statistics OnBackend<B>::compress_linear(const LinearJob& job) {
   pare::Statistics statistics;
   pare::dispatch(job.request, [&]<class Config>(std::type_identity<Config>) {
-    const auto layer = detail::naming(job.file.path(), [&] {
+    const auto layer = detail::of_file(job.file.path(), [&] {
       const auto W = B::from_host(job.file.read_float("W").view());  // (out, in)
       const auto calibration = detail::read_calibration<B>(job);
       pare::SparseGPTSolver<Config, B, float> solver(job.request.solver);
@@ -273,7 +270,7 @@ pare::Statistics OnBackend<B>::compress_linear(const LinearJob& job) {
     });
     const int dense_bits = 8 * pare::element_bytes(job.file.at("W").dtype);
     statistics.linears.push_back(pare::linear_statistics("W", layer, dense_bits));
-    pare::require_counted(statistics, job.request.quantize);
+    pare::require_counted(statistics, job.request.quantizes());
     detail::write_layer<B>(job.target, layer);
   });
   return statistics;

@@ -5,8 +5,8 @@
 #include <string>
 
 #include "common/command_line.hpp"
+#include "pare/core/text.hpp"
 #include "pare/pipeline/dispatch.hpp"
-#include "pare/report/json.hpp"
 #include "pare/report/text.hpp"
 
 namespace tool {
@@ -69,11 +69,9 @@ inline void check_pattern(const CompressionFlags& flags, pare::CompressionReques
                       ": it is the share of weights to prune; write one within [0, 1), for "
                       "instance --sparsity 0.5");
   if (flags.prunen) {
-    request.pattern = pare::PatternKind::n_of_m;
     request.solver.zeros = flags.prunen;
     request.solver.of = flags.prunem;
   } else if (flags.sparsity && *flags.sparsity > 0) {
-    request.pattern = pare::PatternKind::unstructured;
     request.solver.sparsity = flags.sparsity;
   }
 }
@@ -88,17 +86,16 @@ inline void check_quantizer(const CompressionFlags& flags, pare::CompressionRequ
       (*flags.wbits < pare::min_bits || *flags.wbits > pare::max_bits))
     throw usage_error("--wbits " + std::to_string(*flags.wbits) +
                       ": no grid has that width; write one within 2..8, or 16 for no quantization");
-  request.quantize = flags.wbits && *flags.wbits != off;
+  if (flags.wbits && *flags.wbits != off) request.solver.bits = flags.wbits;
   const std::string no_grid = flags.wbits ? " with --wbits 16" : " without --wbits";
-  if (has_target(flags) && !request.quantize)
+  if (has_target(flags) && !request.quantizes())
     throw usage_error(
         (flags.target_average_bits ? "--target-avg-bits" : "--target-bits-per-weight") + no_grid +
         ": mixed precision needs a base quantizer, otherwise bits are chosen and "
         "nothing is quantized; write --wbits 4");
-  if ((flags.clip_search || flags.symmetric) && !request.quantize)
+  if ((flags.clip_search || flags.symmetric) && !request.quantizes())
     throw usage_error((flags.clip_search ? "--clip-search" : "--symmetric") + no_grid +
                       ": there is no grid to fit; write --wbits 4");
-  if (request.quantize) request.solver.bits = flags.wbits;
   request.solver.grid = {.symmetric = flags.symmetric, .clip_search = flags.clip_search};
 }
 
@@ -133,7 +130,7 @@ inline void check_mixed_precision(const CompressionFlags& flags,
 
 inline void check_something_to_do(const CompressionFlags& flags,
                                   const pare::CompressionRequest& request) {
-  if (request.pattern != pare::PatternKind::dense || request.quantize) return;
+  if (request.pattern().prunes() || request.quantizes()) return;
   const char* what = flags.sparsity && flags.wbits ? "--sparsity 0 with --wbits 16"
                      : flags.sparsity              ? "--sparsity 0 alone"
                      : flags.wbits                 ? "--wbits 16 alone"
@@ -177,38 +174,13 @@ inline pare::CompressionRequest checked(const CompressionFlags& flags) {
 /// @param inputs  how many it has
 inline void require_whole_groups(const pare::CompressionRequest& request, const std::string& linear,
                                  pare::index_t inputs) {
-  if (request.pattern != pare::PatternKind::n_of_m || inputs % *request.solver.of == 0) return;
+  const pare::Pattern pattern = request.pattern();
+  if (pattern.kind != pare::PatternKind::n_of_m || inputs % pattern.of == 0) return;
   const std::string of = std::to_string(*request.solver.of);
   throw usage_error("--prunen " + std::to_string(*request.solver.zeros) + " --prunem " + of +
                     ": the " + std::to_string(inputs) + " inputs of " + linear +
                     " do not divide into groups of " + of + "; write a --prunem that divides " +
                     std::to_string(inputs));
-}
-
-/// Every option in force.
-inline pare::Json to_json(const pare::CompressionRequest& request) {
-  using pare::Json;
-  const pare::SolverOptions& o = request.solver;
-  const auto value = [](const auto& optional) {
-    return optional ? Json(*optional) : Json(nullptr);
-  };
-  return {{"sparsity", value(o.sparsity)},
-          {"prunen", value(o.zeros)},
-          {"prunem", value(o.of)},
-          {"wbits", value(o.bits)},
-          {"target_avg_bits", value(o.target_average_bits)},
-          {"bit_method", request.policy == pare::PolicyKind::none       ? Json(nullptr)
-                         : request.policy == pare::PolicyKind::quantile ? Json("quantile")
-                                                                        : Json("budget")},
-          {"tiers", request.policy == pare::PolicyKind::none
-                        ? Json(nullptr)
-                        : Json(o.tiers.value_or(pare::default_tiers()))},
-          {"axis", pare::to_string(o.axis)},
-          {"act_order", o.act_order},
-          {"clip_search", o.grid.clip_search},
-          {"symmetric", o.grid.symmetric},
-          {"percdamp", o.damping},
-          {"blocksize", o.block_size}};
 }
 
 }  // namespace tool

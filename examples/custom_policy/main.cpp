@@ -129,7 +129,8 @@ int main() {
   const std::vector<double> scores = scorer.score({W, calibration, factor}).score;
   const BitAllocator<MostImportantFirst> allocator({.target_average_bits = 4.0});
   const std::vector<std::uint8_t> bits = allocator.allocate(scores).bits;
-  const auto by_signal = given.solve(W, calibration, factor, bits);
+  const auto by_signal =
+      given.solve({.weights = W, .calibration = calibration, .factor = factor, .bits = bits});
   // [use signal]
 
   print_widths("five signals, Budget:", built_in.bits);

@@ -1,6 +1,7 @@
 // pare-linear: compresses one linear linear from a safetensors file.
 #include "backends/choice.hpp"
 #include "common/compression_options.hpp"
+#include "pare/pipeline/options_json.hpp"
 
 namespace {
 
@@ -81,11 +82,11 @@ int main(int argc, char** argv) {
         chosen.compress_linear({file, request, sequences.value_or(1), target});
     if (json) {
       pare::Json report = pare::to_json(statistics);
-      report["config"] = tool::to_json(request);
+      report["config"] = pare::to_json(request);
       report["config"]["backend"] = chosen.name;
       std::cout << report.dump(2) << "\n";
     } else {
-      if (!request.quantize) std::cout << "quantization is off (no --wbits)\n";
+      if (!request.quantizes()) std::cout << "quantization is off (no --wbits)\n";
       std::cout << pare::statistics_text(statistics);
     }
   });

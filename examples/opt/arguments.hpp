@@ -10,6 +10,7 @@
 #include "opt/model_io.hpp"
 #include "opt/planning.hpp"
 #include "opt/plot.hpp"
+#include "pare/core/text.hpp"
 #include "pare/model/opt_random.hpp"
 #include "pare/pipeline/compress.hpp"
 

@@ -15,8 +15,9 @@ namespace {
 void run_compress(const Arguments& arguments) {
   pare::CompressionRequest request = checked(arguments.flags);
   const std::optional<PlanRequest> planned = tool::planned(arguments.flags, request);
-  // A packed file holds scales as float16: the solver rounds on exactly these grids.
-  request.solver.grid.half_scale = arguments.save_packed && request.quantize;
+  // A packed file holds scales as float16: the solver rounds on exactly these grids. Sensitivities
+  // are measured without, so that a measurement serves both ways of saving.
+  request.solver.grid.half_scale = arguments.save_packed && request.quantizes();
   const NamedBackend backend = chosen_backend(arguments.backend);
   const ModelSource source = source_of(arguments, backend);
   if (arguments.gmp) check_magnitude(arguments);
@@ -26,7 +27,7 @@ void run_compress(const Arguments& arguments) {
   const Inputs inputs = read_inputs(arguments, evaluations, &request);
   const std::unique_ptr<Model> model = backend.load_model(source);
   const KeptRun run(arguments, inputs, request, outputs);
-  if (!request.quantize) std::printf("quantization is off (no --wbits): this run only prunes\n");
+  if (!request.quantizes()) std::printf("quantization is off (no --wbits): this run only prunes\n");
 
   const Perplexities dense =
       run.perplexities("dense", inputs, [&] { return evaluate(*model, inputs, "dense"); });

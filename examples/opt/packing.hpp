@@ -84,7 +84,8 @@ inline std::string widths_text(const pare::PackedLayout& layout) {
 inline std::string mask_text(const pare::PackedLinear& packed) {
   if (packed.kind == pare::PackedMask::bits) return "bit mask";
   if (packed.kind == pare::PackedMask::none) return "none";
-  return std::to_string(packed.layout.zeros) + ":" + std::to_string(packed.layout.of);
+  return std::to_string(packed.layout.pattern.zeros) + ":" +
+         std::to_string(packed.layout.pattern.of);
 }
 
 /// Mean width of the codes.

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/compression_options.hpp"
+#include "pare/core/text.hpp"
 #include "pare/pipeline/sensitivity_json.hpp"
 
 namespace tool {
@@ -123,18 +124,13 @@ inline std::optional<PlanRequest> planned(const CompressionFlags& flags,
       flags.target_stored_bits ? pare::BudgetKind::stored_bits : pare::BudgetKind::code_bits;
   plan.options.bits_per_weight =
       flags.target_stored_bits.value_or(flags.target_average_bits.value_or(0));
-  const pare::SolverOptions& solver = request.solver;
-  plan.sensitivity.solver = {.axis = solver.axis,
-                             .grid = solver.grid,
-                             .damping = solver.damping,
-                             .block_size = solver.block_size,
-                             .act_order = solver.act_order};
-  plan.sensitivity.patterns = {pare::pattern_of(request)};
+  plan.sensitivity.solver = pare::without_choices(request.solver);
+  plan.sensitivity.patterns = {request.pattern()};
   if (flags.sparsity_auto)
     plan.sensitivity.patterns = {{},
-                                 {pare::PatternKind::n_of_m, 0, 2, 4},
-                                 {pare::PatternKind::unstructured, 0.5, 0, 0},
-                                 {pare::PatternKind::unstructured, 0.7, 0, 0}};
+                                 pare::n_of_m(2, 4),
+                                 pare::unstructured(0.5),
+                                 pare::unstructured(0.7)};
   plan.sensitivity.widths = pare::default_tiers();
   plan.sensitivity.divergence_widths.clear();
   if (by == "kl") plan.sensitivity.divergence_widths = {*flags.wbits};

@@ -15,6 +15,8 @@
 
 #include "backends/choice.hpp"
 #include "opt/packing.hpp"
+#include "pare/core/text.hpp"
+#include "pare/pipeline/options_json.hpp"
 #include "pare/pipeline/verify_packed.hpp"
 
 namespace tool {
@@ -49,7 +51,7 @@ inline PackedReport read_packed_report(const fs::path& file) {
     const pare::Json json = pare::Json::parse(text);
     const pare::Json &config = json.at("config"), &packed = json.at("packed");
     pare::ModelCompressionOptions& options = report.options;
-    options.solver.damping = config.at("percdamp").get<double>();
+    options.solver = pare::request_of_json(config, file.string() + ": config").solver;
     options.selection.first_layer = number(config, "minlayer");
     options.selection.last_layer = number(config, "maxlayer");
     options.selection.name_part = config.at("prune_only").get<std::string>();

@@ -11,6 +11,7 @@
 
 #include "opt/arguments.hpp"
 #include "opt/packing.hpp"
+#include "pare/pipeline/options_json.hpp"
 
 namespace tool {
 
@@ -190,17 +191,15 @@ inline pare::Statistics compress(Model& model, const Inputs& inputs, const Argum
                                         .true_sequential = arguments.true_sequential,
                                         .asymmetric = arguments.asymmetric.value_or(0)};
   if (plan == nullptr) return model.compress(request, inputs.windows, options, callbacks, keeping);
-  options.solver = {.grid = request.solver.grid,
-                    .damping = request.solver.damping,
-                    .block_size = request.solver.block_size,
-                    .act_order = request.solver.act_order};
+  options.solver = pare::without_choices(request.solver);
   return model.compress(*plan, inputs.windows, options, callbacks, keeping);
 }
 
 /// Every option in force.
 inline pare::Json config_json(const Arguments& arguments, const Inputs& inputs,
                               const pare::CompressionRequest& request) {
-  pare::Json json = to_json(request);
+  pare::Json json = pare::to_json(request);
+  json.erase("half_scale");  // reports hold it further down, and always
   json["model"] = arguments.shape ? pare::Json(nullptr) : pare::Json(arguments.model);
   json["shape"] = arguments.shape ? pare::Json(*arguments.shape) : pare::Json(nullptr);
   json["calibration_text"] = arguments.calibration_text;

@@ -69,14 +69,11 @@ class Layer {
                       .block_size = block_size,
                       .act_order = act_order};
     if (of > 0) {
-      request.pattern = pare::PatternKind::n_of_m;
       request.solver.zeros = zeros;
       request.solver.of = of;
-    } else if (sparsity) {
-      request.pattern = pare::PatternKind::unstructured;
+    } else {
       request.solver.sparsity = sparsity;
     }
-    request.quantize = bits.has_value();
     request.solver.bits = bits;
     if (target_average_bits) request.policy = pare::PolicyKind::budget;
     request.solver.target_average_bits = target_average_bits;

@@ -1,29 +1,13 @@
 // Tensors of xtensor in, tensors of xtensor out, no element copied on the way.
 #include <cstdio>
-#include <xtensor/xadapt.hpp>
 #include <xtensor/xmath.hpp>
 #include <xtensor/xrandom.hpp>
 #include <xtensor/xtensor.hpp>
 #include <xtensor/xview.hpp>
 
+#include "pare/adapters/xtensor.hpp"
 #include "pare/backend/xtensor.hpp"
 #include "pare/pare.hpp"
-
-// [views]
-/// pare's view of a row-major tensor of two sides. The memory stays xtensor's.
-template <class T>
-pare::MatrixView<const T> view_of(const xt::xtensor<T, 2, xt::layout_type::row_major>& A) {
-  const pare::index_t rows = pare::index_t(A.shape(0)), cols = pare::index_t(A.shape(1));
-  return {A.data(), rows, cols, cols};
-}
-
-/// xtensor's view of a matrix of pare. The memory stays pare's.
-template <class T>
-auto adapt(const pare::Matrix<T>& A) {
-  return xt::adapt(A.data(), std::size_t(A.size()), xt::no_ownership(),
-                   std::array{std::size_t(A.rows()), std::size_t(A.cols())});
-}
-// [views]
 
 int main() {
   xt::random::seed(4);
@@ -33,22 +17,22 @@ int main() {
 
   using Backend = pare::backend::Xtensor;
   pare::Calibration<Backend, double> calibration(pare::index_t(X.shape(1)));
-  calibration.add(view_of(X));
+  calibration.add(pare::view(X));
   using Config = pare::Compression<pare::Unstructured, pare::UniformQuantizer<4>>;
   pare::SparseGPTSolver<Config, Backend, double> solver({.sparsity = 0.5});
-  const auto linear = solver.solve(view_of(W), calibration);
+  const auto linear = solver.solve(pare::view(W), calibration);
 
-  const auto Q = adapt(linear.weights);
+  const auto Q = pare::as_xtensor(linear.weights.view());
   const double error = xt::linalg::norm(xt::linalg::dot(W - Q, xt::transpose(X))) /
                        xt::linalg::norm(xt::linalg::dot(W, xt::transpose(X)));
   // [use]
 
-  const auto mask = adapt(linear.mask);
+  const auto mask = pare::as_xtensor(linear.mask.view());
   const auto pruned = std::count(mask.begin(), mask.end(), std::uint8_t{1});
   bool zeros = true;  // what the mask pruned is zero
   for (std::size_t i = 0; i < W.shape(0); ++i)
     for (std::size_t j = 0; j < W.shape(1); ++j) zeros = zeros && (mask(i, j) == 0 || Q(i, j) == 0);
-  const bool in_place = view_of(W).data == W.data() && view_of(X).data == X.data() &&
+  const bool in_place = pare::view(W).data == W.data() && pare::view(X).data == X.data() &&
                         std::as_const(Q).data() == linear.weights.data();
   std::printf("W and X read where xtensor holds them, Q where pare holds it: %s\n",
               in_place ? "yes" : "no");

@@ -20,6 +20,12 @@ struct Mask {
   PackedMask kind = PackedMask::none;
   double share = 0;  ///< of bits that are pruned
   int zeros = 0, of = 0;
+
+  Pattern pattern() const {
+    return kind == PackedMask::none   ? Pattern{}
+           : kind == PackedMask::bits ? unstructured(share)
+                                      : n_of_m(zeros, of);
+  }
 };
 
 std::string text(const Mask& mask) {
@@ -36,9 +42,7 @@ PackedLinear random_linear(index_t rows, index_t columns, std::vector<std::uint8
                       .columns = columns,
                       .axis = axis,
                       .widths = std::move(widths),
-                      .pruned = mask.kind != PackedMask::none,
-                      .zeros = mask.zeros,
-                      .of = mask.of};
+                      .pattern = mask.pattern()};
   if (!layout.quantized()) layout.value_bits = 8 * dtype_bytes(dtype);
   return random_packed(layout, mask.kind, dtype, seed, 1 - mask.share);
 }

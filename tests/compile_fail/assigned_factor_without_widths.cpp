@@ -7,8 +7,8 @@ auto compress(SparseGPTSolver<Config, B, float>& solver, MatrixView<const float>
               const Calibration<B, float>& inputs, const Factor<B, float>& factor,
               std::span<const std::uint8_t> bits) {
 #ifdef PARE_MISUSE
-  return solver.solve(W, inputs, factor);
+  return solver.solve({.weights = W, .calibration = inputs, .factor = factor});
 #else
-  return solver.solve(W, inputs, factor, bits);
+  return solver.solve({.weights = W, .calibration = inputs, .factor = factor, .bits = bits});
 #endif
 }

@@ -8,6 +8,6 @@ auto compress(SparseGPTSolver<Config, B, float>& solver, MatrixView<const float>
 #ifdef PARE_MISUSE
   return solver.solve(W, inputs);
 #else
-  return solver.solve(W, inputs, solver.prepare(inputs), bits);
+  return solver.solve({.weights = W, .calibration = inputs, .bits = bits});
 #endif
 }

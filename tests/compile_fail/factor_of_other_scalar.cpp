@@ -10,5 +10,5 @@ using U = Factor<B, float>;
 #endif
 auto compress(Solver& solver, MatrixView<const float> W, const Calibration<B, float>& inputs,
               const U& factor) {
-  return solver.solve(W, inputs, factor);
+  return solver.solve({.weights = W, .calibration = inputs, .factor = factor});
 }

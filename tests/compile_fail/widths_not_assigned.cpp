@@ -8,7 +8,6 @@ using Config = Compression<Dense, BaseQuantizer, MixedPrecision<Budget>>;
 using Config = Compression<Dense, BaseQuantizer, MixedPrecision<Assigned>>;
 #endif
 auto compress(SparseGPTSolver<Config, B, float>& solver, MatrixView<const float> W,
-              const Calibration<B, float>& inputs, const Factor<B, float>& factor,
-              std::span<const std::uint8_t> bits) {
-  return solver.solve(W, inputs, factor, bits);
+              const Calibration<B, float>& inputs, std::span<const std::uint8_t> bits) {
+  return solver.solve({.weights = W, .calibration = inputs, .bits = bits});
 }

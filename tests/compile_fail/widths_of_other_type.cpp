@@ -9,7 +9,6 @@ using Widths = std::vector<int>;
 using Widths = std::vector<std::uint8_t>;
 #endif
 auto compress(SparseGPTSolver<Config, B, float>& solver, MatrixView<const float> W,
-              const Calibration<B, float>& inputs, const Factor<B, float>& factor,
-              const Widths& bits) {
-  return solver.solve(W, inputs, factor, bits);
+              const Calibration<B, float>& inputs, const Widths& bits) {
+  return solver.solve({.weights = W, .calibration = inputs, .bits = bits});
 }

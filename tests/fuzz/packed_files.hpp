@@ -48,12 +48,15 @@ inline pare::PackedLinear linear_of_recipe(Recipe& recipe) {
   layout.axis = recipe.within(0, 1) == 0 ? ChannelAxis::output : ChannelAxis::input;
   packed.dtype = DType(recipe.within(0, 3));
   packed.kind = PackedMask(recipe.within(0, 2));
-  layout.pruned = packed.kind != PackedMask::none;
+  if (packed.kind == PackedMask::bits) layout.pattern = unstructured(0);
   if (packed.kind == PackedMask::n_of_m) {
-    layout.of = recipe.within(2, detail::longest_indexed_of);
-    layout.zeros = recipe.within(1, layout.of - 1);
-    if (detail::n_of_m_index_bits(layout.zeros, layout.of) == 0) layout.zeros = 1;
-    layout.columns = (layout.columns + layout.of - 1) / layout.of * layout.of;
+    layout.pattern.kind = PatternKind::n_of_m;
+    layout.pattern.of = recipe.within(2, detail::longest_indexed_of);
+    layout.pattern.zeros = recipe.within(1, layout.pattern.of - 1);
+    if (detail::n_of_m_index_bits(layout.pattern.zeros, layout.pattern.of) == 0)
+      layout.pattern.zeros = 1;
+    layout.columns =
+        (layout.columns + layout.pattern.of - 1) / layout.pattern.of * layout.pattern.of;
   }
   const int widths = recipe.within(0, 2);  // none, one, one per channel
   if (widths == 0) layout.value_bits = 8 * dtype_bytes(packed.dtype);
@@ -73,12 +76,13 @@ inline pare::PackedLinear linear_of_recipe(Recipe& recipe) {
   packed.mask.resize(std::size_t(layout.rows) * packed.mask_row_bytes());
   for (std::byte& b : packed.mask) b = std::byte(recipe.next());
   if (packed.kind == PackedMask::n_of_m && !wild) {
-    const std::uint64_t ways = detail::binomials[std::size_t(layout.of)][std::size_t(layout.zeros)];
+    const std::uint64_t ways =
+        detail::binomials[std::size_t(layout.pattern.of)][std::size_t(layout.pattern.zeros)];
     for (index_t i = 0; i < layout.rows; ++i) {
       detail::BitWriter writer(packed.mask.data() + std::uint64_t(i) * packed.mask_row_bytes());
-      for (index_t j = 0; j < layout.columns; j += layout.of)
+      for (index_t j = 0; j < layout.columns; j += layout.pattern.of)
         writer.put(std::uint32_t((recipe.next() * 0x01010101u + recipe.next()) % ways),
-                   detail::n_of_m_index_bits(layout.zeros, layout.of));
+                   detail::n_of_m_index_bits(layout.pattern.zeros, layout.pattern.of));
       writer.finish();
     }
   }

@@ -10,11 +10,7 @@ void accept(const pare::Sensitivities& s) {
   options.patterns.clear();
   for (const pare::ModeSensitivity& mode : s.linears.at(0).modes)
     options.patterns.push_back(mode.pattern);
-  options.solver.axis = s.axis;
-  options.solver.grid = s.grid;
-  options.solver.damping = s.damping;
-  options.solver.block_size = s.block_size;
-  options.solver.act_order = s.act_order;
+  options.solver = s.solver;
   const pare::CalibrationWindows windows;
   pare::Sensitivities same = s;
   same.text = pare::text_fingerprint(windows);

@@ -73,13 +73,10 @@ struct Recipe {
 };
 
 Recipe recipe_of(const std::string& name) {
-  using pare::PatternKind;
   const auto prune = [](double sparsity) {
-    return pare::CompressionRequest{.pattern = PatternKind::unstructured,
-                                    .solver = {.sparsity = sparsity}};
+    return pare::CompressionRequest{.solver = {.sparsity = sparsity}};
   };
   const auto quantize = [](pare::CompressionRequest request, int bits) {
-    request.quantize = true;
     request.solver.bits = bits;
     return request;
   };
@@ -88,7 +85,7 @@ Recipe recipe_of(const std::string& name) {
       {"rtn4", {quantize({}, 4), true}},
       {"rtn3", {quantize({}, 3), true}},
       {"sgpt50", {prune(0.5)}},
-      {"sgpt2:4", {{.pattern = PatternKind::n_of_m, .solver = {.zeros = 2, .of = 4}}}},
+      {"sgpt2:4", {{.solver = {.zeros = 2, .of = 4}}}},
       {"sgpt50+4", {quantize(prune(0.5), 4)}},
       {"sgpt50+3", {quantize(prune(0.5), 3)}},
       {"gptq4", {quantize({}, 4)}},

@@ -159,11 +159,9 @@ BOOST_AUTO_TEST_CASE(options_that_cannot_be_met_are_refused) {
 
 namespace {
 
-const std::vector<LinearPattern> three_patterns{{},
-                                                {PatternKind::unstructured, 0.5, 0, 0},
-                                                {PatternKind::n_of_m, 0, 2, 4}};
+const std::vector<Pattern> three_patterns{{}, unstructured(0.5), n_of_m(2, 4)};
 
-SensitivityOptions measuring(std::vector<LinearPattern> patterns = {LinearPattern{}}) {
+SensitivityOptions measuring(std::vector<Pattern> patterns = {Pattern{}}) {
   SensitivityOptions options;
   options.patterns = std::move(patterns);
   options.divergence_windows = 4;
@@ -356,6 +354,61 @@ BOOST_AUTO_TEST_CASE(a_plan_for_the_model_beats_uniform_widths) {
   BOOST_TEST(best < other);
 }
 
+BOOST_AUTO_TEST_CASE(options_and_patterns_survive_json) {
+  for (const Pattern& pattern : three_patterns)
+    BOOST_CHECK(pattern_of_json(Json::parse(to_json(pattern).dump()), "test") == pattern);
+  BOOST_CHECK(Pattern(Dense{}) == Pattern{});
+  BOOST_CHECK((Pattern(NofM<2, 4>{}) == n_of_m(2, 4)));
+  BOOST_CHECK(Pattern(Unstructured{}).kind == PatternKind::unstructured);
+  BOOST_CHECK(Pattern(NofM<>{}).kind == PatternKind::n_of_m);
+  BOOST_CHECK(unstructured(0.5) != unstructured(0.25));
+  BOOST_CHECK(n_of_m(2, 4) != n_of_m(4, 8));
+
+  const CompressionRequest requests[] = {
+      {},
+      {.solver = {.sparsity = 0.29}},
+      {.solver = {.zeros = 2, .of = 4, .damping = 0.001, .block_size = 33, .act_order = true}},
+      {.solver = {.bits = 3, .grid = {.symmetric = true}}},
+      {.solver = {.bits = 3, .grid = {.clip_search = true}}},
+      {.solver = {.sparsity = 0.5, .bits = 3, .grid = {.half_scale = true}}},
+      {PolicyKind::quantile, {.bits = 4, .target_average_bits = 3.7}},
+      {PolicyKind::budget,
+       {.sparsity = 0.5,
+        .bits = 4,
+        .target_average_bits = 2.5,
+        .tiers = {{2, 3, 5}},
+        .axis = ChannelAxis::input}}};
+  for (const CompressionRequest& a : requests) {
+    const Json json = to_json(a);
+    BOOST_TEST_INFO(json.dump());
+    BOOST_CHECK(request_of_json(Json::parse(json.dump()), "test") == a);
+    for (const CompressionRequest& b : requests) BOOST_CHECK((a == b) == (&a == &b));
+  }
+  // The keys of reports, in their order, as they always were.
+  BOOST_TEST(to_json(requests[7]).dump() ==
+             "{\"sparsity\":0.5,\"prunen\":null,\"prunem\":null,\"wbits\":4,"
+             "\"target_avg_bits\":2.5,\"bit_method\":\"budget\",\"tiers\":[2,3,5],"
+             "\"axis\":\"input\",\"act_order\":false,\"clip_search\":false,\"symmetric\":false,"
+             "\"percdamp\":0.01,\"blocksize\":128}");
+  const Json good = Json::parse(to_json(requests[7]).dump());
+  Json wrong = good;
+  wrong["axis"] = "depth";
+  BOOST_TEST(message_of<format_error>([&] { request_of_json(wrong, "report.json"); }) ==
+             "report.json: axis: expected output or input, got \"depth\"");
+  wrong = good;
+  wrong["bit_method"] = "luck";
+  BOOST_TEST(message_of<format_error>([&] { request_of_json(wrong, "report.json"); }) ==
+             "report.json: bit_method: expected quantile, budget or null, got \"luck\"");
+  wrong = good;
+  wrong["blocksize"] = 1e30;
+  BOOST_CHECK_THROW(request_of_json(wrong, "report.json"), format_error);
+
+  const SolverOptions left = without_choices(requests[7].solver);
+  BOOST_CHECK((left == SolverOptions{.axis = ChannelAxis::input}));
+  BOOST_CHECK(with_pattern(left, n_of_m(2, 4)).of == 4);
+  BOOST_CHECK(pattern_of(with_pattern(requests[7].solver, n_of_m(2, 4))) == n_of_m(2, 4));
+}
+
 BOOST_AUTO_TEST_CASE(sensitivities_survive_a_file) {
   Model model = random_opt<B, float>(small_config(), 3);
   const CalibrationWindows windows = random_windows(8, 1);
@@ -364,6 +417,11 @@ BOOST_AUTO_TEST_CASE(sensitivities_survive_a_file) {
   const std::string text = to_json(s).dump();
   const Sensitivities read = sensitivities_of_json(text);
   BOOST_TEST(to_json(read).dump() == text);
+  BOOST_CHECK(read.solver == s.solver);
+  Sensitivities half = s;
+  half.solver.grid.half_scale = true;
+  BOOST_TEST(!contains(text, "half_scale"));
+  BOOST_CHECK(sensitivities_of_json(to_json(half).dump()).solver == half.solver);
   const std::uint64_t fingerprint = model_fingerprint(model);
   BOOST_CHECK_NO_THROW(require_measured_for(read, fingerprint, windows, options));
 
@@ -382,9 +440,13 @@ BOOST_AUTO_TEST_CASE(sensitivities_survive_a_file) {
   BOOST_TEST(contains(refusal(fingerprint, windows, other), "another act_order"));
   other = options;
   other.solver.grid.clip_search = true;
-  BOOST_TEST(contains(refusal(fingerprint, windows, other), "clip_search"));
+  BOOST_TEST(refusal(fingerprint, windows, other) ==
+             "sensitivities: measured with another clip_search: expected true, found false");
   other = options;
-  other.patterns = {LinearPattern{}};
+  other.solver.grid.half_scale = true;
+  BOOST_TEST(contains(refusal(fingerprint, windows, other), "another half_scale"));
+  other = options;
+  other.patterns = {Pattern{}};
   BOOST_TEST(contains(refusal(fingerprint, windows, other), "sparsity pattern"));
   other = options;
   other.divergence_widths = {2};

@@ -198,7 +198,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(post_condition_6_the_loss_holds_on_real_linears_in
           {.sparsity = 0.5, .bits = 4});
       SparseGPTSolver<Compression<Dense, BaseQuantizer>, B, T> round({.bits = 3});
       const auto factor = joint.prepare(calibration);
-      check(joint.solve(W.view(), calibration, factor));
-      check(round.solve(W.view(), calibration, factor));
+      check(joint.solve({.weights = W.view(), .calibration = calibration, .factor = factor}));
+      check(round.solve({.weights = W.view(), .calibration = calibration, .factor = factor}));
     }
 }

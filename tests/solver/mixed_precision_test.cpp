@@ -37,7 +37,10 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(assigned_widths_give_the_bytes_of_the_policy_that_
       SparseGPTSolver<Given, B, T> given(assigned(options));
       auto chosen = policy.solve(data.weights.view(), data.calibration);
       const auto factor = given.prepare(data.calibration);
-      const auto linear = given.solve(data.weights.view(), data.calibration, factor, chosen.bits);
+      const auto linear = given.solve({.weights = data.weights.view(),
+                                       .calibration = data.calibration,
+                                       .factor = factor,
+                                       .bits = chosen.bits});
       BOOST_TEST(linear.scores.empty());
       BOOST_TEST((linear.mixed_widths && chosen.mixed_widths));
       chosen.scores.clear();
@@ -61,8 +64,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(one_width_for_all_is_the_base_quantizer, C, Cases)
     SparseGPTSolver<RoundAssigned, B, T> given(SolverOptions{});
     const std::vector<std::uint8_t> widths(21, std::uint8_t(bits));
     const auto one = base.solve(data.weights.view(), data.calibration);
-    const auto other =
-        given.solve(data.weights.view(), data.calibration, given.prepare(data.calibration), widths);
+    const auto other = given.solve(
+        {.weights = data.weights.view(), .calibration = data.calibration, .bits = widths});
     BOOST_TEST((layer_bytes<B, T>(one) == layer_bytes<B, T>(other)), bits << " bits");
     BOOST_TEST(!one.mixed_widths);
     BOOST_TEST(other.mixed_widths);
@@ -77,8 +80,12 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(assigned_widths_are_checked, C, FloatCases) {
     SparseGPTSolver<RoundAssigned, B, T> solver({.axis = axis});
     const auto factor = solver.prepare(data.calibration);
     const auto refusal = [&](const std::vector<std::uint8_t>& bits) {
-      return message_of<argument_error>(
-          [&] { solver.solve(data.weights.view(), data.calibration, factor, bits); });
+      return message_of<argument_error>([&] {
+        solver.solve({.weights = data.weights.view(),
+                      .calibration = data.calibration,
+                      .factor = factor,
+                      .bits = bits});
+      });
     };
     const std::size_t channels = axis == ChannelAxis::output ? 21 : 136;
     std::vector<std::uint8_t> bits(channels, 3);

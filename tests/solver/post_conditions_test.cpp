@@ -476,10 +476,11 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_policy_that_breaks_its_promise_is_caught, C, Cas
   const auto check = [&]<Misdeed What>(std::integral_constant<Misdeed, What>, int condition,
                                        const std::string& part) {
     const Data<B, T> data(Problem{20, 40, {}, 91});
-    check_violated(condition, {part}, [&] {
+    const std::string page = "; see docs/design.md, Post-conditions";
+    check_violated(condition, {"BadPolicy", part, page}, [&] {
       SparseGPTSolver<Misled<What>, B, T>(options).solve(data.weights.view(), data.calibration);
     });
-    check_violated(condition, {"layers.1.fc1: ", part}, [&] {
+    check_violated(condition, {"layers.1.fc1: BadPolicy", part, page}, [&] {
       compress_small<Misled<What>, B, T>(options, {.first_layer = 1, .name_part = "fc1"});
     });
   };

@@ -101,18 +101,20 @@ U pick(Random& random, std::initializer_list<U> list) {
   return pick<std::initializer_list<U>>(random, list);
 }
 
-void choose_pattern(Recipe& r, Random& random) {
+/// Returns whether weights are rounded too.
+bool choose_pattern(Recipe& r, Random& random) {
   constexpr std::pair<int, int> groups[]{{1, 2}, {2, 4}, {1, 3}, {3, 8}, {5, 7}, {15, 16}};
   SolverOptions& o = r.request.solver;
-  r.request.pattern = pick(random, {PatternKind::dense, PatternKind::unstructured,
-                                    PatternKind::unstructured, PatternKind::n_of_m});
-  r.request.quantize = r.request.pattern == PatternKind::dense || random.below(4) > 0;
-  if (r.request.pattern == PatternKind::unstructured)
+  const PatternKind pattern = pick(random, {PatternKind::dense, PatternKind::unstructured,
+                                            PatternKind::unstructured, PatternKind::n_of_m});
+  const bool quantized = pattern == PatternKind::dense || random.below(4) > 0;
+  if (pattern == PatternKind::unstructured)
     o.sparsity = pick(random, {0.0, 1e-7, 0.01, 0.29, 0.5, 0.7, 0.999, random.uniform()});
-  if (r.request.pattern == PatternKind::n_of_m) {
+  if (pattern == PatternKind::n_of_m) {
     std::tie(o.zeros, o.of) = pick(random, groups);
     r.cols = (r.cols + *o.of - 1) / *o.of * *o.of;
   }
+  return quantized;
 }
 
 void choose_bits(Recipe& r, Random& random) {
@@ -150,8 +152,7 @@ Recipe recipe_of(std::uint64_t seed, bool is_double) {
                                   o.block_size, o.block_size + 1, 2 * o.block_size + 1}));
   r.rows = pick<index_t>(random, {1, 1 + random.below(20), 1 + random.below(20), 15, 16, 17, 31, 32,
                                   33, 1 + random.below(70)});
-  choose_pattern(r, random);
-  if (r.request.quantize) choose_bits(r, random);
+  if (choose_pattern(r, random)) choose_bits(r, random);
   o.damping = pick(random, {0.001, 0.01, 0.01, 0.1, 1.0});
   o.act_order = random.below(3) == 0;
 
@@ -369,7 +370,7 @@ std::string check_hessian(const Recipe& r, const Result& s, Real epsilon, Real s
 }
 
 std::string check_mean_bits(const Recipe& r, const Result& s) {
-  if (!r.request.quantize) return s.bits.empty() ? "" : "there are widths without a quantizer";
+  if (!r.request.quantizes()) return s.bits.empty() ? "" : "there are widths without a quantizer";
   const std::vector<int> tiers = r.mixed_precision() ? r.options().tiers.value_or(default_tiers())
                                                      : std::vector<int>{*r.options().bits};
   double sum = 0;
@@ -387,13 +388,13 @@ std::string check_mean_bits(const Recipe& r, const Result& s) {
 }
 
 std::string check_channels(const Recipe& r, const Result& s) {
-  const index_t channels = !r.request.quantize ? 0 : r.by_input() ? r.cols : r.rows;
+  const index_t channels = !r.request.quantizes() ? 0 : r.by_input() ? r.cols : r.rows;
   if (index_t(s.bits.size()) != channels) return "not every channel has a width";
   if (s.statistics.channels != channels) return "the statistics have another number of channels";
   std::map<int, index_t> histogram;
   for (const std::uint8_t bits : s.bits) ++histogram[bits];
   if (histogram != s.statistics.bits_histogram) return "the statistics count other widths";
-  require_counted({{s.statistics}}, r.request.quantize);
+  require_counted({{s.statistics}}, r.request.quantizes());
   return "";
 }
 
@@ -404,7 +405,7 @@ int bits_of(const Recipe& r, const Result& s, index_t i, index_t j) {
 
 template <class T>
 std::string check_grids(const Recipe& r, const Result& s) {
-  if (!r.request.quantize) return "";
+  if (!r.request.quantizes()) return "";
   for (index_t i = 0; i < r.rows; ++i) {
     std::map<int, std::set<double>> values, dense;  // by width
     std::map<int, bool> changed;

@@ -87,8 +87,10 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_shared_factor_gives_the_same_bytes, C, Cases) {
   for_each_config([&]<class Config>(std::type_identity<Config>, const SolverOptions& options) {
     SparseGPTSolver<Config, B, T> solver(options);
     const auto factor = solver.prepare(data.calibration);
-    const auto first = solver.solve(data.weights.view(), data.calibration, factor);
-    const auto second = solver.solve(other.view(), data.calibration, factor);
+    const auto first = solver.solve(
+        {.weights = data.weights.view(), .calibration = data.calibration, .factor = factor});
+    const auto second =
+        solver.solve({.weights = other.view(), .calibration = data.calibration, .factor = factor});
     BOOST_TEST((layer_bytes<B, T>(first) ==
                 layer_bytes<B, T>(solver.solve(data.weights.view(), data.calibration))));
     BOOST_TEST((layer_bytes<B, T>(second) ==
@@ -468,8 +470,10 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(weights_that_do_not_fit_are_errors, C, Cases) {
 
   const Data<B, T> other(Problem{5, 8, {}, 68});
   const auto factor = solver.prepare(other.calibration);
-  const std::string factors =
-      message_of<shape_error>([&] { solver.solve(data.weights.view(), data.calibration, factor); });
+  const std::string factors = message_of<shape_error>([&] {
+    solver.solve(
+        {.weights = data.weights.view(), .calibration = data.calibration, .factor = factor});
+  });
   BOOST_TEST(contains(factors, "(10, 10)"));
   BOOST_TEST(contains(factors, "(8, 8)"));
 

@@ -27,28 +27,20 @@ struct Way {
 std::vector<Way> ways() {
   const GridOptions half{.half_scale = true};
   return {
-      {"dense 4", {PatternKind::dense, true, PolicyKind::none, {.bits = 4, .grid = half}}},
-      {"50% + 3",
-       {PatternKind::unstructured,
-        true,
-        PolicyKind::none,
-        {.sparsity = 0.5, .bits = 3, .grid = half}}},
+      {"dense 4", {.solver = {.bits = 4, .grid = half}}},
+      {"50% + 3", {.solver = {.sparsity = 0.5, .bits = 3, .grid = half}}},
       {"2:4, budget by row",
-       {PatternKind::n_of_m,
-        true,
-        PolicyKind::budget,
+       {PolicyKind::budget,
         {.zeros = 2, .of = 4, .bits = 4, .target_average_bits = 3.3, .grid = half}}},
       {"70%, quantile by column",
-       {PatternKind::unstructured,
-        true,
-        PolicyKind::quantile,
+       {PolicyKind::quantile,
         {.sparsity = 0.7,
          .bits = 4,
          .target_average_bits = 5,
          .axis = ChannelAxis::input,
          .grid = half}},
        {.name_part = "fc"}},
-      {"only pruned", {PatternKind::unstructured, false, PolicyKind::none, {.sparsity = 0.6}}},
+      {"only pruned", {.solver = {.sparsity = 0.6}}},
   };
 }
 

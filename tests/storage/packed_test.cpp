@@ -24,8 +24,8 @@ using ByWidths = Compression<Pattern, BaseQuantizer, MixedPrecision<Assigned>>;
 Layer solved_with_widths(const Solvable& data, std::vector<std::uint8_t> bits,
                          const SolverOptions& options) {
   const auto solve = [&](auto solver) {
-    return solver.solve(data.weights.view(), data.calibration, solver.prepare(data.calibration),
-                        bits);
+    return solver.solve(
+        {.weights = data.weights.view(), .calibration = data.calibration, .bits = bits});
   };
   if (options.sparsity) return solve(SparseGPTSolver<ByWidths<Unstructured>, B, float>(options));
   if (options.of) return solve(SparseGPTSolver<ByWidths<NofM<>>, B, float>(options));
@@ -124,8 +124,7 @@ BOOST_AUTO_TEST_CASE(linears_that_are_only_pruned_keep_the_values_that_stay) {
 
 BOOST_AUTO_TEST_CASE(sizes_are_those_of_the_format_page) {
   // 2:4 in 4 bits: 2 of 4 codes, 3 bits per group, padded rows; a grid per row.
-  PackedLayout layout{
-      .rows = 10, .columns = 64, .widths = {4}, .pruned = true, .zeros = 2, .of = 4};
+  PackedLayout layout{.rows = 10, .columns = 64, .widths = {4}, .pattern = n_of_m(2, 4)};
   std::vector<std::uint64_t> kept(10, 32 * 4);
   PackedSize size = packed_size(layout, kept);
   BOOST_TEST(int(size.kind) == int(PackedMask::n_of_m));
@@ -135,7 +134,7 @@ BOOST_AUTO_TEST_CASE(sizes_are_those_of_the_format_page) {
   BOOST_TEST(size.zeros == 10u);
   BOOST_TEST(size.widths == 0u);
   // A bit per weight.
-  layout.zeros = layout.of = 0;
+  layout.pattern = unstructured(0.5);
   size = packed_size(layout, kept);
   BOOST_TEST(int(size.kind) == int(PackedMask::bits));
   BOOST_TEST(size.mask == 10u * 8);
@@ -147,7 +146,7 @@ BOOST_AUTO_TEST_CASE(sizes_are_those_of_the_format_page) {
   BOOST_TEST(size.codes == 10u * 16);
   // Input channels: a grid per row and width, a byte per channel.
   layout.axis = ChannelAxis::input;
-  layout.pruned = false;
+  layout.pattern = {};
   layout.widths.assign(64, 3);
   std::fill_n(layout.widths.begin(), 5, std::uint8_t(8));
   size = packed_size(layout, kept);
@@ -174,7 +173,7 @@ BOOST_AUTO_TEST_CASE(groups_have_an_index_each_and_every_index_a_group) {
   }
   BOOST_TEST(detail::n_of_m_index_bits(32, 64) == 0);  // would take 61 bits: a bit per weight
   BOOST_TEST(detail::n_of_m_index_bits(2, 4096) == 0);
-  BOOST_TEST(int(packed_mask_kind(2, 4096)) == int(PackedMask::bits));
+  BOOST_TEST(int(packed_mask_kind(n_of_m(2, 4096))) == int(PackedMask::bits));
 }
 
 BOOST_AUTO_TEST_CASE(a_zero_point_beyond_the_largest_code_is_refused) {

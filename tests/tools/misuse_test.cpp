@@ -266,13 +266,14 @@ BOOST_AUTO_TEST_CASE(a_request_becomes_the_type_that_says_the_same_or_is_refused
       for (const auto policy : {PolicyKind::none, PolicyKind::quantile, PolicyKind::budget})
         BOOST_TEST_CONTEXT("pattern " << int(pattern) << ", quantize " << quantize << ", policy "
                                       << int(policy)) {
-          const pare::CompressionRequest request{pattern, quantize, policy};
+          pare::CompressionRequest request{policy, {}};
+          if (pattern == PatternKind::unstructured) request.solver.sparsity = 0.5;
+          if (pattern == PatternKind::n_of_m)
+            std::tie(request.solver.zeros, request.solver.of) = std::pair(1, 2);
+          if (quantize) request.solver.bits = 4;
           const auto dispatched = [&] {
             return pare::dispatch(request, []<class Config>(std::type_identity<Config>) {
-              using Pattern = typename Config::pattern;
-              const auto kind = pare::is_n_of_m<Pattern>         ? PatternKind::n_of_m
-                                : pare::is_unstructured<Pattern> ? PatternKind::unstructured
-                                                                 : PatternKind::dense;
+              const auto kind = pare::Pattern(typename Config::pattern{}).kind;
               using Policy = typename Config::policy;
               const auto chosen = std::is_void_v<Policy>                 ? PolicyKind::none
                                   : std::is_same_v<Policy, pare::Budget> ? PolicyKind::budget

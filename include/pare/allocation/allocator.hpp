@@ -2,6 +2,7 @@
 #pragma once
 
 #include "pare/allocation/policies.hpp"
+#include "pare/core/text.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -48,7 +49,7 @@ class BitAllocator {
                                0, index_t(i));
     Allocation result;
     result.bits = Policy{}(scores, options_.tiers, options_.target_average_bits);
-    check(result.bits, scores.size());
+    in_context(detail::class_name<Policy>(), [&] { check(result.bits, scores.size()); });
     result.average_bits =
         double(std::accumulate(result.bits.begin(), result.bits.end(), std::int64_t{0})) /
         double(result.bits.size());
@@ -63,14 +64,14 @@ class BitAllocator {
   void check(std::span<const std::uint8_t> bits, std::size_t channels) const {
     const std::vector<int>& tiers = options_.tiers;
     if (bits.size() != channels)
-      throw invariant_error(2, "policy returned " + std::to_string(bits.size()) + " widths for " +
+      throw invariant_error(2, "returned " + std::to_string(bits.size()) + " widths for " +
                                    std::to_string(channels) + " channels");
     std::int64_t spent = 0;
     int widest_step = 0;  // of the steps that are still to be had
     for (std::size_t i = 0; i < channels; ++i) {
       const auto tier = std::lower_bound(tiers.begin(), tiers.end(), int(bits[i]));
       if (tier == tiers.end() || *tier != int(bits[i]))
-        throw invariant_error(1, "policy gave channel " + std::to_string(i) + " " +
+        throw invariant_error(1, "gave channel " + std::to_string(i) + " " +
                                      std::to_string(bits[i]) + " bits, tiers are " +
                                      tiers_text(tiers));
       spent += bits[i];

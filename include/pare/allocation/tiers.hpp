@@ -2,7 +2,6 @@
 #pragma once
 
 #include <array>
-#include <charconv>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -11,6 +10,7 @@
 
 #include "pare/core/error.hpp"
 #include "pare/core/scalar.hpp"
+#include "pare/core/text.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -74,12 +74,6 @@ inline void require_tiers(std::span<const int> tiers) {
     throw argument_error(
         "tiers: expected at least two strictly increasing widths within 2..8, got " +
         tiers_text(tiers));
-}
-
-/// The shortest text that reads back as the number.
-inline std::string number_text(double value) {
-  char text[32];
-  return {text, std::to_chars(text, text + sizeof text, value).ptr};
 }
 
 /// Throws unattainable_error, stating the range, unless lowest tier <= target <= highest tier.

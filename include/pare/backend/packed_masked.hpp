@@ -20,16 +20,16 @@ inline MaskPieces mask_pieces(const PackedLinear& packed) {
   const PackedLayout& layout = packed.layout;
   const bool n_of_m = packed.kind == PackedMask::n_of_m;
   MaskPieces pieces;
-  if (packed.kind == PackedMask::none || (n_of_m && 8 % layout.of != 0)) return pieces;
-  const int of = n_of_m ? layout.of : 1;
-  const int index_bits = n_of_m ? n_of_m_index_bits(layout.zeros, of) : 1;
+  if (packed.kind == PackedMask::none || (n_of_m && 8 % layout.pattern.of != 0)) return pieces;
+  const int of = n_of_m ? layout.pattern.of : 1;
+  const int index_bits = n_of_m ? n_of_m_index_bits(layout.pattern.zeros, of) : 1;
   pieces.bits = 8 / of * index_bits;
   for (std::uint32_t piece = 0; piece < (1u << pieces.bits); ++piece) {
     std::uint8_t pruned[8];
     for (int g = 0; g < 8 / of; ++g) {
       const std::uint32_t index = piece >> (g * index_bits) & ((1u << index_bits) - 1);
       if (n_of_m)
-        mark_pruned(index, layout.zeros, of, pruned + g * of);
+        mark_pruned(index, layout.pattern.zeros, of, pruned + g * of);
       else
         pruned[g] = std::uint8_t(index);
     }

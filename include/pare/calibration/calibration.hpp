@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "pare/core/backend.hpp"
+#include "pare/core/matrix_argument.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -44,6 +45,15 @@ struct MergeColumn {
   }
 };
 
+/// Whether Given is a view of 16-bit numbers S that B stores and computes with in T.
+template <class B, class T, class S, class Given>
+inline constexpr bool takes_narrow = false;
+template <class B, class T, class S, class Given>
+  requires is_storage_only<S>
+inline constexpr bool takes_narrow<B, T, S, Given> =
+    std::same_as<compute_scalar<S>, T> && stores_scalar<B, S> &&
+    std::convertible_to<const Given&, MatrixView<const S>>;
+
 }  // namespace detail
 
 /// Per-input moments over all calibration tokens, each vector (in).
@@ -77,8 +87,9 @@ class Calibration {
   }
 
   /// A calibration of which only H is known: means are taken as zero, E|x| as the normal's.
-  /// @param hessian  H (in, in), symmetric, finite, diagonal >= 0, in the backend's memory
-  static Calibration from_hessian(MatrixView<const T> hessian) {
+  /// @param given  H (in, in), symmetric, finite, diagonal >= 0, in the backend's memory
+  static Calibration from_hessian(MatrixArgument<T> given) {
+    const MatrixView<const T> hessian = given;
     if (hessian.rows != hessian.cols)
       throw shape_error("H: expected a square matrix, got shape " +
                         shape_text(hessian.rows, hessian.cols));
@@ -91,15 +102,19 @@ class Calibration {
   }
 
   /// Adds a batch of activations.
-  /// @param X          (tokens, in), in the backend's memory; any number of tokens
+  /// @param X          (tokens, in), a view of T or a matrix that turns into one, in the backend's
+  ///                   memory; any number of tokens. Also of 16 bits, where the backend stores such
+  ///                   numbers; products and sums are in T.
   /// @param sequences  how many sequences the batch holds, >= 1
   /// @throws shape_error, argument_error, non_finite_error with the index; then nothing is added
-  void add(MatrixView<const T> X, index_t sequences = 1) { add_batch(X, sequences); }
-
-  /// The same for activations stored in 16 bits; products and sums are in T.
-  template <class S>
-    requires(is_storage_only<S>&& std::same_as<compute_scalar<S>, T>&& detail::stores_scalar<B, S>)
-  void add(MatrixView<const S> X, index_t sequences = 1) { add_batch(X, sequences); }
+  template <class Activations = MatrixView<const T>>
+  void add(const Activations& X, index_t sequences = 1) {
+    using S = typename detail::ElementOf<Activations>::type;
+    if constexpr (detail::takes_narrow<B, T, S, Activations>)
+      add_batch(MatrixView<const S>(X), sequences);
+    else if constexpr (detail::check_matrix<Activations, T>())
+      add_batch(MatrixView<const T>(X), sequences);
+  }
 
   /// Adds all that another calibration of the same inputs has seen.
   void merge(const Calibration& other) {

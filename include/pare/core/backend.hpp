@@ -10,14 +10,6 @@
 
 namespace pare::inline PARE_TARGET {
 
-/// A channel is an output channel (row of W) or an input channel (column of W).
-enum class ChannelAxis : std::uint8_t { output, input };
-
-/// "output" or "input".
-constexpr std::string_view to_string(ChannelAxis axis) {
-  return axis == ChannelAxis::output ? "output" : "input";
-}
-
 namespace detail {
 struct NoOpRow {
   PARE_HOST_DEVICE void operator()(index_t) const {}
@@ -146,9 +138,10 @@ void convert(MatrixView<const From> from, MatrixView<To> to) {
 }
 
 /// Throws non_finite_error naming `what`, the row and the column of the first element of A that
-/// is NaN or infinite.
+/// is NaN or infinite; what require_view throws.
 template <class B, class T>
 void require_finite(std::string_view what, MatrixView<const T> A) {
+  require_view(what, A);
   const index_t at = B::find_non_finite(A);
   if (at < 0) return;
   const index_t row = at / A.cols, column = at % A.cols;

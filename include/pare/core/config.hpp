@@ -30,7 +30,24 @@
 #include <omp.h>
 #endif
 
+#include <string_view>
+
 namespace pare::inline PARE_TARGET::detail {
+
+/// The name of a class as its author wrote it, without namespaces.
+template <class T>
+std::string_view class_name() {
+#if defined(__GNUC__) || defined(__clang__)
+  // "... [with T = {anonymous}::Own; ...]" or "... [T = (anonymous namespace)::Own]"
+  std::string_view name = __PRETTY_FUNCTION__;
+  name.remove_prefix(name.find("T = ") + 4);
+  name = name.substr(0, name.find_first_of(";]"));
+  const auto colons = name.substr(0, name.find('<')).rfind("::");
+  return colons == name.npos ? name : name.substr(colons + 2);
+#else
+  return "own class";
+#endif
+}
 
 /// Number of threads a host backend may use. 1 when the program is built without OpenMP.
 inline int max_threads() {

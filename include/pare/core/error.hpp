@@ -61,23 +61,30 @@ class factorization_error : public error {
   using error::error;
 };
 
-/// A violated post-condition of DESIGN section "Post-conditions"; `condition()` is its number.
+/// A violated post-condition; `condition()` is its number in docs/design.md, which the message
+/// names.
 class invariant_error : public error {
  public:
-  /// @param condition  number of the post-condition, see docs/design.md
-  /// @param message    what was found
-  invariant_error(int condition, const std::string& message)
-      : error("post-condition " + std::to_string(condition) + " violated: " + message),
+  /// @param condition  number of the post-condition
+  /// @param detail     what was found
+  /// @param context    of what: the linear, the policy
+  invariant_error(int condition, const std::string& detail, const std::string& context = {})
+      : error((context.empty() ? context : context + ": ") + "post-condition " +
+              std::to_string(condition) + " violated: " + detail +
+              "; see docs/design.md, Post-conditions"),
         condition_(condition),
-        detail_(message) {}
+        detail_(detail),
+        context_(context) {}
   /// Number of the post-condition.
   int condition() const { return condition_; }
-  /// The message without its number.
+  /// What was found.
   const std::string& detail() const { return detail_; }
+  /// Of what; empty when it is not known.
+  const std::string& context() const { return context_; }
 
  private:
   int condition_;
-  std::string detail_;
+  std::string detail_, context_;
 };
 
 /// A file whose content is not what its format asks for. The message begins with the file's name.
@@ -95,6 +102,29 @@ class io_error : public error {
 }  // namespace pare
 
 namespace pare::inline PARE_TARGET {
+
+/// Calls f(), putting `context` in front of the message of an error of pare that it throws, which
+/// stays of its type. Errors of files begin with the file's name and stay as they are.
+template <class F>
+auto in_context(std::string_view context, const F& f) -> decltype(f()) {
+  const auto text = [&](const error& e) { return std::string(context) + ": " + e.what(); };
+  try {
+    return f();
+  } catch (const non_finite_error& e) {
+    throw non_finite_error(text(e), e.row(), e.column());
+  } catch (const unattainable_error& e) {
+    throw unattainable_error(text(e));
+  } catch (const shape_error& e) {
+    throw shape_error(text(e));
+  } catch (const argument_error& e) {
+    throw argument_error(text(e));
+  } catch (const factorization_error& e) {
+    throw factorization_error(text(e));
+  } catch (const invariant_error& e) {
+    throw invariant_error(e.condition(), e.detail(),
+                          std::string(context) + (e.context().empty() ? "" : ": " + e.context()));
+  }
+}
 
 /// Text "(rows, cols)" for messages.
 inline std::string shape_text(std::ptrdiff_t rows, std::ptrdiff_t cols) {

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <new>
+#include <string>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
@@ -61,6 +63,51 @@ struct MatrixView {
   }
 };
 
+/// Throws unless every element that a view shows can be read: argument_error for a null view,
+/// shape_error for negative sides or a stride below the columns. `what` begins the message.
+template <class T>
+void require_view(std::string_view what, MatrixView<T> A) {
+  if (A.rows < 0 || A.cols < 0)
+    throw shape_error(std::string(what) + ": expected sides >= 0, got shape " +
+                      shape_text(A.rows, A.cols));
+  if (A.rows == 0 || A.cols == 0) return;
+  if (A.rows > 1 && A.stride < A.cols)
+    throw shape_error(std::string(what) + ": expected a stride of at least the " +
+                      std::to_string(A.cols) + " columns, got " + std::to_string(A.stride) +
+                      " for shape " + shape_text(A.rows, A.cols));
+  if (A.data == nullptr)
+    throw argument_error(std::string(what) + ": expected numbers, got a null view of shape " +
+                         shape_text(A.rows, A.cols));
+}
+
+/// Throws shape_error unless `count` numbers are those of a matrix of shape (rows, cols).
+inline void require_count(std::string_view what, index_t rows, index_t cols, index_t count) {
+  if (rows < 0 || cols < 0)
+    throw shape_error(std::string(what) + ": expected sides >= 0, got shape " +
+                      shape_text(rows, cols));
+  // By division: the product may be more than an index holds.
+  if (cols == 0 ? count != 0 : count % cols != 0 || count / cols != rows)
+    throw shape_error(std::string(what) + ": expected as many as shape " + shape_text(rows, cols) +
+                      " has, got " + std::to_string(count));
+}
+
+/// Throws argument_error unless the numbers of every row lie side by side and the rows apart.
+/// @param what         begins the message
+/// @param rows, cols   shape of a matrix of another library
+/// @param row_step     elements from one row to the next
+/// @param column_step  elements from one column to the next
+inline void require_rows(std::string_view what, index_t rows, index_t cols, index_t row_step,
+                         index_t column_step) {
+  if (rows == 0 || cols == 0) return;
+  if (cols > 1 && column_step != 1)
+    throw argument_error(std::string(what) +
+                         ": expected the numbers of a row side by side, got columns " +
+                         std::to_string(column_step) + " apart; write row_major_copy()");
+  if (rows > 1 && row_step < cols)
+    throw argument_error(std::string(what) + ": expected rows at least " + std::to_string(cols) +
+                         " apart, got " + std::to_string(row_step) + "; write row_major_copy()");
+}
+
 namespace detail {
 
 /// The same view of what it may not write to.
@@ -109,7 +156,9 @@ class Matrix {
     fill(T{});
   }
   /// A copy of what a view shows.
+  /// @throws shape_error, argument_error for a view that cannot be read
   explicit Matrix(MatrixView<const T> v) {
+    require_view("matrix", v);
     resize(v.rows, v.cols);
     for (index_t r = 0; r < rows_; ++r) std::copy_n(v.row(r), cols_, view().row(r));
   }

@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "pare/core/channel.hpp"
 #include "pare/importance/signals.hpp"
 
 namespace pare::inline PARE_TARGET {

@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 
+#include "pare/core/channel.hpp"
 #include "pare/importance/signals.hpp"
 
 namespace pare::inline PARE_TARGET {

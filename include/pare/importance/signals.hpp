@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "pare/calibration/factor.hpp"
+#include "pare/core/channel.hpp"
 #include "pare/quantization/fit.hpp"
 
 namespace pare::inline PARE_TARGET {

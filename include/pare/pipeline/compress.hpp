@@ -15,7 +15,7 @@
 #include "pare/model/opt_names.hpp"
 #include "pare/pipeline/layer_stream.hpp"
 #include "pare/pipeline/linear_statistics.hpp"
-#include "pare/pipeline/pattern.hpp"
+#include "pare/pipeline/planned_solver.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -148,35 +148,19 @@ Calibration<B, T> identity_calibration(index_t n) {
   return Calibration<B, T>::from_hessian(I.view());
 }
 
-/// Calls f(), putting a linear's name in front of what it throws.
-template <class F>
-void named(const std::string& name, const F& f) {
-  try {
-    f();
-  } catch (const non_finite_error& e) {
-    throw non_finite_error(name + ": " + e.what(), e.row(), e.column());
-  } catch (const argument_error& e) {
-    throw argument_error(name + ": " + e.what());
-  } catch (const factorization_error& e) {
-    throw factorization_error(name + ": " + e.what());
-  } catch (const invariant_error& e) {
-    throw invariant_error(e.condition(), name + ": " + e.detail());
-  }
-}
-
 /// Compresses every linear by one configuration.
 template <class Config, class B, class T>
 struct ConfiguredWork {
   SparseGPTSolver<Config, B, T> solver;
 
   /// Linears with equal patterns and inputs share a factor.
-  LinearPattern pattern(const std::string&) const { return {}; }
+  Pattern pattern(const std::string&) const { return {}; }
   Factor<B, T> prepare(const std::string&, const Calibration<B, T>& calibration) const {
     return solver.prepare(calibration);
   }
   CompressedLinear<B, T> solve(const std::string&, MatrixView<const T> W,
                                const Calibration<B, T>& calibration, const Factor<B, T>& factor) {
-    return solver.solve(W, calibration, factor);
+    return solver.solve({.weights = W, .calibration = calibration, .factor = factor});
   }
 };
 
@@ -305,13 +289,13 @@ Statistics compress_layers(const OptModel<B, S>& model, LayerStream<B, S>& strea
       });
 
       Factor<B, T> factor;
-      std::pair<int, LinearPattern> factored{-1, {}};  // input and pattern of the factor
+      std::pair<int, Pattern> factored{-1, {}};  // input and pattern of the factor
       for (std::size_t l = 0; l < linears.size(); ++l) {
         Linear<B, S>& linear = *linears[l];
         const int input = input_of_linear[l];
         if (!stage.holds(input) || !selected(i, linear)) continue;
         const Calibration<B, T>& calibration = *calibrations[std::size_t(input)];
-        named(linear.name, [&] {
+        in_context(linear.name, [&] {
           const std::pair needed_factor{input, work.pattern(linear.name)};
           if (factored != needed_factor) factor = work.prepare(linear.name, calibration);
           factored = needed_factor;

@@ -9,21 +9,22 @@
 
 namespace pare::inline PARE_TARGET {
 
-/// Dense, Unstructured or NofM<>.
-enum class PatternKind : std::uint8_t { dense, unstructured, n_of_m };
 /// No policy (one width for all), Quantile or Budget.
 enum class PolicyKind : std::uint8_t { none, quantile, budget };
 
-/// What a program was asked for. `solver` holds the numbers; the rest becomes types.
+/// What a program was asked for, all that becomes types included.
 struct CompressionRequest {
-  /// What is pruned.
-  PatternKind pattern = PatternKind::dense;
-  /// Whether weights are rounded to grids.
-  bool quantize = false;
   /// Who chooses the widths.
   PolicyKind policy = PolicyKind::none;
-  /// The numbers.
+  /// What is pruned, whether weights are rounded, and how: an option that is set asks for it.
   SolverOptions solver = {};
+
+  /// What is pruned.
+  Pattern pattern() const { return pattern_of(solver); }
+  /// Whether weights are rounded to grids.
+  bool quantizes() const { return solver.bits.has_value(); }
+  /// Whether the same is asked for.
+  friend bool operator==(const CompressionRequest&, const CompressionRequest&) = default;
 };
 
 namespace detail {
@@ -75,7 +76,7 @@ auto dispatch_bits(const CompressionRequest& request, F&& f) {
       break;
   }
   if constexpr (!std::is_same_v<Pattern, Dense>)
-    if (!request.quantize) return call(type_identity<Compression<Pattern>>{});
+    if (!request.quantizes()) return call(type_identity<Compression<Pattern>>{});
   return call(type_identity<Compression<Pattern, BaseQuantizer>>{});
 }
 
@@ -86,15 +87,16 @@ auto dispatch_bits(const CompressionRequest& request, F&& f) {
 template <class F>
 auto dispatch(const CompressionRequest& request, F&& f) {
   static_assert(detail::check_dispatch<F>());
-  if (request.policy != PolicyKind::none && !request.quantize)
+  if (request.policy != PolicyKind::none && !request.quantizes())
     throw argument_error(
         "policy: mixed precision without a base quantizer would choose bits and round nothing; "
-        "set quantize and solver.bits");
-  if (request.pattern == PatternKind::dense && !request.quantize)
+        "set solver.bits");
+  const PatternKind pattern = request.pattern().kind;
+  if (pattern == PatternKind::dense && !request.quantizes())
     throw argument_error(
         "pattern: dense without a quantizer leaves nothing to do; ask for a "
         "sparsity or for bits");
-  switch (request.pattern) {
+  switch (pattern) {
     case PatternKind::unstructured:
       return detail::dispatch_bits<Unstructured>(request, std::forward<F>(f));
     case PatternKind::n_of_m:

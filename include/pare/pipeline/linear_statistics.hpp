@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "pare/core/channel.hpp"
 #include "pare/pipeline/pack.hpp"
 #include "pare/report/statistics.hpp"
 #include "pare/solver/count.hpp"

@@ -24,9 +24,7 @@ PackedLayout packed_layout(const CompressedLinear<B, T>& linear, int value_bits)
           .axis = linear.axis,
           .widths = merged_widths(linear.bits),
           .value_bits = linear.quantized() ? 0 : value_bits,
-          .pruned = linear.pruned(),
-          .zeros = linear.zeros,
-          .of = linear.of};
+          .pattern = linear.pattern};
 }
 
 /// What packing a row needs, in host memory.
@@ -71,9 +69,9 @@ struct RowPacker {
     if (packed.kind == PackedMask::bits) {
       for (index_t j = 0; j < layout.columns; ++j) writer.put(mask(i, j) != 0 ? 1 : 0, 1);
     } else {
-      const int bits = n_of_m_index_bits(layout.zeros, layout.of);
-      for (index_t j = 0; j < layout.columns; j += layout.of)
-        writer.put(n_of_m_index(mask.row(i) + j, layout.of), bits);
+      const int bits = n_of_m_index_bits(layout.pattern.zeros, layout.pattern.of);
+      for (index_t j = 0; j < layout.columns; j += layout.pattern.of)
+        writer.put(n_of_m_index(mask.row(i) + j, layout.pattern.of), bits);
     }
     writer.finish();
   }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "pare/allocation/rate.hpp"
+#include "pare/core/channel.hpp"
 #include "pare/pipeline/sensitivity.hpp"
 #include "pare/pipeline/stored.hpp"
 
@@ -39,7 +40,7 @@ struct LinearPlan {
   /// Name of the linear's weight in the model.
   std::string name;
   /// What is pruned of it.
-  LinearPattern pattern;
+  Pattern pattern;
   std::vector<std::uint8_t> bits;  ///< width per channel
 };
 
@@ -104,7 +105,7 @@ inline LinearRates rates_of(const LinearSensitivity& linear, const Sensitivities
                             const PlanOptions& options) {
   const std::vector<int>& widths = sensitivities.widths;
   const std::size_t levels = widths.size();
-  const bool by_row = sensitivities.axis == ChannelAxis::output;
+  const bool by_row = sensitivities.solver.axis == ChannelAxis::output;
   const double channel = double(by_row ? linear.columns : linear.rows);  // weights of one
   LinearRates rates;
   for (const ModeSensitivity& measured : linear.modes) {
@@ -175,7 +176,7 @@ inline ModelPlan plan_bits(const Sensitivities& sensitivities, const PlanOptions
   const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
 
   ModelPlan plan;
-  plan.axis = sensitivities.axis;
+  plan.axis = sensitivities.solver.axis;
   std::vector<RatePlan::Choice> choices;
   double bits = 0;
   const auto take = [&](const RatePlan& rates) {
@@ -188,7 +189,7 @@ inline ModelPlan plan_bits(const Sensitivities& sensitivities, const PlanOptions
     take(allocate_rates(rated, options.bits_per_weight * total));
   } else {
     for (std::size_t g = 0; g < rated.size(); ++g)
-      detail::named(sensitivities.linears[g].name, [&] {
+      in_context(sensitivities.linears[g].name, [&] {
         take(allocate_rates(std::span(&rated[g], 1), options.bits_per_weight * weights[g]));
       });
   }
@@ -245,14 +246,17 @@ struct PlannedWork {
       throw argument_error("plan: it says nothing of " + name + ", which is selected");
     return *found->second;
   }
-  LinearPattern pattern(const std::string& name) const { return of(name).pattern; }
+  Pattern pattern(const std::string& name) const { return of(name).pattern; }
   Factor<B, T> prepare(const std::string& name, const Calibration<B, T>& calibration) const {
     return solver.prepare(of(name).pattern, calibration);
   }
   CompressedLinear<B, T> solve(const std::string& name, MatrixView<const T> W,
                                const Calibration<B, T>& calibration,
                                const Factor<B, T>& factor) const {
-    return solver.solve(of(name).pattern, W, calibration, factor, of(name).bits);
+    return solver.solve(of(name).pattern, {.weights = W,
+                                           .calibration = calibration,
+                                           .factor = factor,
+                                           .bits = of(name).bits});
   }
 };
 
@@ -300,7 +304,7 @@ Statistics compress_model(const OptModel<B, S>& model, LayerStream<B, S>& stream
     std::map<int, index_t> planned;
     for (const std::uint8_t bits : work.of(linear.name).bits) ++planned[bits];
     if (planned != linear.bits_histogram)
-      throw invariant_error(1, linear.name + ": the widths are not those of the plan");
+      throw invariant_error(1, "the widths are not those of the plan", linear.name);
   }
   return statistics;
 }

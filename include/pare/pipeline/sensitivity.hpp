@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "pare/core/channel.hpp"
 #include "pare/core/fingerprint.hpp"
 #include "pare/importance/distortion.hpp"
 #include "pare/model/divergence.hpp"
@@ -18,7 +19,7 @@ namespace pare::inline PARE_TARGET {
 /// One linear with one sparsity pattern.
 struct ModeSensitivity {
   /// What is pruned.
-  LinearPattern pattern;
+  Pattern pattern;
   std::vector<double> distortion;    ///< (channels, widths), row-major; see channel_distortion
   std::vector<double> kept;          ///< share of each channel's weights that stay, (channels)
   std::map<int, double> divergence;  ///< by width of all channels: KL when this linear alone is
@@ -38,7 +39,7 @@ struct LinearSensitivity {
 struct SensitivityOptions {
   SolverOptions solver = {};  ///< axis, grid, damping, block_size, act_order
   /// Patterns that a plan may choose from.
-  std::vector<LinearPattern> patterns = {LinearPattern{}};
+  std::vector<Pattern> patterns = {Pattern{}};
   std::vector<int> widths = {2, 3, 4, 6, 8};  ///< tiers that a plan may choose from, increasing
   std::vector<int> divergence_widths = {3};   ///< where the KL is measured; empty: nowhere
   /// Windows the KL is measured on, the first of the calibration text; none: as many as keep the
@@ -55,16 +56,8 @@ struct Sensitivities {
   std::vector<LinearSensitivity> linears;
   /// Tiers measured, and those at which the KL was.
   std::vector<int> widths, divergence_widths;
-  /// What a channel is.
-  ChannelAxis axis = ChannelAxis::output;
-  /// How grids were fitted.
-  GridOptions grid = {};
-  /// Share of mean(diag H) added to the diagonal.
-  double damping = 0;
-  /// Columns per block.
-  index_t block_size = 0;
-  /// Whether inputs were visited by falling H_jj.
-  bool act_order = false;
+  /// Axis, grids, damping, block size and act-order; the rest is unset.
+  SolverOptions solver = {};
   /// Tokens of a window, windows read, windows the KL was measured on.
   index_t seqlen = 0, windows = 0, divergence_windows = 0;
   std::uint64_t model = 0, text = 0;  ///< fingerprints of the weights and of the token ids
@@ -165,11 +158,7 @@ Sensitivities measure_sensitivities(OptModel<B, S>& model, const CalibrationWind
   Sensitivities result;
   result.widths = options.widths;
   result.divergence_widths = options.divergence_widths;
-  result.axis = options.solver.axis;
-  result.grid = options.solver.grid;
-  result.damping = options.solver.damping;
-  result.block_size = options.solver.block_size;
-  result.act_order = options.solver.act_order;
+  result.solver = options.solver;
   result.seqlen = seqlen;
   result.windows = count;
   if (evaluations > 0)
@@ -217,7 +206,7 @@ Sensitivities measure_sensitivities(OptModel<B, S>& model, const CalibrationWind
     }
 
     Factor<B, T> factor;
-    std::pair<int, LinearPattern> factored{-1, {}};
+    std::pair<int, Pattern> factored{-1, {}};
     for (std::size_t l = 0; l < linears.size(); ++l) {
       Linear<B, S>& linear = *linears[l];
       if (!options.selection.selects(i, linear.name)) continue;
@@ -227,21 +216,24 @@ Sensitivities measure_sensitivities(OptModel<B, S>& model, const CalibrationWind
       const bool by_row = options.solver.axis == ChannelAxis::output;
       const std::size_t channels = std::size_t(by_row ? measured.rows : measured.columns);
       const MatrixView<const T> W = detail::dense_weights(linear, converted);
-      for (const LinearPattern& pattern : options.patterns) {
+      for (const Pattern& pattern : options.patterns) {
         ModeSensitivity mode{pattern, {}, std::vector<double>(channels, 1.0), {}};
-        detail::named(linear.name, [&] {
+        in_context(linear.name, [&] {
           if (factored != std::pair{input, pattern}) factor = solver.prepare(pattern, calibration);
           factored = {input, pattern};
           typename B::template matrix<std::uint8_t> mask;
           // The mask and the weights of a solve at each width; masks of different widths hardly
           // differ, the first serves the distortions.
           std::vector<int> solves = options.divergence_widths;
-          if (solves.empty() && pattern.kind != PatternKind::dense)
+          if (solves.empty() && pattern.prunes())
             solves = {options.widths[options.widths.size() / 2]};
           for (const int width : solves) {
-            auto solved = solver.solve(pattern, W, calibration, factor,
-                                       std::vector<std::uint8_t>(channels, std::uint8_t(width)));
-            if (pattern.kind != PatternKind::dense && mask.rows() == 0) {
+            const std::vector<std::uint8_t> bits(channels, std::uint8_t(width));
+            auto solved = solver.solve(pattern, {.weights = W,
+                                                 .calibration = calibration,
+                                                 .factor = factor,
+                                                 .bits = bits});
+            if (pattern.prunes() && mask.rows() == 0) {
               mask = solved.mask;
               mode.kept = detail::kept_shares<B>(detail::as_const(mask.view()), by_row);
             }

@@ -3,7 +3,9 @@
 
 #include <string>
 
+#include "pare/core/channel.hpp"
 #include "pare/core/fingerprint.hpp"
+#include "pare/pipeline/options_json.hpp"
 #include "pare/pipeline/plan.hpp"
 #include "pare/report/json.hpp"
 
@@ -12,18 +14,6 @@ namespace pare::inline PARE_TARGET {
 namespace detail {
 
 inline constexpr int sensitivity_version = 1;
-
-inline Json pattern_json(const LinearPattern& p) {
-  switch (p.kind) {
-    case PatternKind::unstructured:
-      return {{"sparsity", p.sparsity}};
-    case PatternKind::n_of_m:
-      return {{"zeros", p.zeros}, {"group", p.of}};
-    case PatternKind::dense:
-      break;
-  }
-  return Json::object();
-}
 
 /// A member that is a whole number.
 inline std::int64_t sensitivity_number(const Json& json, const char* key) {
@@ -37,15 +27,6 @@ inline std::vector<int> sensitivity_widths(const Json& json, const char* key) {
   return widths;
 }
 
-inline LinearPattern pattern_of_json(const Json& json) {
-  if (json.contains("sparsity"))
-    return {PatternKind::unstructured, json.at("sparsity").get<double>(), 0, 0};
-  if (json.contains("zeros"))
-    return {PatternKind::n_of_m, 0, int(sensitivity_number(json, "zeros")),
-            int(sensitivity_number(json, "group"))};
-  return {};
-}
-
 }  // namespace detail
 
 /// Everything that was measured, so that a later run can read it.
@@ -56,7 +37,7 @@ inline Json to_json(const Sensitivities& s) {
     for (const ModeSensitivity& mode : linear.modes) {
       Json divergence = Json::object();
       for (const auto& [bits, value] : mode.divergence) divergence[std::to_string(bits)] = value;
-      modes.push_back({{"pattern", detail::pattern_json(mode.pattern)},
+      modes.push_back({{"pattern", to_json(mode.pattern)},
                        {"divergence", divergence},
                        {"kept", mode.kept},
                        {"distortion", mode.distortion}});
@@ -66,21 +47,17 @@ inline Json to_json(const Sensitivities& s) {
                        {"columns", linear.columns},
                        {"modes", modes}});
   }
-  return {{"version", detail::sensitivity_version},
-          {"model", hex_text(s.model)},
-          {"text", hex_text(s.text)},
-          {"axis", to_string(s.axis)},
-          {"symmetric", s.grid.symmetric},
-          {"clip_search", s.grid.clip_search},
-          {"damping", s.damping},
-          {"block_size", s.block_size},
-          {"act_order", s.act_order},
-          {"seqlen", s.seqlen},
-          {"windows", s.windows},
-          {"divergence_windows", s.divergence_windows},
-          {"divergence_widths", s.divergence_widths},
-          {"widths", s.widths},
-          {"linears", linears}};
+  Json json{{"version", detail::sensitivity_version},
+            {"model", hex_text(s.model)},
+            {"text", hex_text(s.text)}};
+  detail::add_options(json, s.solver, detail::sensitivity_solver);
+  json["seqlen"] = s.seqlen;
+  json["windows"] = s.windows;
+  json["divergence_windows"] = s.divergence_windows;
+  json["divergence_widths"] = s.divergence_widths;
+  json["widths"] = s.widths;
+  json["linears"] = std::move(linears);
+  return json;
 }
 
 /// @param text  the content of a file that to_json wrote
@@ -96,14 +73,7 @@ inline Sensitivities sensitivities_of_json(const std::string& text) {
     Sensitivities s;
     s.model = std::stoull(json.at("model").get<std::string>(), nullptr, 16);
     s.text = std::stoull(json.at("text").get<std::string>(), nullptr, 16);
-    const std::string axis = json.at("axis");
-    if (axis != "output" && axis != "input")
-      throw format_error("sensitivities: axis: expected output or input, got " + axis);
-    s.axis = axis == "input" ? ChannelAxis::input : ChannelAxis::output;
-    s.grid = {.symmetric = json.at("symmetric"), .clip_search = json.at("clip_search")};
-    s.damping = json.at("damping");
-    s.block_size = number(json, "block_size");
-    s.act_order = json.at("act_order");
+    detail::read_options(s.solver, json, detail::sensitivity_solver, "sensitivities");
     s.seqlen = number(json, "seqlen");
     s.windows = number(json, "windows");
     s.divergence_windows = number(json, "divergence_windows");
@@ -111,9 +81,9 @@ inline Sensitivities sensitivities_of_json(const std::string& text) {
     s.widths = detail::sensitivity_widths(json, "widths");
     for (const Json& item : json.at("linears")) {
       LinearSensitivity linear{item.at("name"), number(item, "rows"), number(item, "columns"), {}};
-      const index_t channels = s.axis == ChannelAxis::output ? linear.rows : linear.columns;
+      const index_t channels = s.solver.axis == ChannelAxis::output ? linear.rows : linear.columns;
       for (const Json& m : item.at("modes")) {
-        ModeSensitivity mode{detail::pattern_of_json(m.at("pattern")),
+        ModeSensitivity mode{pattern_of_json(m.at("pattern"), "sensitivities"),
                              m.at("distortion").get<std::vector<double>>(),
                              m.at("kept").get<std::vector<double>>(),
                              {}};
@@ -160,12 +130,14 @@ inline void require_measured_for(const Sensitivities& s, std::uint64_t model,
   require("seqlen", windows.seqlen, s.seqlen);
   require("number of calibration windows", windows.count(), s.windows);
   require("calibration text", text_fingerprint(windows), s.text);
-  require("axis", options.solver.axis, s.axis);
-  require("grid: symmetric", options.solver.grid.symmetric, s.grid.symmetric);
-  require("grid: clip_search", options.solver.grid.clip_search, s.grid.clip_search);
-  require("damping", options.solver.damping, s.damping);
-  require("block_size", options.solver.block_size, s.block_size);
-  require("act_order", options.solver.act_order, s.act_order);
+  for (const auto& [name, option] : detail::sensitivity_solver) {
+    const auto expected = detail::option_json(options.solver, option);
+    const auto found = detail::option_json(s.solver, option);
+    if (expected != found)
+      throw argument_error(std::string("sensitivities: measured with another ") + name +
+                           ": expected " + (expected ? expected->dump() : "false") + ", found " +
+                           (found ? found->dump() : "false"));
+  }
   require("list of widths", options.widths, s.widths);
   if (options.divergence_windows)
     require("number of windows for the divergence", *options.divergence_windows,
@@ -176,7 +148,7 @@ inline void require_measured_for(const Sensitivities& s, std::uint64_t model,
       throw argument_error("sensitivities: no divergence was measured at " + std::to_string(width) +
                            " bits");
   for (const LinearSensitivity& linear : s.linears) {
-    std::vector<LinearPattern> patterns;
+    std::vector<Pattern> patterns;
     for (const ModeSensitivity& mode : linear.modes) patterns.push_back(mode.pattern);
     require("sparsity pattern for " + linear.name, options.patterns, patterns);
   }

@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "pare/pipeline/pattern.hpp"
+#include "pare/sparsity/pattern.hpp"
 #include "pare/storage/packed_layout.hpp"
 
 namespace pare::inline PARE_TARGET {
@@ -16,18 +16,16 @@ inline constexpr double stored_width_bits = packed_width_bits;
 inline constexpr double stored_padding_bits = packed_row_bits - 1;
 
 /// Bits that say which weights of a linear (rows, columns) are pruned.
-inline double stored_mask_bits(const LinearPattern& pattern, index_t rows, index_t columns) {
-  if (pattern.kind == PatternKind::dense) return 0;
-  const PackedMask kind = packed_mask_kind(pattern.zeros, pattern.of);
-  return 8.0 * double(rows) *
-         double(packed_mask_row_bytes(kind, columns, pattern.zeros, pattern.of));
+inline double stored_mask_bits(const Pattern& pattern, index_t rows, index_t columns) {
+  const PackedMask kind = packed_mask_kind(pattern);
+  return 8.0 * double(rows) * double(packed_mask_row_bytes(kind, columns, pattern));
 }
 
 /// Bits of a row's codes, at most: padded exactly where it is known how many weights stay, by the
 /// largest padding where a mask decides.
 /// @param pattern  what is pruned of the linear
 /// @param bits  of the codes that stay
-inline double stored_row_bits(const LinearPattern& pattern, double bits) {
+inline double stored_row_bits(const Pattern& pattern, double bits) {
   if (pattern.kind == PatternKind::unstructured) return bits + stored_padding_bits;
   return packed_row_bits * std::ceil((bits - 1e-3) / packed_row_bits);
 }

@@ -51,10 +51,9 @@ CompressedLinear<B, T> restored_linear(const PackedLinear& packed) {
   layer.mask = B::from_host(detail::as_const(mask.view()));
   layer.axis = layout.axis;
   if (packed.kind == PackedMask::n_of_m) {
-    layer.zeros = layout.zeros;
-    layer.of = layout.of;
+    layer.pattern = layout.pattern;
   } else if (packed.kind == PackedMask::bits) {
-    layer.sparsity = double(pruned) / double(rows * cols);
+    layer.pattern = unstructured(double(pruned) / double(rows * cols));
   }
   if (!layout.quantized()) return layer;
 
@@ -90,7 +89,7 @@ struct RecomputeWork {
   double damping;  ///< asked for
   std::map<std::string, RecomputedLinear> found = {};
 
-  LinearPattern pattern(const std::string&) const { return {}; }
+  Pattern pattern(const std::string&) const { return {}; }
   Factor<B, T> prepare(const std::string&, const Calibration<B, T>& calibration) const {
     return factorize(calibration, {.damping = damping, .order = {}});
   }
@@ -123,7 +122,7 @@ template <class B, class T>
 LinearStatistics recounted(const std::string& name, const CompressedLinear<B, T>& layer,
                            const PackedLinear& packed) {
   LinearStatistics statistics;
-  named(name, [&] {
+  in_context(name, [&] {
     verify_rows(layer, verify_grids(layer, layer.weights.rows(), layer.weights.cols(),
                                     packed.layout.quantized()));
     statistics = linear_statistics(name, layer, packed.layout.value_bits);

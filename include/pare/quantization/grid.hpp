@@ -47,6 +47,9 @@ struct GridOptions {
   bool symmetric = false;    ///< scale = 2 max|w| / (2^b - 1), zero = 2^(b-1)
   bool clip_search = false;  ///< try 80 narrower ranges, keep the one with the least |error|^2.4
   bool half_scale = false;   ///< scales rounded to float16, which is what a packed file holds
+
+  /// Whether grids are fitted alike.
+  friend constexpr bool operator==(const GridOptions&, const GridOptions&) = default;
 };
 
 }  // namespace pare

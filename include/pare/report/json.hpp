@@ -7,6 +7,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "pare/core/channel.hpp"
 #include "pare/core/error.hpp"
 #include "pare/report/statistics.hpp"
 

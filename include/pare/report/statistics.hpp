@@ -6,9 +6,11 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "pare/core/backend.hpp"
+#include "pare/core/channel.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -99,8 +101,10 @@ inline void require_counted(const Statistics& statistics, bool quantized) {
                              : linear.axis == ChannelAxis::output ? linear.rows
                                                                   : linear.columns;
     if (counted != expected || linear.channels != expected)
-      throw invariant_error(2, linear.name + ": expected " + std::to_string(expected) +
-                                   " quantized channels, counted " + std::to_string(counted));
+      throw invariant_error(2,
+                            "expected " + std::to_string(expected) +
+                                " quantized channels, counted " + std::to_string(counted),
+                            linear.name);
   }
   if (quantized && statistics.linears.empty())
     throw invariant_error(2, "quantization was asked for and no channel was recorded");
@@ -126,28 +130,30 @@ inline void require_linears(const Statistics& statistics, const std::vector<std:
 /// @param linear   what was recorded of the linear
 /// @param target  mean bits per channel; none: any mean will do
 /// @param tiers   widths a channel may have, increasing; the base width alone without a policy
+/// @param policy  who chose the widths, for the message; empty: nobody
 inline void require_mean_bits(const LinearStatistics& linear, std::optional<double> target,
-                              const std::vector<int>& tiers) {
+                              const std::vector<int>& tiers, std::string_view policy = {}) {
+  const auto fail = [&](const std::string& what) {
+    throw invariant_error(1, what,
+                          policy.empty() ? linear.name : linear.name + ": " + std::string(policy));
+  };
   double spent = 0;
   int widest_step = 0;  // of the steps that are still to be had
   for (const auto& [bits, count] : linear.bits_histogram) {
     const auto tier = std::find(tiers.begin(), tiers.end(), bits);
     if (tier == tiers.end())
-      throw invariant_error(1, linear.name + ": recorded channels of " + std::to_string(bits) +
-                                   " bits, which is no tier");
+      fail("recorded channels of " + std::to_string(bits) + " bits, which is no tier");
     spent += double(bits) * double(count);
     if (tier + 1 != tiers.end()) widest_step = std::max(widest_step, *(tier + 1) - *tier);
   }
   const double channels = double(linear.channels), mean = linear.average_bits.value_or(0);
   if (!(std::abs(mean * channels - spent) <= 1e-6))
-    throw invariant_error(1, linear.name + ": mean bits " + std::to_string(mean) +
-                                 " recorded of channels whose mean is " +
-                                 std::to_string(spent / channels));
+    fail("mean bits " + std::to_string(mean) + " recorded of channels whose mean is " +
+         std::to_string(spent / channels));
   if (!target) return;
   const double left = *target * channels - spent;
   if (left < -1e-6 || (widest_step > 0 && left >= widest_step + 1e-6))
-    throw invariant_error(1, linear.name + ": mean bits " + std::to_string(mean) + " for target " +
-                                 std::to_string(*target));
+    fail("mean bits " + std::to_string(mean) + " for target " + std::to_string(*target));
 }
 
 }  // namespace pare

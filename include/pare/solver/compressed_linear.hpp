@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "pare/core/backend.hpp"
+#include "pare/core/channel.hpp"
+#include "pare/sparsity/pattern.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -27,8 +29,7 @@ struct CompressedLinear {
   std::vector<double> scores;      ///< importance per channel; empty unless a policy used it
   std::vector<index_t> order;      ///< input visited at each position
   index_t block_size = 0;          ///< columns per block in force
-  int zeros = 0, of = 0;           ///< n:m in force, 0 without
-  double sparsity = 0;             ///< share asked of the unstructured mask
+  Pattern pattern;                 ///< what the mask was asked to prune
   double loss = 0;                 ///< half the sum of squared compensated errors
   std::vector<double> row_loss;    ///< the same per row, (out)
   double damping = 0;              ///< share of mean(diag H) in force
@@ -38,7 +39,7 @@ struct CompressedLinear {
   /// Whether weights were rounded to grids.
   bool quantized() const { return !bits.empty(); }
   /// Whether a mask was asked for.
-  bool pruned() const { return of > 0 || sparsity > 0; }
+  bool pruned() const { return pattern.prunes(); }
 };
 
 }  // namespace pare

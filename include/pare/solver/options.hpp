@@ -3,9 +3,12 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "pare/allocation/tiers.hpp"
+#include "pare/core/channel.hpp"
+#include "pare/core/text.hpp"
 #include "pare/solver/compression.hpp"
 
 namespace pare::inline PARE_TARGET {
@@ -24,7 +27,38 @@ struct SolverOptions {
   double damping = 0.01;                       ///< share of mean(diag H) added to the diagonal
   index_t block_size = 128;                    ///< columns per block; the mask's region
   bool act_order = false;                      ///< visit inputs by falling H_jj
+
+  /// Whether every option is the same.
+  friend bool operator==(const SolverOptions&, const SolverOptions&) = default;
 };
+
+/// What the options say is pruned.
+inline Pattern pattern_of(const SolverOptions& options) {
+  if (options.zeros || options.of) return n_of_m(options.zeros.value_or(0), options.of.value_or(0));
+  return options.sparsity ? unstructured(*options.sparsity) : Pattern{};
+}
+
+/// The options with what is pruned set to `pattern`.
+inline SolverOptions with_pattern(SolverOptions options, const Pattern& pattern) {
+  options.sparsity.reset();
+  options.zeros.reset();
+  options.of.reset();
+  if (pattern.kind == PatternKind::unstructured) options.sparsity = pattern.sparsity;
+  if (pattern.kind == PatternKind::n_of_m) {
+    options.zeros = pattern.zeros;
+    options.of = pattern.of;
+  }
+  return options;
+}
+
+/// The options with what a plan says left unset: pattern and widths.
+inline SolverOptions without_choices(SolverOptions options) {
+  options = with_pattern(std::move(options), {});
+  options.bits.reset();
+  options.target_average_bits.reset();
+  options.tiers.reset();
+  return options;
+}
 
 namespace detail {
 

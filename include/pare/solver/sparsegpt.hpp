@@ -6,11 +6,12 @@
 
 #include "pare/allocation/allocator.hpp"
 #include "pare/allocation/rate.hpp"
+#include "pare/core/channel.hpp"
 #include "pare/importance/distortion.hpp"
 #include "pare/importance/scorer.hpp"
 #include "pare/quantization/fit.hpp"
 #include "pare/solver/compressed_linear.hpp"
-#include "pare/solver/misuse.hpp"
+#include "pare/solver/inputs.hpp"
 #include "pare/solver/options.hpp"
 #include "pare/solver/order.hpp"
 #include "pare/solver/sweep.hpp"
@@ -70,8 +71,10 @@ class SparseGPTSolver {
   }
 
   /// Factors the Hessian for linears that share their inputs (q, k and v, for instance).
+  /// @param given  the calibration of the inputs
   /// @throws factorization_error when the damping ladder ends
-  Factor<B, T> prepare(const Calibration<B, T>& calibration) const {
+  Factor<B, T> prepare(detail::CalibrationArgument<B, T> given) const {
+    const Calibration<B, T>& calibration = given.get();
     FactorOptions options{.damping = options_.damping, .order = {}};
     if (options_.act_order && !input_channels()) {
       std::vector<double> diagonal = calibration.hessian_diagonal();
@@ -82,93 +85,45 @@ class SparseGPTSolver {
   }
 
   /// Compresses one linear.
-  /// @param W            (out, in), finite, in the backend's memory; not changed
-  /// @param calibration  of its inputs (in)
+  /// @param inputs  {.weights, .calibration, .factor, .bits, .mask}; see SolveInputs
   /// @throws shape_error, non_finite_error (also when W times the inputs overflows T),
-  ///         argument_error (inputs not divisible by m),
+  ///         argument_error (inputs not divisible by m, a channel's width that is none),
   ///         factorization_error, invariant_error
-  Compressed solve(MatrixView<const T> W, const Calibration<B, T>& calibration) {
-    if constexpr (detail::check_widths<Config, false>()) {
-      require_inputs(W, calibration.in_features());
-      return solve(W, calibration, prepare(calibration));
-    }
+  Compressed solve(const SolveInputs<B, T, Config::assigned>& inputs) {
+    const MatrixView<const T> W = inputs.weights;
+    const Calibration<B, T>& calibration = inputs.calibration.get();
+    if (const Factor<B, T>* factor = inputs.factor.get())
+      return solve_all(W, calibration, *factor, inputs.bits.get(), inputs.mask.get());
+    require_inputs(W, calibration.in_features());
+    return solve_all(W, calibration, prepare(calibration), inputs.bits.get(), inputs.mask.get());
   }
 
-  /// The same with a factor from prepare(), which may serve several linears.
-  Compressed solve(MatrixView<const T> W, const Calibration<B, T>& calibration,
-                   const Factor<B, T>& prepared) {
-    if constexpr (detail::check_widths<Config, false>())
-      return solve_all(W, calibration, prepared, {});
-  }
-
-  /// The same with MixedPrecision<Assigned>.
-  /// @param W            (out, in), as above
-  /// @param calibration  of its inputs (in)
-  /// @param prepared     from prepare()
-  /// @param bits  a width within 2..8 for every channel of options().axis
-  /// @throws argument_error naming the channel whose width is none
-  Compressed solve(MatrixView<const T> W, const Calibration<B, T>& calibration,
-                   const Factor<B, T>& prepared, std::span<const std::uint8_t> bits) {
-    if constexpr (detail::check_widths<Config, true>())
-      return solve_all(W, calibration, prepared, bits);
-  }
-
-  /// What does not fit the solver's backend and scalar ends here, with a message.
-  template <class Given, class... Factors>
-    requires(!std::convertible_to<const Given&, const Calibration<B, T>&>)
-  Compressed solve(MatrixView<const T>, const Given&, const Factors&...) {
-    detail::refuse_calibration<Given, Calibration<B, T>>();
-  }
-  /// The same for prepare().
-  template <class Given>
-    requires(!std::convertible_to<const Given&, const Calibration<B, T>&>)
-  Factor<B, T> prepare(const Given&)
-  const { detail::refuse_calibration<Given, Calibration<B, T>>(); }
-  /// The same for a factor that does not fit.
-  template <class Given, class... Widths>
-    requires(!std::convertible_to<const Given&, const Factor<B, T>&>)
-  Compressed solve(MatrixView<const T>, const Calibration<B, T>&, const Given&, const Widths&...) {
-    static_assert(detail::never<Given>,
-                  "pare: solve(W, calibration, factor) with a factor of another backend or scalar, "
-                  "or none: U belongs to one solver's kind; write the result of the solver's "
-                  "prepare()");
-  }
-  /// The same for widths that are not bytes side by side.
-  template <class Given>
-    requires(!std::convertible_to<const Given&, std::span<const std::uint8_t>>)
-  Compressed solve(MatrixView<const T>, const Calibration<B, T>&, const Factor<B, T>&,
-                   const Given&) {
-    static_assert(detail::never<Given>,
-                  "pare: solve(W, calibration, factor, bits) with bits that are not bytes side by "
-                  "side: one width per channel is expected; write std::vector<std::uint8_t>");
-  }
-  /// The same for weights of another scalar.
-  template <class Weights, class Given, class... Factors>
-    requires(!std::convertible_to<const Weights&, MatrixView<const T>>)
-  Compressed solve(const Weights&, const Given&, const Factors&...) {
-    static_assert(detail::never<Weights>,
-                  "pare: solve(W, ...) with weights that are not of the solver's scalar: W is "
-                  "expected as a view of (out, in) numbers; write MatrixView<const T> with the T "
-                  "of SparseGPTSolver<Config, B, T>");
+  /// Compresses one linear: solve({.weights = W, .calibration = calibration}).
+  Compressed solve(MatrixArgument<T> W, detail::CalibrationArgument<B, T> calibration) {
+    return solve({.weights = W, .calibration = calibration});
   }
 
   /// The options given, static values filled in.
   const SolverOptions& options() const { return options_; }
 
  private:
-  using Pattern = typename Config::pattern;
-  static constexpr MaskSource mask_source = is_n_of_m<Pattern>         ? MaskSource::n_of_m
-                                            : is_unstructured<Pattern> ? MaskSource::given
-                                                                       : MaskSource::none;
+  static constexpr PatternKind pattern_kind = Pattern(typename Config::pattern{}).kind;
+  static constexpr MaskSource mask_source = pattern_kind == PatternKind::n_of_m ? MaskSource::n_of_m
+                                            : pattern_kind == PatternKind::unstructured
+                                                ? MaskSource::given
+                                                : MaskSource::none;
 
   /// @param bits  the widths with MixedPrecision<Assigned>, otherwise empty
+  /// @param zero  (out, in), 1 where a weight must be zero; may be empty
   Compressed solve_all(MatrixView<const T> W, const Calibration<B, T>& calibration,
-                       const Factor<B, T>& prepared, std::span<const std::uint8_t> bits) {
+                       const Factor<B, T>& prepared, std::span<const std::uint8_t> bits,
+                       MatrixView<const std::uint8_t> zero) {
     const auto start = std::chrono::steady_clock::now();
     require_inputs(W, calibration.in_features());
     require_shape("factor (in, in)", {W.cols, W.cols},
                   {prepared.upper.rows(), prepared.upper.cols()});
     if constexpr (Config::assigned) require_widths(bits, input_channels() ? W.cols : W.rows);
+    require_mask(zero, W);
     Compressed linear = blank(W);
     if constexpr (Config::assigned)
       linear.bits.assign(bits.begin(), bits.end());
@@ -208,7 +163,13 @@ class SparseGPTSolver {
     B::for_each_element(W.rows, W.cols,
                         detail::ScatterColumns<std::uint8_t>{mask_.view(), linear.mask.view(),
                                                              order.view().data});
-    verify_linear<B, T>(W, calibration, *factor, linear, Config::quantizes);
+    const auto verify = [&] {
+      verify_linear<B, T>(W, calibration, *factor, linear, Config::quantizes);
+    };
+    if constexpr (Config::mixed)
+      in_context(detail::class_name<typename Config::policy>(), verify);
+    else
+      verify();
     linear.seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return linear;
@@ -221,7 +182,7 @@ class SparseGPTSolver {
 
   /// Inputs that must stay neighbours: m of n:m, otherwise 1.
   index_t kept_together(index_t in_features) const {
-    if constexpr (is_n_of_m<Pattern>) {
+    if constexpr (pattern_kind == PatternKind::n_of_m) {
       if (in_features % *options_.of != 0)
         throw argument_error("weights (out, in): expected inputs divisible by the m of n:m, " +
                              std::to_string(*options_.of) + ", got " + std::to_string(in_features));
@@ -251,6 +212,14 @@ class SparseGPTSolver {
                              " for channel " + std::to_string(c));
   }
 
+  /// Throws shape_error, argument_error for a mask that cannot be read; none is good.
+  static void require_mask(MatrixView<const std::uint8_t> zero, MatrixView<const T> W) {
+    if (zero.rows == 0 && zero.cols == 0) return;
+    require_view("mask (out, in)", zero);
+    require_shape("mask (out, in)", {W.rows, W.cols}, {zero.rows, zero.cols});
+    throw argument_error("mask (out, in): no solve takes one yet");
+  }
+
   Compressed blank(MatrixView<const T> W) const {
     Compressed linear;
     linear.axis = options_.axis;
@@ -258,11 +227,8 @@ class SparseGPTSolver {
     const index_t of = kept_together(W.cols);
     // Neighbours of n:m must not straddle two blocks; for n:m the block size changes no result.
     linear.block_size = std::max(of, options_.block_size - options_.block_size % of);
-    if constexpr (is_unstructured<Pattern>) linear.sparsity = *options_.sparsity;
-    if constexpr (is_n_of_m<Pattern>) {
-      linear.zeros = *options_.zeros;
-      linear.of = *options_.of;
-    }
+    linear.pattern = pattern_of(options_);
+    if (options_.sparsity == 0.0) linear.pattern = {};  // no mask is to be stored
     return linear;
   }
 
@@ -299,7 +265,7 @@ class SparseGPTSolver {
     if constexpr (mask_source != MaskSource::none) {
       const double share = mask_source == MaskSource::n_of_m
                                ? double(*options_.zeros) / double(*options_.of)
-                               : linear.sparsity;
+                               : linear.pattern.sparsity;
       mask.resize(rows, cols);
       const std::vector<double> u = input_signal::Hessian{}(input);
       const auto divisor = detail::to_backend<B>(std::vector<T>(u.begin(), u.end()));
@@ -409,7 +375,7 @@ class SparseGPTSolver {
       if constexpr (mask_source == MaskSource::given)
         B::select_smallest(detail::as_const(block),
                            detail::as_const(u.view()).columns(begin, count),
-                           pruned_count(linear.sparsity, rows * count), block_mask);
+                           pruned_count(linear.pattern.sparsity, rows * count), block_mask);
       const MatrixView<const T> upper = factor.upper.view();
       B::row_sweep(RowSweep<T, mask_source, Config::quantizes>{
           block,
@@ -419,8 +385,8 @@ class SparseGPTSolver {
           {linear.grids.scale.view(), linear.grids.zero.view(), linear.grids.top.view()},
           Config::quantizes ? column_grid.view().data + begin : nullptr,
           row_loss.view().data,
-          linear.zeros,
-          linear.of});
+          linear.pattern.zeros,
+          linear.pattern.of});
       const index_t rest = cols - begin - count;
       if (rest > 0)
         B::trailing_update(current_.view().columns(begin + count, rest), detail::as_const(errors),

@@ -11,7 +11,9 @@
 
 #include "pare/allocation/tiers.hpp"
 #include "pare/calibration/factor.hpp"
+#include "pare/core/channel.hpp"
 #include "pare/core/scalar.hpp"
+#include "pare/core/text.hpp"
 #include "pare/quantization/grid.hpp"
 #include "pare/solver/compressed_linear.hpp"
 #include "pare/sparsity/select.hpp"
@@ -205,8 +207,8 @@ void verify_rows(const CompressedLinear<B, T>& linear, const std::vector<std::ui
                                      bits.view().data,
                                      1 - by_row,
                                      by_row,
-                                     linear.zeros,
-                                     linear.of,
+                                     linear.pattern.zeros,
+                                     linear.pattern.of,
                                      fault.view().data});
   const auto host = B::to_host(as_const(fault.view()));
   for (index_t i = 0; i < rows; ++i) {
@@ -220,7 +222,7 @@ void verify_rows(const CompressedLinear<B, T>& linear, const std::vector<std::ui
         throw invariant_error(3, row + " holds a value that is not on its grid");
       case RowFault::group_count:
         throw invariant_error(4, row + " has a group with another number of zeros than " +
-                                     std::to_string(linear.zeros));
+                                     std::to_string(linear.pattern.zeros));
       case RowFault::not_zero:
         throw invariant_error(5, row + " has a pruned weight that is not zero");
     }
@@ -242,7 +244,7 @@ void verify_blocks(const CompressedLinear<B, T>& linear, const Factor<B, T>& fac
   for (index_t b = 0; b < blocks; ++b) {
     const index_t width = std::min(linear.block_size, cols - b * linear.block_size);
     const index_t found = index_t(std::llround(host(1, b) * double(rows)));  // from their mean
-    const index_t expected = pruned_count(linear.sparsity, rows * width);
+    const index_t expected = pruned_count(linear.pattern.sparsity, rows * width);
     if (found != expected)
       throw invariant_error(4, "block " + std::to_string(b) + ": expected " +
                                    std::to_string(expected) + " pruned weights, found " +
@@ -364,7 +366,7 @@ void verify_linear(MatrixView<const T> W, const Calibration<B, T>& calibration,
   require_shape("compressed weights", shape, {linear.weights.rows(), linear.weights.cols()});
   require_shape("mask", shape, {linear.mask.rows(), linear.mask.cols()});
   detail::verify_rows(linear, detail::verify_grids(linear, W.rows, W.cols, quantized));
-  if (linear.of == 0) detail::verify_blocks(linear, factor);
+  if (linear.pattern.kind != PatternKind::n_of_m) detail::verify_blocks(linear, factor);
   detail::verify_loss(W, calibration, factor, linear);
 }
 

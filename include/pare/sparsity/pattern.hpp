@@ -1,18 +1,66 @@
 // The sparsity patterns a linear can be given.
 #pragma once
 
+#include <cstdint>
+#include <string>
+
 #include "pare/core/config.hpp"
+#include "pare/core/text.hpp"
 
 namespace pare::inline PARE_TARGET {
 
 /// A number that is given at run time.
 inline constexpr int dynamic = -1;
 
-/// No pruning: every weight may stay.
-struct Dense {};
+/// What Dense, Unstructured and NofM are called at run time.
+enum class PatternKind : std::uint8_t { dense, unstructured, n_of_m };
 
-/// A share of all weights is zeroed, wherever the saliency is smallest.
-struct Unstructured {};
+/// What is pruned of one linear, as data.
+struct Pattern {
+  /// Which pattern.
+  PatternKind kind = PatternKind::dense;
+  double sparsity = 0;  ///< unstructured: share of weights zeroed, [0, 1); 0 where it is not known
+  int zeros = 0, of = 0;  ///< n:m: `zeros` of every `of` consecutive inputs; 0 where not known
+
+  /// Whether weights are pruned.
+  constexpr bool prunes() const { return kind != PatternKind::dense; }
+  /// Whether two linears lose the same.
+  friend constexpr bool operator==(const Pattern&, const Pattern&) = default;
+};
+
+/// The pattern that zeroes a share of all weights.
+/// @param sparsity  the share, [0, 1)
+constexpr Pattern unstructured(double sparsity) {
+  return {PatternKind::unstructured, sparsity, 0, 0};
+}
+/// The pattern that zeroes `zeros` of every `of` consecutive inputs.
+constexpr Pattern n_of_m(int zeros, int of) { return {PatternKind::n_of_m, 0, zeros, of}; }
+
+/// "dense", "50%" or "2:4".
+inline std::string to_string(const Pattern& pattern) {
+  switch (pattern.kind) {
+    case PatternKind::unstructured:
+      return number_text(100 * pattern.sparsity) + "%";
+    case PatternKind::n_of_m:
+      return std::to_string(pattern.zeros) + ":" + std::to_string(pattern.of);
+    case PatternKind::dense:
+      break;
+  }
+  return "dense";
+}
+
+/// No pruning: every weight may stay.
+struct Dense {
+  /// The same as data.
+  constexpr operator Pattern() const { return {}; }
+};
+
+/// A share of all weights is zeroed, wherever the saliency is smallest. The share is the solver's
+/// option `.sparsity`.
+struct Unstructured {
+  /// The same as data, its share not known.
+  constexpr operator Pattern() const { return unstructured(0); }
+};
 
 /// `Zeros` of every `Of` consecutive input weights are zeroed (2:4 is NofM<2, 4>).
 /// Both numbers are options of the solver when they are `dynamic`.
@@ -28,6 +76,8 @@ struct NofM {
   static constexpr int zeros = Zeros;
   /// Consecutive inputs that lose `zeros`, or `dynamic`.
   static constexpr int of = Of;
+  /// The same as data; numbers that are `dynamic` are not known.
+  constexpr operator Pattern() const { return Zeros == dynamic ? n_of_m(0, 0) : n_of_m(Zeros, Of); }
 };
 
 /// Whether T is an NofM pattern.

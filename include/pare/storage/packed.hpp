@@ -37,7 +37,7 @@ struct PackedLinear {
   }
   /// Bytes of one row of the mask.
   std::uint64_t mask_row_bytes() const {
-    return packed_mask_row_bytes(kind, layout.columns, layout.zeros, layout.of);
+    return packed_mask_row_bytes(kind, layout.columns, layout.pattern);
   }
 };
 
@@ -133,9 +133,9 @@ inline void read_mask_row(const PackedLinear& packed, index_t row, std::uint8_t*
       for (index_t j = 0; j < layout.columns; ++j) pruned[j] = std::uint8_t(reader.get(1));
       return;
     case PackedMask::n_of_m:
-      const int bits = n_of_m_index_bits(layout.zeros, layout.of);
-      for (index_t j = 0; j < layout.columns; j += layout.of)
-        mark_pruned(reader.get(bits), layout.zeros, layout.of, pruned + j);
+      const int bits = n_of_m_index_bits(layout.pattern.zeros, layout.pattern.of);
+      for (index_t j = 0; j < layout.columns; j += layout.pattern.of)
+        mark_pruned(reader.get(bits), layout.pattern.zeros, layout.pattern.of, pruned + j);
       return;
   }
 }
@@ -321,10 +321,10 @@ inline void index_rows(PackedLinear& packed, const std::string& who) {
       if (packed.kind == PackedMask::n_of_m) {
         detail::BitReader reader(packed.mask.data() + std::uint64_t(i) * packed.mask_row_bytes());
         const std::uint64_t ways =
-            detail::binomials[std::size_t(layout.of)][std::size_t(layout.zeros)];
-        for (index_t j = 0; j < layout.columns; j += layout.of) {
+            detail::binomials[std::size_t(layout.pattern.of)][std::size_t(layout.pattern.zeros)];
+        for (index_t j = 0; j < layout.columns; j += layout.pattern.of) {
           const std::uint32_t index =
-              reader.get(detail::n_of_m_index_bits(layout.zeros, layout.of));
+              reader.get(detail::n_of_m_index_bits(layout.pattern.zeros, layout.pattern.of));
           if (index >= ways)
             fail(".mask", "expected indices below " + std::to_string(ways) + ", got " +
                               std::to_string(index) + " in row " + std::to_string(i));

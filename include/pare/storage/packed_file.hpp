@@ -17,6 +17,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "pare/core/channel.hpp"
 #include "pare/core/error.hpp"
 #include "pare/core/fingerprint.hpp"
 #include "pare/storage/checkpoint.hpp"
@@ -81,8 +82,8 @@ inline nlohmann::ordered_json entry_json(const std::string& tensor, const Packed
   if (layout.widths.size() == 1) json["bits"] = layout.widths.front();
   if (layout.widths.size() > 1) json["bits"] = "channel";
   if (packed.kind == PackedMask::n_of_m) {
-    json["zeros"] = layout.zeros;
-    json["group"] = layout.of;
+    json["zeros"] = layout.pattern.zeros;
+    json["group"] = layout.pattern.of;
   }
   json["checksum"] = hex_text(checksum(packed));
   return json;
@@ -141,18 +142,18 @@ inline PackedEntry entry_of_json(const nlohmann::json& json, const std::string& 
   const std::string mask = text("mask");
   if (mask == "groups") {
     entry.kind = PackedMask::n_of_m;
-    layout.of = int(number(member("group"), "group", 2, longest_indexed_of));
-    layout.zeros = int(number(member("zeros"), "zeros", 1, layout.of - 1));
-    if (n_of_m_index_bits(layout.zeros, layout.of) == 0)
-      fail("zeros, of: expected an index of at most 32 bits");
-    if (layout.columns % layout.of != 0)
+    const int of = int(number(member("group"), "group", 2, longest_indexed_of));
+    layout.pattern = n_of_m(int(number(member("zeros"), "zeros", 1, of - 1)), of);
+    if (packed_mask_kind(layout.pattern) != PackedMask::n_of_m)
+      fail("zeros, group: expected an index of at most 32 bits");
+    if (layout.columns % of != 0)
       fail("group: expected a divisor of " + std::to_string(layout.columns));
   } else if (mask == "bits") {
     entry.kind = PackedMask::bits;
+    layout.pattern = unstructured(0);  // the file does not say the share
   } else if (mask != "none") {
     fail("mask: expected none, bits or groups");
   }
-  layout.pruned = entry.kind != PackedMask::none;
   entry.checksum = hash("checksum");
   entry.original = hash("original");
   return entry;

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "pare/core/backend.hpp"
+#include "pare/core/channel.hpp"
+#include "pare/sparsity/pattern.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -32,9 +34,8 @@ struct PackedLayout {
   /// Width of the codes: one for all, or one per channel of `axis`; empty without a quantizer.
   std::vector<std::uint8_t> widths = {};
   int value_bits = 0;  ///< of a weight that is not quantized
-  /// Whether a mask took weights.
-  bool pruned = false;
-  int zeros = 0, of = 0;  ///< n:m; 0 for any other mask
+  /// What is pruned; of an unstructured mask the share counts for nothing.
+  Pattern pattern = {};
 
   /// Whether codes are on grids.
   bool quantized() const { return !widths.empty(); }
@@ -123,18 +124,21 @@ PARE_HOST_DEVICE PARE_INLINE auto with_code_bits(int bits, const F& f) {
 }  // namespace detail
 
 /// How the mask of a pruned linear is written.
-inline PackedMask packed_mask_kind(int zeros, int of) {
-  return detail::n_of_m_index_bits(zeros, of) > 0 ? PackedMask::n_of_m : PackedMask::bits;
+inline PackedMask packed_mask_kind(const Pattern& pattern) {
+  return !pattern.prunes()                                          ? PackedMask::none
+         : detail::n_of_m_index_bits(pattern.zeros, pattern.of) > 0 ? PackedMask::n_of_m
+                                                                    : PackedMask::bits;
 }
 
 /// Bytes of one row of a mask.
-inline std::uint64_t packed_mask_row_bytes(PackedMask kind, index_t columns, int zeros, int of) {
+inline std::uint64_t packed_mask_row_bytes(PackedMask kind, index_t columns,
+                                           const Pattern& pattern) {
   switch (kind) {
     case PackedMask::bits:
       return detail::row_bytes(std::uint64_t(columns));
     case PackedMask::n_of_m:
-      return detail::row_bytes(std::uint64_t(columns / of) *
-                               std::uint64_t(detail::n_of_m_index_bits(zeros, of)));
+      return detail::row_bytes(std::uint64_t(columns / pattern.of) *
+                               std::uint64_t(detail::n_of_m_index_bits(pattern.zeros, pattern.of)));
     case PackedMask::none:
       break;
   }
@@ -157,12 +161,12 @@ inline PackedSize packed_size(const PackedLayout& layout,
     if (layout.quantized() && layout.by_row())
       row_total = std::uint64_t(layout.columns) * std::uint64_t(layout.code_bits(i, 0));
     size.codes += detail::row_bytes(row_total);
-    if (layout.pruned) kept += detail::row_bytes(kept_bits[std::size_t(i)]);
+    if (layout.pattern.prunes()) kept += detail::row_bytes(kept_bits[std::size_t(i)]);
   }
-  if (layout.pruned) {
-    const PackedMask kind = packed_mask_kind(layout.zeros, layout.of);
-    const std::uint64_t mask = std::uint64_t(layout.rows) *
-                               packed_mask_row_bytes(kind, layout.columns, layout.zeros, layout.of);
+  if (layout.pattern.prunes()) {
+    const PackedMask kind = packed_mask_kind(layout.pattern);
+    const std::uint64_t mask =
+        std::uint64_t(layout.rows) * packed_mask_row_bytes(kind, layout.columns, layout.pattern);
     if (kept + mask < size.codes) {
       size.kind = kind;
       size.codes = kept;

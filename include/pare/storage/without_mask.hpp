@@ -18,8 +18,7 @@ inline PackedLinear without_mask(const PackedLinear& packed) {
   const PackedLayout& layout = packed.layout;
   PackedLinear result = packed;
   result.kind = PackedMask::none;
-  result.layout.pruned = false;
-  result.layout.zeros = result.layout.of = 0;
+  result.layout.pattern = {};
   result.mask.clear();
   result.row_begin.assign(1, 0);
   for (index_t i = 0; i < layout.rows; ++i) {

@@ -62,7 +62,7 @@ BOOST_AUTO_TEST_CASE(every_uniform_width_and_mask) {
       BOOST_TEST_CONTEXT("(" << rows << ", " << columns << ") at " << bits << " bits") {
         PackedLayout layout{.rows = rows, .columns = columns, .widths = {std::uint8_t(bits)}};
         check_product(random_packed(layout, PackedMask::none, DType::f16, 1), 2);
-        layout.pruned = true;
+        layout.pattern = unstructured(0.5);
         for (const double density : {0.5, 0.02, 0.97})
           check_product(random_packed(layout, PackedMask::bits, DType::f16, 3, density), 4);
       }
@@ -78,13 +78,10 @@ BOOST_AUTO_TEST_CASE(every_group) {
           const PackedLayout layout{.rows = rows,
                                     .columns = columns,
                                     .widths = {std::uint8_t(bits)},
-                                    .pruned = true,
-                                    .zeros = zeros,
-                                    .of = of};
+                                    .pattern = n_of_m(zeros, of)};
           check_product(random_packed(layout, PackedMask::n_of_m, DType::f16, 5), 6);
         }
-  const PackedLayout wide{
-      .rows = 20, .columns = 640, .widths = {4}, .pruned = true, .zeros = 8, .of = 16};
+  const PackedLayout wide{.rows = 20, .columns = 640, .widths = {4}, .pattern = n_of_m(8, 16)};
   check_product(random_packed(wide, PackedMask::n_of_m, DType::f16, 7), 8);
 }
 
@@ -96,10 +93,9 @@ BOOST_AUTO_TEST_CASE(mixed_widths_on_both_axes) {
         PackedLayout layout{.rows = rows, .columns = columns, .axis = axis};
         layout.widths = merged_widths(any_widths(layout.channels(), 9));
         check_product(random_packed(layout, PackedMask::none, DType::f32, 10), 11);
-        layout.pruned = true;
+        layout.pattern = unstructured(0.5);
         check_product(random_packed(layout, PackedMask::bits, DType::f32, 12), 13);
-        layout.zeros = 2;
-        layout.of = 4;
+        layout.pattern = n_of_m(2, 4);
         check_product(random_packed(layout, PackedMask::n_of_m, DType::f32, 14), 15);
       }
 }
@@ -110,18 +106,20 @@ BOOST_AUTO_TEST_CASE(values_that_were_only_pruned) {
       PackedLayout layout{.rows = rows,
                           .columns = columns,
                           .value_bits = 8 * dtype_bytes(dtype),
-                          .pruned = true};
+                          .pattern = unstructured(0.5)};
       check_product(random_packed(layout, PackedMask::bits, dtype, 16), 17);
-      layout.zeros = 2;
-      layout.of = 4;
+      layout.pattern = n_of_m(2, 4);
       check_product(random_packed(layout, PackedMask::n_of_m, dtype, 18), 19);
-      layout.pruned = false;
+      layout.pattern = {};
       check_product(random_packed(layout, PackedMask::none, dtype, 20), 21);
     }
 }
 
 BOOST_AUTO_TEST_CASE(nothing_left_and_everything_kept) {
-  const PackedLayout layout{.rows = 33, .columns = 520, .widths = {4}, .pruned = true};
+  const PackedLayout layout{.rows = 33,
+                            .columns = 520,
+                            .widths = {4},
+                            .pattern = unstructured(0.5)};
   for (const double density : {0.0, 1.0})
     check_product(random_packed(layout, PackedMask::bits, DType::f16, 22, density), 23);
 }
@@ -160,7 +158,7 @@ BOOST_AUTO_TEST_CASE(a_number_that_is_not_finite_makes_all_nan) {
       layout.widths = merged_widths(any_widths(layout.columns, 27));
     }
     for (const PackedMask kind : {PackedMask::none, PackedMask::bits}) {
-      layout.pruned = kind != PackedMask::none;
+      layout.pattern = kind == PackedMask::none ? Pattern{} : unstructured(0.5);
       const gpu::PackedProduct on_gpu(random_packed(layout, kind, DType::f16, 28));
       for (const float bad :
            {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),

@@ -166,12 +166,11 @@ BOOST_AUTO_TEST_CASE(every_width_and_mask) {
       BOOST_TEST_CONTEXT("(" << rows << ", " << columns << ") at " << bits << " bits") {
         PackedLayout layout{.rows = rows, .columns = columns, .widths = {std::uint8_t(bits)}};
         check_tiles(test::random_packed(layout, PackedMask::none, DType::f16, 1));
-        layout.pruned = true;
+        layout.pattern = unstructured(0.5);
         for (const double density : {0.0, 0.02, 0.5, 1.0})
           check_tiles(test::random_packed(layout, PackedMask::bits, DType::f16, 2, density));
         for (const auto& [zeros, of] : {std::pair{2, 4}, {1, 2}, {3, 8}, {7, 8}}) {
-          layout.zeros = zeros;
-          layout.of = of;
+          layout.pattern = n_of_m(zeros, of);
           check_tiles(test::random_packed(layout, PackedMask::n_of_m, DType::f16, 3));
         }
       }
@@ -198,10 +197,9 @@ BOOST_AUTO_TEST_CASE(mixed_widths_on_both_axes) {
         PackedLayout layout{.rows = rows, .columns = columns, .axis = axis};
         layout.widths = merged_widths(test::any_widths(layout.channels(), 4));
         check_tiles(test::random_packed(layout, PackedMask::none, DType::f32, 5));
-        layout.pruned = true;
+        layout.pattern = unstructured(0.5);
         check_tiles(test::random_packed(layout, PackedMask::bits, DType::f32, 6));
-        layout.zeros = 2;
-        layout.of = 4;
+        layout.pattern = n_of_m(2, 4);
         check_tiles(test::random_packed(layout, PackedMask::n_of_m, DType::f32, 7));
       }
 }
@@ -213,9 +211,8 @@ BOOST_AUTO_TEST_CASE(bytes_are_close_to_those_of_the_file) {
     return double(arrange_tiles(packed).bytes()) / double(packed.bytes());
   };
   BOOST_TEST(ratio(PackedMask::none) < 1.01);
-  layout.pruned = true;
+  layout.pattern = unstructured(0.5);
   BOOST_TEST(ratio(PackedMask::bits) < 1.13);  // streams as long as the longest of 32
-  layout.zeros = 2;
-  layout.of = 4;
+  layout.pattern = n_of_m(2, 4);
   BOOST_TEST(ratio(PackedMask::n_of_m) < 1.02);
 }

@@ -352,12 +352,14 @@ inline PackedTiles arrange_tiles(const PackedLinear& packed) {
   if (packed.kind != PackedMask::none) {
     // Groups lie across columns of several widths; a bit per weight says them everywhere.
     tiles.mask_bits = packed.kind == PackedMask::n_of_m && !by_column
-                          ? packing::index_bits_of_eight(layout.zeros, layout.of)
+                          ? packing::index_bits_of_eight(layout.pattern.zeros, layout.pattern.of)
                           : 8;
-    tiles.kept_of = packing::kept_of_indices(tiles.mask_bits, layout.zeros, layout.of);
+    tiles.kept_of =
+        packing::kept_of_indices(tiles.mask_bits, layout.pattern.zeros, layout.pattern.of);
     if (tiles.mask_bits < 8) {
-      tiles.of = layout.of;
-      tiles.kept_of_eight = step_columns / layout.of * (layout.of - layout.zeros);
+      tiles.of = layout.pattern.of;
+      tiles.kept_of_eight =
+          step_columns / layout.pattern.of * (layout.pattern.of - layout.pattern.zeros);
     }
   }
 

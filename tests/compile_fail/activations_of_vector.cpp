@@ -1,0 +1,12 @@
+#include "pare/adapters/std.hpp"
+#include "pare/backend/reference.hpp"
+#include "pare/calibration/calibration.hpp"
+using namespace pare;
+using B = backend::Reference;
+void gather(Calibration<B, float>& calibration, const std::vector<float>& X) {
+#ifdef PARE_MISUSE
+  calibration.add(X);
+#else
+  calibration.add(view(X, 128, 64));  // (tokens, in)
+#endif
+}
