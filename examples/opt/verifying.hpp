@@ -18,6 +18,7 @@
 #include "pare/core/text.hpp"
 #include "pare/pipeline/options_json.hpp"
 #include "pare/pipeline/verify_packed.hpp"
+#include "pare/storage/json.hpp"
 
 namespace tool {
 

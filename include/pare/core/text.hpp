@@ -1,8 +1,11 @@
-// Numbers as text.
+// Numbers and names as text.
 #pragma once
 
+#include <algorithm>
 #include <charconv>
+#include <cstddef>
 #include <string>
+#include <string_view>
 
 #include "pare/core/config.hpp"
 
@@ -13,5 +16,27 @@ inline std::string number_text(double value) {
   char text[32];
   return {text, std::to_chars(text, text + sizeof text, value).ptr};
 }
+
+namespace detail {
+
+/// `name` in quotes for a one-line message: control bytes escaped, cut after about 100 bytes.
+inline std::string quoted_name(std::string_view name) {
+  std::size_t keep = std::min<std::size_t>(name.size(), 100);
+  while (keep < name.size() && keep > 0 && (name[keep] & 0xc0) == 0x80) --keep;  // whole character
+  std::string text = "'";
+  for (const char c : name.substr(0, keep)) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte >= 0x20 && byte != 0x7f) {
+      text += c;
+    } else {
+      text += "\\x";
+      text += "0123456789abcdef"[byte >> 4];
+      text += "0123456789abcdef"[byte & 15];
+    }
+  }
+  return text + (keep < name.size() ? "...'" : "'");
+}
+
+}  // namespace detail
 
 }  // namespace pare

@@ -13,6 +13,7 @@
 #include "pare/core/matrix.hpp"
 #include "pare/model/opt_config.hpp"
 #include "pare/storage/file.hpp"
+#include "pare/storage/json.hpp"
 
 namespace pare::inline PARE_TARGET {
 

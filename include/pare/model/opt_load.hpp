@@ -13,6 +13,7 @@
 #include "pare/core/error.hpp"
 #include "pare/core/matrix.hpp"
 #include "pare/core/scalar.hpp"
+#include "pare/core/text.hpp"
 #include "pare/model/opt.hpp"
 #include "pare/model/opt_config_json.hpp"
 #include "pare/storage/checkpoint.hpp"

@@ -28,7 +28,9 @@
 
 #include "pare/core/error.hpp"
 #include "pare/core/matrix.hpp"
+#include "pare/core/text.hpp"
 #include "pare/storage/file.hpp"
+#include "pare/storage/json.hpp"
 
 namespace pare::inline PARE_TARGET {
 

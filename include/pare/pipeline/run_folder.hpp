@@ -23,6 +23,7 @@
 #include "pare/core/fingerprint.hpp"
 #include "pare/report/json.hpp"
 #include "pare/storage/file.hpp"
+#include "pare/storage/json.hpp"
 #include "pare/storage/safetensors.hpp"
 
 namespace pare::inline PARE_TARGET {

@@ -13,6 +13,7 @@
 #include "pare/core/error.hpp"
 #include "pare/core/matrix.hpp"
 #include "pare/core/scalar.hpp"
+#include "pare/core/text.hpp"
 #include "pare/pipeline/layer_stream.hpp"
 #include "pare/pipeline/run_folder.hpp"
 #include "pare/storage/packed_writer.hpp"

@@ -18,7 +18,9 @@
 
 #include "pare/core/error.hpp"
 #include "pare/core/matrix.hpp"
+#include "pare/core/text.hpp"
 #include "pare/storage/file.hpp"
+#include "pare/storage/json.hpp"
 #include "pare/storage/pytorch.hpp"
 #include "pare/storage/safetensors.hpp"
 #include "pare/storage/tensor_file.hpp"

@@ -20,7 +20,9 @@
 #include "pare/core/channel.hpp"
 #include "pare/core/error.hpp"
 #include "pare/core/fingerprint.hpp"
+#include "pare/core/text.hpp"
 #include "pare/storage/checkpoint.hpp"
+#include "pare/storage/json.hpp"
 #include "pare/storage/packed.hpp"
 #include "pare/storage/safetensors.hpp"
 

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "pare/core/text.hpp"
 #include "pare/storage/packed_file.hpp"
 
 namespace pare::inline PARE_TARGET {

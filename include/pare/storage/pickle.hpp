@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "pare/core/error.hpp"
+#include "pare/core/text.hpp"
 #include "pare/storage/file.hpp"
 #include "pare/storage/pickle_value.hpp"
 

@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "pare/core/error.hpp"
+#include "pare/core/text.hpp"
 #include "pare/storage/file.hpp"
 #include "pare/storage/pickle.hpp"
 #include "pare/storage/tensor_file.hpp"

@@ -19,7 +19,9 @@
 #include <nlohmann/json.hpp>
 
 #include "pare/core/error.hpp"
+#include "pare/core/text.hpp"
 #include "pare/storage/file.hpp"
+#include "pare/storage/json.hpp"
 #include "pare/storage/tensor_file.hpp"
 
 namespace pare::inline PARE_TARGET {

@@ -21,6 +21,7 @@
 #include "pare/core/error.hpp"
 #include "pare/core/matrix.hpp"
 #include "pare/core/scalar.hpp"
+#include "pare/core/text.hpp"
 #include "pare/storage/file.hpp"
 
 namespace pare::inline PARE_TARGET {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "pare/core/error.hpp"
+#include "pare/core/text.hpp"
 #include "pare/storage/file.hpp"
 
 namespace pare::inline PARE_TARGET {
