@@ -58,7 +58,8 @@ class LinkSymbols(SphinxTransform):
             return
         if LinkSymbols.symbols is None:
             LinkSymbols.symbols = manual.read_symbols()
-        for literal in list(self.document.findall(nodes.literal)):
+        find = getattr(self.document, "findall", None) or self.document.traverse  # docutils 0.17
+        for literal in list(find(nodes.literal)):
             if isinstance(literal.parent, (nodes.reference, nodes.title)):
                 continue
             name = LinkSymbols.symbols.find(literal.astext())

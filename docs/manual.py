@@ -28,7 +28,7 @@ import doxygen_filter  # noqa: E402
 XML = ROOT / "build-docs/xml"
 PAGES = ROOT / "build-docs/pages"
 FRONT = "docs/README.md"
-LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
+LINK = re.compile(r"(!?)\[([^]]*)\]\(([^)\s]+)\)")
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 FENCE = re.compile(r"^ *```.*?^ *```$|<!--.*?-->", re.S | re.M)
 HEADING = re.compile(r"^#+ (.*)$", re.M)
@@ -288,21 +288,23 @@ def write_reference(symbols, named):
     return written
 
 
-def copied(page, target):
-    """The target of a link as it is in the manual; what is no page is copied beside it."""
+def copied(page, link):
+    """A link as it is in the manual; what is no page is copied beside it."""
+    picture, text, target = link.groups()
     path, mark, anchor = target.partition("#")
     if re.match(r"[a-z]+:", target) or not path:
-        return target
+        return link[0]
     file = pathlib.Path(os.path.normpath(page.parent / path))
     if (ROOT / file).is_dir():
         file /= "README.md"
         path = path.rstrip("/") + "/README.md"
     if not (ROOT / file).is_file():
         sys.exit(f"{page}: links to {target}, which is not there")
-    if file.suffix != ".md":
-        (PAGES / file.parent).mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / file, PAGES / file)
-    return path + mark + anchor
+    if file.suffix == ".md":
+        return f"[{text}]({path}{mark}{anchor})"
+    (PAGES / file.parent).mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(ROOT / file, PAGES / file)
+    return link[0] if picture else "{download}`" + text.replace("`", "") + f" <{path}>`"
 
 
 def contents(folders):
@@ -311,7 +313,7 @@ def contents(folders):
     lines, seen = [], set()
     for part in re.split(r"^## ", text, flags=re.M)[1:]:
         lines += ["", "```{toctree}", ":hidden:", ":caption: " + part.split("\n")[0], ""]
-        for target in LINK.findall(part):
+        for _, _, target in LINK.findall(part):
             page = os.path.normpath(f"docs/{target.partition('#')[0]}")
             if page.endswith(".md") and page not in seen:
                 seen.add(page)
@@ -331,7 +333,7 @@ def main():
     folders = write_reference(symbols, named)
     for page in pages():
         text = (ROOT / page).read_text(encoding="utf-8")
-        text = in_prose(lambda part: LINK.sub(lambda m: copied(page, m[1]), part), text)
+        text = in_prose(lambda part: LINK.sub(lambda m: copied(page, m), part), text)
         text = re.sub(r"^( *)```math$", r"\1```{math}", text, flags=re.M)
         if str(page) == FRONT:
             text += contents(folders)
