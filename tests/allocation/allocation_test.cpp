@@ -108,6 +108,30 @@ BOOST_AUTO_TEST_CASE(quantile_without_a_target_gives_equal_shares) {
   BOOST_TEST(std::abs(result.average_bits - 4.6) < 1e-3);
 }
 
+/// Channels of each tier.
+std::vector<int> counts(const std::vector<std::uint8_t>& bits, const Widths& tiers) {
+  std::vector<int> result;
+  for (const int tier : tiers) result.push_back(int(std::count(bits.begin(), bits.end(), tier)));
+  return result;
+}
+
+BOOST_AUTO_TEST_CASE(quantile_rounds_the_borders_of_its_shares_down) {
+  const auto given = [](std::size_t n, const Widths& tiers, std::optional<double> target) {
+    return counts(allocate<Quantile>(random_scores(n, 3), tiers, target), tiers);
+  };
+  const Widths five = default_tiers();
+  BOOST_TEST(given(12, five, {}) == (std::vector<int>{2, 2, 3, 2, 3}));  // 2.4, 4.8, 7.2, 9.6
+  BOOST_TEST(given(10, five, {}) == (std::vector<int>{2, 2, 2, 2, 2}));  // 0.2 * 10 is a whole 2
+  BOOST_TEST(given(4, five, {}) == (std::vector<int>{0, 1, 1, 1, 1}));
+  BOOST_TEST(given(1, five, {}) == (std::vector<int>{0, 0, 0, 0, 1}));
+  // Shares 3/4 and 1/4: the border 7.5 becomes 7, 52 bits are more than 50, one channel goes down.
+  BOOST_TEST(given(10, {4, 8}, 5.0) == (std::vector<int>{8, 2}));
+  // Equal shares, 13 bits of 12: of two borders with the same step the lowest.
+  BOOST_TEST(given(4, {2, 3, 4}, 3.0) == (std::vector<int>{2, 0, 2}));
+  // Down over the smaller step, though the other would do as well.
+  BOOST_TEST(given(3, {2, 5, 6}, 4.0) == (std::vector<int>{1, 2, 0}));
+}
+
 BOOST_AUTO_TEST_CASE(quantile_at_the_mean_of_the_tiers_gives_nearly_equal_shares) {
   const auto bits = allocate<Quantile>(random_scores(9216, 1), default_tiers(), 4.6);
   std::array<int, 9> count{};

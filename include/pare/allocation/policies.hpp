@@ -84,10 +84,17 @@ inline std::vector<double> tilted_shares(std::span<const int> tiers, double targ
 
 }  // namespace detail
 
-/// Channels are ranked; tier k takes a share p_k of them, the lowest scores the lowest tier.
+/// Ranks the n channels by score and gives each tier a share of them, the lowest scores the lowest
+/// tier. Tier k of K has b_k bits and the share p_k.
 ///
-/// Without a target the shares are equal. With one they are tilted, p_k proportional to
-/// exp(lambda b_k), and a few channels next to the borders move so that the budget is met.
+/// Without a target every share is 1 / K. With one, p_k is proportional to exp(lambda b_k), where
+/// lambda makes the sum of p_k b_k the target.
+///
+/// Shares become whole channels by their borders: the tiers up to k < K take
+/// floor(n (p_1 + ... + p_k) + 1e-9) channels together, all K tiers take n. With a target, single
+/// channels then cross a border until the widths fit floor(target n + 1e-7) bits: down while they
+/// take more than that, then up while a step fits. Each time it is the border with the smallest
+/// step b_{k+1} - b_k that can be crossed, the lowest of equals.
 struct Quantile {
   /// @param scores  one finite number per channel
   /// @param tiers   widths in bits, strictly increasing
