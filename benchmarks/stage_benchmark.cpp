@@ -80,8 +80,10 @@ struct Linear {
 
   void fit(pare::GridOptions options) {
     static constexpr std::uint8_t width = bits;
-    B::for_each_row(W.rows(), pare::FitRow<float>{weights(), &width, 0, options, scale.view(),
-                                                  zero.view(), top.view()});
+    B::fit_grids(pare::kernels::GridFit<float>{.weights = weights(),
+                                               .bits = &width,
+                                               .options = options,
+                                               .grids = {scale.view(), zero.view(), top.view()}});
   }
 
   /// The masks of all blocks, from the weights as they are before the sweep.
@@ -217,7 +219,7 @@ void sweep(benchmark::State& state, index_t out, index_t in) {
         for (index_t begin = 0; begin < in; begin += block_size) {
           const index_t count = std::min(block_size, in - begin), rest = in - begin - count;
           const auto block_errors = errors.view().columns(0, count);
-          B::row_sweep(pare::RowSweep<float, pare::MaskSource::given, true>{
+          B::row_sweep(pare::kernels::RowSweep<float, pare::kernels::MaskSource::given, true>{
               current.view().columns(begin, count),
               block_errors,
               l.mask.view().columns(begin, count),

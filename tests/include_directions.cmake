@@ -6,17 +6,18 @@ set(core core)
 set(adapters core adapters)
 set(quantization core quantization)
 set(sparsity core sparsity)
-set(calibration core calibration)
+set(kernels core quantization sparsity kernels)
+set(calibration core kernels calibration)
 set(allocation core allocation)
-set(importance core calibration quantization importance)
+set(importance core kernels calibration quantization importance)
 set(report core report)
 set(storage core sparsity storage)
-set(model core storage model)
-set(solver core calibration importance allocation quantization sparsity solver)
-set(pipeline core calibration importance allocation quantization sparsity solver report storage
-             model pipeline)
-set(backend core quantization sparsity solver storage backend)
-set(backend/cuda core quantization sparsity importance solver storage model backend backend/cuda)
+set(model core kernels storage model)
+set(solver core kernels calibration importance allocation quantization sparsity solver)
+set(pipeline core kernels calibration importance allocation quantization sparsity solver report
+             storage model pipeline)
+set(backend core kernels storage backend)
+set(backend/cuda core quantization sparsity kernels storage backend backend/cuda)
 
 file(GLOB_RECURSE headers RELATIVE ${ROOT}/include/pare ${ROOT}/include/pare/*.hpp
      ${ROOT}/include/pare/*.cuh)
@@ -27,8 +28,8 @@ endif()
 foreach(header ${headers})
   get_filename_component(room ${header} DIRECTORY)
   if(room STREQUAL "")  # pare.hpp: everything but the backends
-    set(allowed core calibration importance allocation quantization sparsity solver report storage
-                model pipeline)
+    set(allowed core kernels calibration importance allocation quantization sparsity solver report
+                storage model pipeline)
   elseif(DEFINED ${room})
     set(allowed ${${room}})
   else()

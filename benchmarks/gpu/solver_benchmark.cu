@@ -49,9 +49,9 @@ gpu::DeviceMatrix<T> damped(const pare::Calibration<Cuda, T>& calibration) {
   const auto diagonal = pare::detail::to_backend<Cuda>(values);
   gpu::DeviceMatrix<T> H(n, n);
   Cuda::for_each_element(n, n,
-                         pare::detail::DampedHessian<T>{calibration.gram(), H.view(),
-                                                        order.view().data, diagonal.view().data,
-                                                        calibration.hessian_scale(), 0.01 * mean});
+                         pare::kernels::DampedHessian<T>{calibration.gram(), H.view(),
+                                                         order.view().data, diagonal.view().data,
+                                                         calibration.hessian_scale(), 0.01 * mean});
   return H;
 }
 
@@ -111,7 +111,7 @@ void measure_inverses(const Problem<Cuda>& p, bool first) {
                    "cublasStrsm");
       },
       [&] {
-        Cuda::for_each_element(n, n, pare::detail::SetZero<T>{I.view()});
+        Cuda::for_each_element(n, n, pare::kernels::SetZero<T>{I.view()});
         const auto ones = pare::detail::to_backend<Cuda>(std::vector<T>(std::size_t(n), 1.0f));
         Cuda::copy(MatrixView<const T>(ones.data(), n, 1, 1), MatrixView<T>(I.data(), n, 1, n + 1));
       },
@@ -127,7 +127,7 @@ void measure_inverses(const Problem<Cuda>& p, bool first) {
 void measure_gram(index_t tokens, index_t in, bool first) {
   gpu::DeviceMatrix<T> X(tokens, in), G(in, in);
   Cuda::for_each_element(tokens, in, FillActivations{X.view()});
-  Cuda::for_each_element(in, in, pare::detail::SetZero<T>{G.view()});
+  Cuda::for_each_element(in, in, pare::kernels::SetZero<T>{G.view()});
   pare::Calibration<Cuda, T> calibration(in);
   const double add = time_ms([&] { calibration.add(X.view()); });
   const MatrixView<const T> x = X.view();

@@ -166,10 +166,10 @@ inline constexpr bool is_one_of = (std::is_same_v<F, Others> || ...);
 struct Timed : Cuda {
   template <class F>
   static constexpr const char* stage_of() {
-    using namespace pare::detail;
-    if (is_one_of<F, pare::FitRow<float>>) return "fit";
-    if (is_one_of<F, RowSums<float>>) return "score";
-    if (is_one_of<F, VerifyRow<float>, CountBlock<float>, Difference<float>, ClosedLoss<float>>)
+    using namespace pare::kernels;
+    if (is_one_of<F, ScoreSums<float>>) return "score";
+    if (is_one_of<F, RowFaults<float>, GroupFaults, CountBlocks<float>, Difference<float>,
+                  ClosedLoss<float>>)
       return "verify";
     if (is_one_of<F, GatherColumns<float>, ScatterColumns<float>, ScatterColumns<std::uint8_t>>)
       return "gather";
@@ -180,6 +180,16 @@ struct Timed : Cuda {
   static void for_each_row(index_t n, const F& f) {
     const Stages::Scope scope(stage_of<F>());
     Cuda::for_each_row(n, f);
+  }
+  template <class R>
+  static void reduce_rows(index_t n, const R& reduction) {
+    const Stages::Scope scope(stage_of<R>());
+    Cuda::reduce_rows(n, reduction);
+  }
+  template <class T>
+  static void fit_grids(const pare::kernels::GridFit<T>& fit) {
+    const Stages::Scope scope("fit");
+    Cuda::fit_grids(fit);
   }
   template <class F>
   static void for_each_element(index_t rows, index_t cols, const F& f) {

@@ -11,19 +11,17 @@
 using namespace pare;
 
 // [signal]
-/// peak(0, i) = max_j |w_ij|: plain data and a function of one row, which any backend can run.
+/// peak(0, i) = max_j |w_ij|: a reduction of rows, which any backend can run.
 template <class T>
 struct RowPeak {
-  MatrixView<const T> weights;  // (out, in)
-  MatrixView<double> peak;      // (1, out)
-  PARE_HOST_DEVICE void operator()(index_t i) const {
-    double most = 0;
-    for (index_t j = 0; j < weights.cols; ++j) {
-      const double w = std::abs(double(weights(i, j)));
-      most = w > most ? w : most;
-    }
-    peak(0, i) = most;
+  using partial = kernels::Largest<double>;  // what some columns of a row hold
+  MatrixView<const T> weights;               // (out, in)
+  MatrixView<double> peak;                   // (1, out)
+  PARE_HOST_DEVICE index_t columns() const { return weights.cols; }
+  PARE_HOST_DEVICE void add(index_t i, index_t j, partial& most) const {
+    most.add(std::abs(double(weights(i, j))));
   }
+  PARE_HOST_DEVICE void finish(index_t i, const partial& most) const { peak(0, i) = most.value; }
 };
 
 /// The largest weight of every output channel.
@@ -33,7 +31,7 @@ struct PeakWeight {
   std::vector<double> operator()(const ScoringInput<B, T>& in) const {
     typename B::template matrix<double> peak;
     peak.resize(1, in.weights.rows);
-    B::for_each_row(in.weights.rows, RowPeak<T>{in.weights, peak.view()});
+    B::reduce_rows(in.weights.rows, RowPeak<T>{in.weights, peak.view()});
     const Matrix<double> host = B::to_host(MatrixView<const double>(peak.view()));
     return {host.data(), host.data() + host.size()};
   }

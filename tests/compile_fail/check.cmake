@@ -1,7 +1,8 @@
 # Compiles one snippet twice: as it should be written, which must succeed, and with PARE_MISUSE
-# defined, which must fail. Then the first error must hold the message that misuses.json gives, and
-# no other message of ours may follow it. A failing snippet takes less than five seconds; processor
-# time grows where cores are shared, so that a compiler is ended after eight.
+# defined, which must fail. Then the first error must hold the message that misuses.json gives, the
+# output the note that it may give, and no other message of ours may follow. A failing snippet takes
+# less than five seconds; processor time grows where cores are shared, so that a compiler is ended
+# after eight.
 #   cmake -DNAME=<snippet> -DCOMPILER=<c++> -DINCLUDES=<folders> -P check.cmake
 cmake_minimum_required(VERSION 3.22)
 set(seconds 8)
@@ -14,6 +15,7 @@ foreach(i RANGE ${last})
   string(JSON name GET "${table}" ${i} name)
   if(name STREQUAL NAME)
     string(JSON message GET "${table}" ${i} message)
+    string(JSON note ERROR_VARIABLE none GET "${table}" ${i} note)
   endif()
 endforeach()
 
@@ -41,6 +43,12 @@ string(REGEX MATCH "error: [^\n]*" first "${output}")
 string(FIND "${first}" "${message}" at)
 if(at EQUAL -1)
   message(FATAL_ERROR "expected the first error to hold: ${message}\n${output}")
+endif()
+if(NOT none)
+  string(FIND "${output}" "${note}" at)
+  if(at EQUAL -1)
+    message(FATAL_ERROR "expected the output to hold: ${note}\n${output}")
+  endif()
 endif()
 string(REPLACE ";" "," listable "${output}")
 string(REGEX MATCHALL "error: [^\n]*pare: [^\n]*" ours "${listable}")

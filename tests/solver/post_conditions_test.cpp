@@ -390,11 +390,10 @@ template <Misdeed What>
 using Misled = Compression<Unstructured, BaseQuantizer, MixedPrecision<BadPolicy<What>>>;
 
 /// A sweep like another one, but for what it does.
-template <bool Quantize, MaskSource Mask, class Sweep>
+template <bool Quantize, kernels::MaskSource Mask, class Sweep>
 auto altered(const Sweep& s) {
-  return RowSweep<typename Sweep::scalar_type, Mask, Quantize>{s.weights,  s.errors, s.mask,
-                                                               s.factor,   s.grids,  s.column_grid,
-                                                               s.row_loss, s.zeros,  s.of};
+  return kernels::RowSweep<typename Sweep::scalar_type, Mask, Quantize>{
+      s.weights, s.errors, s.mask, s.factor, s.grids, s.column_grid, s.row_loss, s.zeros, s.of};
 }
 
 // Backends that leave one thing out.
@@ -410,7 +409,7 @@ template <class B>
 struct ForgetsTheMask : B {
   template <class Sweep>
   static void row_sweep(const Sweep& s) {
-    B::row_sweep(altered<true, MaskSource::none>(s));
+    B::row_sweep(altered<true, kernels::MaskSource::none>(s));
   }
 };
 template <class B>

@@ -9,7 +9,9 @@
 #include "pare/backend/host.hpp"
 #include "pare/backend/host_factor.hpp"
 #include "pare/backend/host_kernels.hpp"
-#include "pare/solver/sweep.hpp"
+#include "pare/kernels/fit.hpp"
+#include "pare/kernels/reduction.hpp"
+#include "pare/kernels/sweep.hpp"
 
 namespace pare::inline PARE_TARGET::backend {
 
@@ -58,6 +60,17 @@ struct HostNumericOps {
     for_each_row(rows, [&](index_t r) {
       for (index_t c = 0; c < cols; ++c) f(r, c);
     });
+  }
+
+  /// A row reduction, every row from its first column to its last.
+  template <class R>
+  static void reduce_rows(index_t n, const R& reduction) {
+    for_each_row(n, [&](index_t r) { kernels::reduce_row(reduction, r); });
+  }
+  /// The grids of all rows, neighbouring rows in one task.
+  template <class T>
+  static void fit_grids(const kernels::GridFit<T>& fit) {
+    for_each_row(fit.weights.rows, [&](index_t r) { kernels::fit_row(fit, r); });
   }
 
   /// Flat index of the first NaN or infinity, -1 when none.
@@ -167,7 +180,7 @@ struct HostNumericOps {
       for (index_t l = 0; l < width; ++l)
         for (index_t j = 0; j < count; ++j) {
           w[j * width + l] = sweep.weights(row + l, j);
-          if constexpr (Sweep::mask_source == MaskSource::given)
+          if constexpr (Sweep::mask_source == kernels::MaskSource::given)
             mask.data()[j * width + l] = sweep.mask(row + l, j);
         }
       sweep.template sweep<int(width)>(row, w, e, mask.data());
@@ -175,7 +188,7 @@ struct HostNumericOps {
         for (index_t j = 0; j < count; ++j) {
           sweep.weights(row + l, j) = w[j * width + l];
           sweep.errors(row + l, j) = e[j * width + l];
-          if constexpr (Sweep::mask_source == MaskSource::n_of_m)
+          if constexpr (Sweep::mask_source == kernels::MaskSource::n_of_m)
             sweep.mask(row + l, j) = mask.data()[j * width + l];
         }
     });

@@ -6,7 +6,9 @@
 
 #include "pare/backend/host.hpp"
 #include "pare/backend/reference_model.hpp"
-#include "pare/solver/sweep.hpp"
+#include "pare/kernels/fit.hpp"
+#include "pare/kernels/reduction.hpp"
+#include "pare/kernels/sweep.hpp"
 
 namespace pare::inline PARE_TARGET::backend {
 
@@ -30,6 +32,15 @@ struct Reference : HostMemory, ReferenceModelOps {
   static void for_each_element(index_t rows, index_t cols, const F& f) {
     for (index_t r = 0; r < rows; ++r)
       for (index_t c = 0; c < cols; ++c) f(r, c);
+  }
+
+  template <class R>
+  static void reduce_rows(index_t n, const R& reduction) {
+    for (index_t i = 0; i < n; ++i) kernels::reduce_row(reduction, i);
+  }
+  template <class T>
+  static void fit_grids(const kernels::GridFit<T>& fit) {
+    for (index_t i = 0; i < fit.weights.rows; ++i) kernels::fit_row(fit, i);
   }
 
   template <class T>

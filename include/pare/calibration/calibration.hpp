@@ -5,45 +5,13 @@
 #include <string>
 #include <vector>
 
-#include "pare/core/backend.hpp"
 #include "pare/core/matrix_argument.hpp"
+#include "pare/kernels/hessian.hpp"
+#include "pare/kernels/matrices.hpp"
 
 namespace pare::inline PARE_TARGET {
 
 namespace detail {
-
-/// diagonal(0, j) = scale * matrix(j, j).
-template <class T>
-struct TakeDiagonal {
-  MatrixView<const T> matrix;   // (n, n)
-  MatrixView<double> diagonal;  // (1, n)
-  double scale = 1;
-  PARE_HOST_DEVICE void operator()(index_t j) const {
-    diagonal(0, j) = scale * double(matrix(j, j));
-  }
-};
-
-/// into += from.
-template <class T>
-struct AddElement {
-  MatrixView<T> into;
-  MatrixView<const T> from;
-  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const { into(r, c) += from(r, c); }
-};
-
-/// Chan's update of (mean |x|, mean x, M2) of n tokens by those of m tokens.
-struct MergeColumn {
-  MatrixView<double> into;        // (3, in)
-  MatrixView<const double> from;  // (3, in)
-  double n, m;
-  PARE_HOST_DEVICE void operator()(index_t j) const {
-    const double share = m / (n + m);
-    const double delta = from(1, j) - into(1, j);
-    into(0, j) += (from(0, j) - into(0, j)) * share;
-    into(1, j) += delta * share;
-    into(2, j) += from(2, j) + delta * delta * n * share;
-  }
-};
 
 /// Whether Given is a view of 16-bit numbers S that B stores and computes with in T.
 template <class B, class T, class S, class Given>
@@ -125,7 +93,7 @@ class Calibration {
     if (other.tokens_ == 0) return;
     const MatrixView<T> into = gram_.view();
     const MatrixView<const T> from = other.gram_.view();
-    B::for_each_element(into.rows, into.cols, detail::AddElement<T>{into, from});
+    B::for_each_element(into.rows, into.cols, kernels::AddElement<T>{into, from});
     merge_moments(other.moments_.view(), other.tokens_);
     sequences_ += other.sequences_;
   }
@@ -157,7 +125,7 @@ class Calibration {
   std::vector<double> hessian_diagonal() const {
     const double scale = hessian_scale();
     auto diagonal = detail::zeros<B, double>(1, in_features());
-    B::for_each_row(in_features(), detail::TakeDiagonal<T>{gram(), diagonal.view(), scale});
+    B::for_each_row(in_features(), kernels::TakeDiagonal<T>{gram(), diagonal.view(), scale});
     const Matrix<double> host = B::to_host(MatrixView<const double>(diagonal.view()));
     return {host.data(), host.data() + host.size()};
   }
@@ -201,7 +169,7 @@ class Calibration {
 
   void merge_moments(MatrixView<const double> from, index_t tokens) {
     B::for_each_row(in_features(),
-                    detail::MergeColumn{moments_.view(), from, double(tokens_), double(tokens)});
+                    kernels::MergeMoments{moments_.view(), from, double(tokens_), double(tokens)});
     tokens_ += tokens;
   }
 

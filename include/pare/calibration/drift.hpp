@@ -8,48 +8,6 @@
 
 namespace pare::inline PARE_TARGET {
 
-namespace detail {
-
-/// out = (X - dense)^T in T.
-template <class S, class T>
-struct NegativeDrift {
-  MatrixView<const S> dense, X;  // (tokens, in)
-  MatrixView<T> out;             // (in, tokens)
-  PARE_HOST_DEVICE void operator()(index_t j, index_t t) const {
-    out(j, t) = T(X(t, j)) - T(dense(t, j));
-  }
-};
-
-template <class T>
-struct TransposeElement {
-  MatrixView<const T> from;  // (n, m)
-  MatrixView<T> to;          // (m, n)
-  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const { to(r, c) = from(c, r); }
-};
-
-/// to(r, p) = scale * from(r, order[p]).
-template <class T>
-struct GatherScaled {
-  MatrixView<const T> from;  // (rows, n)
-  MatrixView<T> to;          // (rows, n)
-  const index_t* order;      ///< (n)
-  double scale;
-  PARE_HOST_DEVICE void operator()(index_t r, index_t p) const {
-    to(r, p) = T(scale * double(from(r, order[p])));
-  }
-};
-
-/// into(r, order[p]) += from(r, p).
-template <class T>
-struct ScatterAdd {
-  MatrixView<const T> from;  // (rows, n)
-  MatrixView<T> into;        // (rows, n)
-  const index_t* order;      ///< (n)
-  PARE_HOST_DEVICE void operator()(index_t r, index_t p) const { into(r, order[p]) += from(r, p); }
-};
-
-}  // namespace detail
-
 /// Streams the inputs of one linear in the dense model and in the compressed one, both reading the
 /// same tokens: sum (x_dense - x) x^T, in one pass.
 template <class B, class T>
@@ -76,7 +34,7 @@ class InputDrift {
     require_finite<B, S>("X (tokens, in)", X);
     require_finite<B, S>("dense (tokens, in)", dense);
     negative_.resize(X.cols, X.rows);
-    B::for_each_element(X.cols, X.rows, detail::NegativeDrift<S, T>{dense, X, negative_.view()});
+    B::for_each_element(X.cols, X.rows, kernels::NegativeDrift<S, T>{dense, X, negative_.view()});
     if constexpr (std::is_same_v<S, T>) {
       B::trailing_update(sum_.view(), detail::as_const(negative_.view()), X);
     } else {
@@ -135,15 +93,15 @@ typename B::template matrix<T> corrected_weights(std::type_identity_t<MatrixView
 
   B::multiply(wide.view(), W, drift.sum());
   B::for_each_element(rows, n,
-                      detail::GatherScaled<T>{detail::as_const(wide.view()), ordered.view(),
-                                              positions, share * calibration.hessian_scale()});
-  B::for_each_element(n, n, detail::TransposeElement<T>{U, transposed.view()});
+                      kernels::GatherScaled<T>{detail::as_const(wide.view()), ordered.view(),
+                                               positions, share * calibration.hessian_scale()});
+  B::for_each_element(n, n, kernels::TransposeElement<T>{U, transposed.view()});
   B::multiply(wide.view(), detail::as_const(ordered.view()), detail::as_const(transposed.view()));
   B::multiply(ordered.view(), detail::as_const(wide.view()), U);
   B::copy(W, result.view());
   B::for_each_element(rows, n,
-                      detail::ScatterAdd<T>{detail::as_const(ordered.view()), result.view(),
-                                            positions});
+                      kernels::ScatterAdd<T>{detail::as_const(ordered.view()), result.view(),
+                                             positions});
   return result;
 }
 

@@ -33,20 +33,6 @@ struct Factor {
 
 namespace detail {
 
-/// Writes H + damping, rows and columns permuted, dead inputs set to 1.
-template <class T>
-struct DampedHessian {
-  MatrixView<const T> gram;  // (in, in)
-  MatrixView<T> out;         // (in, in)
-  const index_t* order;      ///< (in)
-  const double* diagonal;    ///< (in), by input
-  double scale, added;
-  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const {
-    const index_t i = order[r], j = order[c];
-    out(r, c) = i == j ? T(diagonal[i] + added) : T(scale * double(gram(i, j)));
-  }
-};
-
 /// The positions 0 .. n - 1.
 inline std::vector<index_t> natural_order(index_t n) {
   std::vector<index_t> order(static_cast<std::size_t>(n));
@@ -60,12 +46,6 @@ inline void require_permutation(const std::vector<index_t>& order, index_t n) {
   for (std::size_t p = 0; good && p < order.size(); ++p)
     good = order[p] >= 0 && order[p] < n && seen[std::size_t(order[p])]++ == 0;
   if (!good) throw argument_error("order: expected a permutation of 0.." + std::to_string(n - 1));
-}
-
-/// A vector of plain numbers where the backend can reach it, (1, n).
-template <class B, class U>
-typename B::template matrix<U> to_backend(const std::vector<U>& values) {
-  return B::from_host(MatrixView<const U>(values.data(), 1, index_t(values.size())));
 }
 
 }  // namespace detail
@@ -109,9 +89,9 @@ Factor<B, T> factorize(const Calibration<B, T>& calibration, const FactorOptions
   while (true) {
     factor.added = factor.damping * mean;
     B::for_each_element(n, n,
-                        detail::DampedHessian<T>{calibration.gram(), factor.upper.view(),
-                                                 order.view().data, diagonal.view().data,
-                                                 calibration.hessian_scale(), factor.added});
+                        kernels::DampedHessian<T>{calibration.gram(), factor.upper.view(),
+                                                  order.view().data, diagonal.view().data,
+                                                  calibration.hessian_scale(), factor.added});
     if (B::inverse_factor(factor.upper.view())) break;
     if (factor.damping >= 1)
       throw factorization_error("Hessian " + shape_text(n, n) +
@@ -122,7 +102,7 @@ Factor<B, T> factorize(const Calibration<B, T>& calibration, const FactorOptions
     ++factor.retries;
   }
   auto u = detail::zeros<B, double>(1, n);
-  B::for_each_row(n, detail::TakeDiagonal<T>{factor.upper.view(), u.view()});
+  B::for_each_row(n, kernels::TakeDiagonal<T>{factor.upper.view(), u.view()});
   const Matrix<double> host = B::to_host(MatrixView<const double>(u.view()));
   factor.upper_diagonal.assign(host.data(), host.data() + n);
   return factor;

@@ -10,22 +10,72 @@
 
 namespace pare::inline PARE_TARGET {
 
+namespace kernels {
+
+/// Where the mask of a block of columns comes from.
+enum class MaskSource : std::uint8_t {
+  none,    ///< nothing is pruned
+  given,   ///< chosen for the whole block before the sweep
+  n_of_m,  ///< chosen in the sweep, at the first column of every m
+};
+
+// What a backend is given: pare/kernels/sweep.hpp and pare/kernels/fit.hpp.
+template <class T, MaskSource Mask, bool Quantize>
+struct RowSweep;
+template <class T>
+struct GridFit;
+
+}  // namespace kernels
+
 namespace detail {
+
 struct NoOpRow {
   PARE_HOST_DEVICE void operator()(index_t) const {}
 };
 struct NoOpElement {
   PARE_HOST_DEVICE void operator()(index_t, index_t) const {}
 };
+struct NoOpReduction {
+  struct partial {
+    std::int32_t nothing = 0;
+    PARE_HOST_DEVICE void merge(const partial&) {}
+  };
+  PARE_HOST_DEVICE index_t columns() const { return 1; }
+  PARE_HOST_DEVICE void add(index_t, index_t, partial&) const {}
+  PARE_HOST_DEVICE void finish(index_t, const partial&) const {}
+};
+
+/// Matrices of U that B owns and moves.
+template <class B, class U>
+concept HoldsMatrices = std::default_initializable<typename B::template matrix<U>> &&
+    std::copyable<typename B::template matrix<U>> &&
+    requires(typename B::template matrix<U> owner, const typename B::template matrix<U> fixed,
+             MatrixView<const U> from, MatrixView<U> to) {
+  owner.resize(index_t{}, index_t{});
+  { owner.view() } -> std::convertible_to<MatrixView<U>>;
+  { fixed.view() } -> std::convertible_to<MatrixView<const U>>;
+  { fixed.rows() } -> std::convertible_to<index_t>;
+  { fixed.cols() } -> std::convertible_to<index_t>;
+  { B::from_host(from) } -> std::same_as<typename B::template matrix<U>>;
+  { B::to_host(from) } -> std::same_as<Matrix<U>>;
+  B::copy(from, to);
+};
+
 }  // namespace detail
 
-/// A set of static functions on views of memory that the backend can reach.
+/// A set of static functions on views of memory that the backend can reach: all that calibration,
+/// scores and solver ask for.
 ///
-/// - `matrix<U>`: owning, with `view()` and `resize(rows, cols)`.
+/// - `matrix<U>`: owning, with `view()`, `rows()`, `cols()` and `resize(rows, cols)`; U is T,
+///   double, or an integer of 1, 4 or 8 bytes.
 /// - `from_host(view)`, `to_host(view)`, `copy(from, to)`: move elements between memories.
 /// - `for_each_row(n, f)`, `for_each_element(rows, cols, f)`: f(row), f(row, col), any order.
+/// - `reduce_rows(n, reduction)`: runs a kernels::RowReduction over rows 0 .. n - 1.
+/// - `fit_grids(fit)`: fits all grids of a kernels::GridFit.
+/// - `row_sweep(sweep)`: runs a kernels::RowSweep over all its rows.
 /// - `find_non_finite(A)`: flat row-major index of the first NaN or infinity, -1 when none.
-/// - `column_moments(X, M)`: M (3, in) = mean |x|, mean x, sum of squared deviations per column.
+/// - `column_moments(X, M)`: M (3, in) = mean |x|, mean x, sum of squared deviations per column; X
+///   of T or of double.
 /// - `gram_accumulate(G, X)`: G (in, in) += X^T X for X (tokens, in).
 /// - `inverse_factor(A)`: overwrites the symmetric A (n, n) with the upper triangular U of
 ///   inv(A) = U^T U, zeros below; false when A is not positive definite.
@@ -33,25 +83,37 @@ struct NoOpElement {
 /// - `trailing_update(W, E, U)`: W -= E U.
 /// - `select_smallest(W, d, k, mask)`: marks the k smallest |w_ij| / d_j of W; ties go to the
 ///   lower row-major index.
-/// - `row_sweep(sweep)`: runs a RowSweep over all its rows.
 ///
-/// A backend may store numbers in types it does not compute in, `stores<S>`; then `copy`,
+/// A backend may store numbers in types it does not compute in, `stores<S>`; then `matrix`, `copy`,
 /// `from_host`, `to_host`, `find_non_finite(A)`, and X of `column_moments` and `gram_accumulate`
 /// take S too.
 template <class B, class T>
-concept Backend = std::floating_point<T> &&
+concept Backend = std::floating_point<T> && detail::HoldsMatrices<B, T> &&
+    detail::HoldsMatrices<B, double> && detail::HoldsMatrices<B, std::uint8_t> &&
+    detail::HoldsMatrices<B, std::int32_t> && detail::HoldsMatrices<B, std::int64_t> &&
+    detail::HoldsMatrices<B, index_t> &&
     requires(MatrixView<T> a, MatrixView<const T> c, MatrixView<double> moments,
-             MatrixView<std::uint8_t> mask, typename B::template matrix<T> owner) {
+             MatrixView<const double> wide, MatrixView<std::uint8_t> mask,
+             const kernels::GridFit<T>& fit,
+             const kernels::RowSweep<T, kernels::MaskSource::none, true>& rounding,
+             const kernels::RowSweep<T, kernels::MaskSource::given, false>& pruning,
+             const kernels::RowSweep<T, kernels::MaskSource::given, true>& both,
+             const kernels::RowSweep<T, kernels::MaskSource::n_of_m, false>& pruning_n_of_m,
+             const kernels::RowSweep<T, kernels::MaskSource::n_of_m, true>& both_n_of_m) {
   { B::name } -> std::convertible_to<std::string_view>;
   requires B::template supports<T>;
-  { owner.view() } -> std::convertible_to<MatrixView<T>>;
-  { B::from_host(c) } -> std::same_as<typename B::template matrix<T>>;
-  { B::to_host(c) } -> std::same_as<Matrix<T>>;
-  B::copy(c, a);
   B::for_each_row(index_t{}, detail::NoOpRow{});
   B::for_each_element(index_t{}, index_t{}, detail::NoOpElement{});
+  B::reduce_rows(index_t{}, detail::NoOpReduction{});
+  B::fit_grids(fit);
+  B::row_sweep(rounding);
+  B::row_sweep(pruning);
+  B::row_sweep(both);
+  B::row_sweep(pruning_n_of_m);
+  B::row_sweep(both_n_of_m);
   { B::find_non_finite(c) } -> std::same_as<index_t>;
   B::column_moments(c, moments);
+  B::column_moments(wide, moments);
   B::gram_accumulate(a, c);
   { B::inverse_factor(a) } -> std::same_as<bool>;
   B::multiply(a, c, c);
@@ -60,21 +122,6 @@ concept Backend = std::floating_point<T> &&
 };
 
 namespace detail {
-
-template <class U>
-struct SetZero {
-  MatrixView<U> A;
-  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const { A(r, c) = U(0); }
-};
-
-/// Zeros (rows, cols) where the backend computes.
-template <class B, class U>
-typename B::template matrix<U> zeros(index_t rows, index_t cols) {
-  typename B::template matrix<U> result;
-  result.resize(rows, cols);
-  B::for_each_element(rows, cols, SetZero<U>{result.view()});
-  return result;
-}
 
 template <class B>
 inline constexpr bool named_memory = requires {
@@ -112,30 +159,14 @@ constexpr bool check_backend() {
       if constexpr (supports_scalar<B, T>)
         static_assert(Backend<B, T>,
                       "pare: a backend that lacks an operation: the type does not model "
-                      "pare::Backend; write every operation listed in pare/core/backend.hpp");
+                      "pare::Backend; write every operation listed in pare/core/backend.hpp, of "
+                      "which the note below names the first that is missing");
     }
   }
   return true;
 }
 
-template <class From, class To>
-struct ConvertElement {
-  MatrixView<const From> from;
-  MatrixView<To> to;
-  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const {
-    to(r, c) = To(compute_scalar<To>(from(r, c)));
-  }
-};
-
 }  // namespace detail
-
-/// Copies a matrix onto another of the same shape and another scalar, rounding to nearest. Both lie
-/// in the backend's memory. Throws shape_error.
-template <class B, class From, class To>
-void convert(MatrixView<const From> from, MatrixView<To> to) {
-  require_shape("convert", {to.rows, to.cols}, {from.rows, from.cols});
-  B::for_each_element(to.rows, to.cols, detail::ConvertElement<From, To>{from, to});
-}
 
 /// Throws non_finite_error naming `what`, the row and the column of the first element of A that
 /// is NaN or infinite; what require_view throws.

@@ -9,49 +9,6 @@
 
 namespace pare::inline PARE_TARGET {
 
-namespace detail {
-
-/// What rounding w at row i and input j loses: squared, over U_jj^2. A pruned weight is lost whole.
-template <class T>
-struct RoundingLoss {
-  MatrixView<const T> weights;           // (out, in)
-  MatrixView<const std::uint8_t> mask;   // (out, in), 1 = pruned; may be empty
-  const double* inverse_u;               ///< (in): 1 / U_jj, 0 where the input is dead
-  MatrixView<const T> scale, zero, top;  // (1, out)
-
-  PARE_HOST_DEVICE double root(index_t i, index_t j) const {
-    const T w = weights(i, j);
-    const bool pruned = mask.rows > 0 && mask(i, j) != 0;
-    const double q = pruned ? 0 : double(round_to_grid(w, scale(0, i), zero(0, i), top(0, i)));
-    return std::abs(double(w) - q) * inverse_u[j];
-  }
-};
-
-/// out(i, k) = sum over the inputs.
-template <class T>
-struct RowRoundingLoss {
-  RoundingLoss<T> loss;
-  MatrixView<double> out;  // (out, widths)
-  index_t k;
-  PARE_HOST_DEVICE void operator()(index_t i) const {
-    double sum = 0;
-    for (index_t j = 0; j < loss.weights.cols; ++j) {
-      const double root = loss.root(i, j);
-      sum += root * root;
-    }
-    out(i, k) = sum;
-  }
-};
-
-template <class T>
-struct ElementRoundingLoss {
-  RoundingLoss<T> loss;
-  MatrixView<double> out;  // (out, in)
-  PARE_HOST_DEVICE void operator()(index_t i, index_t j) const { out(i, j) = loss.root(i, j); }
-};
-
-}  // namespace detail
-
 /// Distortion of every channel at every width: the sum of (w_ij - q_ij)^2 / U_jj^2 over the weights
 /// of the channel, q_ij being w_ij on the grid that is fitted to its row at that width.
 ///
@@ -78,29 +35,19 @@ std::vector<double> channel_distortion(const ScoringInput<B, T>& input, ChannelA
   for (std::size_t j = 0; j < inverse_u.size(); ++j)
     if (input.factor.dead[j] != 0) inverse_u[j] = 0;
   const auto on_backend = detail::to_backend<B>(inverse_u);
-  typename B::template matrix<T> scale, zero, top;
-  for (auto* m : {&scale, &zero, &top}) m->resize(1, rows);
   const index_t levels = index_t(widths.size());
   const bool by_row = axis == ChannelAxis::output;
   auto sums = detail::zeros<B, double>(by_row ? rows : 0, levels);
   auto roots = detail::zeros<B, double>(by_row ? 0 : rows, cols);
   std::vector<double> result(std::size_t((by_row ? rows : cols) * levels));
   for (index_t k = 0; k < levels; ++k) {
-    const auto bits =
-        detail::to_backend<B>(std::vector<std::uint8_t>{std::uint8_t(widths[std::size_t(k)])});
-    B::for_each_row(rows, FitRow<T>{input.weights, bits.view().data, 0, input.grid, scale.view(),
-                                    zero.view(), top.view()});
-    const detail::RoundingLoss<T> loss{input.weights,
-                                       mask,
-                                       on_backend.view().data,
-                                       detail::as_const(scale.view()),
-                                       detail::as_const(zero.view()),
-                                       detail::as_const(top.view())};
+    const auto grids = detail::row_grids<B, T>(input.weights, widths[std::size_t(k)], input.grid);
+    const kernels::RoundingLoss<T> loss{input.weights, mask, on_backend.view().data, grids.view()};
     if (by_row) {
-      B::for_each_row(rows, detail::RowRoundingLoss<T>{loss, sums.view(), k});
+      B::reduce_rows(rows, kernels::RowRoundingLoss<T>{loss, sums.view(), k});
       continue;
     }
-    B::for_each_element(rows, cols, detail::ElementRoundingLoss<T>{loss, roots.view()});
+    B::for_each_element(rows, cols, kernels::ElementRoundingLoss<T>{loss, roots.view()});
     const Matrix<double> m = detail::column_moments<B>(detail::as_const(roots.view()));
     for (index_t j = 0; j < cols; ++j)
       result[std::size_t(j * levels + k)] = m(2, j) + double(rows) * m(1, j) * m(1, j);

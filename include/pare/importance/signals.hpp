@@ -8,7 +8,8 @@
 
 #include "pare/calibration/factor.hpp"
 #include "pare/core/channel.hpp"
-#include "pare/quantization/fit.hpp"
+#include "pare/kernels/fit.hpp"
+#include "pare/kernels/scores.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -30,27 +31,12 @@ concept Signal = S::axis == Axis&& requires(const S signal, const ScoringInput<B
 
 namespace detail {
 
-/// Moments over rows of each column of A, (3, cols): mean |a|, mean a, sum of squared deviations.
-template <class B, class T>
-Matrix<double> column_moments(MatrixView<const T> A) {
-  auto moments = detail::zeros<B, double>(3, A.cols);
-  B::column_moments(A, moments.view());
-  return B::to_host(MatrixView<const double>(moments.view()));
-}
-
 /// The visited position of every input.
 inline std::vector<index_t> inverse_order(const std::vector<index_t>& order) {
   std::vector<index_t> position(order.size());
   for (std::size_t p = 0; p < order.size(); ++p) position[std::size_t(order[p])] = index_t(p);
   return position;
 }
-
-/// A *= 2, which rounds nothing.
-template <class T>
-struct DoubleElements {
-  MatrixView<T> A;
-  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const { A(r, c) *= T(2); }
-};
 
 /// P with w . p = w G w^T for every row w of W and p of P. Both (out, in).
 ///
@@ -69,42 +55,32 @@ typename B::template matrix<T> quadratic_product(MatrixView<const T> W, MatrixVi
     B::multiply(product.view().columns(begin, width),
                 MatrixView<const T>(left.view().columns(0, end)), G.block(0, begin, end, width));
     const MatrixView<T> done = left.view().columns(begin, width);
-    B::for_each_element(rows, width, DoubleElements<T>{done});
+    B::for_each_element(rows, width, kernels::DoubleElement<T>{done});
   }
   return product;
 }
 
-/// Sums over the columns of each row of W, (out, 5): w . mean, w . product, |w|, rounding
-/// distortion, sum_j w_j^2 H_jj.
-template <class T>
-struct RowSums {
-  MatrixView<const T> weights, product;  // (out, in)
-  const double* mean;                    ///< (in)
-  const double* diagonal;                ///< (in): diag(H)
-  MatrixView<double> out;                // (out, 5)
-  int bits;
-  GridOptions options;
+/// One grid per row of a matrix, where the backend computes.
+template <class B, class T>
+struct RowGrids {
+  typename B::template matrix<T> scale, zero, top;  // (1, out)
 
-  PARE_HOST_DEVICE void operator()(index_t i) const {
-    const T* w = weights.row(i);
-    const T* p = product.row(i);
-    const Grid<T> grid = fit_grid(w, weights.cols, bits, options);
-    double projected = 0, quadratic = 0, magnitude = 0, distortion = 0, spread = 0;
-    for (index_t j = 0; j < weights.cols; ++j) {
-      const double d = double(w[j]) - double(round_to_grid(w[j], grid.scale, grid.zero, grid.top));
-      projected += double(w[j]) * mean[j];
-      quadratic += double(w[j]) * double(p[j]);
-      magnitude += std::abs(double(w[j]));
-      distortion += d * d * diagonal[j];
-      spread += double(w[j]) * double(w[j]) * diagonal[j];
-    }
-    out(i, 0) = projected;
-    out(i, 1) = quadratic;
-    out(i, 2) = magnitude;
-    out(i, 3) = distortion;
-    out(i, 4) = spread;
-  }
+  GridView<const T> view() const { return {scale.view(), zero.view(), top.view()}; }
 };
+
+/// The grids of the given width that are fitted to the rows of W (out, in).
+template <class B, class T>
+RowGrids<B, T> row_grids(MatrixView<const T> W, int bits, GridOptions options) {
+  RowGrids<B, T> grids;
+  for (auto* m : {&grids.scale, &grids.zero, &grids.top}) m->resize(1, W.rows);
+  const auto width = to_backend<B>(std::vector<std::uint8_t>{std::uint8_t(bits)});
+  B::fit_grids(
+      kernels::GridFit<T>{.weights = W,
+                          .bits = width.view().data,
+                          .options = options,
+                          .grids = {grids.scale.view(), grids.zero.view(), grids.top.view()}});
+  return grids;
+}
 
 }  // namespace detail
 
@@ -208,9 +184,10 @@ OutputMoments output_moments(const ScoringInput<B, T>& in) {
   const InputMoments moments = in.calibration.moments();
   const auto mean = detail::to_backend<B>(moments.mean);
   const auto diagonal = detail::to_backend<B>(in.calibration.hessian_diagonal());
+  const auto grids = detail::row_grids<B, T>(in.weights, in.bits, in.grid);
   auto sums = detail::zeros<B, double>(rows, 5);
-  B::for_each_row(rows, detail::RowSums<T>{in.weights, product.view(), mean.view().data,
-                                           diagonal.view().data, sums.view(), in.bits, in.grid});
+  B::reduce_rows(rows, kernels::ScoreSums<T>{in.weights, product.view(), mean.view().data,
+                                             diagonal.view().data, grids.view(), sums.view()});
   const Matrix<double> s = B::to_host(MatrixView<const double>(sums.view()));
 
   const double scale = in.calibration.hessian_scale();

@@ -6,68 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "pare/kernels/predictions.hpp"
 #include "pare/model/opt.hpp"
 
 namespace pare::inline PARE_TARGET {
-
-namespace detail {
-
-/// log(sum exp(row)) of a row of logits.
-template <class T>
-PARE_HOST_DEVICE double row_log_sum_exp(const T* row, index_t n) {
-  T largest = row[0];
-  for (index_t j = 1; j < n; ++j) largest = row[j] > largest ? row[j] : largest;
-  double sum = 0;
-  for (index_t j = 0; j < n; ++j) sum += double(std::exp(row[j] - largest));
-  return std::log(sum) + double(largest);
-}
-
-/// Turns logits into log probabilities in T.
-template <class S, class T>
-struct LogProbabilities {
-  MatrixView<const S> logits;  // (tokens, vocab)
-  MatrixView<T> out;           // (tokens, vocab)
-  PARE_HOST_DEVICE void operator()(index_t t) const {
-    T* row = out.row(t);
-    for (index_t j = 0; j < logits.cols; ++j) row[j] = T(logits(t, j));
-    const T shift = T(row_log_sum_exp(row, logits.cols));
-    for (index_t j = 0; j < logits.cols; ++j) row[j] -= shift;
-  }
-};
-
-/// e^-d - 1 + d >= 0, with all its digits.
-template <class T>
-PARE_HOST_DEVICE T exponential_excess(T d) {
-  if (std::abs(d) < T(0.02)) return d * d * (T(0.5) - d * (T(1) / 6 - d * (T(1) / 24)));
-  return std::exp(-d) - T(1) + d;
-}
-
-/// out(0, t) = KL(p || q) of row t, q from logits: sum_j p_j (e^-d_j - 1 + d_j) with
-/// d_j = log p_j - log q_j, which is sum_j p_j d_j as both sum to one, but has no negative terms.
-template <class S, class T>
-struct RowDivergence {
-  MatrixView<const T> log_p;   // (tokens, vocab)
-  MatrixView<const S> logits;  // (tokens, vocab)
-  MatrixView<double> out;      // (1, tokens)
-  PARE_HOST_DEVICE void operator()(index_t t) const {
-    const index_t n = logits.cols;
-    T largest = T(logits(t, 0));
-    for (index_t j = 1; j < n; ++j) {
-      const T x = T(logits(t, j));
-      largest = x > largest ? x : largest;
-    }
-    double sum = 0, divergence = 0;
-    for (index_t j = 0; j < n; ++j) sum += double(std::exp(T(logits(t, j)) - largest));
-    const T shift = T(std::log(sum));
-    for (index_t j = 0; j < n; ++j) {
-      const T log_p_j = log_p(t, j), log_q_j = T(logits(t, j)) - largest - shift;
-      divergence += double(std::exp(log_p_j) * exponential_excess(log_p_j - log_q_j));
-    }
-    out(0, t) = divergence;
-  }
-};
-
-}  // namespace detail
 
 /// Predictions of a model as it is now, kept to measure later how far it has moved from them.
 ///
@@ -90,8 +32,9 @@ class ReferencePredictions {
       forward_layer(model, layer, hidden_.view(), seqlen, workspace_);
     log_p_.resize(hidden_.rows(), model.config.vocab_size);
     head(model, hidden_.view(), workspace_, [&](index_t first, MatrixView<const S> logits) {
-      B::for_each_row(logits.rows,
-                      detail::LogProbabilities<S, T>{logits,
+      normalise(logits);
+      B::for_each_element(logits.rows, logits.cols,
+                          kernels::LogProbability<S>{logits, largest_.view(), log_.view(),
                                                      log_p_.view().block(first, 0, logits.rows,
                                                                          logits.cols)});
     });
@@ -126,11 +69,12 @@ class ReferencePredictions {
       forward_layer(model, model.layers[l], hidden_.view(), seqlen_, workspace_);
     double sum = 0;
     head(model, hidden_.view(), workspace_, [&](index_t begin, MatrixView<const S> logits) {
+      normalise(logits);
       rows_.resize(1, logits.rows);
-      B::for_each_row(logits.rows,
-                      detail::RowDivergence<S, T>{
-                          detail::as_const(log_p_.view()).block(begin, 0, logits.rows, logits.cols),
-                          logits, rows_.view()});
+      const MatrixView<const T> log_p = log_p_.view();
+      B::reduce_rows(logits.rows,
+                     kernels::Divergence<S>{log_p.block(begin, 0, logits.rows, logits.cols), logits,
+                                            largest_.view(), log_.view(), rows_.view()});
       const Matrix<double> host = B::to_host(detail::as_const(rows_.view()));
       for (index_t t = 0; t < host.size(); ++t) sum += host.data()[t];
     });
@@ -139,12 +83,23 @@ class ReferencePredictions {
     return mean;
   }
 
+  /// What turns logits (tokens, vocab) into log probabilities.
+  void normalise(MatrixView<const S> logits) {
+    largest_.resize(1, logits.rows);
+    log_.resize(1, logits.rows);
+    B::reduce_rows(logits.rows, kernels::LargestLogit<S>{logits, largest_.view()});
+    B::reduce_rows(logits.rows,
+                   kernels::LogSumExp<S>{logits, detail::as_const(largest_.view()), log_.view()});
+  }
+
   std::vector<std::int32_t> ids_;
   index_t seqlen_;
   OptWorkspace<B, S> workspace_;
   typename B::template matrix<S> hidden_;     // (tokens, hidden)
   typename B::template matrix<T> log_p_;      // (tokens, vocab)
-  typename B::template matrix<double> rows_;  // (1, tokens of a chunk)
+  typename B::template matrix<T> largest_;    // (1, tokens of a chunk): logit
+  typename B::template matrix<double> log_;   // (1, tokens of a chunk): log(sum exp)
+  typename B::template matrix<double> rows_;  // (1, tokens of a chunk): divergence
 };
 
 }  // namespace pare

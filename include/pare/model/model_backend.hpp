@@ -15,8 +15,8 @@ namespace pare::inline PARE_TARGET {
 /// T is what weights and activations are stored in. Where that has 16 bits, sums and everything
 /// between the reading of the inputs and the writing of the output are in float.
 ///
-/// - `matrix<U>`, `from_host(view)`, `to_host(view)`, `copy(from, to)`: as in Backend; also for
-///   U = std::int32_t.
+/// - `matrix<U>`, `from_host(view)`, `to_host(view)`, `copy(from, to)`, `find_non_finite(A)`, and X
+///   of `column_moments` and `gram_accumulate`: as in Backend, for U = T.
 /// - `linear(Y, X, W, bias)`: Y = X W^T + bias; X (tokens, in), W (out, in), bias (1, out).
 /// - `layer_norm(Y, X, weight, bias, epsilon)`: each row to mean 0 and variance 1, then times
 ///   weight (1, cols) plus bias (1, cols). Y may be X.
@@ -30,17 +30,14 @@ namespace pare::inline PARE_TARGET {
 /// - `cross_entropy(logits, targets)`: sum over the rows with a target >= 0 of
 ///   log(sum exp(row)) - row[target], in double; logits (tokens, vocab), targets (1, tokens).
 template <class B, class T>
-concept ModelBackend = detail::stores_scalar<B, T> &&
+concept ModelBackend = detail::stores_scalar<B, T> && detail::HoldsMatrices<B, T> &&
+    detail::HoldsMatrices<B, std::int32_t> &&
     requires(MatrixView<T> a, MatrixView<const T> c, MatrixView<const std::int32_t> ids,
-             typename B::template matrix<T> owner, const typename B::template matrix<T> fixed) {
+             MatrixView<compute_scalar<T>> gram, MatrixView<double> moments) {
   { B::name } -> std::convertible_to<std::string_view>;
-  { owner.view() } -> std::convertible_to<MatrixView<T>>;
-  { fixed.view() } -> std::convertible_to<MatrixView<const T>>;
-  owner.resize(index_t{}, index_t{});
-  { B::from_host(c) } -> std::same_as<typename B::template matrix<T>>;
-  { B::from_host(ids) } -> std::same_as<typename B::template matrix<std::int32_t>>;
-  { B::to_host(c) } -> std::same_as<Matrix<T>>;
-  B::copy(c, a);
+  { B::find_non_finite(c) } -> std::same_as<index_t>;
+  B::column_moments(c, moments);
+  B::gram_accumulate(gram, c);
   B::template linear<T>(a, c, c, c);
   B::template layer_norm<T>(a, c, c, c, 1e-5);
   B::template causal_attention<T>(a, c, c, c, index_t{}, index_t{});

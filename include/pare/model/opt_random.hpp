@@ -9,6 +9,7 @@
 
 #include "pare/core/error.hpp"
 #include "pare/core/scalar.hpp"
+#include "pare/kernels/random.hpp"
 #include "pare/model/opt.hpp"
 #include "pare/model/opt_names.hpp"
 
@@ -61,41 +62,6 @@ inline OptConfig opt_shape(std::string_view name) {
 
 namespace detail {
 
-/// A(r, c) = scale z, where z is a nearly normal number that depends on nothing but key, row and
-/// column: the sum of eight uniform integers, so that every backend makes the same bytes.
-template <class S>
-struct FillNormal {
-  MatrixView<S> A;
-  std::uint64_t key;
-  float scale;
-
-  /// splitmix64's mixing of a counter.
-  PARE_HOST_DEVICE static std::uint64_t mix(std::uint64_t z) {
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-    return z ^ (z >> 31);
-  }
-  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const {
-    constexpr std::uint64_t golden = 0x9e3779b97f4a7c15ull;
-    const std::uint64_t at = mix(key + golden * std::uint64_t(r + 1)) + 2 * std::uint64_t(c);
-    std::int32_t sum = -8 * 32767 - 4;  // less the mean, 8 * 32767.5
-    for (std::uint64_t bits : {mix(golden * at), mix(golden * (at + 1))})
-      for (int i = 0; i < 4; ++i, bits >>= 16) sum += std::int32_t(bits & 0xffffu);
-    // One uniform integer below 2^16 has the variance 2^32 / 12.
-    constexpr float deviation = 53509.9f;  // sqrt(8 / 12) 2^16
-    A(r, c) = S(compute_scalar<S>(scale * (float(sum) / deviation)));
-  }
-};
-
-template <class S>
-struct FillConstant {
-  MatrixView<S> A;
-  float value;
-  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const {
-    A(r, c) = S(compute_scalar<S>(value));
-  }
-};
-
 /// Makes the tensors of a model one after the other, each from a key of its own.
 template <class B, class S>
 class RandomOpt {
@@ -126,15 +92,15 @@ class RandomOpt {
   Owner normal(index_t rows, index_t cols) {
     Owner A;
     A.resize(rows, cols);
-    key_ = FillNormal<S>::mix(key_ + 1);
-    B::for_each_element(rows, cols, FillNormal<S>{A.view(), key_, deviation});
+    key_ = kernels::FillNormal<S>::mix(key_ + 1);
+    B::for_each_element(rows, cols, kernels::FillNormal<S>{A.view(), key_, deviation});
     return A;
   }
 
   Owner constant(index_t cols, float value) const {
     Owner A;
     A.resize(1, cols);
-    B::for_each_element(1, cols, FillConstant<S>{A.view(), value});
+    B::for_each_element(1, cols, kernels::FillConstant<S>{A.view(), value});
     return A;
   }
 
@@ -191,9 +157,9 @@ inline std::vector<std::int32_t> random_tokens(const OptConfig& config, index_t 
   const std::uint64_t words = std::uint64_t(config.vocab_size) - special;
   std::vector<std::int32_t> ids(std::size_t(count), 0);
   for (std::size_t i = 0; i < ids.size(); ++i) {
-    const std::uint64_t at = detail::FillNormal<float>::mix(seed) + i;
+    const std::uint64_t at = kernels::FillNormal<float>::mix(seed) + i;
     ids[i] =
-        std::int32_t(special + detail::FillNormal<float>::mix(0x9e3779b97f4a7c15ull * at) % words);
+        std::int32_t(special + kernels::FillNormal<float>::mix(0x9e3779b97f4a7c15ull * at) % words);
   }
   return ids;
 }

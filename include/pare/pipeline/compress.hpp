@@ -98,16 +98,6 @@ struct CalibrationStage {
   bool holds(int input) const { return input >= first && input <= last; }
 };
 
-/// Rounds a weight to the type the checkpoint stores and to S, which the model holds.
-template <class T, class S>
-struct RoundStored {
-  MatrixView<T> weights;  // (out, in)
-  DType dtype;
-  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const {
-    weights(r, c) = T(S(compute_scalar<S>(round_to(dtype, float(weights(r, c))))));
-  }
-};
-
 /// The weights of a linear as the solver takes them; `converted` is used where types differ.
 template <class B, class S, class T = compute_scalar<S>>
 MatrixView<const T> dense_weights(const Linear<B, S>& linear,
@@ -126,7 +116,7 @@ MatrixView<const T> dense_weights(const Linear<B, S>& linear,
 template <class B, class S, class T = compute_scalar<S>>
 void replace_weights(Linear<B, S>& linear, CompressedLinear<B, T>&& layer) {
   const MatrixView<T> Q = layer.weights.view();
-  B::for_each_element(Q.rows, Q.cols, RoundStored<T, S>{Q, linear.dtype});
+  B::for_each_element(Q.rows, Q.cols, kernels::RoundStored<T, S>{Q, linear.dtype});
   require_finite<B, T>(linear.name + ": compressed weights in the checkpoint's type", Q);
   if constexpr (std::is_same_v<S, T>)
     linear.weight = std::move(layer.weights);
@@ -134,17 +124,11 @@ void replace_weights(Linear<B, S>& linear, CompressedLinear<B, T>&& layer) {
     convert<B>(as_const(Q), linear.weight.view());
 }
 
-template <class T>
-struct SetIdentity {
-  MatrixView<T> A;  // (n, n)
-  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const { A(r, c) = r == c ? T(1) : T(0); }
-};
-
 template <class B, class T>
 Calibration<B, T> identity_calibration(index_t n) {
   typename B::template matrix<T> I;
   I.resize(n, n);
-  B::for_each_element(n, n, SetIdentity<T>{I.view()});
+  B::for_each_element(n, n, kernels::SetIdentity<T>{I.view()});
   return Calibration<B, T>::from_hessian(I.view());
 }
 

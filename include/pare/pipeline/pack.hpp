@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "pare/solver/compressed_linear.hpp"
-#include "pare/solver/count.hpp"
+#include "pare/pipeline/count.hpp"
 #include "pare/storage/packed.hpp"
 
 namespace pare::inline PARE_TARGET {

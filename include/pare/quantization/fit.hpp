@@ -17,6 +17,9 @@ namespace detail {
 /// Independent partial sums per reduction, so that compilers vectorise it without reassociating.
 inline constexpr int fit_lanes = 16;
 
+/// Ranges that the clip search tries.
+inline constexpr int clip_steps = 80;
+
 /// One Newton step towards t^(-1/5).
 template <class T>
 PARE_HOST_DEVICE PARE_INLINE T fifth_root_step(T t, T r) {
@@ -121,12 +124,11 @@ PARE_HOST_DEVICE Grid<T> fit_grid(const T* PARE_RESTRICT w, index_t n, int bits,
   Grid<T> best = detail::grid_of_range(low, high, bits, options);
   if (!options.clip_search) return best;
 
-  constexpr int steps = 80;
   const T smallest = std::numeric_limits<T>::min();
   const T range = high - low;
   const T unit = T(1) / (range > smallest ? range : smallest);
   T least = std::numeric_limits<T>::infinity();
-  for (int i = 0; i < steps; ++i) {
+  for (int i = 0; i < detail::clip_steps; ++i) {
     const T p = T(1) - T(i) / T(100);
     const Grid<T> grid = detail::grid_of_range(p * low, p * high, bits, options);
     const T error = detail::clip_error(w, n, grid, unit);
@@ -137,24 +139,5 @@ PARE_HOST_DEVICE Grid<T> fit_grid(const T* PARE_RESTRICT w, index_t n, int bits,
   }
   return best;
 }
-
-/// Fits the grid of row i to W(i, :), for every row. One function of one row.
-template <class T>
-struct FitRow {
-  MatrixView<const T> weights;  // (out, columns of the tier)
-  const std::uint8_t* bits;     ///< width of row i at bits[i * bits_step]
-  index_t bits_step;            ///< 1: one width per row; 0: the same for all
-  /// How the grid is fitted.
-  GridOptions options;
-  MatrixView<T> scale, zero, top;  // (1, out)
-
-  /// Fits the grid of row i.
-  PARE_HOST_DEVICE void operator()(index_t i) const {
-    const Grid<T> grid = fit_grid(weights.row(i), weights.cols, int(bits[i * bits_step]), options);
-    scale(0, i) = grid.scale;
-    zero(0, i) = grid.zero;
-    top(0, i) = grid.top;
-  }
-};
 
 }  // namespace pare

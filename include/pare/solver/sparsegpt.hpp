@@ -9,41 +9,15 @@
 #include "pare/core/channel.hpp"
 #include "pare/importance/distortion.hpp"
 #include "pare/importance/scorer.hpp"
-#include "pare/quantization/fit.hpp"
+#include "pare/kernels/fit.hpp"
+#include "pare/kernels/sweep.hpp"
 #include "pare/solver/compressed_linear.hpp"
 #include "pare/solver/inputs.hpp"
 #include "pare/solver/options.hpp"
 #include "pare/solver/order.hpp"
-#include "pare/solver/sweep.hpp"
 #include "pare/solver/verify.hpp"
 
 namespace pare::inline PARE_TARGET {
-
-namespace detail {
-
-/// out(r, p) = W(r, order[p]), zero where that input is dead (`dead` may be null).
-template <class T>
-struct GatherColumns {
-  MatrixView<const T> from;  // (out, in)
-  MatrixView<T> to;          // (out, in)
-  const index_t* order;      ///< (in)
-  const std::uint8_t* dead;  ///< (in) by input, or null
-  PARE_HOST_DEVICE void operator()(index_t r, index_t p) const {
-    const index_t j = order[p];
-    to(r, p) = dead != nullptr && dead[j] != 0 ? T(0) : from(r, j);
-  }
-};
-
-/// to(r, order[p]) = from(r, p).
-template <class T>
-struct ScatterColumns {
-  MatrixView<const T> from;  // (out, in)
-  MatrixView<T> to;          // (out, in)
-  const index_t* order;      ///< (in)
-  PARE_HOST_DEVICE void operator()(index_t r, index_t p) const { to(r, order[p]) = from(r, p); }
-};
-
-}  // namespace detail
 
 /// Solves linears: prune, quantize, feed every error forward to the columns not yet visited.
 ///
@@ -108,10 +82,10 @@ class SparseGPTSolver {
 
  private:
   static constexpr PatternKind pattern_kind = Pattern(typename Config::pattern{}).kind;
-  static constexpr MaskSource mask_source = pattern_kind == PatternKind::n_of_m ? MaskSource::n_of_m
-                                            : pattern_kind == PatternKind::unstructured
-                                                ? MaskSource::given
-                                                : MaskSource::none;
+  static constexpr kernels::MaskSource mask_source =
+      pattern_kind == PatternKind::n_of_m         ? kernels::MaskSource::n_of_m
+      : pattern_kind == PatternKind::unstructured ? kernels::MaskSource::given
+                                                  : kernels::MaskSource::none;
 
   /// @param bits  the widths with MixedPrecision<Assigned>, otherwise empty
   /// @param zero  (out, in), 1 where a weight must be zero; may be empty
@@ -151,17 +125,17 @@ class SparseGPTSolver {
     }
     current_.resize(W.rows, W.cols);
     B::for_each_element(W.rows, W.cols,
-                        detail::GatherColumns<T>{W, current_.view(), order.view().data,
-                                                 dead.view().data});
+                        kernels::GatherColumns<T>{W, current_.view(), order.view().data,
+                                                  dead.view().data});
     run_blocks(linear, *factor);
 
     linear.weights.resize(W.rows, W.cols);
     linear.mask.resize(W.rows, W.cols);
     B::for_each_element(W.rows, W.cols,
-                        detail::ScatterColumns<T>{current_.view(), linear.weights.view(),
-                                                  order.view().data});
+                        kernels::ScatterColumns<T>{current_.view(), linear.weights.view(),
+                                                   order.view().data});
     B::for_each_element(W.rows, W.cols,
-                        detail::ScatterColumns<std::uint8_t>{mask_.view(), linear.mask.view(),
+                        kernels::ScatterColumns<std::uint8_t>{mask_.view(), linear.mask.view(),
                                                              order.view().data});
     const auto verify = [&] {
       verify_linear<B, T>(W, calibration, *factor, linear, Config::quantizes);
@@ -262,8 +236,8 @@ class SparseGPTSolver {
   void choose_by_distortion(Compressed& linear, const ScoringInput<B, T>& input) const {
     const index_t rows = input.weights.rows, cols = input.weights.cols;
     typename B::template matrix<std::uint8_t> mask;  // (out, in), or empty
-    if constexpr (mask_source != MaskSource::none) {
-      const double share = mask_source == MaskSource::n_of_m
+    if constexpr (mask_source != kernels::MaskSource::none) {
+      const double share = mask_source == kernels::MaskSource::n_of_m
                                ? double(*options_.zeros) / double(*options_.of)
                                : linear.pattern.sparsity;
       mask.resize(rows, cols);
@@ -306,16 +280,15 @@ class SparseGPTSolver {
     for (auto* m : {&linear.grids.scale, &linear.grids.zero, &linear.grids.top})
       m->resize(grids, W.rows);
     linear.grids.of_column.assign(std::size_t(W.cols), 0);
-    const auto fit = [&](MatrixView<const T> columns, index_t g, const std::uint8_t* bits,
-                         index_t bits_step) {
-      B::for_each_row(W.rows, FitRow<T>{columns, bits, bits_step, options_.grid,
-                                        linear.grids.scale.view().block(g, 0, 1, W.rows),
-                                        linear.grids.zero.view().block(g, 0, 1, W.rows),
-                                        linear.grids.top.view().block(g, 0, 1, W.rows)});
-    };
+    kernels::GridFit<T> fit{.weights = W,
+                            .options = options_.grid,
+                            .grids = {linear.grids.scale.view(), linear.grids.zero.view(),
+                                      linear.grids.top.view()}};
+    const auto widths = detail::to_backend<B>(by_tier ? tiers : linear.bits);
+    fit.bits = widths.view().data;
+    (by_tier ? fit.per_grid : fit.per_row) = 1;
     if (!by_tier) {
-      const auto bits = detail::to_backend<B>(linear.bits);
-      fit(W, 0, bits.view().data, 1);
+      B::fit_grids(fit);
       return;
     }
     // Columns of a tier side by side; with n:m the visit order alone does not do that.
@@ -327,19 +300,21 @@ class SparseGPTSolver {
     const auto gather = detail::to_backend<B>(by_width);
     current_.resize(W.rows, W.cols);
     B::for_each_element(W.rows, W.cols,
-                        detail::GatherColumns<T>{W, current_.view(), gather.view().data, nullptr});
-    const auto widths = detail::to_backend<B>(tiers);
-    index_t begin = 0;
+                        kernels::GatherColumns<T>{W, current_.view(), gather.view().data, nullptr});
+    std::vector<index_t> begin{0};  // of each tier's columns, and where the last end
     for (index_t g = 0; g < grids; ++g) {
-      index_t end = begin;
+      index_t end = begin.back();
       for (; end < W.cols; ++end) {
         const std::size_t column = std::size_t(by_width[std::size_t(end)]);
         if (linear.bits[column] != tiers[std::size_t(g)]) break;
         linear.grids.of_column[column] = std::int32_t(g);
       }
-      fit(current_.view().columns(begin, end - begin), g, widths.view().data + g, 0);
-      begin = end;
+      begin.push_back(end);
     }
+    const auto begin_there = detail::to_backend<B>(begin);
+    fit.weights = current_.view();
+    fit.begin = begin_there.view().data;
+    B::fit_grids(fit);
   }
 
   /// Throws argument_error naming the first row whose scale float16 cannot hold.
@@ -358,7 +333,7 @@ class SparseGPTSolver {
     const index_t width = std::min(linear.block_size, cols);
     errors_.resize(rows, width);
     mask_.resize(rows, cols);
-    B::for_each_element(rows, cols, detail::SetZero<std::uint8_t>{mask_.view()});
+    B::for_each_element(rows, cols, kernels::SetZero<std::uint8_t>{mask_.view()});
     auto row_loss = detail::zeros<B, double>(1, rows);
     std::vector<std::int32_t> visited_grid(linear.grids.of_column.size());
     for (std::size_t p = 0; p < visited_grid.size(); ++p)
@@ -372,12 +347,12 @@ class SparseGPTSolver {
       const MatrixView<T> block = current_.view().columns(begin, count);
       const MatrixView<std::uint8_t> block_mask = mask_.view().columns(begin, count);
       const MatrixView<T> errors = errors_.view().columns(0, count);
-      if constexpr (mask_source == MaskSource::given)
+      if constexpr (mask_source == kernels::MaskSource::given)
         B::select_smallest(detail::as_const(block),
                            detail::as_const(u.view()).columns(begin, count),
                            pruned_count(linear.pattern.sparsity, rows * count), block_mask);
       const MatrixView<const T> upper = factor.upper.view();
-      B::row_sweep(RowSweep<T, mask_source, Config::quantizes>{
+      B::row_sweep(kernels::RowSweep<T, mask_source, Config::quantizes>{
           block,
           errors,
           block_mask,

@@ -14,7 +14,8 @@
 #include "pare/core/channel.hpp"
 #include "pare/core/scalar.hpp"
 #include "pare/core/text.hpp"
-#include "pare/quantization/grid.hpp"
+#include "pare/kernels/checks.hpp"
+#include "pare/kernels/counts.hpp"
 #include "pare/solver/compressed_linear.hpp"
 #include "pare/sparsity/select.hpp"
 
@@ -24,132 +25,6 @@ namespace detail {
 
 /// Rows whose loss is compared with its closed form; the form costs (in)^2 per row.
 inline constexpr index_t verified_rows = 64;
-
-/// What is wrong with a row; the earlier ones hide the later.
-enum class RowFault : std::int32_t { none, grid_width, off_grid, group_count, not_zero };
-
-/// Finds the first fault of each row in one pass over its weights.
-template <class T>
-struct VerifyRow {
-  MatrixView<const T> weights;          // (out, in)
-  MatrixView<const std::uint8_t> mask;  // (out, in)
-  GridView<const T> grids;              // (grids, out), no rows without a quantizer
-  const std::int32_t* column_grid;      ///< (in), not read without a quantizer
-  const std::uint8_t* bits;             ///< width of grid g of row i: [g * per_grid + i * per_row]
-  index_t per_grid, per_row;
-  int zeros, of;
-  std::int32_t* fault;  ///< (out), a RowFault each
-
-  PARE_HOST_DEVICE void operator()(index_t i) const {
-    const T* q = weights.row(i);
-    const std::uint8_t* m = mask.row(i);
-    bool width = true, on_grid = true, counted = true, pruned_zero = true;
-    for (index_t g = 0; g < grids.top.rows; ++g) width &= has_width(g, i);
-    if (grids.top.rows > 0)
-      for (index_t j = 0; j < weights.cols; ++j) {
-        const index_t g = column_grid[j];
-        on_grid &=
-            round_to_grid(q[j], grids.scale(g, i), grids.zero(g, i), grids.top(g, i)) == q[j];
-      }
-    if (of > 0)
-      for (index_t j = 0; j < weights.cols; j += of) {
-        int count = 0;
-        for (int k = 0; k < of; ++k) count += m[j + k];
-        counted &= count == zeros;
-      }
-    for (index_t j = 0; j < weights.cols; ++j) pruned_zero &= m[j] == 0 || q[j] == T(0);
-    finish(i, width, on_grid, counted, pruned_zero);
-  }
-  /// Whether grid g of row i has as many values as its channel's width says.
-  PARE_HOST_DEVICE bool has_width(index_t g, index_t i) const {
-    return grids.top(g, i) == T((1 << bits[g * per_grid + i * per_row]) - 1);
-  }
-  PARE_HOST_DEVICE void finish(index_t i, bool width, bool on_grid, bool counted,
-                               bool pruned_zero) const {
-    fault[i] = std::int32_t(!width         ? RowFault::grid_width
-                            : !on_grid     ? RowFault::off_grid
-                            : !counted     ? RowFault::group_count
-                            : !pruned_zero ? RowFault::not_zero
-                                           : RowFault::none);
-  }
-};
-
-/// Marked weights of each block of columns in visit order, by row. T holds such counts exactly.
-template <class T>
-struct CountBlock {
-  MatrixView<const std::uint8_t> mask;  // (out, in)
-  const index_t* order;                 ///< (in)
-  index_t block_size;
-  MatrixView<T> counts;  // (out, blocks)
-
-  PARE_HOST_DEVICE void operator()(index_t i) const {
-    for (index_t b = 0; b < counts.cols; ++b) {
-      const index_t end = (b + 1) * block_size;
-      index_t count = 0;
-      for (index_t p = b * block_size; p < end && p < mask.cols; ++p) count += mask(i, order[p]);
-      counts(i, b) = T(count);
-    }
-  }
-};
-
-/// (W - Q) of chosen rows in units of 1 / unit, dead inputs of W zeroed.
-template <class T>
-struct Difference {
-  MatrixView<const T> before, after;  // (out, in)
-  const std::uint8_t* dead;           ///< (in)
-  index_t step;                       ///< row r of `out` is row r * step of the weights
-  double unit;
-  MatrixView<T> out;  // (checked, in)
-  PARE_HOST_DEVICE void operator()(index_t r, index_t j) const {
-    const double w = dead[j] != 0 ? 0.0 : double(before(r * step, j));
-    out(r, j) = T(unit * (w - double(after(r * step, j))));
-  }
-};
-
-/// Closed form of each row's loss, and how far rounding alone may move it.
-template <class T>
-struct ClosedLoss {
-  MatrixView<const T> before;               // (out, in)
-  MatrixView<const T> difference, product;  // (checked, in): D and D G, in units of 1 / unit
-  MatrixView<const T> gram;                 // (in, in)
-  const std::uint8_t* dead;                 ///< (in), dead inputs have H_jj = 1
-  const double* factor;                     ///< (in), U_jj by input
-  index_t step;                             ///< row r is row r * step of the weights
-  double unit;
-  double scale, added;     ///< H = scale G, damping
-  MatrixView<double> out;  // (3, checked): loss, noise of the weights, noise of H
-
-  PARE_HOST_DEVICE void operator()(index_t r) const {
-    double loss = 0, weights = 0, spread = 0;
-    for (index_t j = 0; j < difference.cols; ++j) add_column(r, j, loss, weights, spread);
-    finish(r, loss, weights, spread);
-  }
-  PARE_HOST_DEVICE void add_column(index_t r, index_t j, double& loss, double& weights,
-                                   double& spread) const {
-    const double epsilon = double(std::numeric_limits<T>::epsilon());
-    const double tiny = unit * double(std::numeric_limits<T>::denorm_min());
-    const double n = double(difference.cols);
-    const double diagonal = added + (dead[j] != 0 ? 1.0 : 0.0);
-    const double h = scale * double(gram(j, j)) + diagonal;  // H_jj and damping
-    const double d = difference(r, j);
-    const double w = epsilon * unit * (dead[j] != 0 ? 0.0 : double(before(r * step, j)));
-    loss += 0.5 * d * (scale * double(product(r, j)) + diagonal * d);
-    // A weight takes part in up to `in` updates, each rounded to epsilon |w|, up or down, or to a
-    // multiple of the smallest number, often the same way. So is its error e, which is (w - q) in
-    // units of U_jj. Twice all that, because compensation may make a weight larger than it was.
-    const double update = n * tiny, error = tiny * factor[j];
-    weights += 2 * h * (n * w * w + update * update + error * error);
-    spread += 0.5 * d * d * h;
-  }
-  PARE_HOST_DEVICE void finish(index_t r, double loss, double weights, double spread) const {
-    const double epsilon = double(std::numeric_limits<T>::epsilon());
-    const double n = double(difference.cols);
-    out(0, r) = loss;
-    out(1, r) = weights;
-    // Sums of `in` rounded terms: epsilon each, and they are as often too large as too small.
-    out(2, r) = 8 * epsilon * std::sqrt(n) * spread;
-  }
-};
 
 /// Conditions 2 and 3 of the shapes: one width within 2..8 per channel, one grid per row or per row
 /// and width, every column on the grid of its width. Returns the widths by row or by grid.
@@ -199,31 +74,32 @@ void verify_rows(const CompressedLinear<B, T>& linear, const std::vector<std::ui
   auto fault = zeros<B, std::int32_t>(1, rows);
   const auto column_grid = to_backend<B>(linear.grids.of_column);
   const auto bits = to_backend<B>(widths);
-  B::for_each_row(rows, VerifyRow<T>{linear.weights.view(),
-                                     linear.mask.view(),
-                                     {linear.grids.scale.view(), linear.grids.zero.view(),
-                                      linear.grids.top.view()},
-                                     column_grid.view().data,
-                                     bits.view().data,
-                                     1 - by_row,
-                                     by_row,
-                                     linear.pattern.zeros,
-                                     linear.pattern.of,
-                                     fault.view().data});
+  B::reduce_rows(rows, kernels::RowFaults<T>{linear.weights.view(),
+                                             linear.mask.view(),
+                                             {linear.grids.scale.view(), linear.grids.zero.view(),
+                                              linear.grids.top.view()},
+                                             column_grid.view().data,
+                                             bits.view().data,
+                                             1 - by_row,
+                                             by_row,
+                                             fault.view().data});
+  if (linear.pattern.of > 0)
+    B::reduce_rows(rows, kernels::GroupFaults{linear.mask.view(), linear.pattern.zeros, linear.pattern.of,
+                                              fault.view().data});
   const auto host = B::to_host(as_const(fault.view()));
   for (index_t i = 0; i < rows; ++i) {
     const std::string row = "row " + std::to_string(i);
-    switch (RowFault(host(0, i))) {
-      case RowFault::none:
+    switch (kernels::RowFault(host(0, i))) {
+      case kernels::RowFault::none:
         break;
-      case RowFault::grid_width:
+      case kernels::RowFault::grid_width:
         throw invariant_error(3, row + " has a grid of another width than its channel's");
-      case RowFault::off_grid:
+      case kernels::RowFault::off_grid:
         throw invariant_error(3, row + " holds a value that is not on its grid");
-      case RowFault::group_count:
+      case kernels::RowFault::group_count:
         throw invariant_error(4, row + " has a group with another number of zeros than " +
                                      std::to_string(linear.pattern.zeros));
-      case RowFault::not_zero:
+      case kernels::RowFault::not_zero:
         throw invariant_error(5, row + " has a pruned weight that is not zero");
     }
   }
@@ -236,8 +112,9 @@ void verify_blocks(const CompressedLinear<B, T>& linear, const Factor<B, T>& fac
   const index_t blocks = (cols + linear.block_size - 1) / linear.block_size;
   auto counts = zeros<B, T>(rows, blocks);
   const auto order = to_backend<B>(factor.order);
-  B::for_each_row(rows, CountBlock<T>{linear.mask.view(), order.view().data, linear.block_size,
-                                      counts.view()});
+  const kernels::CountBlocks<T> count{linear.mask.view(), order.view().data, linear.block_size,
+                                      counts.view()};
+  B::reduce_rows(count.rows(), count);
   auto moments = zeros<B, double>(3, blocks);
   B::column_moments(as_const(counts.view()), moments.view());
   const auto host = B::to_host(as_const(moments.view()));
@@ -299,13 +176,14 @@ LossForm closed_loss(MatrixView<const T> W, MatrixView<const T> Q,
   difference.resize(checked, W.cols);
   product.resize(checked, W.cols);
   B::for_each_element(checked, W.cols,
-                      Difference<T>{W, Q, dead.view().data, step, form.unit, difference.view()});
+                      kernels::Difference<T>{W, Q, dead.view().data, step, form.unit,
+                                             difference.view()});
   B::multiply(product.view(), as_const(difference.view()), calibration.gram());
   auto forms = zeros<B, double>(3, checked);
-  B::for_each_row(checked,
-                  ClosedLoss<T>{W, difference.view(), product.view(), calibration.gram(),
-                                dead.view().data, upper_diagonal.view().data, step, form.unit,
-                                calibration.hessian_scale(), added, forms.view()});
+  B::reduce_rows(checked, kernels::ClosedLoss<T>{W, difference.view(), product.view(),
+                                                 calibration.gram(), dead.view().data,
+                                                 upper_diagonal.view().data, step, form.unit,
+                                                 calibration.hessian_scale(), added, forms.view()});
   const auto host = B::to_host(as_const(forms.view()));
   for (index_t r = 0; r < checked; ++r) {
     form.loss += host(0, r);

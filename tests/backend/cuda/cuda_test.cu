@@ -76,22 +76,22 @@ struct SweepData {
   }
 
   /// Sweeps on backend B and brings back what changed.
-  template <class B, MaskSource Mask, bool Quantize>
+  template <class B, kernels::MaskSource Mask, bool Quantize>
   void sweep(int zeros, int of) {
     auto w = upload<B>(weights), e = upload<B>(errors), s = upload<B>(scale), z = upload<B>(zero),
          t = upload<B>(top), u = upload<B>(factor);
     auto m = upload<B>(mask);
     auto c = upload<B>(column_grid);
     auto l = upload<B>(row_loss);
-    B::row_sweep(RowSweep<T, Mask, Quantize>{w.view().columns(offset, count),
-                                             e.view().columns(offset, count),
-                                             m.view(),
-                                             u.view(),
-                                             {s.view(), z.view(), t.view()},
-                                             c.view().data,
-                                             l.view().data,
-                                             zeros,
-                                             of});
+    B::row_sweep(kernels::RowSweep<T, Mask, Quantize>{w.view().columns(offset, count),
+                                                      e.view().columns(offset, count),
+                                                      m.view(),
+                                                      u.view(),
+                                                      {s.view(), z.view(), t.view()},
+                                                      c.view().data,
+                                                      l.view().data,
+                                                      zeros,
+                                                      of});
     weights = download<B>(w);
     errors = download<B>(e);
     mask = download<B>(m);
@@ -101,7 +101,7 @@ struct SweepData {
 
 /// The sweep of a whole block on both backends. A weight that rounds the other way after a
 /// difference in the last digit changes its row from there on, so rows are counted.
-template <class T, MaskSource Mask, bool Quantize>
+template <class T, kernels::MaskSource Mask, bool Quantize>
 void check_sweep(index_t rows, index_t count, index_t grids, index_t offset, int zeros, int of) {
   BOOST_TEST_CONTEXT("rows " << rows << " columns " << count << " grids " << grids << " offset "
                              << offset << " of " << of) {
@@ -140,17 +140,17 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(the_tuned_sweep_is_row_sweep, T, Scalars) {
   for (const index_t count : {1, 3, 4, 31, 64, 100, 127, 128, 129, 300})
     for (const index_t offset : {0, 4, 5}) {
       const index_t rows = count == 128 ? 500 : 37;
-      check_sweep<T, MaskSource::given, true>(rows, count, 1, offset, 0, 0);
-      check_sweep<T, MaskSource::given, false>(rows, count, 1, offset, 0, 0);
-      check_sweep<T, MaskSource::none, true>(rows, count, std::min<index_t>(3, count), offset, 0,
-                                             0);
+      check_sweep<T, kernels::MaskSource::given, true>(rows, count, 1, offset, 0, 0);
+      check_sweep<T, kernels::MaskSource::given, false>(rows, count, 1, offset, 0, 0);
+      check_sweep<T, kernels::MaskSource::none, true>(rows, count, std::min<index_t>(3, count),
+                                                      offset, 0, 0);
     }
   for (const int of : {2, 3, 4, 5, 8, 12, 150})
     for (const index_t groups : {1, 5, 16, 40}) {
       const index_t count = groups * of;
       if (count > 500) continue;
-      check_sweep<T, MaskSource::n_of_m, true>(37, count, 1, 0, (of + 1) / 2, of);
-      check_sweep<T, MaskSource::n_of_m, false>(37, count, 1, 4, 1, of);
+      check_sweep<T, kernels::MaskSource::n_of_m, true>(37, count, 1, 0, (of + 1) / 2, of);
+      check_sweep<T, kernels::MaskSource::n_of_m, false>(37, count, 1, 4, 1, of);
     }
 }
 
@@ -257,13 +257,11 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(the_grid_fit_chooses_the_ranges_of_fit_grid, T, Sc
           const auto b = upload<B>(bits);
           auto grid = upload<B>(Matrix<T>(3, rows));
           const auto row = [&](index_t r) { return grid.view().block(r, 0, 1, rows); };
-          B::for_each_row(rows, FitRow<T>{w.view(),
-                                          b.view().data,
-                                          1,
-                                          {.symmetric = symmetric, .clip_search = clip},
-                                          row(0),
-                                          row(1),
-                                          row(2)});
+          B::fit_grids(kernels::GridFit<T>{.weights = w.view(),
+                                           .bits = b.view().data,
+                                           .per_row = 1,
+                                           .options = {.symmetric = symmetric, .clip_search = clip},
+                                           .grids = {row(0), row(1), row(2)}});
           return download<B>(grid);
         };
         const Matrix<T> given = on(std::type_identity<Cuda>{});
@@ -299,12 +297,13 @@ BOOST_AUTO_TEST_CASE(rows_and_elements_are_each_visited_once) {
       m.fill(1);
       return m;
     }());
-    Cuda::for_each_element(rows, cols, detail::AddElement<double>{counts.view(), ones.view()});
+    Cuda::for_each_element(rows, cols, kernels::AddElement<double>{counts.view(), ones.view()});
     const Matrix<double> host = download<Cuda>(counts);
     BOOST_TEST(std::count(host.data(), host.data() + host.size(), 1.0) == host.size());
   }
   Cuda::for_each_element(0, 5, detail::NoOpElement{});
   Cuda::for_each_row(0, detail::NoOpRow{});
+  Cuda::reduce_rows(0, detail::NoOpReduction{});
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(copies_keep_every_element, T, Scalars) {

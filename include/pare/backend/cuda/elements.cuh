@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "pare/backend/cuda/fit.cuh"
 #include "pare/backend/cuda/rows.cuh"
 #include "pare/backend/cuda/storage.cuh"
 
@@ -89,15 +90,19 @@ struct FinishMoments {
 
 /// The loops of a Backend.
 struct Elements {
-  /// Functors that have a form for many threads per row (rows.cuh) run in it; the others get a
-  /// thread per row.
   template <class F>
   static void for_each_row(index_t n, const F& f) {
-    if (n == 0) return;
-    if constexpr (requires { cooperative(f); })
-      launch_rows(n, cooperative(f));
-    else
-      thrust::for_each_n(policy(), thrust::counting_iterator<index_t>(0), n, f);
+    if (n > 0) thrust::for_each_n(policy(), thrust::counting_iterator<index_t>(0), n, f);
+  }
+
+  template <class R>
+  static void reduce_rows(index_t n, const R& reduction) {
+    cuda::reduce_rows(n, reduction);
+  }
+
+  template <class T>
+  static void fit_grids(const kernels::GridFit<T>& fit) {
+    cuda::fit_grids(fit);
   }
 
   template <class F>

@@ -1,15 +1,16 @@
-// The grid fit by a block of threads: the tuned form of fit_grid.
+// The grid fit by a block of threads per grid: the tuned form of fit_grid.
 #pragma once
 
 #include "pare/backend/cuda/arithmetic.cuh"
 #include "pare/backend/cuda/context.cuh"
+#include "pare/kernels/fit.hpp"
 #include "pare/quantization/fit.hpp"
 
 namespace pare::inline PARE_TARGET::backend::cuda {
 
-/// Clip search's candidates, and those of one warp.
-inline constexpr int clip_steps = 80, clip_candidates = clip_steps / row_warps;
-static_assert(clip_candidates * row_warps == clip_steps);
+/// Ranges of the clip search that one warp tries.
+inline constexpr int clip_candidates = detail::clip_steps / row_warps;
+static_assert(clip_candidates * row_warps == detail::clip_steps);
 
 /// |d|^2.4 up to 1e-6; 0 for d = 0. Logarithm and exponential are one instruction each.
 __device__ inline float clip_power(float d) {
@@ -24,15 +25,16 @@ __device__ inline double clip_power(double d) { return detail::pow_2_4(std::abs(
 __device__ inline float rounded_product(float a, float b) { return __fmul_rn(a, b); }
 __device__ inline double rounded_product(double a, double b) { return __dmul_rn(a, b); }
 
-/// fit_grid of n weights by all threads of the block; every thread gets the grid. Candidates of the
-/// clip search are computed as fit_grid does; only the errors they are ranked by differ in the last
-/// digits.
-template <class T>
-__device__ Grid<T> block_fit_grid(const T* w, index_t n, int bits, GridOptions options) {
+/// fit_grid of n weights, weight(0) .. weight(n - 1), by all threads of the block; every thread gets
+/// the grid. Candidates of the clip search are computed as fit_grid does; only the errors they are
+/// ranked by differ in the last digits.
+template <class T, class Weight>
+__device__ Grid<T> block_fit_grid(const Weight& weight, index_t n, int bits, GridOptions options) {
   T low = 0, high = 0;
   for (index_t j = threadIdx.x; j < n; j += row_threads) {
-    low = w[j] < low ? w[j] : low;
-    high = w[j] > high ? w[j] : high;
+    const T w = weight(j);
+    low = w < low ? w : low;
+    high = w > high ? w : high;
   }
   low = block_combine(low, [](T a, T b) { return a < b ? a : b; });
   high = block_combine(high, [](T a, T b) { return a > b ? a : b; });
@@ -51,7 +53,7 @@ __device__ Grid<T> block_fit_grid(const T* w, index_t n, int bits, GridOptions o
   if (!options.clip_search) return detail::grid_of_range(low, high, bits, options);
 
   // Every warp sums the errors of its own candidates over the whole row.
-  __shared__ T errors[clip_steps];
+  __shared__ T errors[detail::clip_steps];
   const T smallest = std::numeric_limits<T>::min(), range = high - low;
   const T unit = T(1) / (range > smallest ? range : smallest);
   const int first = int(threadIdx.x) / 32 * clip_candidates;
@@ -67,7 +69,7 @@ __device__ Grid<T> block_fit_grid(const T* w, index_t n, int bits, GridOptions o
     span = grid.top;
   }
   for (index_t j = threadIdx.x % 32; j < n; j += 32) {
-    const T x = w[j], in_units = x * unit;
+    const T x = weight(j), in_units = x * unit;
 #pragma unroll
     for (int i = 0; i < clip_candidates; ++i) {
       const T code = round_small(x * inverse[i]);
@@ -83,13 +85,34 @@ __device__ Grid<T> block_fit_grid(const T* w, index_t n, int bits, GridOptions o
   __syncthreads();
   int best = 0;
   T least = std::numeric_limits<T>::infinity();
-  for (int i = 0; i < clip_steps; ++i)
+  for (int i = 0; i < detail::clip_steps; ++i)
     if (errors[i] < least) {
       least = errors[i];
       best = i;
     }
   __syncthreads();
   return candidate(best);
+}
+
+/// A grid of a row per block.
+template <class T>
+__global__ void __launch_bounds__(row_threads) fit_grids_kernel(kernels::GridFit<T> fit) {
+  const index_t i = blockIdx.x, g = blockIdx.y;
+  const index_t first = fit.first_column(g), columns = fit.first_column(g + 1) - first;
+  const T* w = fit.weights.row(i) + first;
+  const std::uint8_t* dead = fit.dead != nullptr ? fit.dead + first : nullptr;
+  const auto weight = [&](index_t j) { return dead != nullptr && dead[j] != 0 ? T(0) : w[j]; };
+  const Grid<T> grid = block_fit_grid<T>(weight, columns, fit.width(g, i), fit.options);
+  if (threadIdx.x == 0) fit.store(g, i, grid);
+}
+
+/// Fits all grids of all rows in one launch.
+template <class T>
+void fit_grids(const kernels::GridFit<T>& fit) {
+  const index_t rows = fit.weights.rows, grids = fit.grids.scale.rows;
+  if (rows == 0 || grids == 0) return;
+  fit_grids_kernel<<<dim3(unsigned(rows), unsigned(grids)), row_threads, 0, stream()>>>(fit);
+  check_launch("fit_grids_kernel");
 }
 
 }  // namespace pare::backend::cuda

@@ -3,7 +3,8 @@
 
 #include "pare/backend/cuda/arithmetic.cuh"
 #include "pare/backend/cuda/product.cuh"
-#include "pare/solver/sweep.hpp"
+#include "pare/kernels/sweep.hpp"
+#include "pare/sparsity/select.hpp"
 
 namespace pare::inline PARE_TARGET::backend::cuda {
 
@@ -48,9 +49,9 @@ struct SweepShared {
 /// errors, each applies them to its own columns. Every weight sees the operations of RowSweep in
 /// the same order.
 /// @tparam Group  weights of an n:m group, a divisor of Chain; 0 without groups
-template <class T, MaskSource Mask, bool Quantize, int Group, int Chain>
+template <class T, kernels::MaskSource Mask, bool Quantize, int Group, int Chain>
 __global__ void __launch_bounds__(sweep_threads)
-    sweep_kernel(RowSweep<T, Mask, Quantize> sweep, bool aligned) {
+    sweep_kernel(kernels::RowSweep<T, Mask, Quantize> sweep, bool aligned) {
   constexpr int strips = sweep_columns / (sweep_lanes * Chain);
   extern __shared__ __align__(16) unsigned char memory[];
   auto& shared = *reinterpret_cast<SweepShared<T>*>(memory);
@@ -89,7 +90,7 @@ __global__ void __launch_bounds__(sweep_threads)
 #pragma unroll
     for (int c = 0; c < Chain; ++c) {
       e[i][c] = 0;
-      if constexpr (Mask == MaskSource::given)
+      if constexpr (Mask == kernels::MaskSource::given)
         if (first + c < mine && sweep.mask(row, first + c) != 0) marks[i] |= 1u << c;
     }
   }
@@ -107,7 +108,7 @@ __global__ void __launch_bounds__(sweep_threads)
 #pragma unroll
       for (int c = 0; c < Chain; ++c) x[c] = __shfl_sync(~0u, w[i][c], owner, sweep_lanes);
       unsigned bits = 0;
-      if constexpr (Mask == MaskSource::given)
+      if constexpr (Mask == kernels::MaskSource::given)
         bits = __shfl_sync(~0u, marks[i], owner, sweep_lanes);
 
 #pragma unroll
@@ -127,7 +128,7 @@ __global__ void __launch_bounds__(sweep_threads)
                 bits |= 1u << (c + g);
           }
         kept[c] = x[c];
-        if constexpr (Mask != MaskSource::none) kept[c] = (bits >> c) & 1u ? T(0) : x[c];
+        if constexpr (Mask != kernels::MaskSource::none) kept[c] = (bits >> c) & 1u ? T(0) : x[c];
         if constexpr (Quantize) {
           if (shared.grid[j] != grid) {  // alike in all threads
             grid = shared.grid[j];
@@ -182,7 +183,7 @@ __global__ void __launch_bounds__(sweep_threads)
         sweep.weights(row, first + c) = w[i][c];
         sweep.errors(row, first + c) = e[i][c];
       }
-      if constexpr (Mask == MaskSource::n_of_m)
+      if constexpr (Mask == kernels::MaskSource::n_of_m)
         sweep.mask(row, first + c) = std::uint8_t((marks[i] >> c) & 1u);
     }
   }
@@ -192,8 +193,8 @@ __global__ void __launch_bounds__(sweep_threads)
   if (active && lane == 0) sweep.row_loss[row] += loss;
 }
 
-template <int Group, int Chain, class T, MaskSource Mask, bool Quantize>
-void launch_sweep(const RowSweep<T, Mask, Quantize>& sweep) {
+template <int Group, int Chain, class T, kernels::MaskSource Mask, bool Quantize>
+void launch_sweep(const kernels::RowSweep<T, Mask, Quantize>& sweep) {
   const auto kernel = sweep_kernel<T, Mask, Quantize, Group, Chain>;
   static const bool raised = [&] {
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -213,9 +214,9 @@ void launch_sweep(const RowSweep<T, Mask, Quantize>& sweep) {
 }
 
 /// Sweeps up to sweep_columns columns; false for group sizes without a tuned kernel.
-template <class T, MaskSource Mask, bool Quantize>
-bool tuned_sweep(const RowSweep<T, Mask, Quantize>& sweep) {
-  if constexpr (Mask != MaskSource::n_of_m) {
+template <class T, kernels::MaskSource Mask, bool Quantize>
+bool tuned_sweep(const kernels::RowSweep<T, Mask, Quantize>& sweep) {
+  if constexpr (Mask != kernels::MaskSource::n_of_m) {
     launch_sweep<0, 4>(sweep);
     return true;
   } else {
@@ -236,9 +237,9 @@ bool tuned_sweep(const RowSweep<T, Mask, Quantize>& sweep) {
 }
 
 /// Columns [begin, begin + width) of a sweep.
-template <class T, MaskSource Mask, bool Quantize>
-RowSweep<T, Mask, Quantize> sweep_window(RowSweep<T, Mask, Quantize> sweep, index_t begin,
-                                         index_t width) {
+template <class T, kernels::MaskSource Mask, bool Quantize>
+kernels::RowSweep<T, Mask, Quantize> sweep_window(kernels::RowSweep<T, Mask, Quantize> sweep,
+                                                  index_t begin, index_t width) {
   sweep.weights = sweep.weights.columns(begin, width);
   sweep.errors = sweep.errors.columns(begin, width);
   sweep.mask = sweep.mask.columns(begin, width);
@@ -249,11 +250,12 @@ RowSweep<T, Mask, Quantize> sweep_window(RowSweep<T, Mask, Quantize> sweep, inde
 
 /// Runs a RowSweep over all its rows. Wide blocks go in windows with a product behind each; what
 /// has no tuned kernel goes to `generic(rows, sweep)`, a thread per row.
-template <class T, MaskSource Mask, bool Quantize, class Generic>
-void run_sweep(const RowSweep<T, Mask, Quantize>& sweep, const Generic& generic) {
+template <class T, kernels::MaskSource Mask, bool Quantize, class Generic>
+void run_sweep(const kernels::RowSweep<T, Mask, Quantize>& sweep, const Generic& generic) {
   const index_t count = sweep.weights.cols;
   index_t step = sweep_columns;
-  if (Mask == MaskSource::n_of_m) step = std::max<index_t>(sweep.of, step - step % sweep.of);
+  if (Mask == kernels::MaskSource::n_of_m)
+    step = std::max<index_t>(sweep.of, step - step % sweep.of);
   for (index_t begin = 0; begin < count; begin += step) {
     const index_t width = std::min(step, count - begin), rest = count - begin - width;
     const auto window = sweep_window(sweep, begin, width);

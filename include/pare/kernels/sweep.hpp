@@ -4,17 +4,11 @@
 #include <cmath>
 #include <cstdint>
 
+#include "pare/core/backend.hpp"
 #include "pare/quantization/grid.hpp"
 #include "pare/sparsity/select.hpp"
 
-namespace pare::inline PARE_TARGET {
-
-/// Where the mask of a block comes from.
-enum class MaskSource : std::uint8_t {
-  none,    ///< nothing is pruned
-  given,   ///< chosen for the whole block before the sweep
-  n_of_m,  ///< chosen in the sweep, at the first column of every m
-};
+namespace pare::inline PARE_TARGET::kernels {
 
 /// One function of one row, or of `Lanes` neighbouring rows at once; rows never talk to each other.
 ///
@@ -99,4 +93,4 @@ struct RowSweep {
   }
 };
 
-}  // namespace pare
+}  // namespace pare::kernels

@@ -1,0 +1,135 @@
+// Functions of one element: fill, convert, add, move.
+#pragma once
+
+#include <cstdint>
+
+#include "pare/core/matrix.hpp"
+#include "pare/core/scalar.hpp"
+
+namespace pare::inline PARE_TARGET::kernels {
+
+/// A = 0.
+template <class U>
+struct SetZero {
+  MatrixView<U> A;  // (n, m)
+
+  /// Writes one element.
+  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const { A(r, c) = U(0); }
+};
+
+/// A = I.
+template <class T>
+struct SetIdentity {
+  MatrixView<T> A;  // (n, n)
+
+  /// Writes one element.
+  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const { A(r, c) = r == c ? T(1) : T(0); }
+};
+
+/// to = from, rounded to nearest.
+template <class From, class To>
+struct ConvertElement {
+  MatrixView<const From> from;  // (n, m)
+  MatrixView<To> to;            // (n, m)
+
+  /// Writes one element.
+  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const {
+    to(r, c) = To(compute_scalar<To>(from(r, c)));
+  }
+};
+
+/// Rounds a weight to the type the checkpoint stores and to S, which the model holds.
+template <class T, class S>
+struct RoundStored {
+  MatrixView<T> weights;  // (out, in)
+  /// What the checkpoint stores.
+  DType dtype;
+
+  /// Writes one element.
+  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const {
+    weights(r, c) = T(S(compute_scalar<S>(round_to(dtype, float(weights(r, c))))));
+  }
+};
+
+/// into += from.
+template <class T>
+struct AddElement {
+  MatrixView<T> into;        // (n, m)
+  MatrixView<const T> from;  // (n, m)
+
+  /// Writes one element.
+  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const { into(r, c) += from(r, c); }
+};
+
+/// A *= 2, which rounds nothing.
+template <class T>
+struct DoubleElement {
+  MatrixView<T> A;  // (n, m)
+
+  /// Writes one element.
+  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const { A(r, c) *= T(2); }
+};
+
+/// to = from^T.
+template <class T>
+struct TransposeElement {
+  MatrixView<const T> from;  // (n, m)
+  MatrixView<T> to;          // (m, n)
+
+  /// Writes one element.
+  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const { to(r, c) = from(c, r); }
+};
+
+/// to(r, p) = from(r, order[p]), zero where that input is dead.
+template <class T>
+struct GatherColumns {
+  MatrixView<const T> from;  // (out, in)
+  MatrixView<T> to;          // (out, in)
+  const index_t* order;      ///< (in)
+  const std::uint8_t* dead;  ///< (in) by input, or null
+
+  /// Writes one element.
+  PARE_HOST_DEVICE void operator()(index_t r, index_t p) const {
+    const index_t j = order[p];
+    to(r, p) = dead != nullptr && dead[j] != 0 ? T(0) : from(r, j);
+  }
+};
+
+/// to(r, order[p]) = from(r, p).
+template <class T>
+struct ScatterColumns {
+  MatrixView<const T> from;  // (out, in)
+  MatrixView<T> to;          // (out, in)
+  const index_t* order;      ///< (in)
+
+  /// Writes one element.
+  PARE_HOST_DEVICE void operator()(index_t r, index_t p) const { to(r, order[p]) = from(r, p); }
+};
+
+/// to(r, p) = scale * from(r, order[p]).
+template <class T>
+struct GatherScaled {
+  MatrixView<const T> from;  // (rows, n)
+  MatrixView<T> to;          // (rows, n)
+  const index_t* order;      ///< (n)
+  /// The factor.
+  double scale;
+
+  /// Writes one element.
+  PARE_HOST_DEVICE void operator()(index_t r, index_t p) const {
+    to(r, p) = T(scale * double(from(r, order[p])));
+  }
+};
+
+/// into(r, order[p]) += from(r, p).
+template <class T>
+struct ScatterAdd {
+  MatrixView<const T> from;  // (rows, n)
+  MatrixView<T> into;        // (rows, n)
+  const index_t* order;      ///< (n)
+
+  /// Writes one element.
+  PARE_HOST_DEVICE void operator()(index_t r, index_t p) const { into(r, order[p]) += from(r, p); }
+};
+
+}  // namespace pare::kernels
