@@ -180,18 +180,21 @@ class Calibration {
 
   /// Checks H as given by a caller: symmetric to rounding, no negative diagonal.
   void require_symmetric() const {
-    const Matrix<T> H = B::to_host(gram());
-    for (index_t r = 0; r < H.rows(); ++r) {
-      if (H(r, r) < 0)
-        throw argument_error("H: expected a diagonal >= 0, got " + std::to_string(H(r, r)) +
-                             " at " + shape_text(r, r));
-      for (index_t c = 0; c < r; ++c) {
-        const double limit = 1e-3 * std::sqrt(double(H(r, r)) * double(H(c, c))) + 1e-30;
-        if (std::abs(double(H(r, c)) - double(H(c, r))) > limit)
-          throw argument_error("H: expected a symmetric matrix, got " + std::to_string(H(r, c)) +
-                               " at " + shape_text(r, c) + " and " + std::to_string(H(c, r)) +
-                               " at " + shape_text(c, r));
-      }
+    const MatrixView<const T> H = gram();
+    auto first = detail::zeros<B, std::int64_t>(1, H.rows);
+    B::reduce_rows(H.rows, kernels::AsymmetricColumn<T>{H, first.view()});
+    const Matrix<std::int64_t> wrong = B::to_host(detail::as_const(first.view()));
+    const auto value = [&](index_t r, index_t c) {
+      return std::to_string(B::to_host(H.block(r, c, 1, 1))(0, 0));
+    };
+    for (index_t r = 0; r < H.rows; ++r) {
+      const index_t c = index_t(wrong(0, r));
+      if (c < 0)
+        throw argument_error("H: expected a diagonal >= 0, got " + value(r, r) + " at " +
+                             shape_text(r, r));
+      if (c < r)
+        throw argument_error("H: expected a symmetric matrix, got " + value(r, c) + " at " +
+                             shape_text(r, c) + " and " + value(c, r) + " at " + shape_text(c, r));
     }
   }
 

@@ -63,4 +63,34 @@ struct CountBlocks {
   }
 };
 
+/// Weights that the mask leaves in each row.
+struct CountKept {
+  /// Weights left.
+  using partial = Sums<std::int64_t, 1>;
+
+  MatrixView<const std::uint8_t> mask;  // (out, in), 1 = pruned
+  MatrixView<std::int64_t> counts;      // (1, out)
+
+  /// See RowReduction.
+  PARE_HOST_DEVICE index_t columns() const { return mask.cols; }
+  /// Counts one weight.
+  PARE_HOST_DEVICE void add(index_t i, index_t j, partial& counted) const {
+    counted[0] += mask(i, j) == 0;
+  }
+  /// Writes the count of row i.
+  PARE_HOST_DEVICE void finish(index_t i, const partial& counted) const {
+    counts(0, i) = counted[0];
+  }
+};
+
+/// out = 1 where the mask leaves a weight, 0 where it prunes it.
+template <class T>
+struct KeptElement {
+  MatrixView<const std::uint8_t> mask;  // (out, in), 1 = pruned
+  MatrixView<T> out;                    // (out, in)
+
+  /// Writes one element.
+  PARE_HOST_DEVICE void operator()(index_t i, index_t j) const { out(i, j) = mask(i, j) == 0; }
+};
+
 }  // namespace pare::kernels

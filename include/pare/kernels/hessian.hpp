@@ -1,9 +1,11 @@
 // What calibration and factorisation do to H and to moments.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
+#include <limits>
 
-#include "pare/core/matrix.hpp"
+#include "pare/kernels/reduction.hpp"
 
 namespace pare::inline PARE_TARGET::kernels {
 
@@ -34,6 +36,43 @@ struct MergeMoments {
     into(0, j) += (from(0, j) - into(0, j)) * share;
     into(1, j) += delta * share;
     into(2, j) += from(2, j) + delta * delta * n * share;
+  }
+};
+
+/// The first column of each row left of the diagonal where H is not symmetric to rounding; -1 where
+/// the diagonal of the row is negative.
+template <class T>
+struct AsymmetricColumn {
+  /// The first column that is wrong.
+  struct partial {
+    /// Past every column: none.
+    std::int64_t column = std::numeric_limits<std::int64_t>::max();
+
+    /// Takes in that of other columns.
+    PARE_HOST_DEVICE void merge(const partial& other) {
+      column = other.column < column ? other.column : column;
+    }
+  };
+
+  MatrixView<const T> H;           // (n, n)
+  MatrixView<std::int64_t> first;  // (1, n); a number >= n: there is none
+
+  /// See RowReduction.
+  PARE_HOST_DEVICE index_t columns() const { return H.cols; }
+  /// Compares one element with its mirror image.
+  PARE_HOST_DEVICE void add(index_t r, index_t c, partial& wrong) const {
+    if (c == r && H(r, r) < T(0)) wrong.merge({-1});
+    if (c < r && !symmetric(r, c)) wrong.merge({c});
+  }
+  /// Writes the first wrong column of row r.
+  PARE_HOST_DEVICE void finish(index_t r, const partial& wrong) const {
+    first(0, r) = wrong.column;
+  }
+
+ private:
+  PARE_HOST_DEVICE bool symmetric(index_t r, index_t c) const {
+    const double limit = 1e-3 * std::sqrt(double(H(r, r)) * double(H(c, c))) + 1e-30;
+    return !(std::abs(double(H(r, c)) - double(H(c, r))) > limit);
   }
 };
 

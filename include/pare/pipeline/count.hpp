@@ -42,4 +42,32 @@ WeightCounts count_weights(const CompressedLinear<B, T>& linear, int dense_bits)
   return sums;
 }
 
+/// Share of every channel's weights that a mask leaves.
+/// @param mask    (out, in), in the backend's memory, 1 = pruned
+/// @param by_row  whether a channel is a row
+template <class B, class T>
+std::vector<double> kept_shares(MatrixView<const std::uint8_t> mask, bool by_row) {
+  const index_t channels = by_row ? mask.rows : mask.cols, size = by_row ? mask.cols : mask.rows;
+  std::vector<index_t> kept;  // of each channel
+  if (by_row) {
+    auto counts = zeros<B, std::int64_t>(1, mask.rows);
+    B::reduce_rows(mask.rows, kernels::CountKept{mask, counts.view()});
+    const Matrix<std::int64_t> host = B::to_host(as_const(counts.view()));
+    kept.assign(host.data(), host.data() + channels);
+  } else {
+    typename B::template matrix<T> ones;
+    ones.resize(mask.rows, mask.cols);
+    B::for_each_element(mask.rows, mask.cols, kernels::KeptElement<T>{mask, ones.view()});
+    const Matrix<double> moments = column_moments<B>(as_const(ones.view()));
+    for (index_t j = 0; j < channels; ++j)
+      kept.push_back(index_t(std::llround(moments(1, j) * double(size))));  // from their mean
+  }
+  // Added one by one: the digits of earlier plans.
+  std::vector<double> share_of(1, 0.0);
+  for (index_t n = 0; n < size; ++n) share_of.push_back(share_of.back() + 1 / double(size));
+  std::vector<double> shares;
+  for (const index_t n : kept) shares.push_back(share_of[std::size_t(n)]);
+  return shares;
+}
+
 }  // namespace pare::detail

@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "pare/solver/compressed_linear.hpp"
 #include "pare/pipeline/count.hpp"
+#include "pare/solver/compressed_linear.hpp"
 #include "pare/storage/packed.hpp"
 
 namespace pare::inline PARE_TARGET {
@@ -77,16 +77,6 @@ struct RowPacker {
   }
 };
 
-/// Bits of the codes that each row keeps, (out).
-inline std::vector<std::uint64_t> kept_code_bits(const PackedLayout& layout,
-                                                 MatrixView<const std::uint8_t> mask) {
-  std::vector<std::uint64_t> kept(std::size_t(mask.rows), 0);
-  for (index_t i = 0; i < mask.rows; ++i)
-    for (index_t j = 0; j < mask.cols; ++j)
-      if (mask(i, j) == 0) kept[std::size_t(i)] += std::uint64_t(layout.code_bits(i, j));
-  return kept;
-}
-
 }  // namespace detail
 
 /// Packs a solved linear. What unpack_row reads is what the solver computed, rounded to the
@@ -105,7 +95,8 @@ PackedLinear pack_linear(const CompressedLinear<B, T>& linear, DType dtype) {
   const Matrix<T> scale = B::to_host(detail::as_const(linear.grids.scale.view()));
   const Matrix<T> zero = B::to_host(detail::as_const(linear.grids.zero.view()));
 
-  const std::vector<std::uint64_t> kept = detail::kept_code_bits(layout, mask.view());
+  const std::vector<std::uint64_t> kept =
+      detail::count_weights(linear, 8 * dtype_bytes(dtype)).kept_bits;
   const PackedSize size = packed_size(layout, kept);
   packed.kind = size.kind;
   packed.codes.resize(size.codes);

@@ -76,18 +76,6 @@ inline index_t affordable_windows(const OptConfig& config, index_t windows, std:
   return std::clamp<index_t>(index_t(1.5 * double(windows) / passes), 1, windows);
 }
 
-/// Share of every channel's weights that a mask (out, in) leaves.
-template <class B>
-std::vector<double> kept_shares(MatrixView<const std::uint8_t> mask, bool by_row) {
-  const Matrix<std::uint8_t> m = B::to_host(mask);
-  std::vector<double> shares(std::size_t(by_row ? m.rows() : m.cols()), 0.0);
-  const double share = 1 / double(by_row ? m.cols() : m.rows());
-  for (index_t i = 0; i < m.rows(); ++i)
-    for (index_t j = 0; j < m.cols(); ++j)
-      if (m(i, j) == 0) shares[std::size_t(by_row ? i : j)] += share;
-  return shares;
-}
-
 /// Calls f() when it goes.
 template <class F>
 class AtExit {
@@ -235,7 +223,7 @@ Sensitivities measure_sensitivities(OptModel<B, S>& model, const CalibrationWind
                                                  .bits = bits});
             if (pattern.prunes() && mask.rows() == 0) {
               mask = solved.mask;
-              mode.kept = detail::kept_shares<B>(detail::as_const(mask.view()), by_row);
+              mode.kept = detail::kept_shares<B, T>(detail::as_const(mask.view()), by_row);
             }
             if (evaluations == 0) continue;
             const auto dense = linear.weight;

@@ -136,7 +136,7 @@ class SparseGPTSolver {
                                                    order.view().data});
     B::for_each_element(W.rows, W.cols,
                         kernels::ScatterColumns<std::uint8_t>{mask_.view(), linear.mask.view(),
-                                                             order.view().data});
+                                                              order.view().data});
     const auto verify = [&] {
       verify_linear<B, T>(W, calibration, *factor, linear, Config::quantizes);
     };

@@ -84,8 +84,8 @@ void verify_rows(const CompressedLinear<B, T>& linear, const std::vector<std::ui
                                              by_row,
                                              fault.view().data});
   if (linear.pattern.of > 0)
-    B::reduce_rows(rows, kernels::GroupFaults{linear.mask.view(), linear.pattern.zeros, linear.pattern.of,
-                                              fault.view().data});
+    B::reduce_rows(rows, kernels::GroupFaults{linear.mask.view(), linear.pattern.zeros,
+                                              linear.pattern.of, fault.view().data});
   const auto host = B::to_host(as_const(fault.view()));
   for (index_t i = 0; i < rows; ++i) {
     const std::string row = "row " + std::to_string(i);
