@@ -1,3 +1,4 @@
+// [minimal]
 // The smallest use: one linear of random numbers, half of it pruned, the rest at 3.5 bits on
 // average.
 #include <cstdio>
@@ -6,20 +7,16 @@
 #include "pare/backend/eigen.hpp"
 #include "pare/pare.hpp"
 
-namespace {
+using namespace pare;
 
 /// Fills a matrix with normal numbers of the given standard deviation.
-void fill(pare::Matrix<float>& matrix, float deviation, std::mt19937& random) {
+static void fill(Matrix<float>& matrix, float deviation, std::mt19937& random) {
   std::normal_distribution<float> normal(0, deviation);
-  for (pare::index_t i = 0; i < matrix.size(); ++i) matrix.data()[i] = normal(random);
+  for (index_t i = 0; i < matrix.size(); ++i) matrix.data()[i] = normal(random);
 }
-
-}  // namespace
 
 int main() {
   std::mt19937 random(1);
-  // [minimal]
-  using namespace pare;
   using Config = Compression<Unstructured, BaseQuantizer, MixedPrecision<Budget>>;
 
   Matrix<float> W(192, 256);  // (out, in)
@@ -40,5 +37,5 @@ int main() {
   Statistics statistics;
   statistics.linears.push_back(linear_statistics("linear", linear, 32));
   std::fputs(statistics_text(statistics).c_str(), stdout);
-  // [minimal]
 }
+// [minimal]
