@@ -468,6 +468,35 @@ Statistics compress_small(const SolverOptions& options, const LinearSelection& s
 
 }  // namespace
 
+BOOST_AUTO_TEST_CASE(a_context_names_what_failed_and_the_error_stays_of_its_type) {
+  const auto message = [](const auto& given) {
+    using Error = std::decay_t<decltype(given)>;
+    try {
+      in_context("fc1", [&] { in_context("Budget", [&] { throw given; }); });
+    } catch (const error& e) {
+      BOOST_CHECK(typeid(e) == typeid(Error));
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  BOOST_TEST(message(argument_error("wrong")) == "fc1: Budget: wrong");
+  BOOST_TEST(message(shape_error("wrong")) == "fc1: Budget: wrong");
+  BOOST_TEST(message(unattainable_error("wrong")) == "fc1: Budget: wrong");
+  BOOST_TEST(message(factorization_error("wrong")) == "fc1: Budget: wrong");
+  BOOST_TEST(message(non_finite_error("wrong", 3, 4)) == "fc1: Budget: wrong");
+  BOOST_TEST(message(format_error("a file: wrong")) == "a file: wrong");
+  BOOST_TEST(message(io_error("a file: wrong")) == "a file: wrong");
+  BOOST_TEST(message(invariant_error(3, "wrong")) ==
+             "fc1: Budget: post-condition 3 violated: wrong; see docs/design.md, Post-conditions");
+  try {
+    in_context("fc1", [] { throw non_finite_error("wrong", 3, 4); });
+  } catch (const non_finite_error& e) {
+    BOOST_TEST(e.row() == 3);
+    BOOST_TEST(e.column() == 4);
+  }
+  BOOST_TEST(in_context("fc1", [] { return 7; }) == 7);
+}
+
 BOOST_AUTO_TEST_CASE_TEMPLATE(a_policy_that_breaks_its_promise_is_caught, C, Cases) {
   using B = typename C::backend;
   using T = typename C::scalar;

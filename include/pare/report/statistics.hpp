@@ -9,8 +9,8 @@
 #include <string_view>
 #include <vector>
 
-#include "pare/core/backend.hpp"
 #include "pare/core/channel.hpp"
+#include "pare/core/matrix.hpp"
 
 namespace pare::inline PARE_TARGET {
 

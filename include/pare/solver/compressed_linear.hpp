@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "pare/core/backend.hpp"
 #include "pare/core/channel.hpp"
+#include "pare/core/matrix.hpp"
 #include "pare/sparsity/pattern.hpp"
 
 namespace pare::inline PARE_TARGET {

@@ -9,8 +9,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "pare/core/backend.hpp"
 #include "pare/core/channel.hpp"
+#include "pare/core/matrix.hpp"
 #include "pare/sparsity/pattern.hpp"
 
 namespace pare::inline PARE_TARGET {
