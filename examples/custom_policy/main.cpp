@@ -29,8 +29,7 @@ struct PeakWeight {
   static constexpr ChannelAxis axis = ChannelAxis::output;
   template <class B, class T>
   std::vector<double> operator()(const ScoringInput<B, T>& in) const {
-    typename B::template matrix<double> peak;
-    peak.resize(1, in.weights.rows);
+    typename B::template matrix<double> peak(1, in.weights.rows);
     B::reduce_rows(in.weights.rows, RowPeak<T>{in.weights, peak.view()});
     const Matrix<double> host = B::to_host(MatrixView<const double>(peak.view()));
     return {host.data(), host.data() + host.size()};

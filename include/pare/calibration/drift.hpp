@@ -82,11 +82,7 @@ typename B::template matrix<T> corrected_weights(std::type_identity_t<MatrixView
                 {calibration.in_features(), calibration.in_features()});
   require_shape("factor (in, in)", {n, n}, {factor.in_features(), factor.in_features()});
   using Owner = typename B::template matrix<T>;
-  Owner wide, ordered, transposed, result;
-  wide.resize(rows, n);
-  ordered.resize(rows, n);
-  transposed.resize(n, n);
-  result.resize(rows, n);
+  Owner wide(rows, n), ordered(rows, n), transposed(n, n), result(rows, n);
   const auto order = detail::to_backend<B>(factor.order);
   const index_t* positions = order.view().data;
   const MatrixView<const T> U = factor.upper.view();

@@ -82,7 +82,7 @@ Factor<B, T> factorize(const Calibration<B, T>& calibration, const FactorOptions
     }
     mean += factor.hessian_diagonal[j] / double(n);
   }
-  factor.upper.resize(n, n);
+  factor.upper = typename B::template matrix<T>(n, n);
   const auto order = detail::to_backend<B>(factor.order);
   const auto diagonal = detail::to_backend<B>(factor.hessian_diagonal);
   factor.damping = options.damping;

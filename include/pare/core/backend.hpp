@@ -48,6 +48,7 @@ struct NoOpReduction {
 /// Matrices of U that B owns and moves.
 template <class B, class U>
 concept HoldsMatrices = std::default_initializable<typename B::template matrix<U>> &&
+    std::constructible_from<typename B::template matrix<U>, index_t, index_t> &&
     std::copyable<typename B::template matrix<U>> &&
     requires(typename B::template matrix<U> owner, const typename B::template matrix<U> fixed,
              MatrixView<const U> from, MatrixView<U> to) {
@@ -66,8 +67,8 @@ concept HoldsMatrices = std::default_initializable<typename B::template matrix<U
 /// A set of static functions on views of memory that the backend can reach: all that calibration,
 /// scores and solver ask for.
 ///
-/// - `matrix<U>`: owning, with `view()`, `rows()`, `cols()` and `resize(rows, cols)`; U is T,
-///   double, or an integer of 1, 4 or 8 bytes.
+/// - `matrix<U>`: owning, made as `matrix<U>(rows, cols)` with any content, with `view()`, `rows()`,
+///   `cols()` and `resize(rows, cols)`; U is T, double, or an integer of 1, 4 or 8 bytes.
 /// - `from_host(view)`, `to_host(view)`, `copy(from, to)`: move elements between memories.
 /// - `for_each_row(n, f)`, `for_each_element(rows, cols, f)`: f(row), f(row, col), any order.
 /// - `reduce_rows(n, reduction)`: runs a kernels::RowReduction over rows 0 .. n - 1.

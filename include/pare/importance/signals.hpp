@@ -31,13 +31,6 @@ concept Signal = S::axis == Axis&& requires(const S signal, const ScoringInput<B
 
 namespace detail {
 
-/// The visited position of every input.
-inline std::vector<index_t> inverse_order(const std::vector<index_t>& order) {
-  std::vector<index_t> position(order.size());
-  for (std::size_t p = 0; p < order.size(); ++p) position[std::size_t(order[p])] = index_t(p);
-  return position;
-}
-
 /// P with w . p = w G w^T for every row w of W and p of P. Both (out, in).
 ///
 /// G is symmetric: what lies left of a strip of columns counts twice, what lies right of it not at
@@ -46,9 +39,8 @@ template <class B, class T>
 typename B::template matrix<T> quadratic_product(MatrixView<const T> W, MatrixView<const T> G) {
   constexpr index_t strip = 512;  // wide enough for fast products
   const index_t rows = W.rows, cols = W.cols;
-  typename B::template matrix<T> product, left;
-  product.resize(rows, cols);
-  left.resize(rows, cols);  // 2 W left of the strip, W in it
+  typename B::template matrix<T> product(rows, cols);
+  typename B::template matrix<T> left(rows, cols);  // 2 W left of the strip, W in it
   B::copy(W, left.view());
   for (index_t begin = 0; begin < cols; begin += strip) {
     const index_t width = std::min(strip, cols - begin), end = begin + width;
@@ -65,14 +57,14 @@ template <class B, class T>
 struct RowGrids {
   typename B::template matrix<T> scale, zero, top;  // (1, out)
 
+  explicit RowGrids(index_t rows) : scale(1, rows), zero(1, rows), top(1, rows) {}
   GridView<const T> view() const { return {scale.view(), zero.view(), top.view()}; }
 };
 
 /// The grids of the given width that are fitted to the rows of W (out, in).
 template <class B, class T>
 RowGrids<B, T> row_grids(MatrixView<const T> W, int bits, GridOptions options) {
-  RowGrids<B, T> grids;
-  for (auto* m : {&grids.scale, &grids.zero, &grids.top}) m->resize(1, W.rows);
+  RowGrids<B, T> grids(W.rows);
   const auto width = to_backend<B>(std::vector<std::uint8_t>{std::uint8_t(bits)});
   B::fit_grids(
       kernels::GridFit<T>{.weights = W,

@@ -13,8 +13,7 @@ namespace detail {
 /// Zeros (rows, cols) where the backend computes.
 template <class B, class U>
 typename B::template matrix<U> zeros(index_t rows, index_t cols) {
-  typename B::template matrix<U> result;
-  result.resize(rows, cols);
+  typename B::template matrix<U> result(rows, cols);
   B::for_each_element(rows, cols, kernels::SetZero<U>{result.view()});
   return result;
 }

@@ -30,7 +30,7 @@ class ReferencePredictions {
     embed(model, ids, seqlen, workspace_, hidden_);
     for (const auto& layer : model.layers)
       forward_layer(model, layer, hidden_.view(), seqlen, workspace_);
-    log_p_.resize(hidden_.rows(), model.config.vocab_size);
+    log_p_ = typename B::template matrix<T>(hidden_.rows(), model.config.vocab_size);
     head(model, hidden_.view(), workspace_, [&](index_t first, MatrixView<const S> logits) {
       normalise(logits);
       B::for_each_element(logits.rows, logits.cols,

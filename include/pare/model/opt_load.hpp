@@ -141,8 +141,7 @@ class OptLoader {
     } else if constexpr (std::is_same_v<T, float>) {
       return B::from_host(detail::as_const(values.view()));
     } else {
-      Matrix<T> converted;
-      converted.resize(values.rows(), values.cols());
+      Matrix<T> converted(values.rows(), values.cols());
       for (index_t i = 0; i < values.size(); ++i) {
         converted.data()[i] = T(values.data()[i]);
         if (std::isfinite(double(converted.data()[i]))) continue;

@@ -90,16 +90,14 @@ class RandomOpt {
   static constexpr float deviation = 0.02f;  ///< init_std of the published configurations
 
   Owner normal(index_t rows, index_t cols) {
-    Owner A;
-    A.resize(rows, cols);
+    Owner A(rows, cols);
     key_ = kernels::FillNormal<S>::mix(key_ + 1);
     B::for_each_element(rows, cols, kernels::FillNormal<S>{A.view(), key_, deviation});
     return A;
   }
 
   Owner constant(index_t cols, float value) const {
-    Owner A;
-    A.resize(1, cols);
+    Owner A(1, cols);
     B::for_each_element(1, cols, kernels::FillConstant<S>{A.view(), value});
     return A;
   }

@@ -126,8 +126,7 @@ void replace_weights(Linear<B, S>& linear, CompressedLinear<B, T>&& layer) {
 
 template <class B, class T>
 Calibration<B, T> identity_calibration(index_t n) {
-  typename B::template matrix<T> I;
-  I.resize(n, n);
+  typename B::template matrix<T> I(n, n);
   B::for_each_element(n, n, kernels::SetIdentity<T>{I.view()});
   return Calibration<B, T>::from_hessian(I.view());
 }

@@ -55,8 +55,7 @@ std::vector<double> kept_shares(MatrixView<const std::uint8_t> mask, bool by_row
     const Matrix<std::int64_t> host = B::to_host(as_const(counts.view()));
     kept.assign(host.data(), host.data() + channels);
   } else {
-    typename B::template matrix<T> ones;
-    ones.resize(mask.rows, mask.cols);
+    typename B::template matrix<T> ones(mask.rows, mask.cols);
     B::for_each_element(mask.rows, mask.cols, kernels::KeptElement<T>{mask, ones.view()});
     const Matrix<double> moments = column_moments<B>(as_const(ones.view()));
     for (index_t j = 0; j < channels; ++j)

@@ -122,11 +122,9 @@ RunFolder::Tensors state_tensors(const CalibrationStates<B, S>& states) {
 template <class B, class S>
 CalibrationStates<B, S> read_states(const TensorFile& file, index_t rows, index_t columns,
                                     bool asymmetric) {
-  CalibrationStates<B, S> states;
-  const auto read = [&](const char* what, typename B::template matrix<S>& all) {
-    all.resize(rows, columns);
+  const auto read = [&](const char* what) {
+    typename B::template matrix<S> all(rows, columns);
     const index_t step = detail::state_rows<S>(columns);
-    Matrix<S> host;
     for (index_t first = 0; first < rows; first += step) {
       const index_t count = std::min(step, rows - first);
       const TensorInfo& info = file.at(detail::state_name(what, first / step));
@@ -135,16 +133,17 @@ CalibrationStates<B, S> read_states(const TensorFile& file, index_t rows, index_
         throw format_error(file.path().string() + ": tensor " + detail::quoted_name(info.name) +
                            ": expected " + dtype_name(scalar_traits<S>::dtype) + " of shape " +
                            shape_text(count, columns) + ", got " + info.dtype);
-      host.resize(count, columns);
+      Matrix<S> host(count, columns);
       const auto bytes = file.bytes(info);
       std::memcpy(host.data(), bytes.data(), bytes.size());
       file.release(info);
       const auto moved = B::from_host(detail::as_const(host.view()));
       B::copy(moved.view(), all.view().block(first, 0, count, columns));
     }
+    return all;
   };
-  read("hidden", states.hidden);
-  if (asymmetric) read("dense", states.dense_hidden);
+  CalibrationStates<B, S> states{read("hidden"), {}};
+  if (asymmetric) states.dense_hidden = read("dense");
   return states;
 }
 

@@ -81,6 +81,9 @@ class SparseGPTSolver {
   const SolverOptions& options() const { return options_; }
 
  private:
+  template <class U>
+  using Owner = typename B::template matrix<U>;
+
   static constexpr PatternKind pattern_kind = Pattern(typename Config::pattern{}).kind;
   static constexpr kernels::MaskSource mask_source =
       pattern_kind == PatternKind::n_of_m         ? kernels::MaskSource::n_of_m
@@ -129,8 +132,8 @@ class SparseGPTSolver {
                                                   dead.view().data});
     run_blocks(linear, *factor);
 
-    linear.weights.resize(W.rows, W.cols);
-    linear.mask.resize(W.rows, W.cols);
+    linear.weights = Owner<T>(W.rows, W.cols);
+    linear.mask = Owner<std::uint8_t>(W.rows, W.cols);
     B::for_each_element(W.rows, W.cols,
                         kernels::ScatterColumns<T>{current_.view(), linear.weights.view(),
                                                    order.view().data});
@@ -235,12 +238,12 @@ class SparseGPTSolver {
   /// a one-shot mask would prune count as lost.
   void choose_by_distortion(Compressed& linear, const ScoringInput<B, T>& input) const {
     const index_t rows = input.weights.rows, cols = input.weights.cols;
-    typename B::template matrix<std::uint8_t> mask;  // (out, in), or empty
+    Owner<std::uint8_t> mask;  // (out, in), or empty
     if constexpr (mask_source != kernels::MaskSource::none) {
       const double share = mask_source == kernels::MaskSource::n_of_m
                                ? double(*options_.zeros) / double(*options_.of)
                                : linear.pattern.sparsity;
-      mask.resize(rows, cols);
+      mask = Owner<std::uint8_t>(rows, cols);
       const std::vector<double> u = input_signal::Hessian{}(input);
       const auto divisor = detail::to_backend<B>(std::vector<T>(u.begin(), u.end()));
       B::select_smallest(input.weights, detail::as_const(divisor.view()),
@@ -278,7 +281,7 @@ class SparseGPTSolver {
     }
     const index_t grids = by_tier ? index_t(tiers.size()) : 1;
     for (auto* m : {&linear.grids.scale, &linear.grids.zero, &linear.grids.top})
-      m->resize(grids, W.rows);
+      *m = Owner<T>(grids, W.rows);
     linear.grids.of_column.assign(std::size_t(W.cols), 0);
     kernels::GridFit<T> fit{.weights = W,
                             .options = options_.grid,
@@ -383,8 +386,8 @@ class SparseGPTSolver {
   }
 
   SolverOptions options_;
-  typename B::template matrix<T> current_, errors_;  // (out, in), (out, block)
-  typename B::template matrix<std::uint8_t> mask_;   // (out, in), in visit order
+  Owner<T> current_, errors_;  // (out, in), (out, block); kept from solve to solve
+  Owner<std::uint8_t> mask_;   // (out, in), in visit order
 };
 
 }  // namespace pare

@@ -172,9 +172,7 @@ LossForm closed_loss(MatrixView<const T> W, MatrixView<const T> Q,
   for (std::size_t p = 0; p < by_input.size(); ++p)
     by_input[std::size_t(factor.order[p])] = factor.upper_diagonal[p];
   const auto upper_diagonal = to_backend<B>(by_input);
-  typename B::template matrix<T> difference, product;
-  difference.resize(checked, W.cols);
-  product.resize(checked, W.cols);
+  typename B::template matrix<T> difference(checked, W.cols), product(checked, W.cols);
   B::for_each_element(checked, W.cols,
                       kernels::Difference<T>{W, Q, dead.view().data, step, form.unit,
                                              difference.view()});
