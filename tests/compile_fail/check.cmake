@@ -1,12 +1,32 @@
-# Compiles one snippet twice: as it should be written, which must succeed, and with PARE_MISUSE
-# defined, which must fail. Then the first error must hold the message that misuses.json gives, the
-# output the note that it may give, and no other message of ours may follow. A failing snippet takes
-# less than five seconds; processor time grows where cores are shared, so that a compiler is ended
-# after eight.
-#   cmake -DNAME=<snippet> -DCOMPILER=<c++> -DINCLUDES=<folders> -P check.cmake
+# Compiles one snippet with PARE_MISUSE defined, which must fail: its first error must hold the message
+# that misuses.json gives, the output the note that it may give, and no other message of ours may
+# follow. NAME=twins compiles all snippets as they should be written, which must succeed. A failing
+# snippet takes less than five seconds; processor time grows where cores are shared, so that a
+# compiler is ended after eight.
+#   cmake -DNAME=<snippet>|twins -DCOMPILER=<c++> -DTWINS=<file with all> -DINCLUDES=<folders>
+#         -P check.cmake
 cmake_minimum_required(VERSION 3.22)
-set(seconds 8)
 set(here ${CMAKE_CURRENT_LIST_DIR})
+set(flags -std=c++20 -fsyntax-only)
+foreach(folder IN LISTS INCLUDES)
+  list(APPEND flags -I${folder})
+endforeach()
+function(compile result output)
+  execute_process(COMMAND sh -c "ulimit -t ${seconds}; exec \"$@\"" sh
+                          ${COMPILER} ${flags} ${ARGN}
+                  RESULT_VARIABLE code OUTPUT_VARIABLE text ERROR_VARIABLE text)
+  set(${result} "${code}" PARENT_SCOPE)
+  set(${output} "${text}" PARENT_SCOPE)
+endfunction()
+
+if(NAME STREQUAL "twins")
+  set(seconds 60)
+  compile(result output ${TWINS})
+  if(NOT result EQUAL 0)
+    message(FATAL_ERROR "the right way does not compile:\n${output}")
+  endif()
+  return()
+endif()
 
 file(READ ${here}/misuses.json table)
 string(JSON count LENGTH "${table}")
@@ -19,23 +39,8 @@ foreach(i RANGE ${last})
   endif()
 endforeach()
 
-set(flags -std=c++20 -fsyntax-only)
-foreach(folder IN LISTS INCLUDES)
-  list(APPEND flags -I${folder})
-endforeach()
-function(compile result output)
-  execute_process(COMMAND sh -c "ulimit -t ${seconds}; exec \"$@\"" sh
-                          ${COMPILER} ${flags} ${ARGN} ${here}/${NAME}.cpp
-                  RESULT_VARIABLE code OUTPUT_VARIABLE text ERROR_VARIABLE text)
-  set(${result} "${code}" PARENT_SCOPE)
-  set(${output} "${text}" PARENT_SCOPE)
-endfunction()
-
-compile(result output)
-if(NOT result EQUAL 0)
-  message(FATAL_ERROR "the right way does not compile:\n${output}")
-endif()
-compile(result output -DPARE_MISUSE)
+set(seconds 8)
+compile(result output -DPARE_MISUSE ${here}/${NAME}.cpp)
 if(result EQUAL 0)
   message(FATAL_ERROR "compiled, expected: ${message}")
 endif()
