@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds and runs the tests:
-#   tests/run.sh [full | slow | sanitize] [CTEST-ARGUMENT...]
-# Without a word, some minutes: in build-ci, less optimised, without what every backend runs through
-# the same algorithms.
+#   tests/run.sh [ci | full | slow | sanitize] [CTEST-ARGUMENT...]
+# Without a word, some minutes: in build-ci, less optimised, the Eigen backend in float32, operations
+# on the others, and what is for the GPU only where there is one.
+# ci: the same with float64, what other backends do by themselves, every header, Clang's messages and
+# all that nvcc compiles; .ci/run runs these.
 # full: all in build/, optimised as users get them; most of an hour on two cores.
 # slow: those labelled slow as well (fifteen minutes more: the perplexity table of two models).
 # sanitize: in build-sanitize with the address and undefined-behaviour sanitizers, without CUDA; not
@@ -30,6 +32,13 @@ case ${1:-} in
     pare_options=(-DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG"
                   "-DCMAKE_CUDA_FLAGS_RELEASE=-O1 -DNDEBUG"
                   -DPARE_QUICK_TESTS=ON -DPARE_BENCHMARKS=OFF)
+    if [ "${1:-}" = ci ]; then
+      pare_options+=(-DPARE_CI_TESTS=ON -UPARE_CUDA)
+      shift
+    else
+      pare_options+=(-DPARE_CI_TESTS=OFF -UPARE_CUDA)
+      [ -e /dev/nvidiactl ] || pare_options+=(-DPARE_CUDA=OFF)
+    fi
     ;;
 esac
 pare_build all

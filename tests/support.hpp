@@ -31,7 +31,11 @@ using pare::MatrixView;
 
 /// A test runs over the pairs of Backends and Scalars that model Backend. The build compiles it
 /// once for every file of backends/, which says what Backends is.
+#if defined(PARE_TEST_FLOAT_ALONE)
+using Scalars = std::tuple<float>;
+#else
 using Scalars = std::tuple<float, double>;
+#endif
 
 template <class B, class T>
 struct Case {

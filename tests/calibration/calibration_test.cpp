@@ -26,7 +26,7 @@ static_assert(!Backend<NotABackend, float>);
 static_assert(!Backend<AnyBackend, int>);
 static_assert(!Backend<WithoutScalars, float>);
 static_assert(!Backend<WithoutName, float>);
-static_assert(std::tuple_size_v<Cases> == 2 * std::tuple_size_v<Backends>);
+static_assert(std::tuple_size_v<Cases> == std::tuple_size_v<Scalars> * std::tuple_size_v<Backends>);
 
 /// The rows [begin, begin + count) of X.
 template <class T>
