@@ -6,6 +6,13 @@ pare_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 pare_folder=build
 pare_options=()
+# What a build cannot do without, and groups without which it leaves something out and says so.
+pare_required=(g++ ccache cmake ninja-build pkg-config libeigen3-dev nlohmann-json3-dev
+               libcli11-dev libpcre2-dev libboost-test-dev libbenchmark-dev)
+pare_optional=("libthrust-dev libtbb-dev"
+               "libxtensor-dev libxtensor-blas-dev libxsimd-dev libopenblas-dev" libhwy-dev
+               gnuplot-nox)
+pare_shown=no  # yes: the compiler's progress is shown
 
 pare_quietly() {  # pare_quietly WHAT COMMAND...
   local what=$1 log
@@ -29,15 +36,12 @@ pare_missing() {  # pare_missing PACKAGE...: those that are not installed
 }
 
 pare_install_missing() {  # pare_install_missing [GROUP...]: more optional packages
-  local required=(g++ ccache cmake ninja-build pkg-config libeigen3-dev nlohmann-json3-dev
-                  libcli11-dev libpcre2-dev libboost-test-dev libbenchmark-dev)
-  local optional=("libthrust-dev libtbb-dev"
-                  "libxtensor-dev libxtensor-blas-dev libxsimd-dev libopenblas-dev" libhwy-dev
-                  gnuplot-nox "$@")
+  local required=("${pare_required[@]}") optional=("${pare_optional[@]}" "$@")
   local sudo=() missing group
   [ "$(id -u)" = 0 ] || sudo=(sudo)
   command -v dpkg-query >/dev/null || return 0  # not Debian: the build says what it lacks
   [ -n "$(pare_missing "${required[@]}" ${optional[*]})" ] || return 0
+  echo "asking apt for its list of packages"
   # When this fails, the installation says what cannot be had.
   "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update >/dev/null 2>&1 || true
   local install=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive
@@ -70,7 +74,22 @@ pare_configure() {  # pare_configure FOLDER CMAKE-ARGUMENT...
 }
 
 pare_build_in() {  # pare_build_in FOLDER TARGET...
+  if [ "$pare_shown" = yes ]; then
+    NINJA_STATUS="[%f of %t, %e s] " cmake --build "$pare_root/$1" --target "${@:2}"
+    return
+  fi
   pare_quietly "build" cmake --build "$pare_root/$1" --target "${@:2}"
+}
+
+pare_eigen_alone() {  # from here on the Eigen backend and what it needs, in a folder of its own, shown
+  pare_folder=build-eigen
+  pare_required=(g++ cmake ninja-build pkg-config libeigen3-dev nlohmann-json3-dev libcli11-dev
+                 libpcre2-dev)
+  pare_optional=()
+  # Optimised more, the compiler takes longer than the work that it saves here.
+  pare_options=(-DPARE_THRUST=OFF -DPARE_XTENSOR=OFF -DPARE_CUDA=OFF -DPARE_TESTS=OFF
+                -DPARE_BENCHMARKS=OFF -DPARE_EXAMPLES=ON "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG")
+  pare_shown=yes
 }
 
 pare_build() {  # pare_build TARGET...; in pare_folder, configured with pare_options
