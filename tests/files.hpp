@@ -11,11 +11,11 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
-#include <iterator>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "paths.hpp"
 
@@ -75,7 +75,13 @@ inline void write_text(const std::filesystem::path& path, std::string_view text)
 
 inline std::string read_text(const std::filesystem::path& path) {
   std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
+  std::string text;
+  std::vector<char> piece(1 << 20);  // a model byte by byte takes half a second, not optimised
+  do {
+    in.read(piece.data(), std::streamsize(piece.size()));
+    text.append(piece.data(), std::size_t(in.gcount()));
+  } while (in);
+  return text;
 }
 
 }  // namespace test
