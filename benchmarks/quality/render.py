@@ -107,8 +107,8 @@ def allocation(results):
     return table(results, [
         ("uniform", "3.0 uniform, grid"),
         ("quantile, five signals", "3.0 quantile, five"),
-        ("budget per layer, five signals", "3.0 layer, five"),
-        ("budget per layer, distortion", "3.0 layer, distortion"),
+        ("budget per linear, five signals", "3.0 layer, five"),
+        ("budget per linear, distortion", "3.0 layer, distortion"),
         ("budget for the model, distortion", "3.0 model, distortion"),
         ("budget for the model, kl at 3 bits", "3.0 model, kl"),
         ("the same, kl at 2 bits", "3.0 model, kl at 2"),
