@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -81,18 +82,45 @@ inline std::string text_of(const Arguments& arguments) {
   return text;
 }
 
+/// Reads what comes from two descriptors until nobody writes to them any more, and closes them.
+inline void read_until_closed(int out, int err, Outcome& outcome) {
+  pollfd ends[] = {{out, POLLIN, 0}, {err, POLLIN, 0}};
+  std::string* texts[] = {&outcome.out, &outcome.err};
+  for (int open = 2; open > 0;) {
+    if (::poll(ends, 2, -1) < 0 && errno != EINTR) break;
+    for (int i = 0; i < 2; ++i) {
+      if (ends[i].fd < 0 || ends[i].revents == 0) continue;
+      char buffer[1 << 14];
+      const ssize_t n = ::read(ends[i].fd, buffer, sizeof buffer);  // of a terminal: EIO
+      if (n > 0) texts[i]->append(buffer, std::size_t(n));
+      if (n > 0 || (n < 0 && errno == EINTR)) continue;
+      ::close(ends[i].fd);
+      ends[i].fd = -1;
+      --open;
+    }
+  }
+}
+
+/// The words of a command as execv takes them.
+struct CommandWords {
+  std::vector<std::string> words;
+  std::vector<char*> pointers;
+
+  CommandWords(const fs::path& program, const Arguments& arguments)
+      : words{fs::absolute(program).string()} {
+    words.insert(words.end(), arguments.begin(), arguments.end());
+    for (std::string& word : words) pointers.push_back(word.data());
+    pointers.push_back(nullptr);
+  }
+  char* const* data() const { return pointers.data(); }
+};
+
 /// Runs a program without a shell, in the folder `where`, and waits for its end. Its standard
 /// output goes to the file `stdout_file` when that is named.
 inline Outcome run(const fs::path& program, const Arguments& arguments,
                    const fs::path& where = fs::temp_directory_path(),
                    const fs::path& stdout_file = {}) {
-  const std::string executable = fs::absolute(program).string();
-  std::vector<std::string> words{executable};
-  words.insert(words.end(), arguments.begin(), arguments.end());
-  std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
-
+  const CommandWords argv(program, arguments);
   int out[2], err[2];
   if (::pipe2(out, O_CLOEXEC) != 0 || ::pipe2(err, O_CLOEXEC) != 0)
     throw std::runtime_error(std::string("pipe: ") + std::strerror(errno));
@@ -106,33 +134,61 @@ inline Outcome run(const fs::path& program, const Arguments& arguments,
       ::_exit(126);
     // Threads that wait by spinning take minutes where cores are shared with other tests.
     ::setenv("OMP_WAIT_POLICY", "passive", 0);
-    ::execv(argv[0], argv.data());
+    ::execv(argv.pointers[0], argv.data());
     ::_exit(127);
   }
   ::close(out[1]);
   ::close(err[1]);
 
   Outcome outcome;
-  pollfd ends[] = {{out[0], POLLIN, 0}, {err[0], POLLIN, 0}};
-  std::string* texts[] = {&outcome.out, &outcome.err};
-  for (int open = 2; open > 0;) {
-    if (::poll(ends, 2, -1) < 0 && errno != EINTR) break;
-    for (int i = 0; i < 2; ++i) {
-      if (ends[i].fd < 0 || ends[i].revents == 0) continue;
-      char buffer[1 << 14];
-      const ssize_t n = ::read(ends[i].fd, buffer, sizeof buffer);
-      if (n > 0) texts[i]->append(buffer, std::size_t(n));
-      if (n > 0 || (n < 0 && errno == EINTR)) continue;
-      ::close(ends[i].fd);
-      ends[i].fd = -1;
-      --open;
-    }
-  }
+  read_until_closed(out[0], err[0], outcome);
   int status = 0;
   rusage usage{};
   while (::wait4(child, &status, 0, &usage) < 0 && errno == EINTR) {
   }
   outcome.megabytes = double(usage.ru_maxrss) / 1024;
+  outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return outcome;
+}
+
+/// Runs a program, on one thread, whose standard output and standard error are terminals of
+/// `columns` columns; an empty `name` is no TERM.
+inline Outcome run_on_terminal(const fs::path& program, const Arguments& arguments, int columns,
+                               const std::string& name) {
+  const CommandWords argv(program, arguments);
+  int screens[2], terminals[2];  // of standard output and of standard error
+  for (int i = 0; i < 2; ++i) {
+    screens[i] = ::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (screens[i] < 0 || ::grantpt(screens[i]) != 0 || ::unlockpt(screens[i]) != 0)
+      throw std::runtime_error(std::string("terminal: ") + std::strerror(errno));
+    terminals[i] = ::open(::ptsname(screens[i]), O_RDWR | O_NOCTTY | O_CLOEXEC);
+    winsize size{};
+    size.ws_col = static_cast<unsigned short>(columns);
+    size.ws_row = 24;
+    if (terminals[i] < 0 || ::ioctl(terminals[i], TIOCSWINSZ, &size) != 0)
+      throw std::runtime_error(std::string("terminal: ") + std::strerror(errno));
+  }
+  const pid_t child = ::fork();
+  if (child < 0) throw std::runtime_error(std::string("fork: ") + std::strerror(errno));
+  if (child == 0) {
+    const int input = ::open("/dev/null", O_RDONLY);
+    if (input < 0 || ::dup2(input, 0) < 0 || ::dup2(terminals[0], 1) < 0 ||
+        ::dup2(terminals[1], 2) < 0)
+      ::_exit(126);
+    ::setenv("OMP_NUM_THREADS", "1", 1);
+    if (name.empty())
+      ::unsetenv("TERM");
+    else
+      ::setenv("TERM", name.c_str(), 1);
+    ::execv(argv.pointers[0], argv.data());
+    ::_exit(127);
+  }
+  for (const int terminal : terminals) ::close(terminal);
+  Outcome outcome;
+  read_until_closed(screens[0], screens[1], outcome);
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
   outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   return outcome;
 }

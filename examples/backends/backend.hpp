@@ -59,8 +59,12 @@ class Model {
       const pare::PackedFile& file, const pare::CalibrationWindows& windows,
       const pare::ModelCompressionOptions& options,
       const std::map<std::string, pare::RecordedLinear>& recorded) = 0;
-  /// Keeps the predictions of a model in memory on a text, token windows of `seqlen`.
-  virtual void keep_reference(std::span<const std::int32_t> ids, index_t seqlen) = 0;
+  /// Keeps the predictions of a model in memory on a text, token windows of `seqlen`. Returns them
+  /// for use_reference.
+  virtual std::shared_ptr<void> keep_reference(std::span<const std::int32_t> ids,
+                                               index_t seqlen) = 0;
+  /// Takes predictions that another model kept, on the same backend and stored as the same type.
+  virtual void use_reference(std::shared_ptr<void> reference) = 0;
   /// Mean KL from the predictions kept, nats per token.
   virtual double divergence() = 0;
   /// A number for all weights.

@@ -82,7 +82,12 @@ inline pare::DType dtype_of(const std::string& name, const NamedBackend& backend
   else if (name == "bfloat16")
     type = pare::DType::bf16;
   else if (name != "float32")
-    throw usage_error(dtype + ": there is no such type; write float32, float16 or bfloat16");
+    throw unknown_value("--dtype", name, "type", {"float32", "float16", "bfloat16"},
+                        {{"fp32", "float32"},
+                         {"float", "float32"},
+                         {"fp16", "float16"},
+                         {"half", "float16"},
+                         {"bf16", "bfloat16"}});
   if (!backend.stores(type))
     throw usage_error(dtype + " with --backend " + backend.name +
                       ": it stores float32 only; write --dtype float32 or --backend cuda");
@@ -101,8 +106,8 @@ inline NamedBackend chosen_backend(const std::optional<std::string>& name) {
                         backend.advice);
     return backend;
   }
-  throw usage_error(written("--backend", *name) + ": there is no such backend; write " +
-                    detail::one_of(names));
+  throw unknown_value("--backend", *name, "backend", names,
+                      {{"cpu", "eigen"}, {"gpu", "cuda"}, {"openmp", "thrust-omp"}});
 }
 
 }  // namespace tool

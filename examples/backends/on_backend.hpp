@@ -77,10 +77,14 @@ class ModelOn : public Model {
     return pare::recompute_packed(model_, file, windows, options, recorded);
   }
 
-  void keep_reference(std::span<const std::int32_t> ids, index_t seqlen) override {
-    reference_.emplace(model_, ids, seqlen);
+  std::shared_ptr<void> keep_reference(std::span<const std::int32_t> ids, index_t seqlen) override {
+    reference_ = std::make_shared<Reference>(model_, ids, seqlen);
+    return reference_;
   }
-  double divergence() override { return reference_.value().divergence(model_); }
+  void use_reference(std::shared_ptr<void> reference) override {
+    reference_ = std::static_pointer_cast<Reference>(std::move(reference));
+  }
+  double divergence() override { return reference_->divergence(model_); }
 
   std::uint64_t fingerprint() override {
     if (!files_) return pare::model_fingerprint(model_);
@@ -110,6 +114,7 @@ class ModelOn : public Model {
 
  private:
   using Stream = pare::LayerStream<B, S>;
+  using Reference = pare::ReferencePredictions<B, S>;
 
   index_t layers() const { return model_.config.num_hidden_layers; }
 
@@ -170,7 +175,7 @@ class ModelOn : public Model {
   pare::OptModel<B, S> model_;
   pare::OptLayer<B, S> layer_;                 // of files_, at work
   const pare::RunFolder* finished_ = nullptr;  // holds the compressed layers
-  std::optional<pare::ReferencePredictions<B, S>> reference_;
+  std::shared_ptr<Reference> reference_;
 };
 
 template <class B>

@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
+#include <cstdio>
 #include <filesystem>
 #include <functional>
 #include <iostream>
@@ -15,7 +16,10 @@
 #include <type_traits>
 #include <vector>
 
+#include "common/help.hpp"
+#include "common/suggestions.hpp"
 #include "pare/core/error.hpp"
+#include "pare/core/version.hpp"
 
 namespace tool {
 
@@ -60,6 +64,21 @@ inline constexpr const char* type_name = std::is_floating_point_v<T> ? "FLOAT"
                                          : std::is_arithmetic_v<T>   ? "INT"
                                                                      : "TEXT";
 
+/// "; write 3.5" for numbers as they are written elsewhere, "3,5" and "350 %"; otherwise empty.
+inline std::string number_advice(std::string text) {
+  const bool percent = text.ends_with('%');
+  if (percent) text.pop_back();
+  const std::size_t comma = text.find(',');
+  if (comma != std::string::npos) text[comma] = '.';
+  double value = 0;
+  const char* const end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  if ((!percent && comma == std::string::npos) || stop != end || error != std::errc()) return "";
+  char shown[32];
+  std::snprintf(shown, sizeof shown, "%g", percent ? value / 100 : value);
+  return std::string("; write ") + shown;
+}
+
 /// The number that the whole text is, or the text itself where T is one. Throws usage_error.
 template <class T>
 T parse_value(const std::string& option, const std::string& text) {
@@ -71,12 +90,21 @@ T parse_value(const std::string& option, const std::string& text) {
     if (stop == end && error == std::errc::result_out_of_range)
       throw usage_error(written(option, text) + ": out of range for " + expected);
     if (stop != end || error != std::errc())
-      throw usage_error(written(option, text) + ": expected " + expected);
+      throw usage_error(written(option, text) + ": expected " + expected +
+                        (std::is_floating_point_v<T> ? number_advice(text) : ""));
     return value;
   } else {
     return text;
   }
 }
+
+/// Names the group in which --help lists the options that are registered from here on.
+inline void begin_group(CLI::App& app, const std::string& name) {
+  app.option_defaults()->group(name);
+}
+
+/// Whether an argument must be given: always, as require_arguments says, or never.
+enum class Need { always, asked, never };
 
 /// Registers an option whose words go to `read`, one a time it is given. The parser itself converts
 /// nothing, so that every refusal is ours.
@@ -126,17 +154,31 @@ inline void add_values(CLI::App& app, const std::string& name, std::vector<std::
             [&values](const std::vector<std::string>& words) { values = words; });
 }
 
-/// Registers an argument that names a file or a folder. It must be given, here or, where it is not
-/// `required`, as require_arguments says.
+/// Registers an argument that names a file or a folder.
 inline void add_argument(CLI::App& app, const std::string& name, std::string& value,
-                         const std::string& help, bool required = true) {
+                         const std::string& help, Need need = Need::always) {
   const auto callback = [&value, name](const CLI::results_t& words) {
     value = words.front();
     if (value.empty())
       throw usage_error(written(name, value) + ": the name is empty; name another");
     return true;
   };
-  app.add_option(name, CLI::callback_t(callback), help)->required(required);
+  CLI::Option* argument = app.add_option(name, CLI::callback_t(callback), help);
+  argument->required(need == Need::always);
+  if (need == Need::never) argument->group(optional_group);
+}
+
+/// Registers an argument that is given once or more; like add_argument().
+inline void add_arguments(CLI::App& app, const std::string& name, std::vector<std::string>& values,
+                          const std::string& help) {
+  const auto callback = [&values](const CLI::results_t& words) {
+    values = words;
+    return true;
+  };
+  app.add_option(name, CLI::callback_t(callback), help)
+      ->required()
+      ->expected(-1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }
 
 /// Registers an option without a value.
@@ -144,15 +186,20 @@ inline void add_flag(CLI::App& app, const std::string& name, bool& flag, const s
   app.add_flag(both_spellings(name), flag, help)->disable_flag_override();
 }
 
-namespace detail {
-
-/// "a, b or c"
-inline std::string one_of(const std::vector<std::string>& names) {
-  std::string text;
-  for (std::size_t i = 0; i < names.size(); ++i)
-    text += (i == 0 ? "" : i + 1 == names.size() ? " or " : ", ") + names[i];
-  return text;
+/// The refusal of a word that is none of those an option takes.
+/// @param kind   what the words are, "method"
+/// @param known  those that there are
+/// @param alias  what others call some of them
+inline usage_error unknown_value(const std::string& option, const std::string& value,
+                                 const std::string& kind, const std::vector<std::string>& known,
+                                 const std::map<std::string, std::string>& alias = {}) {
+  const auto found = alias.find(value);
+  return usage_error(written(option, value) + ": there is no such " + kind + "; write " +
+                     one_of(known) +
+                     did_you_mean(found == alias.end() ? value : found->second, known));
 }
+
+namespace detail {
 
 /// What a command is called, how it is written, and the first of its arguments that is missing.
 struct Usage {
@@ -163,8 +210,9 @@ struct Usage {
         text(name) {
     for (const CLI::Option* option : command.get_options()) {
       if (!option->get_positional()) continue;
-      text += " " + option->get_name(true);
-      if (option->count() == 0 && missing.empty()) missing = option->get_name(true);
+      text += " " + argument_label(*option);
+      if (option->count() == 0 && missing.empty() && option->get_group() != optional_group)
+        missing = option->get_name(true);
     }
   }
   std::string refusal() const {
@@ -172,19 +220,43 @@ struct Usage {
   }
 };
 
+/// Every option of a command as --help names it.
+inline std::vector<std::string> option_names(const CLI::App& command) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : command.get_options())
+    if (option->nonpositional()) names.push_back("--" + option->get_lnames().front());
+  return names;
+}
+
+/// @param name  what the command is called
+inline std::string unknown_option(const CLI::App& app, const CLI::App& command,
+                                  const std::string& name, const std::string& option) {
+  std::string owners;
+  for (const CLI::App* other : app.get_subcommands([](const CLI::App*) { return true; }))
+    if (other != &command && other->get_option_no_throw(option) != nullptr)
+      owners += (owners.empty() ? "" : ", ") + other->get_name();
+  if (!owners.empty())
+    return option + ": " + name + " has no such option, it is one of " + owners + "; see " + name +
+           " --help";
+  return option + ": unknown option; see " + name + " --help" +
+         did_you_mean(option, option_names(command));
+}
+
 /// Says why the parser refused the words. What it says itself differs from version to version.
 inline std::string refusal(const CLI::App& app, std::span<char* const> words,
                            const CLI::ParseError& error) {
-  std::vector<std::string> commands;
-  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
-    commands.push_back(command->get_name());
+  const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
   const std::vector<CLI::App*> parsed = app.get_subcommands();
   const CLI::App& command = parsed.empty() ? app : *parsed.front();
   const std::vector<std::string> surplus = command.remaining();
-  if (!commands.empty() && parsed.empty())
-    return (surplus.empty() ? "no command: there is nothing to do"
-                            : surplus.front() + ": unknown command") +
-           "; write " + one_of(commands);
+  if (!commands.empty() && parsed.empty()) {
+    std::vector<std::string> names;
+    for (const CLI::App* other : commands) names.push_back(other->get_name());
+    if (surplus.empty()) return "no command: there is nothing to do; write " + one_of(names);
+    const std::string refusal = surplus.front() + ": unknown command; write " + one_of(names);
+    for (const std::string& name : option_names(app)) names.push_back(name);
+    return refusal + did_you_mean(surplus.front(), names);
+  }
 
   const Usage usage(app, command);
   if (dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr) {
@@ -199,17 +271,31 @@ inline std::string refusal(const CLI::App& app, std::span<char* const> words,
   }
   for (const std::string& word : surplus)
     if (word.starts_with("-"))
-      return word.substr(0, word.find('=')) + ": unknown option; see " + usage.name + " --help";
+      return unknown_option(app, command, usage.name, word.substr(0, word.find('=')));
   if (!usage.missing.empty()) return usage.refusal();
-  if (!surplus.empty()) return surplus.front() + ": an argument too many; write " + usage.text;
+  if (!surplus.empty())
+    return surplus.front() + ": an argument too many; write " + usage.text +
+           (command.get_option_no_throw("--eval") != nullptr
+                ? ", and a text to measure perplexity on as --eval NAME=FILE"
+                : "");
   return error.what();
 }
 
 }  // namespace detail
 
-/// Parses the command line. Returns false when it asked for help, which is then printed.
+/// Parses the command line. Returns false when it asked for help or for the version, which is then
+/// printed.
 /// @throws usage_error for what cannot be parsed
 inline bool parse(CLI::App& app, int argc, char** argv) {
+  const std::string version = app.get_name() + " " + PARE_VERSION_TEXT;
+  std::vector<CLI::App*> all = app.get_subcommands([](const CLI::App*) { return true; });
+  all.push_back(&app);
+  for (CLI::App* command : all) {
+    begin_group(*command, "Other");
+    command->set_help_flag("-h,--help", "print this text");
+    command->set_version_flag("--version", version, "print the version of the program");
+    command->formatter(help_text());
+  }
   try {
     app.parse(argc, argv);
     return true;

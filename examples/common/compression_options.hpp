@@ -26,14 +26,21 @@ inline void add_axis_option(CLI::App& app, CompressionFlags& flags) {
 }
 
 /// Options that every compression has.
-inline void add_solver_options(CLI::App& app, CompressionFlags& flags) {
-  add_word(app, "--sparsity", "FLOAT", "share of weights to prune, [0, 1)",
+/// @param pruning  what --help says of --sparsity besides; may be empty
+inline void add_solver_options(CLI::App& app, CompressionFlags& flags,
+                               const std::string& pruning = "") {
+  begin_group(app, "Pruning");
+  add_word(app, "--sparsity", "FLOAT", "share of weights to prune, [0, 1)" + pruning,
            "an option has one value", [&flags](const std::string& word) {
              flags.sparsity_auto = word == "auto";
+             if (!flags.sparsity_auto && !nearest(word, {"auto"}).empty())
+               throw usage_error(written("--sparsity", word) + ": expected a number or auto" +
+                                 did_you_mean(word, {"auto"}));
              if (!flags.sparsity_auto) flags.sparsity = parse_value<double>("--sparsity", word);
            });
   add_value(app, "--prunen", flags.prunen, "n of n:m, zeros per group");
   add_value(app, "--prunem", flags.prunem, "m of n:m, consecutive inputs per group");
+  begin_group(app, "Solver");
   add_flag(app, "--act-order", flags.act_order, "visit inputs by falling diag(H)");
   add_flag(app, "--clip-search", flags.clip_search, "search the clipping range of every grid");
   add_flag(app, "--symmetric", flags.symmetric, "symmetric grids");
@@ -44,10 +51,13 @@ inline void add_solver_options(CLI::App& app, CompressionFlags& flags) {
 
 /// Options that choose bits.
 inline void add_bit_options(CLI::App& app, CompressionFlags& flags) {
+  begin_group(app, "Widths");
   add_value(app, "--wbits", flags.wbits, "base width in bits, 2..8 (16: no quantization)");
   add_value(app, "--target-avg-bits", flags.target_average_bits,
             "mean bits per channel; widths are chosen from {2,3,4,6,8}");
-  add_value(app, "--bit-method", flags.bit_method, "quantile or budget (default: budget)");
+  add_value(app, "--bit-method", flags.bit_method,
+            "quantile or budget (default: budget); quantile without a target gives each of "
+            "{2,3,4,6,8} an equal share of the channels");
   add_axis_option(app, flags);
 }
 
@@ -80,6 +90,11 @@ inline bool has_target(const CompressionFlags& flags) {
   return flags.target_average_bits || flags.target_stored_bits;
 }
 
+/// Whether every width gets an equal share of the channels, whatever the mean.
+inline bool equal_shares(const CompressionFlags& flags) {
+  return flags.bit_method == "quantile" && !has_target(flags);
+}
+
 inline void check_quantizer(const CompressionFlags& flags, pare::CompressionRequest& request) {
   constexpr int off = 16;
   if (flags.wbits && *flags.wbits != off &&
@@ -88,11 +103,13 @@ inline void check_quantizer(const CompressionFlags& flags, pare::CompressionRequ
                       ": no grid has that width; write one within 2..8, or 16 for no quantization");
   if (flags.wbits && *flags.wbits != off) request.solver.bits = flags.wbits;
   const std::string no_grid = flags.wbits ? " with --wbits 16" : " without --wbits";
-  if (has_target(flags) && !request.quantizes())
-    throw usage_error(
-        (flags.target_average_bits ? "--target-avg-bits" : "--target-bits-per-weight") + no_grid +
-        ": mixed precision needs a base quantizer, otherwise bits are chosen and "
-        "nothing is quantized; write --wbits 4");
+  if ((has_target(flags) || equal_shares(flags)) && !request.quantizes())
+    throw usage_error((flags.target_average_bits  ? "--target-avg-bits"
+                       : flags.target_stored_bits ? "--target-bits-per-weight"
+                                                  : "--bit-method quantile") +
+                      no_grid +
+                      ": mixed precision needs a base quantizer, otherwise bits are chosen and "
+                      "nothing is quantized; write --wbits 4");
   if ((flags.clip_search || flags.symmetric) && !request.quantizes())
     throw usage_error((flags.clip_search ? "--clip-search" : "--symmetric") + no_grid +
                       ": there is no grid to fit; write --wbits 4");
@@ -101,21 +118,21 @@ inline void check_quantizer(const CompressionFlags& flags, pare::CompressionRequ
 
 inline void check_mixed_precision(const CompressionFlags& flags,
                                   pare::CompressionRequest& request) {
+  const bool shares = equal_shares(flags);
   if (flags.bit_method && *flags.bit_method != "quantile" && *flags.bit_method != "budget")
-    throw usage_error(written("--bit-method", *flags.bit_method) +
-                      ": there is no such method; write quantile or budget");
+    throw unknown_value("--bit-method", *flags.bit_method, "method", {"quantile", "budget"});
   if (flags.axis && *flags.axis != "output" && *flags.axis != "input")
-    throw usage_error(written("--axis", *flags.axis) +
-                      ": there is no such axis; write output or input");
-  if (flags.bit_method && !has_target(flags))
+    throw unknown_value("--axis", *flags.axis, "axis", {"output", "input"});
+  if (flags.bit_method && !has_target(flags) && !shares)
     throw usage_error(
-        "--bit-method without --target-avg-bits: there is no target to meet; add "
+        "--bit-method budget without --target-avg-bits: there is no target to meet; add "
         "--target-avg-bits 4.0");
-  if (flags.axis && !has_target(flags))
+  if (flags.axis && !has_target(flags) && !shares)
     throw usage_error(
         "--axis without --target-avg-bits: channels matter to mixed precision only; "
         "add --target-avg-bits 4.0 or leave it out");
   if (flags.axis == "input") request.solver.axis = pare::ChannelAxis::input;
+  if (shares) request.policy = pare::PolicyKind::quantile;
   if (!flags.target_average_bits) return;
   const std::vector<int>& tiers = pare::default_tiers();
   if (!(*flags.target_average_bits >= tiers.front() && *flags.target_average_bits <= tiers.back()))

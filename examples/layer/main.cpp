@@ -51,7 +51,7 @@ void check_header(const pare::SafetensorsFile& file, const pare::CompressionRequ
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app{"Prunes and quantizes one linear layer.", "pare-layer"};
+  CLI::App app{"Prunes and quantizes one linear", "pare-layer"};
   std::string input, output;
   tool::CompressionFlags flags;
   std::optional<index_t> sequences;
@@ -63,10 +63,12 @@ int main(int argc, char** argv) {
                      "safetensors to write: Q, mask, bits, scale, zero, grid, loss");
   tool::add_solver_options(app, flags);
   tool::add_bit_options(app, flags);
+  tool::begin_group(app, "Computing");
   tool::add_value(app, "--sequences", sequences,
                   "sequences in X; scales H and the loss (default: 1)");
   tool::add_backend_option(app, backend);
-  tool::add_flag(app, "--json", json, "statistics as JSON");
+  tool::begin_group(app, "Results");
+  tool::add_flag(app, "--json", json, "print the statistics as JSON");
 
   return tool::run("pare-layer", [&] {
     if (!tool::parse(app, argc, argv)) return;

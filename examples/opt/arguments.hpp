@@ -28,13 +28,17 @@ struct Arguments {
   CompressionFlags flags;
 };
 
-/// @param required  whether there is no other way to name a model
-inline void add_model(CLI::App& command, Arguments& arguments, bool required = true) {
-  add_argument(command, "MODEL", arguments.model, "Hugging Face folder of an OPT model", required);
-  add_values(command, "--eval", arguments.evaluations, "a text to measure perplexity on",
+/// @param need  Need::asked where there is another way to name a model
+inline void add_model(CLI::App& command, Arguments& arguments, Need need = Need::always) {
+  add_argument(command, "MODEL", arguments.model, "Hugging Face folder of an OPT model", need);
+  begin_group(command, "Texts");
+  add_values(command, "--eval", arguments.evaluations,
+             "a text to measure perplexity on, and the name to report it by; give it for each text",
              "NAME=FILE");
   add_value(command, "--seqlen", arguments.seqlen, "tokens per window (default: the model's)");
+  begin_group(command, "Results");
   add_value(command, "--report", arguments.report, "write a JSON report to this file", "FILE");
+  begin_group(command, "Computing");
   add_backend_option(command, arguments.backend);
   add_value(command, "--dtype", arguments.dtype,
             "what the model is stored in while it is worked on: float32 (default), float16 or "
@@ -42,15 +46,19 @@ inline void add_model(CLI::App& command, Arguments& arguments, bool required = t
             "TEXT", "a run has one type of storage");
 }
 
-inline void add_compression(CLI::App& command, Arguments& arguments, bool required = true) {
-  add_argument(command, "CALIB_TEXT", arguments.calibration_text, "text to calibrate on", required);
-  add_solver_options(command, arguments.flags);
+/// @param pruning  what --help says of --sparsity besides
+inline void add_compression(CLI::App& command, Arguments& arguments, const std::string& pruning,
+                            Need need = Need::always) {
+  add_argument(command, "CALIB_TEXT", arguments.calibration_text, "text to calibrate on", need);
+  begin_group(command, "Texts");
+  add_value(command, "--nsamples", arguments.nsamples, "calibration windows (default: 128)");
+  add_solver_options(command, arguments.flags, pruning);
   add_flag(command, "--true-sequential", arguments.true_sequential,
            "calibrate out_proj, fc1 and fc2 behind the compressed linears of their own layer");
   add_value(command, "--asymmetric", arguments.asymmetric,
             "share of the correction of weights towards the dense model on its own inputs, 0..1 "
             "(default: 0)");
-  add_value(command, "--nsamples", arguments.nsamples, "calibration windows (default: 128)");
+  begin_group(command, "Linears");
   add_value(command, "--minlayer", arguments.first_layer, "first decoder layer to compress");
   add_value(command, "--maxlayer", arguments.last_layer, "decoder layer to stop before");
   add_value(command, "--prune-only", arguments.prune_only,
@@ -59,25 +67,31 @@ inline void add_compression(CLI::App& command, Arguments& arguments, bool requir
 }
 
 inline void add_shape(CLI::App& command, Arguments& arguments) {
+  begin_group(command, "Computing");
   add_value(command, "--shape", arguments.shape,
             "instead of MODEL and CALIB_TEXT: random weights of this shape and random tokens, to "
             "measure a machine; " +
-                detail::one_of(pare::opt_shape_names()),
+                one_of(pare::opt_shape_names()),
             "TEXT", "a run has one model");
 }
 
 inline void add_preset(CLI::App& command, Arguments& arguments) {
+  begin_group(command, "Presets");
   add_value(command, "--preset", arguments.preset,
             "best: --act-order --clip-search --true-sequential --asymmetric 0.5, and with a target "
             "--scope model; what is given besides goes first");
 }
 
 inline void add_comparison(CLI::App& command, Arguments& arguments) {
+  begin_group(command, "Widths");
+  add_axis_option(command, arguments.flags);
   add_value(command, "--budgets", arguments.budgets,
             "mean code bits per weight to compare at, with commas (default: 4.0,3.5)", "LIST",
             "a run has one list of budgets");
+  begin_group(command, "Results");
   add_value(command, "--plot", arguments.plot,
             "draw the frontier and the widths into this folder, with gnuplot", "DIR");
+  begin_group(command, "Plan of widths");
   add_sensitivity_options(command, arguments.flags);
   add_preset(command, arguments);
 }
@@ -87,8 +101,7 @@ inline void add_comparison(CLI::App& command, Arguments& arguments) {
 inline void apply_preset(Arguments& arguments, bool quantizes = false) {
   if (!arguments.preset) return;
   if (*arguments.preset != "best")
-    throw usage_error(written("--preset", *arguments.preset) +
-                      ": there is no such preset; write best");
+    throw unknown_value("--preset", *arguments.preset, "preset", {"best"});
   CompressionFlags& flags = arguments.flags;
   flags.act_order = arguments.true_sequential = true;
   if (quantizes || flags.wbits.value_or(16) != 16) flags.clip_search = true;
@@ -102,7 +115,7 @@ inline void check_shape(const Arguments& arguments) {
   const std::string shape = written("--shape", *arguments.shape);
   const std::vector<std::string> known = pare::opt_shape_names();
   if (std::find(known.begin(), known.end(), *arguments.shape) == known.end())
-    throw usage_error(shape + ": there is no such shape; write " + detail::one_of(known));
+    throw unknown_value("--shape", *arguments.shape, "shape", known);
   if (!arguments.model.empty())
     throw usage_error(shape + " with " + arguments.model +
                       ": weights and tokens are random then; leave one of them out");
@@ -124,6 +137,11 @@ inline void check_shape(const Arguments& arguments) {
 /// Where the model comes from, checked before anything is read.
 /// @throws usage_error for a type that is not known or that the backend does not store
 inline ModelSource source_of(const Arguments& arguments, const NamedBackend& backend) {
+  std::error_code error;
+  const std::string& text = arguments.calibration_text;
+  if (!text.empty() && fs::is_regular_file(arguments.model, error) && fs::is_directory(text, error))
+    throw usage_error("MODEL " + arguments.model + " CALIB_TEXT " + text +
+                      ": MODEL is a file and CALIB_TEXT a folder; write them in the other order");
   ModelSource source{.folder = arguments.model};
   if (arguments.shape) source.random = pare::opt_shape(*arguments.shape);
   if (arguments.dtype) source.dtype = dtype_of(*arguments.dtype, backend);
@@ -189,7 +207,9 @@ inline void check_magnitude(const Arguments& arguments) {
   };
   const CompressionFlags& flags = arguments.flags;
   for (const Unused& unused :
-       {Unused{flags.target_average_bits.has_value(), "--target-avg-bits",
+       {Unused{detail::equal_shares(flags), "--bit-method",
+               "reads no activations to score channels by"},
+        Unused{flags.target_average_bits.has_value(), "--target-avg-bits",
                "reads no activations to score channels by"},
         Unused{flags.target_stored_bits.has_value(), "--target-bits-per-weight",
                "reads no activations to plan by"},
@@ -236,7 +256,9 @@ inline void check_against_config(const Arguments& arguments, const pare::OptConf
   if (!named)
     throw usage_error("--prune-only " + selection.name_part +
                       ": no linear's name holds it; names are like " +
-                      pare::opt_linear_names(0).front());
+                      pare::opt_linear_names(0).front() +
+                      did_you_mean(selection.name_part, {"self_attn", "q_proj", "k_proj", "v_proj",
+                                                         "out_proj", "fc1", "fc2"}));
   if (!selected)
     throw usage_error(selection_text(arguments) + ": together they select no linear; names are " +
                       "like " + pare::opt_linear_names(0).front());

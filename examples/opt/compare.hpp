@@ -105,6 +105,12 @@ inline std::vector<Run> runs_of(const Arguments& arguments) {
   return runs;
 }
 
+/// What is pruned in every row but the dense one, "50 % sparsity" or "2:4 sparsity".
+inline std::string pattern_text(const pare::Pattern& pattern) {
+  if (pattern.kind == pare::PatternKind::n_of_m) return pare::to_string(pattern) + " sparsity";
+  return pare::number_text(100 * pattern.sparsity) + " % sparsity";
+}
+
 /// Windows to measure the KL on, whose predictions of the dense model fit into 256 MiB.
 inline index_t comparison_windows(const Inputs& inputs) {
   const index_t all = index_t(inputs.texts.front().second.size()) / inputs.seqlen;
@@ -187,9 +193,8 @@ inline void draw_comparison(const fs::path& folder, const std::string& title,
     panels.push_back({"perplexity on " + dense[text].first,
                       curves([&](const Run& run) { return run.perplexities[text].second; }),
                       dense[text].second});
-  panels.push_back({"KL from the dense model, nats per token",
-                    curves([](const Run& run) { return run.divergence; }),
-                    {}});
+  panels.push_back(
+      {"KL from dense, nats per token", curves([](const Run& run) { return run.divergence; }), {}});
   plot_frontier(folder, title, "stored bits per weight", panels);
 
   // The widths of the plan in the middle of the budgets.
@@ -218,10 +223,20 @@ inline void run_compare(const Arguments& arguments) {
   const Inputs inputs = read_inputs(arguments, evaluations, &*runs[1].request);
   const std::span<const std::int32_t> ids(inputs.texts.front().second);
   const index_t windows = detail::comparison_windows(inputs);
+  const CompressionFlags& flags = arguments.flags;
+  const std::string pattern = detail::pattern_text(runs[1].request->pattern());
+  const bool by_default = !flags.sparsity && !flags.prunen;
+  std::printf("every row but dense has %s%s\n", pattern.c_str(),
+              by_default ? ", the default; --sparsity 0 prunes nothing" : "");
   std::optional<pare::Sensitivities> measured;  // serves every plan
+  std::shared_ptr<void> reference;              // of the dense model, serves every run
   for (Run& run : runs) {
     const std::unique_ptr<Model> model = backend.load_model(source);
-    model->keep_reference(ids.first(std::size_t(windows * inputs.seqlen)), inputs.seqlen);
+    if (reference == nullptr)
+      reference =
+          model->keep_reference(ids.first(std::size_t(windows * inputs.seqlen)), inputs.seqlen);
+    else
+      model->use_reference(reference);
     if (run.planned) {
       if (!measured) measured = sensitivities(*model, inputs, arguments, *runs.back().planned);
       run.plan = pare::plan_bits(*measured, run.planned->options);
@@ -260,7 +275,8 @@ inline void run_compare(const Arguments& arguments) {
     write_report(*outputs.plot / "compare.json", report);
     const std::string model = resolved(arguments.model).filename().string();
     const std::string text = fs::path(arguments.calibration_text).filename().string();
-    detail::draw_comparison(*outputs.plot, model + ", calibrated on " + text, runs);
+    detail::draw_comparison(*outputs.plot, model + ", " + pattern + ", calibrated on " + text,
+                            runs);
     std::printf("pictures in %s: frontier.svg, widths.svg\n", arguments.plot->c_str());
   }
   detail::require_different(runs);

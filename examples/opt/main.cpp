@@ -6,6 +6,7 @@
 #include "opt/compare.hpp"
 #include "opt/packing.hpp"
 #include "opt/resume.hpp"
+#include "opt/table.hpp"
 #include "opt/verifying.hpp"
 
 using namespace tool;
@@ -63,8 +64,7 @@ void run_compress(const Arguments& arguments) {
   const Perplexities compressed = run.perplexities("compressed", inputs, [&] {
     return evaluate(*model, inputs, "compressed");
   });
-  print_perplexities(dense, "dense");
-  print_perplexities(compressed, "compressed");
+  print_perplexities(compressed, dense);
 
   if (outputs.save) {
     if (!run.has_saved("--save", *outputs.save))
@@ -120,19 +120,21 @@ void run_evaluate(const Arguments& arguments) {
 
 int main(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);  // a limit on files is an error like a full disk
-  CLI::App app{"Compresses and evaluates OPT language models.", "pare-opt"};
+  CLI::App app{"Compresses and evaluates OPT language models", "pare-opt"};
   app.require_subcommand(1);
   Arguments arguments;
 
   CLI::App& compress = *app.add_subcommand("compress", "prune and quantize a model");
-  add_model(compress, arguments, false);
-  add_compression(compress, arguments, false);
+  add_model(compress, arguments, Need::asked);
+  add_compression(compress, arguments, ", or auto with --target-bits-per-weight", Need::asked);
   add_shape(compress, arguments);
   add_bit_options(compress, arguments.flags);
   add_plan_options(compress, arguments.flags);
   add_preset(compress, arguments);
+  begin_group(compress, "Solver");
   add_flag(compress, "--gmp", arguments.gmp,
            "magnitude pruning and round-to-nearest instead, for comparison");
+  begin_group(compress, "Results");
   add_value(compress, "--save", arguments.save, "write the compressed model to this new folder",
             "DIR");
   add_value(compress, "--save-packed", arguments.save_packed,
@@ -150,8 +152,7 @@ int main(int argc, char** argv) {
       "compare",
       "uniform widths, quantile, budget per layer and budget for the model, side by side");
   add_model(compare, arguments);
-  add_compression(compare, arguments);
-  add_axis_option(compare, arguments.flags);
+  add_compression(compare, arguments, " (default: 0.5; 0 prunes nothing)");
   add_comparison(compare, arguments);
   compare.footer("The whole model is in memory.");
 
@@ -162,13 +163,18 @@ int main(int argc, char** argv) {
   CLI::App& inspect = *app.add_subcommand("inspect", "print what a packed model is made of");
   add_argument(inspect, "DIR", packed, "folder that compress --save-packed wrote");
 
+  std::vector<std::string> reports;
+  CLI::App& table = *app.add_subcommand("table", "print reports side by side, a row for each");
+  add_arguments(table, "REPORT", reports,
+                "NAME=FILE: a row's name and what compress or compare wrote with --report");
+
   VerifyArguments verification;
   CLI::App& verify =
       *app.add_subcommand("verify", "hold a packed model against its original and its own report");
   add_argument(verify, "ORIGINAL", verification.original, "folder of the dense model");
   add_argument(verify, "PACKED", verification.packed, "folder made from it");
   add_argument(verify, "TEXT", verification.text,
-               "the text it was calibrated on, to compute every loss again", false);
+               "the text it was calibrated on, to compute every loss again", Need::never);
   add_backend_option(verify, verification.backend);
 
   return tool::run("pare-opt", [&] {
@@ -187,6 +193,7 @@ int main(int argc, char** argv) {
       run_compare(arguments);
     }
     if (unpack.parsed()) unpack_model(packed, output);
+    if (table.parsed()) print_table(reports);
     if (inspect.parsed()) inspect_packed(packed);
     if (verify.parsed()) verify_packed(verification);
   });

@@ -25,6 +25,7 @@ inline void add_sensitivity_options(CLI::App& app, CompressionFlags& flags) {
 }
 
 inline void add_plan_options(CLI::App& app, CompressionFlags& flags) {
+  begin_group(app, "Plan of widths");
   add_value(app, "--target-bits-per-weight", flags.target_stored_bits,
             "mean bits per weight with grids, masks and widths counted, for the whole model");
   add_value(app, "--scope", flags.scope,
@@ -39,12 +40,11 @@ namespace detail {
 
 inline void check_plan_values(const CompressionFlags& flags) {
   if (flags.scope && *flags.scope != "layer" && *flags.scope != "model")
-    throw usage_error(written("--scope", *flags.scope) +
-                      ": there is no such scope; write layer or model");
+    throw unknown_value("--scope", *flags.scope, "scope", {"layer", "model"});
   if (flags.importance && *flags.importance != "five" && *flags.importance != "distortion" &&
       *flags.importance != "kl")
-    throw usage_error(written("--importance", *flags.importance) +
-                      ": there is no such importance; write five, distortion or kl");
+    throw unknown_value("--importance", *flags.importance, "importance",
+                        {"five", "distortion", "kl"});
   if (flags.target_average_bits && flags.target_stored_bits)
     throw usage_error(
         "--target-avg-bits with --target-bits-per-weight: a run has one target; "

@@ -117,13 +117,13 @@ inline void plot_frontier(const fs::path& folder, const std::string& title,
   std::ostringstream s;
   s.precision(10);
   const std::size_t rows = (panels.size() + 1) / 2;
-  s << "set terminal svg size 1000," << 60 + 360 * rows
+  s << "set terminal svg size 1240," << 60 + 360 * rows
     << " dynamic font 'sans,13' background 'white'\n"
     << "set output 'frontier.svg'\n"
     << "set multiplot layout " << rows << ",2 title " << detail::gnuplot_quoted(title)
     << " noenhanced\n"
     << "set logscale y\nunset mytics\nset grid back lc rgb '#dddddd'\n"
-    << "set key top right noenhanced\n"
+    << "set key outside right top vertical noenhanced samplen 1.5\n"
     << "set xlabel " << detail::gnuplot_quoted(x_label) << "\n"
     << "set format y '%g'\n";
   const char* colours[] = {"#444444", "#d95f02", "#1f78b4", "#33a02c"};

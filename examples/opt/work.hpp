@@ -9,15 +9,12 @@
 #include <utility>
 #include <vector>
 
+#include "common/progress.hpp"
 #include "opt/arguments.hpp"
 #include "opt/packing.hpp"
 #include "pare/pipeline/options_json.hpp"
 
 namespace tool {
-
-inline double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 /// The most memory of the host that the program has had in use, bytes; mapped files count while
 /// they are looked at.
@@ -26,37 +23,6 @@ inline double peak_memory() {
   ::getrusage(RUSAGE_SELF, &usage);
   return 1024.0 * double(usage.ru_maxrss);
 }
-
-/// Progress with the time left, on standard error: one line rewritten on a terminal, otherwise a
-/// line now and then, so that logs stay short.
-class ProgressLine {
- public:
-  explicit ProgressLine(std::string what) : what_(std::move(what)), terminal_(::isatty(2) == 1) {}
-  ProgressLine(const ProgressLine&) = delete;
-  ProgressLine& operator=(const ProgressLine&) = delete;
-  ~ProgressLine() { clear(); }
-
-  void advance(double share) {
-    const double elapsed = seconds_since(start_);
-    if (elapsed - shown_ < (terminal_ ? 0.2 : 10.0)) return;
-    shown_ = elapsed;
-    const double left = share > 0 ? elapsed * (1 - share) / share : 0;
-    std::fprintf(stderr, "%s%s: %3.0f %%, %.0f s left%s", terminal_ ? "\r\033[K" : "",
-                 what_.c_str(), 100 * share, left, terminal_ ? "" : "\n");
-    std::fflush(stderr);
-    dirty_ = terminal_;
-  }
-  void clear() {
-    if (dirty_) std::fputs("\r\033[K", stderr);
-    dirty_ = false;
-  }
-
- private:
-  std::string what_;
-  bool terminal_, dirty_ = false;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-  double shown_ = 0;
-};
 
 using Perplexities = std::vector<std::pair<std::string, double>>;
 
@@ -122,6 +88,15 @@ inline Perplexities evaluate(Model& model, const Inputs& inputs, const std::stri
 inline void print_perplexities(const Perplexities& perplexities, const char* what) {
   for (const auto& [name, value] : perplexities)
     std::printf("perplexity of the %s model on %s: %.3f\n", what, name.c_str(), value);
+  std::fflush(stdout);
+}
+
+/// The same of the compressed model, beside what the dense model had.
+inline void print_perplexities(const Perplexities& perplexities, const Perplexities& dense) {
+  for (std::size_t i = 0; i < perplexities.size(); ++i)
+    std::printf("perplexity of the compressed model on %s: %.3f, %.4f times the dense model's\n",
+                perplexities[i].first.c_str(), perplexities[i].second,
+                perplexities[i].second / dense[i].second);
   std::fflush(stdout);
 }
 

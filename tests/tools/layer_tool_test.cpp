@@ -410,6 +410,27 @@ BOOST_AUTO_TEST_CASE(mixed_precision_on_both_axes) {
       }
 }
 
+BOOST_AUTO_TEST_CASE(quantile_without_a_target_gives_every_width_an_equal_share) {
+  const Folder folder;
+  const Layer layer(60, 80, 12, 3);
+  const fs::path input = layer.write(folder);
+  for (const char* axis : {"output", "input"}) BOOST_TEST_CONTEXT(axis) {
+      const bool input_axis = axis == std::string("input");
+      const Result r =
+          solve(folder,
+                {"--wbits", "4", "--bit-method", "quantile", "--axis", axis, "--sparsity", "0.5"},
+                input);
+      check_quantized(r, layer.W, input_axis);
+      std::map<int, std::size_t> counts;
+      for (const std::uint8_t b : r.bits) ++counts[b];
+      const std::size_t fifth = (input_axis ? 80 : 60) / 5;
+      const std::map<int, std::size_t> equal{
+          {2, fifth}, {3, fifth}, {4, fifth}, {6, fifth}, {8, fifth}};
+      BOOST_CHECK(counts == equal);
+      BOOST_TEST(test::relative_difference(r.loss, loss_of(layer.W, r.Q, layer.H)) < 1e-3);
+    }
+}
+
 BOOST_AUTO_TEST_CASE(mixed_precision_per_output_agrees_with_the_oracle) {
   const Folder folder;
   const Layer layer(30, 64, 13, 3);

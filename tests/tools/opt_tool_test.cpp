@@ -320,6 +320,33 @@ BOOST_AUTO_TEST_CASE(the_command_of_the_old_system) {
     BOOST_TEST_INFO(part);
     BOOST_CHECK(test::contains(outcome.out, part));
   }
+  const std::string dense = "perplexity of the dense model on short";
+  BOOST_CHECK(outcome.out.find(dense) == outcome.out.rfind(dense));  // once
+  char ratio[64];
+  std::snprintf(ratio, sizeof ratio, ", %.4f times the dense model's\n",
+                report.at("perplexity").at("compressed").at("short").get<double>() /
+                    report.at("perplexity").at("dense").at("short").get<double>());
+  BOOST_CHECK(test::contains(outcome.out, ratio));
+}
+
+BOOST_AUTO_TEST_CASE(quantile_without_a_target_gives_every_width_an_equal_share) {
+  const Texts texts;
+  const Json report =
+      report_of(texts, {"--sparsity", "0.5", "--wbits", "4", "--bit-method", "quantile"});
+  BOOST_TEST(report.at("config").at("bit_method") == "quantile");
+  BOOST_TEST(report.at("config").at("target_avg_bits").is_null());
+  for (const Json& layer : report.at("layers")) BOOST_TEST_CONTEXT(layer.at("name")) {
+      const Json& histogram = layer.at("bits_histogram");
+      BOOST_TEST(histogram.size() == 5u);
+      for (const char* width : {"2", "3", "4", "6", "8"})  // 192 or 768 channels in fifths
+        BOOST_TEST(std::abs(histogram.at(width).get<double>() -
+                            layer.at("channels").get<double>() / 5) < 1);
+    }
+  // Five widths, 20 % each: the table of the report that this project grew from.
+  const Json& totals = report.at("totals");
+  for (const auto& [width, count] : totals.at("bits_histogram").items())
+    BOOST_TEST(std::abs(count.get<double>() / totals.at("channels").get<double>() - 0.2) < 2e-3);
+  BOOST_TEST(std::abs(totals.at("average_bits").get<double>() - 23.0 / 5) < 2e-2);
 }
 
 BOOST_AUTO_TEST_CASE(a_saved_model_evaluates_the_same) {

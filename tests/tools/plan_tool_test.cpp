@@ -252,6 +252,10 @@ BOOST_AUTO_TEST_CASE(the_comparison_tells_schemes_apart) {
     BOOST_TEST_INFO(part);
     BOOST_CHECK(test::contains(outcome.out, part));
   }
+  // What is pruned unless the command line says otherwise is said.
+  BOOST_CHECK(test::contains(
+      outcome.out,
+      "every row but dense has 50 % sparsity, the default; --sparsity 0 prunes nothing"));
   for (const Json& layer : runs[1].at("layers"))
     BOOST_CHECK(test::contains(outcome.out, "\n" + layer.at("name").get<std::string>() + " "));
 }
@@ -263,6 +267,7 @@ BOOST_AUTO_TEST_CASE(the_comparison_takes_another_sparsity_axis_and_list_of_budg
                {"--sparsity", "0.25", "--axis", "input", "--act-order", "--minlayer", "2",
                 "--budgets", "3", "--report", (texts / "report.json").string()});
   check_success(outcome);
+  BOOST_CHECK(test::contains(outcome.out, "every row but dense has 25 % sparsity\n"));
   const Json report = cli::parse_json(cli::read_text(texts / "report.json"));
   BOOST_REQUIRE(report.at("runs").size() == 5u);
   for (std::size_t r = 1; r < 5; ++r) {
@@ -298,8 +303,13 @@ BOOST_AUTO_TEST_CASE(the_comparison_draws_what_it_measured) {
   const std::string widths = cli::read_text(folder / "widths.svg");
   for (const char* part : {"2.self_attn.k_proj", "3.fc2", "8 bits"})
     BOOST_CHECK(test::contains(widths, part));
-  // Every run is a point of the script.
+  // The key covers no curve, and the title says what is pruned.
   const std::string script = cli::read_text(folder / "frontier.gnuplot");
+  BOOST_CHECK(test::contains(script, "set key outside "));
+  BOOST_CHECK(!test::contains(script, "set key top"));
+  BOOST_CHECK(test::contains(frontier, "opt-tiny, 0 % sparsity, calibrated on calib.txt"));
+  BOOST_CHECK(test::contains(widths, "opt-tiny, 0 % sparsity, calibrated on calib.txt"));
+  // Every run is a point of the script.
   for (std::size_t r = 1; r < 8; ++r) {
     std::ostringstream point;
     point.precision(10);

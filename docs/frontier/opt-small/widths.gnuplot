@@ -1,6 +1,6 @@
 set terminal svg size 1012,420 dynamic font 'sans,12' background 'white'
 set output 'widths.svg'
-set title 'opt-small, calibrated on wikitext2.calib.txt: widths of budget-model 3' noenhanced
+set title 'opt-small, 0 % sparsity, calibrated on wikitext2.calib.txt: widths of budget-model 3' noenhanced
 set style data histograms
 set style histogram rowstacked
 set style fill solid 0.9

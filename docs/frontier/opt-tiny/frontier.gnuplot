@@ -1,10 +1,10 @@
-set terminal svg size 1000,780 dynamic font 'sans,13' background 'white'
+set terminal svg size 1240,780 dynamic font 'sans,13' background 'white'
 set output 'frontier.svg'
-set multiplot layout 2,2 title 'opt-tiny, calibrated on wikitext2.calib.txt' noenhanced
+set multiplot layout 2,2 title 'opt-tiny, 0 % sparsity, calibrated on wikitext2.calib.txt' noenhanced
 set logscale y
 unset mytics
 set grid back lc rgb '#dddddd'
-set key top right noenhanced
+set key outside right top vertical noenhanced samplen 1.5
 set xlabel 'stored bits per weight'
 set format y '%g'
 $data_0_0 << EOD
@@ -125,6 +125,6 @@ set ylabel 'perplexity on c4' noenhanced
 plot $data_2_0 with linespoints lw 2 pt 5 ps 0.7 lc rgb '#444444' title 'uniform', $data_2_1 with linespoints lw 2 pt 7 ps 0.7 lc rgb '#d95f02' title 'quantile', $data_2_2 with linespoints lw 2 pt 9 ps 0.7 lc rgb '#1f78b4' title 'budget-layer', $data_2_3 with linespoints lw 2 pt 11 ps 0.7 lc rgb '#33a02c' title 'budget-model', 130.3308034 with lines dt 2 lc rgb '#888888' title 'dense'
 set yrange [0.01801529262:0.4473979075]
 set ytics (0.02, 0.05, 0.1, 0.2)
-set ylabel 'KL from the dense model, nats per token' noenhanced
+set ylabel 'KL from dense, nats per token' noenhanced
 plot $data_3_0 with linespoints lw 2 pt 5 ps 0.7 lc rgb '#444444' title 'uniform', $data_3_1 with linespoints lw 2 pt 7 ps 0.7 lc rgb '#d95f02' title 'quantile', $data_3_2 with linespoints lw 2 pt 9 ps 0.7 lc rgb '#1f78b4' title 'budget-layer', $data_3_3 with linespoints lw 2 pt 11 ps 0.7 lc rgb '#33a02c' title 'budget-model'
 unset multiplot
