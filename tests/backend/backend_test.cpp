@@ -10,7 +10,7 @@
 
 #include "pare/kernels/fit.hpp"
 #include "pare/kernels/matrices.hpp"
-#include "pare/kernels/reduction.hpp"
+#include "backend/reductions.hpp"
 #include "support.hpp"
 
 using namespace pare;
@@ -70,35 +70,6 @@ struct CountVisit {
   PARE_HOST_DEVICE void operator()(index_t r) const { counts(0, r) += 1 + std::int32_t(r); }
   PARE_HOST_DEVICE void operator()(index_t r, index_t c) const {
     counts(r, c) += 1 + std::int32_t(100 * r + c);
-  }
-};
-
-/// Of each row: the sum, the largest number, the sum of the columns counted from 1.
-template <class T>
-struct RowFacts {
-  struct partial {
-    kernels::Sums<double, 1> sum;
-    kernels::Largest<T> most;
-    kernels::Sums<std::int32_t, 1> columns;
-    PARE_HOST_DEVICE void merge(const partial& other) {
-      sum.merge(other.sum);
-      most.merge(other.most);
-      columns.merge(other.columns);
-    }
-  };
-  MatrixView<const T> of;    // (rows, columns)
-  MatrixView<double> facts;  // (rows, 3)
-
-  PARE_HOST_DEVICE index_t columns() const { return of.cols; }
-  PARE_HOST_DEVICE void add(index_t r, index_t c, partial& p) const {
-    p.sum[0] += double(of(r, c));
-    p.most.add(of(r, c));
-    p.columns[0] += std::int32_t(c + 1);
-  }
-  PARE_HOST_DEVICE void finish(index_t r, const partial& total) const {
-    facts(r, 0) = total.sum[0];
-    facts(r, 1) = double(total.most.value);
-    facts(r, 2) = total.columns[0];
   }
 };
 
@@ -258,28 +229,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(exactly_the_k_smallest_are_selected, C, Cases) {
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(rows_are_reduced_whole, C, Cases) {
-  using B = typename C::backend;
-  using T = typename C::scalar;
-  // Around the borders of the warps and blocks of a device, and with no columns at all.
-  for (const index_t rows : {1, 9, 70})
-    for (const index_t cols : {0, 1, 31, 32, 33, 255, 256, 257, 700}) {
-      const Matrix<T> m = random_normal<T>(rows, cols, 11);
-      const Window<B, T> window(m);
-      auto out = upload<B>(Matrix<double>(rows, 3));
-      B::reduce_rows(rows, RowFacts<T>{window.read(), out.view()});
-      const Matrix<double> got = download<B>(out);
-      BOOST_TEST_CONTEXT(rows << " x " << cols) for (index_t r = 0; r < rows; ++r) {
-        double sum = 0, most = std::numeric_limits<T>::lowest();
-        for (index_t c = 0; c < cols; ++c) {
-          sum += double(m(r, c));
-          most = std::max(most, double(m(r, c)));
-        }
-        BOOST_REQUIRE_SMALL(got(r, 0) - sum, 1e-12 * double(cols + 1));
-        BOOST_REQUIRE_EQUAL(got(r, 1), most);
-        BOOST_REQUIRE_EQUAL(got(r, 2), double(cols * (cols + 1) / 2));
-      }
-    }
-  B::reduce_rows(0, RowFacts<T>{});
+  check_reductions<typename C::backend, typename C::scalar>();
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(every_row_gets_grids_of_its_own_width, C, Cases) {
@@ -289,43 +239,35 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(every_row_gets_grids_of_its_own_width, C, Cases) {
   const Matrix<T> W = random_normal<T>(rows, cols, 9);
   const std::vector<index_t> borders{0, 1, 20, 20, 290, cols};  // one grid has no columns
   const index_t several = index_t(borders.size()) - 1;
-  std::vector<std::uint8_t> widths, dead(cols, 0);
+  std::vector<std::uint8_t> widths;
   for (index_t k = 0; k < several * rows; ++k) widths.push_back(std::uint8_t(2 + k % 7));
-  dead[0] = dead[17] = dead[18] = dead[200] = dead[cols - 1] = 1;
   const Window<B, T> device(W);
   const auto on_device = detail::to_backend<B>(widths), begin = detail::to_backend<B>(borders);
-  const auto dead_there = detail::to_backend<B>(dead);
   for (const bool clip_search : {false, true})
     for (const index_t grids : {index_t{1}, several})
-      for (const bool with_dead : {false, true})
-        for (const index_t per_row : {0, 1}) {
-          auto scale = upload<B>(Matrix<T>(grids, rows)), zero = scale, top = scale;
-          const GridOptions options{.clip_search = clip_search};
-          B::fit_grids(kernels::GridFit<T>{.weights = device.read(),
-                                           .begin = grids > 1 ? begin.view().data : nullptr,
-                                           .dead = with_dead ? dead_there.view().data : nullptr,
-                                           .bits = on_device.view().data,
-                                           .per_grid = rows,
-                                           .per_row = per_row,
-                                           .options = options,
-                                           .grids = {scale.view(), zero.view(), top.view()}});
-          const Matrix<T> s = download<B>(scale), z = download<B>(zero), t = download<B>(top);
-          BOOST_TEST_CONTEXT(grids << " grids, clip search " << clip_search << ", dead "
-                                   << with_dead << ", per row " << per_row)
-          for (index_t g = 0; g < grids; ++g)
-            for (index_t i = 0; i < rows; ++i) {
-              const index_t first = grids > 1 ? borders[std::size_t(g)] : 0;
-              const index_t last = grids > 1 ? borders[std::size_t(g) + 1] : cols;
-              std::vector<T> row;  // without what is dead
-              for (index_t j = first; j < last; ++j)
-                if (!with_dead || dead[std::size_t(j)] == 0) row.push_back(W(i, j));
-              const Grid<T> expected =
-                  fit_grid(row.data(), index_t(row.size()),
-                           widths[std::size_t(g * rows + i * per_row)], options);
-              BOOST_REQUIRE_SMALL(relative_difference(double(s(g, i)), double(expected.scale)),
-                                  tolerance<T>);
-              BOOST_REQUIRE_EQUAL(z(g, i), expected.zero);
-              BOOST_REQUIRE_EQUAL(t(g, i), expected.top);
-            }
-        }
+      for (const index_t per_row : {0, 1}) {
+        auto scale = upload<B>(Matrix<T>(grids, rows)), zero = scale, top = scale;
+        const GridOptions options{.clip_search = clip_search};
+        B::fit_grids(kernels::GridFit<T>{.weights = device.read(),
+                                         .begin = grids > 1 ? begin.view().data : nullptr,
+                                         .bits = on_device.view().data,
+                                         .per_grid = rows,
+                                         .per_row = per_row,
+                                         .options = options,
+                                         .grids = {scale.view(), zero.view(), top.view()}});
+        const Matrix<T> s = download<B>(scale), z = download<B>(zero), t = download<B>(top);
+        BOOST_TEST_CONTEXT(grids << " grids, clip search " << clip_search << ", per row "
+                                 << per_row)
+        for (index_t g = 0; g < grids; ++g)
+          for (index_t i = 0; i < rows; ++i) {
+            const index_t first = grids > 1 ? borders[std::size_t(g)] : 0;
+            const index_t last = grids > 1 ? borders[std::size_t(g) + 1] : cols;
+            const Grid<T> expected = fit_grid(W.view().row(i) + first, last - first,
+                                              widths[std::size_t(g * rows + i * per_row)], options);
+            BOOST_REQUIRE_SMALL(relative_difference(double(s(g, i)), double(expected.scale)),
+                                tolerance<T>);
+            BOOST_REQUIRE_EQUAL(z(g, i), expected.zero);
+            BOOST_REQUIRE_EQUAL(t(g, i), expected.top);
+          }
+      }
 }

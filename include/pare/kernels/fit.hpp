@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "pare/quantization/fit.hpp"
 
@@ -12,18 +11,13 @@ namespace pare::inline PARE_TARGET::kernels {
 /// data: what a backend's `fit_grids` is given.
 template <class T>
 struct GridFit {
-  /// What is fitted to.
-  using scalar_type = T;
-
   MatrixView<const T> weights;  // (out, columns)
   /// Grid g is fitted to columns begin[g] to begin[g + 1] - 1, (grids + 1); null: one grid, all
   /// columns.
   const index_t* begin = nullptr;
-  const std::uint8_t* dead =
-      nullptr;  ///< (columns): 1 where a column is taken for zeros; null: none
   const std::uint8_t* bits = nullptr;  ///< width of grid g of row i: [g * per_grid + i * per_row]
-  index_t per_grid = 0;                ///< 1 where grids differ in width, else 0
-  index_t per_row = 0;                 ///< 1 where rows differ in width, else 0
+  index_t per_grid = 0;                ///< 0 where all grids of a row have one width
+  index_t per_row = 0;                 ///< 0 where all rows have one width
   /// How a grid is fitted.
   GridOptions options = {};
   GridView<T> grids;  // (grids, out)
@@ -48,13 +42,6 @@ struct GridFit {
 template <class T>
 void fit_row(const GridFit<T>& fit, index_t i) {
   const T* row = fit.weights.row(i);
-  std::vector<T> alive;  // (columns), the row without its dead columns
-  if (fit.dead != nullptr) {
-    alive.assign(row, row + fit.weights.cols);
-    for (index_t j = 0; j < fit.weights.cols; ++j)
-      if (fit.dead[j] != 0) alive[std::size_t(j)] = 0;
-    row = alive.data();
-  }
   for (index_t g = 0; g < fit.grids.scale.rows; ++g) {
     const index_t first = fit.first_column(g), last = fit.first_column(g + 1);
     fit.store(g, i, fit_grid(row + first, last - first, fit.width(g, i), fit.options));

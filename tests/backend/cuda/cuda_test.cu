@@ -5,6 +5,7 @@
 
 #include <set>
 
+#include "backend/reductions.hpp"
 #include "solver_support.hpp"
 
 using namespace pare;
@@ -288,6 +289,34 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(the_grid_fit_chooses_the_ranges_of_fit_grid, T, Sc
           }
       }
 }
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(the_grid_fit_fits_all_grids_of_a_row_at_once, T, Scalars) {
+  const index_t rows = 21, cols = 300;
+  const Matrix<T> W = random_normal<T>(rows, cols, 12);
+  const std::vector<index_t> borders{0, 1, 40, 40, 296, cols};  // one grid has no columns
+  const index_t grids = index_t(borders.size()) - 1;
+  const std::vector<std::uint8_t> widths{8, 6, 4, 3, 2};
+  const auto on = [&]<class B>(std::type_identity<B>) {
+    const auto w = upload<B>(W);
+    const auto begin = detail::to_backend<B>(borders);
+    const auto bits = detail::to_backend<B>(widths);
+    auto grid = upload<B>(Matrix<T>(3 * grids, rows));
+    const auto part = [&](index_t k) { return grid.view().block(k * grids, 0, grids, rows); };
+    B::fit_grids(kernels::GridFit<T>{.weights = w.view(),
+                                     .begin = begin.view().data,
+                                     .bits = bits.view().data,
+                                     .per_grid = 1,
+                                     .grids = {part(0), part(1), part(2)}});
+    return download<B>(grid);
+  };
+  const Matrix<T> given = on(std::type_identity<Cuda>{});
+  const Matrix<T> expected = on(std::type_identity<Host>{});
+  for (index_t k = 0; k < 3 * grids; ++k)
+    for (index_t i = 0; i < rows; ++i)
+      BOOST_REQUIRE_LE(relative_difference(double(given(k, i)), double(expected(k, i))), 1e-6);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(rows_are_reduced_whole, T, Scalars) { check_reductions<Cuda, T>(); }
 
 BOOST_AUTO_TEST_CASE(rows_and_elements_are_each_visited_once) {
   for (const auto& [rows, cols] : {std::pair<index_t, index_t>{1, 1}, {3, 700}, {70000, 2}}) {

@@ -25,16 +25,15 @@ __device__ inline double clip_power(double d) { return detail::pow_2_4(std::abs(
 __device__ inline float rounded_product(float a, float b) { return __fmul_rn(a, b); }
 __device__ inline double rounded_product(double a, double b) { return __dmul_rn(a, b); }
 
-/// fit_grid of n weights, weight(0) .. weight(n - 1), by all threads of the block; every thread gets
-/// the grid. Candidates of the clip search are computed as fit_grid does; only the errors they are
-/// ranked by differ in the last digits.
-template <class T, class Weight>
-__device__ Grid<T> block_fit_grid(const Weight& weight, index_t n, int bits, GridOptions options) {
+/// fit_grid of n weights by all threads of the block; every thread gets the grid. Candidates of the
+/// clip search are computed as fit_grid does; only the errors they are ranked by differ in the last
+/// digits.
+template <class T>
+__device__ Grid<T> block_fit_grid(const T* w, index_t n, int bits, GridOptions options) {
   T low = 0, high = 0;
   for (index_t j = threadIdx.x; j < n; j += row_threads) {
-    const T w = weight(j);
-    low = w < low ? w : low;
-    high = w > high ? w : high;
+    low = w[j] < low ? w[j] : low;
+    high = w[j] > high ? w[j] : high;
   }
   low = block_combine(low, [](T a, T b) { return a < b ? a : b; });
   high = block_combine(high, [](T a, T b) { return a > b ? a : b; });
@@ -69,7 +68,7 @@ __device__ Grid<T> block_fit_grid(const Weight& weight, index_t n, int bits, Gri
     span = grid.top;
   }
   for (index_t j = threadIdx.x % 32; j < n; j += 32) {
-    const T x = weight(j), in_units = x * unit;
+    const T x = w[j], in_units = x * unit;
 #pragma unroll
     for (int i = 0; i < clip_candidates; ++i) {
       const T code = round_small(x * inverse[i]);
@@ -99,10 +98,8 @@ template <class T>
 __global__ void __launch_bounds__(row_threads) fit_grids_kernel(kernels::GridFit<T> fit) {
   const index_t i = blockIdx.x, g = blockIdx.y;
   const index_t first = fit.first_column(g), columns = fit.first_column(g + 1) - first;
-  const T* w = fit.weights.row(i) + first;
-  const std::uint8_t* dead = fit.dead != nullptr ? fit.dead + first : nullptr;
-  const auto weight = [&](index_t j) { return dead != nullptr && dead[j] != 0 ? T(0) : w[j]; };
-  const Grid<T> grid = block_fit_grid<T>(weight, columns, fit.width(g, i), fit.options);
+  const Grid<T> grid =
+      block_fit_grid(fit.weights.row(i) + first, columns, fit.width(g, i), fit.options);
   if (threadIdx.x == 0) fit.store(g, i, grid);
 }
 
