@@ -202,9 +202,10 @@ BOOST_AUTO_TEST_CASE(every_other_global_is_refused_by_name) {
                                                         {"builtins", "eval"},
                                                         {"builtins", "getattr"},
                                                         {"torch", "load"},
-                                                        {"torch", "ComplexFloatStorage"},
+                                                        {"torch", "ComplexDoubleStorage"},
+                                                        {"torch", "float16"},
                                                         {"torch._utils", "_rebuild_tensor"},
-                                                        {"torch._utils", "_rebuild_tensor_v3"},
+                                                        {"torch._utils", "_rebuild_qtensor"},
                                                         {"torch.storage", "_load_from_bytes"},
                                                         {"collections", "defaultdict"},
                                                         {"torch", "FloatStorage.from_file"},
@@ -217,6 +218,50 @@ BOOST_AUTO_TEST_CASE(every_other_global_is_refused_by_name) {
     refuse(whole("\x80\x04" + p_text(module) + p_text(name) + "\x93."), cause);
   }
   refuse(whole("\x80\x02" + p_global(std::string(500, 'm'), "a\tb") + "."), "mmm a\\x09b'");
+}
+
+BOOST_AUTO_TEST_CASE(types_without_a_storage_of_their_own) {
+  const auto typed = [](const std::string& dtype, std::int64_t bytes, std::int64_t side) {
+    const std::string storage = "(" + p_text("storage") +
+                                p_global("torch.storage", "UntypedStorage") + p_text("0") +
+                                p_text("cpu") + p_int(bytes) + "tQ";
+    return p_global("torch._utils", "_rebuild_tensor_v3") + "(" + storage + p_int(0) +
+           p_ints({side}) + p_ints({1}) + "\x89" + p_no_hooks + p_global("torch", dtype) + "tR";
+  };
+  const auto file = [&](const std::string& tensor) { return whole(p_dict(p_text("x") + tensor)); };
+  for (const auto& [dtype, name, width] :
+       std::vector<std::tuple<std::string, std::string, std::int64_t>>{
+           {"uint16", "U16", 2},
+           {"uint32", "U32", 4},
+           {"uint64", "U64", 8},
+           {"float8_e4m3fn", "F8_E4M3", 1},
+           {"float8_e5m2", "F8_E5M2", 1},
+           {"float8_e4m3fnuz", "F8_E4M3FNUZ", 1},
+           {"float8_e5m2fnuz", "F8_E5M2FNUZ", 1},
+           {"float8_e8m0fnu", "F8_E8M0", 1}}) {
+    const auto read = open_file(file(typed(dtype, 32, 32 / width)));
+    BOOST_TEST(read.at("x").dtype == name);
+    BOOST_TEST(read.at("x").shape.at(0) == 32 / width);
+    const auto bytes = read.read_bytes("x");
+    BOOST_CHECK(std::memcmp(bytes.data(), eight.at("0").data(), 32) == 0);
+  }
+  refuse(file(typed("uint16", 32, 17)), "has 17 elements from element 0 on");
+  refuse(file(typed("uint64", 31, 1)), "a storage of 31 bytes for elements of 8");
+  refuse(file(typed("float16", 32, 1)), "global 'torch float16' is refused");
+  const std::string storage = p_storage("FloatStorage", "0", 8), one = p_ints({1});
+  const std::string rebuild = p_global("torch._utils", "_rebuild_tensor_v3");
+  const std::string half = "(" + storage + p_int(0) + one + one + "\x89" + p_no_hooks;
+  refuse(file(rebuild + half + p_global("torch", "uint16") + "tR"),
+         "a tensor of dtype 'uint16' in a storage of another type");
+  refuse(file(rebuild + half + p_global("torch", "FloatStorage") + "tR"),
+         "'FloatStorage' is not a dtype");
+  refuse(file(rebuild + half + "NtR"), "the dtype of a tensor: expected a global, got None");
+  refuse(file(rebuild + half + "tR"), "'_rebuild_tensor_v3' with 6 arguments, expected 7");
+  const std::string untyped = "(" + p_text("storage") +
+                              p_global("torch.storage", "UntypedStorage") + p_text("0") +
+                              p_text("cpu") + p_int(32) + "tQ";
+  refuse(file(p_tensor(untyped, 0, one, one)), "a tensor without a dtype");
+  refuse(file(p_global("torch", "uint16") + ")R"), "'uint16' is called");
 }
 
 BOOST_AUTO_TEST_CASE(pickles_that_build_something_else) {

@@ -14,6 +14,7 @@
 #include "pare/core/text.hpp"
 #include "pare/storage/file.hpp"
 #include "pare/storage/pickle_value.hpp"
+#include "pare/storage/tensor_file.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -216,11 +217,13 @@ class PickleReader {
     require(element(id, 3), Kind::text, "the device of a storage");
     require(elements, Kind::integer, "the elements of a storage");
     const KnownGlobal& known = known_globals[std::size_t(type.number)];
-    if (known.global != PickleGlobal::storage)
+    const bool untyped = known.global == PickleGlobal::untyped_storage;
+    if (known.global != PickleGlobal::storage && !untyped)
       throw bad("'" + std::string(known.name) + "' is not the type of a storage");
     if (elements.number < 0)
       throw bad("a storage of " + std::to_string(elements.number) + " elements");
     storages_.push_back({text(key), known.dtype, std::uint64_t(elements.number)});
+    untyped_.push_back(untyped);
     push(Kind::storage, std::int64_t(storages_.size() - 1));
   }
 
@@ -240,20 +243,51 @@ class PickleReader {
       case PickleGlobal::rebuild_tensor:
         expect(6);  // a seventh would change what the numbers mean
         return push_tensor(arguments);
+      case PickleGlobal::rebuild_typed_tensor:
+        expect(7);
+        return push_tensor(arguments, typed_storage(arguments));
       case PickleGlobal::rebuild_parameter:  // (tensor, requires_grad, backward_hooks)
         expect(3);
         require(element(arguments, 0), Kind::tensor, "the data of a parameter");
         return stack_.push_back(element(arguments, 0));
       case PickleGlobal::storage:
+      case PickleGlobal::untyped_storage:
+      case PickleGlobal::dtype:
         throw bad("'" + std::string(known.name) + "' is called");
     }
   }
 
+  /// The storage of a tensor as elements of the dtype that its seventh argument names.
+  Value typed_storage(const Value& arguments) {
+    Value storage = element(arguments, 0);
+    const Value dtype = element(arguments, 6);
+    require(storage, Kind::storage, "the storage of a tensor");
+    require(dtype, Kind::global, "the dtype of a tensor");
+    const KnownGlobal& known = known_globals[std::size_t(dtype.number)];
+    if (known.global != PickleGlobal::dtype)
+      throw bad("'" + std::string(known.name) + "' is not a dtype");
+    if (!untyped_[std::size_t(storage.number)])
+      throw bad("a tensor of dtype '" + std::string(known.name) + "' in a storage of another type");
+    PickledStorage typed = storages_[std::size_t(storage.number)];
+    const auto width = std::uint64_t(element_bytes(known.dtype));
+    if (typed.elements % width != 0)
+      throw bad("a storage of " + std::to_string(typed.elements) + " bytes for elements of " +
+                std::to_string(width));
+    typed.dtype = known.dtype;
+    typed.elements /= width;
+    storages_.push_back(typed);
+    untyped_.push_back(false);
+    storage.number = std::int64_t(storages_.size() - 1);
+    return storage;
+  }
+
   /// (storage, storage_offset, size, stride, requires_grad, backward_hooks)
-  void push_tensor(const Value& arguments) {
-    const Value storage = element(arguments, 0), offset = element(arguments, 1);
+  void push_tensor(const Value& arguments) { push_tensor(arguments, element(arguments, 0)); }
+  void push_tensor(const Value& arguments, const Value& storage) {
+    const Value offset = element(arguments, 1);
     const Value shape = element(arguments, 2), stride = element(arguments, 3);
     require(storage, Kind::storage, "the storage of a tensor");
+    if (untyped_[std::size_t(storage.number)]) throw bad("a tensor without a dtype");
     require(offset, Kind::integer, "the storage offset of a tensor");
     require(shape, Kind::tuple, "the shape of a tensor");
     require(stride, Kind::tuple, "the stride of a tensor");
@@ -433,6 +467,7 @@ class PickleReader {
   std::vector<Dict> dicts_;
   std::vector<Item> items_;
   std::vector<PickledStorage> storages_;
+  std::vector<bool> untyped_;  // which of them
   std::vector<Tensor> tensors_;
 };
 

@@ -153,16 +153,24 @@ inline std::string pickle_op_text(std::uint8_t op) {
 
 /// The globals a pickle may name. Nothing is imported or called: each stands for what PickleReader
 /// does itself.
-enum class PickleGlobal : std::uint8_t { ordered_dict, rebuild_tensor, rebuild_parameter, storage };
+enum class PickleGlobal : std::uint8_t {
+  ordered_dict,
+  rebuild_tensor,
+  rebuild_typed_tensor,
+  rebuild_parameter,
+  storage,
+  untyped_storage,
+  dtype
+};
 
-/// A global and, where it is a storage type, the dtype of its elements.
+/// A global and, where it is a storage type or a dtype, the dtype of its elements.
 struct KnownGlobal {
   std::string_view module, name;
   PickleGlobal global;
   const char* dtype;
 };
 
-inline constexpr std::array<KnownGlobal, 13> known_globals{{
+inline constexpr std::array<KnownGlobal, 24> known_globals{{
     {"collections", "OrderedDict", PickleGlobal::ordered_dict, ""},
     {"torch._utils", "_rebuild_tensor_v2", PickleGlobal::rebuild_tensor, ""},
     {"torch._utils", "_rebuild_parameter", PickleGlobal::rebuild_parameter, ""},
@@ -176,6 +184,18 @@ inline constexpr std::array<KnownGlobal, 13> known_globals{{
     {"torch", "CharStorage", PickleGlobal::storage, "I8"},
     {"torch", "ByteStorage", PickleGlobal::storage, "U8"},
     {"torch", "BoolStorage", PickleGlobal::storage, "BOOL"},
+    {"torch", "ComplexFloatStorage", PickleGlobal::storage, "C64"},
+    // Types that came later than typed storages: bytes, and the type beside them.
+    {"torch._utils", "_rebuild_tensor_v3", PickleGlobal::rebuild_typed_tensor, ""},
+    {"torch.storage", "UntypedStorage", PickleGlobal::untyped_storage, "U8"},
+    {"torch", "uint16", PickleGlobal::dtype, "U16"},
+    {"torch", "uint32", PickleGlobal::dtype, "U32"},
+    {"torch", "uint64", PickleGlobal::dtype, "U64"},
+    {"torch", "float8_e4m3fn", PickleGlobal::dtype, "F8_E4M3"},
+    {"torch", "float8_e5m2", PickleGlobal::dtype, "F8_E5M2"},
+    {"torch", "float8_e4m3fnuz", PickleGlobal::dtype, "F8_E4M3FNUZ"},
+    {"torch", "float8_e5m2fnuz", PickleGlobal::dtype, "F8_E5M2FNUZ"},
+    {"torch", "float8_e8m0fnu", PickleGlobal::dtype, "F8_E8M0"},
 }};
 
 enum class PickleKind : std::uint8_t {

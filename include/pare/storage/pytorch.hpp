@@ -1,6 +1,7 @@
 // PyTorch checkpoints (`pytorch_model.bin`): a zip archive of a pickle and the tensors' bytes.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -15,6 +16,7 @@
 #include "pare/core/error.hpp"
 #include "pare/core/text.hpp"
 #include "pare/storage/file.hpp"
+#include "pare/storage/foreign.hpp"
 #include "pare/storage/pickle.hpp"
 #include "pare/storage/tensor_file.hpp"
 #include "pare/storage/zip.hpp"
@@ -28,7 +30,9 @@ class PytorchFile : public TensorFile {
   /// Opens `path`. Throws io_error if it cannot be read, format_error if it holds anything but
   /// contiguous tensors within their storages; the message begins with the path.
   explicit PytorchFile(const std::filesystem::path& path) : TensorFile(path) {
-    refuse_other_formats();
+    if (const auto what =
+            detail::foreign_content(file_.text(0, std::min<std::uint64_t>(file_.size(), 64))))
+      throw format_error(name_ + ": " + *what);
     const std::vector<ZipEntry> entries = detail::read_zip(file_);
     const ZipEntry& pickle = find_pickle(entries);
     const std::string_view folder = pickle.name.substr(0, pickle.name.size() - pickle_name.size());
@@ -51,22 +55,6 @@ class PytorchFile : public TensorFile {
 
  private:
   static constexpr std::string_view pickle_name = "/data.pkl";
-
-  /// Says what a file is that is taken for a checkpoint time and again.
-  void refuse_other_formats() const {
-    using namespace std::string_view_literals;
-    const auto begins = [&](std::string_view start) {
-      return file_.size() >= start.size() && file_.text(0, start.size()) == start;
-    };
-    if (begins("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"sv))
-      throw format_error(name_ +
-                         ": written in the format of PyTorch before 1.6, which is not "
-                         "read; load it with a newer PyTorch and save it again");
-    if (begins("version https://git-lfs"sv))
-      throw format_error(name_ +
-                         ": a Git LFS pointer, not the weights; fetch them with "
-                         "'git lfs pull'");
-  }
 
   const ZipEntry& find_pickle(const std::vector<ZipEntry>& entries) const {
     const ZipEntry* found = nullptr;

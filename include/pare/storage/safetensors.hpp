@@ -2,6 +2,7 @@
 // the bytes of chosen tensors. POSIX files, little-endian hosts.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -21,6 +22,7 @@
 #include "pare/core/error.hpp"
 #include "pare/core/text.hpp"
 #include "pare/storage/file.hpp"
+#include "pare/storage/foreign.hpp"
 #include "pare/storage/json.hpp"
 #include "pare/storage/tensor_file.hpp"
 
@@ -47,6 +49,9 @@ class SafetensorsFile : public TensorFile {
   /// Opens `path`. Throws io_error if it cannot be read, format_error if its content breaks a rule
   /// of the format; the message begins with the path and names the tensor.
   explicit SafetensorsFile(const std::filesystem::path& path) : TensorFile(path) {
+    if (const auto what =
+            detail::foreign_content(file_.text(0, std::min<std::uint64_t>(file_.size(), 64))))
+      throw format_error(name_ + ": " + *what);
     if (file_.size() < 8)
       throw format_error(name_ + ": too short for a safetensors file: " +
                          std::to_string(file_.size()) + " bytes, expected at least 8");
@@ -94,6 +99,7 @@ class SafetensorsFile : public TensorFile {
   }
 
   void read_metadata(const nlohmann::json& entry) {
+    if (entry.is_null()) return;
     if (!entry.is_object()) throw format_error(name_ + ": __metadata__ is not an object");
     for (const auto& [key, value] : entry.items()) {
       if (!value.is_string())
@@ -123,10 +129,6 @@ class SafetensorsFile : public TensorFile {
     const auto& dtype = member("dtype");
     if (!dtype.is_string()) throw bad_tensor(name, "has a dtype that is not a string");
     info.dtype = dtype.get<std::string>();
-    if (element_bytes(info.dtype) == 0)
-      throw bad_tensor(name, "has dtype " + detail::quoted_name(info.dtype) +
-                                 "; expected one of "
-                                 "F16, BF16, F32, F64, I64, I32, I16, I8, U8, BOOL");
     const auto& shape = member("shape");
     if (!shape.is_array()) throw bad_tensor(name, "has a shape that is not an array");
     for (const auto& side : shape) info.shape.push_back(std::int64_t(integer(side, "shape")));
@@ -143,8 +145,10 @@ class SafetensorsFile : public TensorFile {
       throw bad_tensor(name, "ends at data byte " + std::to_string(info.end) +
                                  " but the file holds only " +
                                  std::to_string(file_.size() - data_offset_) + " bytes of data");
+    // Of a type that came after this program only the reader of such tensors knows the size.
+    if (element_bits(info.dtype) == 0) return info;
     const auto bytes = detail::tensor_bytes(info.dtype, info.shape);
-    if (!bytes) throw bad_tensor(name, "has a shape whose size overflows");
+    if (!bytes) throw bad_tensor(name, "has a shape whose size overflows or is no whole byte");
     if (*bytes != info.end - info.begin)
       throw bad_tensor(name, "needs " + std::to_string(*bytes) + " bytes for its shape but has " +
                                  std::to_string(info.end - info.begin));
@@ -174,16 +178,17 @@ inline std::string safetensors_start(const std::filesystem::path& path,
       const std::string who = path.string() + ": tensor " + quoted_name(t.name);
       if (!names.insert(t.name).second)
         throw argument_error(who + ": the name is reserved or used twice");
-      const auto bytes = tensor_bytes(t.dtype, t.shape);
+      const auto bytes = element_bits(t.dtype) == 0 ? std::optional(t.end - t.begin)
+                                                    : tensor_bytes(t.dtype, t.shape);
       if (!bytes)
-        throw argument_error(who + ": dtype " + quoted_name(t.dtype) +
-                             " is unknown or a side is negative or too large");
+        throw argument_error(who + ": a side is negative or too large, or the size of dtype " +
+                             quoted_name(t.dtype) + " is no whole number of bytes");
       if (*bytes != t.end - t.begin)
         throw argument_error(who + ": expected " + std::to_string(*bytes) +
                              " bytes for its shape, got " + std::to_string(t.end - t.begin));
       if (!header.empty()) header += ',';
-      header += json(t.name).dump() + ":{\"dtype\":\"" + t.dtype +
-                "\",\"shape\":" + json(t.shape).dump() + ",\"data_offsets\":[" +
+      header += json(t.name).dump() + ":{\"dtype\":" + json(t.dtype).dump() +
+                ",\"shape\":" + json(t.shape).dump() + ",\"data_offsets\":[" +
                 std::to_string(offset) + ',' + std::to_string(offset + *bytes) + "]}";
       offset += *bytes;
     }
@@ -226,8 +231,12 @@ inline void write_safetensors(const std::filesystem::path& path,
                               const std::map<std::string, std::string>& metadata = {}) {
   std::vector<TensorInfo> infos;
   infos.reserve(tensors.size());
-  for (const TensorData& t : tensors)
+  for (const TensorData& t : tensors) {
+    if (element_bits(t.dtype) == 0)
+      throw argument_error(path.string() + ": tensor " + detail::quoted_name(t.name) + ": dtype " +
+                           detail::quoted_name(t.dtype) + " is unknown");
     infos.push_back({t.name, t.dtype, t.shape, 0, t.bytes.size()});
+  }
   const std::string start = detail::safetensors_start(path, infos, metadata);
   detail::AtomicFile out(path);
   out.write(std::as_bytes(std::span(start)));
@@ -252,8 +261,8 @@ inline void write_safetensors(const std::filesystem::path& path, const TensorFil
 /// Gives the bytes of tensor number i; they need to stay until the next call only.
 using TensorSource = std::function<std::span<const std::byte>(std::size_t i)>;
 
-/// Writes tensors of the given names, types and shapes in the order given, held one at a time; their
-/// offsets are not read. Throws as the first, argument_error also for bytes that do not fit a shape.
+/// Writes tensors of the given names, types and shapes in the order given, held one at a time; of
+/// their offsets only the length of a tensor of unknown type is read. Throws as the first, argument_error also for bytes that do not fit a shape.
 /// @param path      the file to write
 /// @param tensors   names, types and shapes
 /// @param metadata  texts for the header's __metadata__
@@ -264,8 +273,8 @@ inline void write_safetensors(const std::filesystem::path& path, std::vector<Ten
                               const TensorSource& bytes_of,
                               const std::function<void(std::span<const std::byte>)>& written = {}) {
   for (TensorInfo& t : tensors) {
+    t.end = detail::tensor_bytes(t.dtype, t.shape).value_or(t.end - t.begin);
     t.begin = 0;
-    t.end = detail::tensor_bytes(t.dtype, t.shape).value_or(0);
   }
   const std::string start = detail::safetensors_start(path, tensors, metadata);
   detail::AtomicFile out(path);

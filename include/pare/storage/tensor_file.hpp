@@ -28,13 +28,34 @@ namespace pare::inline PARE_TARGET {
 
 static_assert(std::endian::native == std::endian::little, "tensors in files are little-endian");
 
-/// Bytes of one element of the safetensors type `dtype` ("F16", "I64", ...); 0 if unknown.
-inline int element_bytes(std::string_view dtype) {
-  if (dtype == "F64" || dtype == "I64") return 8;
-  if (dtype == "F32" || dtype == "I32") return 4;
-  if (dtype == "F16" || dtype == "BF16" || dtype == "I16") return 2;
-  if (dtype == "I8" || dtype == "U8" || dtype == "BOOL") return 1;
+/// Bits of one element of the safetensors type `dtype` ("F16", "I64", "F4", ...); 0 if unknown.
+inline int element_bits(std::string_view dtype) {
+  struct Kind {
+    std::string_view name;
+    int bits;
+  };
+  static constexpr Kind kinds[] = {{"F16", 16},        {"BF16", 16},   {"F32", 32},
+                                   {"F64", 64},        {"I64", 64},    {"I32", 32},
+                                   {"I16", 16},        {"I8", 8},      {"U8", 8},
+                                   {"BOOL", 8},        {"U16", 16},    {"U32", 32},
+                                   {"U64", 64},        {"C64", 64},    {"F8_E4M3", 8},
+                                   {"F8_E5M2", 8},     {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},
+                                   {"F8_E5M2FNUZ", 8}, {"F6_E2M3", 6}, {"F6_E3M2", 6},
+                                   {"F4", 4}};
+  for (const Kind& kind : kinds)
+    if (kind.name == dtype) return kind.bits;
   return 0;
+}
+
+/// Bytes of one element of the safetensors type `dtype`; 0 if it is unknown or not of whole bytes.
+inline int element_bytes(std::string_view dtype) {
+  const int bits = element_bits(dtype);
+  return bits % 8 == 0 ? bits / 8 : 0;
+}
+
+/// A type of an element for messages: one that is not known may be any text.
+inline std::string dtype_text(const std::string& dtype) {
+  return element_bits(dtype) > 0 ? dtype : detail::quoted_name(dtype);
 }
 
 /// The float type called `dtype` in safetensors; nothing for integer and unknown types.
@@ -61,17 +82,22 @@ inline std::string shape_text(const std::vector<std::int64_t>& shape) {
 
 namespace detail {
 
-/// Bytes of a tensor; nothing if the dtype is unknown, a side is negative or the size overflows.
+/// Bytes of a tensor; nothing if the dtype is unknown, a side is negative, the size overflows or is
+/// no whole number of bytes.
 inline std::optional<std::uint64_t> tensor_bytes(std::string_view dtype,
                                                  const std::vector<std::int64_t>& shape) {
   constexpr auto limit = std::uint64_t(std::numeric_limits<std::int64_t>::max());
-  auto bytes = std::uint64_t(element_bytes(dtype));
-  if (bytes == 0) return std::nullopt;
+  const int element = element_bits(dtype);
+  if (element == 0) return std::nullopt;
+  // What is not of whole bytes is counted in bits: no such file is that large.
+  const bool whole = element % 8 == 0;
+  auto size = std::uint64_t(whole ? element / 8 : element);
   for (const std::int64_t side : shape) {
-    if (side < 0 || (side > 0 && bytes > limit / std::uint64_t(side))) return std::nullopt;
-    bytes *= std::uint64_t(side);
+    if (side < 0 || (side > 0 && size > limit / std::uint64_t(side))) return std::nullopt;
+    size *= std::uint64_t(side);
   }
-  return bytes;
+  if (!whole && size % 8 != 0) return std::nullopt;
+  return whole ? size : size / 8;
 }
 
 template <class Stored, class F>
@@ -131,7 +157,7 @@ inline std::vector<std::byte> encode_floats(std::span<const float> values, DType
 struct TensorInfo {
   /// Name in the file.
   std::string name;
-  std::string dtype;  ///< one of F16 BF16 F32 F64 I64 I32 I16 I8 U8 BOOL
+  std::string dtype;  ///< F16, BF16, F32, F64, I64, ... or one that this program does not know
   /// Sides, outermost first.
   std::vector<std::int64_t> shape;
   std::uint64_t begin = 0;  ///< first byte, counted from TensorFile::data_offset()
@@ -190,7 +216,7 @@ class TensorFile {
     const TensorInfo& info = at(name);
     const auto type = float_dtype(info.dtype);
     if (!type)
-      throw bad_tensor(name, "has dtype " + info.dtype +
+      throw bad_tensor(name, "has dtype " + dtype_text(info.dtype) +
                                  "; expected one of F16, BF16, "
                                  "F32, F64");
     const std::size_t rank = info.shape.size();
