@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <functional>
 #include <optional>
 #include <set>
@@ -12,12 +13,16 @@
 #include <vector>
 
 #include "common/compression_options.hpp"
+#include "opt/side_files.hpp"
 #include "pare/model/opt_load.hpp"
 #include "pare/model/opt_names.hpp"
+#include "pare/model/opt_text.hpp"
 #include "pare/model/tokenizer.hpp"
 #include "pare/pipeline/run_folder.hpp"
 #include "pare/storage/checkpoint.hpp"
 #include "pare/storage/convert.hpp"
+#include "pare/storage/foreign.hpp"
+#include "pare/storage/packed_file.hpp"
 #include "pare/storage/safetensors.hpp"
 
 namespace tool {
@@ -50,15 +55,12 @@ inline std::vector<EvaluationText> parse_evaluations(const std::vector<std::stri
 /// Token ids of a whole text file, the model's leading id in front.
 inline std::vector<std::int32_t> read_tokens(const fs::path& file, const pare::Tokenizer& tokenizer,
                                              const pare::OptConfig& config) {
-  const std::string text = pare::detail::read_whole_file(file);
-  std::vector<std::int32_t> ids;
+  const std::string text = pare::detail::read_model_text(file);
   try {
-    ids = tokenizer.encode(text);
+    return pare::opt_token_ids(tokenizer, config, text);
   } catch (const pare::format_error& e) {
     throw pare::format_error(file.string() + ": " + e.what());
   }
-  ids.insert(ids.begin(), std::int32_t(config.bos_token_id));
-  return ids;
 }
 
 /// Throws format_error, naming the file, unless the ids fill at least one window.
@@ -70,16 +72,27 @@ inline void require_window(const fs::path& file, const std::vector<std::int32_t>
                              "; use a longer text or a smaller --seqlen");
 }
 
+/// Says on standard error what of a model could be read in two ways.
+inline void print_notes(const std::vector<std::string>& notes) {
+  for (const std::string& note : notes)
+    std::fprintf(stderr, "pare-opt: warning: %s\n", note.c_str());
+}
+
+/// The tokenizer of a model folder. Says on standard error where it contradicts the configuration.
 inline pare::Tokenizer load_tokenizer(const fs::path& folder, const pare::OptConfig& config) {
-  pare::Tokenizer tokenizer = pare::Tokenizer::load(folder / "vocab.json", folder / "merges.txt");
-  if (tokenizer.max_id() >= config.vocab_size)
-    throw pare::format_error(
-        (folder / "vocab.json").string() + ": id " + std::to_string(tokenizer.max_id()) +
-        " is outside the model's vocabulary of " + std::to_string(config.vocab_size));
+  pare::Tokenizer tokenizer = pare::load_opt_tokenizer(folder, config);
+  print_notes(pare::opt_notes(tokenizer, config));
   return tokenizer;
 }
 
-/// Files of a model folder beside its weights.
+/// Says on standard error what of the weights in a model folder could be read in two ways.
+inline void print_weight_notes(const fs::path& folder, const pare::OptConfig& config) {
+  print_notes(pare::opt_notes(config, pare::PackedFile::is_in(folder)
+                                          ? pare::Checkpoint(folder, pare::PackedFile::name)
+                                          : pare::Checkpoint(folder)));
+}
+
+/// Files of a model folder that decide, beside its weights, what it computes.
 inline constexpr const char* model_files[] = {"config.json",
                                               "generation_config.json",
                                               "vocab.json",
@@ -158,15 +171,14 @@ inline fs::path reportable_file(const std::string& given, const fs::path& model,
 /// that share bytes, so transformers leaves it out there and ties it again when loading.
 inline std::set<std::string> tied_head(const pare::OptConfig& config,
                                        const pare::Checkpoint& checkpoint) {
-  const std::string name = "lm_head.weight";
-  const auto head = checkpoint.find(name);
-  if (!config.tie_word_embeddings || !head) return {};
-  const pare::TensorLocation embedding =
-      checkpoint.at(pare::opt_tensor_prefix(checkpoint) + "embed_tokens.weight");
-  if (head->info->dtype != embedding.info->dtype ||
-      !std::ranges::equal(head->file->bytes(*head->info), embedding.file->bytes(*embedding.info)))
+  const auto head = checkpoint.find(pare::opt_head_name);
+  const auto embedding =
+      checkpoint.find(pare::opt_tensor_prefix(checkpoint) + "embed_tokens.weight");
+  if (!config.tie_word_embeddings || !head || !embedding) return {};
+  if (head->info->dtype != embedding->info->dtype ||
+      !std::ranges::equal(head->file->bytes(*head->info), embedding->file->bytes(*embedding->info)))
     return {};
-  return {name};
+  return {pare::opt_head_name};
 }
 
 /// How a folder of results is written.
@@ -193,11 +205,6 @@ void fill_folder(const fs::path& folder, const Fill& fill, const Saving& saving 
     fs::remove_all(partial, ignored);
     throw std::runtime_error(folder.string() + ": cannot be saved: " + e.what());
   }
-}
-
-inline void copy_model_files(const fs::path& source, const fs::path& target) {
-  for (const char* name : model_files)
-    if (fs::exists(source / name)) fs::copy_file(source / name, target / name);
 }
 
 /// The finished layers of a run, open for reading.
@@ -235,7 +242,7 @@ inline void save_model(const pare::RunFolder& run, const fs::path& source, const
                                      tied_head(pare::load_opt_config(source), checkpoint),
                                      replacement);
         }
-        copy_model_files(source, partial);
+        copy_side_files(source, partial, weight_names(checkpoint));
       },
       saving);
 }

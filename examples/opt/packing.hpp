@@ -12,9 +12,6 @@
 
 namespace tool {
 
-/// The report of the compression, beside the packed weights.
-inline constexpr const char* packed_report_name = "report.json";
-
 /// Refuses a packed model where a dense one is needed.
 inline void require_dense_model(const std::string& model) {
   if (pare::PackedFile::is_in(model))
@@ -48,7 +45,7 @@ inline void save_packed(const pare::RunFolder& run, const fs::path& source, cons
         const pare::Checkpoint checkpoint(source);
         pare::write_packed(file, checkpoint, linears,
                            tied_head(pare::load_opt_config(source), checkpoint));
-        copy_model_files(source, partial);
+        copy_side_files(source, partial, weight_names(checkpoint));
         pare::Json checksums = pare::Json::object();
         for (const auto& [tensor, parts] : linears) checksums[tensor] = parts.entry.at("checksum");
         report["packed"] = {{"file_bytes", fs::file_size(file)},
@@ -66,7 +63,7 @@ inline void unpack_model(const std::string& packed, const std::string& given) {
   const pare::PackedFile file(packed);
   fill_folder(target, [&](const fs::path& partial) {
     pare::write_unpacked(partial / pare::Checkpoint::single_name, file);
-    copy_model_files(packed, partial);
+    copy_side_files(packed, partial, {pare::PackedFile::name});
   });
   std::printf("unpacked to %s\n", given.c_str());
 }

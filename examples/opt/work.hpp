@@ -44,6 +44,7 @@ inline Inputs read_inputs(const Arguments& arguments,
   inputs.config =
       arguments.shape ? pare::opt_shape(*arguments.shape) : pare::load_opt_config(folder);
   check_against_config(arguments, inputs.config, request);
+  if (!arguments.shape) print_weight_notes(folder, inputs.config);
   inputs.seqlen = arguments.seqlen.value_or(inputs.config.max_position_embeddings);
   const index_t asked = arguments.nsamples.value_or(128);
   if (arguments.shape && !arguments.gmp)

@@ -47,6 +47,85 @@ BOOST_AUTO_TEST_CASE(good_configurations) {
              "no/such/folder/config.json: cannot open for reading: No such file or directory");
 }
 
+BOOST_AUTO_TEST_CASE(null_fields) {
+  const auto read = [](const char* field) {
+    auto config = SmallModel().config;
+    config[field] = nullptr;
+    return pare::parse_opt_config("f", config.dump());
+  };
+  BOOST_TEST(read("bos_token_id").bos_token_id == -1);  // none is put in front of a text
+  BOOST_TEST(read("word_embed_proj_dim").word_embed_proj_dim == 12);
+  BOOST_TEST(!read("_remove_final_layer_norm").remove_final_layer_norm);
+  BOOST_TEST(read("quantization_config").hidden_size == 12);
+  BOOST_TEST(read("pad_token_id").hidden_size == 12);
+}
+
+BOOST_AUTO_TEST_CASE(configurations_of_quantized_models) {
+  const auto message = [](const char* field, const nlohmann::json& value) {
+    auto config = SmallModel().config;
+    config["model_type"] = "llama";  // what it is quantized by comes first
+    config[field] = value;
+    return message_of<pare::format_error>([&] { pare::parse_opt_config("f", config.dump()); });
+  };
+  BOOST_TEST(
+      message("quantization_config", {{"quant_method", "gptq"}, {"bits", 4}}) ==
+      "f: quantization_config: the model is already quantized by gptq; give the model it was "
+      "made from, with weights in F16, BF16 or F32");
+  BOOST_TEST(
+      message("quantization_config", {{"load_in_8bit", true}})
+          .starts_with("f: quantization_config: the model is already quantized by a program"));
+  BOOST_TEST(
+      message("compression_config", {{"quant_method", "compressed-tensors"}})
+          .starts_with("f: compression_config: the model is already quantized by compressed"));
+}
+
+BOOST_AUTO_TEST_CASE(what_is_no_model_folder_is_called_by_name) {
+  const test::Folder folder;
+  const auto message = [&](const fs::path& path) {
+    try {
+      pare::load_opt_config(path);
+    } catch (const pare::error& e) {
+      return std::string(e.what());
+    }
+    return std::string("nothing was thrown");
+  };
+  const auto check = [&](const fs::path& path, const std::string& what) {
+    BOOST_TEST_INFO(message(path));
+    BOOST_CHECK(message(path).starts_with(path.string() + ": "));
+    BOOST_TEST_INFO(message(path));
+    BOOST_CHECK(message(path).find(what) != std::string::npos);
+  };
+  check("facebook/opt-125m", "'hf download facebook/opt-125m --local-dir FOLDER' and give FOLDER");
+  check("opt-125m", "if it is the name of a model on the Hugging Face hub");
+  for (const char* name : {"model.safetensors", "pytorch_model.bin", "x.pt"}) {
+    test::write_text(folder / name, "");
+    check(folder / name, "a file of weights; give the folder that holds it");
+  }
+  test::write_text(folder / "config.json", "{}");
+  check(folder / "config.json", "a file of a model; give its folder, " + folder.path.string());
+  test::write_text(folder / "x.gguf", "GGUF\x03");
+  check(folder / "x.gguf", "a GGUF file of llama.cpp, which is not read");
+  test::write_text(folder / "text.txt", "a text");
+  check(folder / "text.txt", "a file, not a folder; give the Hugging Face folder of a model");
+  fs::remove(folder / "config.json");
+  check(folder.path, "there is no config.json but 'x.gguf', a GGUF file");
+  fs::create_directories(folder / "A");  // before x.gguf
+  test::write_text(folder / "A" / "config.json", "{}");
+  check(folder.path, "there is no config.json in it, but in " + (folder / "A").string());
+  fs::create_directories(folder / "snapshots" / "12ab");
+  test::write_text(folder / "snapshots" / "12ab" / "config.json", "{}");
+  check(folder.path, "cache; give " + (folder / "snapshots" / "12ab").string());
+  test::write_text(folder / "model_index.json", "{}");
+  check(folder.path, "a pipeline of several models");
+  test::write_text(folder / "adapter_config.json",
+                   R"({"base_model_name_or_path":"facebook/opt-x"})");
+  check(folder.path, "an adapter of PEFT (LoRA) for 'facebook/opt-x', not a model; merge it");
+  test::write_text(folder / "config.json", "version https://git-lfs.github.com/spec/v1\n");
+  BOOST_TEST(message(folder.path) ==
+             (folder / "config.json").string() +
+                 ": a Git LFS pointer, not the file itself; fetch it with 'git lfs pull'");
+}
+
 BOOST_AUTO_TEST_CASE(bad_configurations) {
   const std::string good = SmallModel().config.dump();
   const struct {
@@ -148,6 +227,78 @@ BOOST_AUTO_TEST_CASE(every_prefix_names_the_same_model) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(tied_embeddings_may_be_kept_as_the_head_alone) {
+  const ids_t ids{2, 3, 4, 5, 6, 7};
+  for (const char* prefix : {"model.decoder.", "decoder.", ""}) {
+    SmallModel files;
+    files.prefix = prefix;
+    const auto expected = run_model(pare::load_opt<EigenBackend, float>(files.write()), ids, 3);
+    auto embedding = files.tensors.extract("embed_tokens.weight");
+    embedding.key() = "lm_head.weight";
+    embedding.mapped().name = "";  // no prefix
+    files.tensors.insert(std::move(embedding));
+    BOOST_TEST(distance(run_model(pare::load_opt<EigenBackend, float>(files.write()), ids, 3),
+                        expected) == 0);
+    // Not tied, the head is no embedding.
+    files.config["tie_word_embeddings"] = false;
+    const fs::path folder = files.write();
+    BOOST_TEST(message_of<pare::format_error>([&] {
+                 pare::load_opt<EigenBackend, float>(folder);
+               }).ends_with("there is no tensor '" + std::string(prefix) + "embed_tokens.weight'"));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_head_beside_embeddings_that_it_is_tied_to) {
+  SmallModel files;
+  const auto notes = [&] {
+    const fs::path folder = files.write();
+    return pare::opt_notes(pare::load_opt_config(folder), pare::Checkpoint(folder));
+  };
+  BOOST_TEST(notes().empty());
+  files.tensors["lm_head.weight"] = files.tensors["embed_tokens.weight"];
+  files.tensors["lm_head.weight"].name = "";  // no prefix
+  BOOST_TEST(notes().empty());
+  files.tensors["lm_head.weight"].bytes[0] ^= std::byte{1};
+  BOOST_REQUIRE(notes().size() == 1u);
+  BOOST_CHECK(notes()[0].find("'lm_head.weight' is not equal to tensor "
+                              "'model.decoder.embed_tokens.weight'") != std::string::npos);
+  files.config["tie_word_embeddings"] = false;
+  BOOST_TEST(notes().empty());
+}
+
+BOOST_AUTO_TEST_CASE(tensors_that_nobody_needs_may_be_of_any_type) {
+  SmallModel files;
+  const ids_t ids{2, 3, 4};
+  const auto expected = run_model(pare::load_opt<EigenBackend, float>(files.write()), ids, 3);
+  for (const char* dtype : {"U16", "F8_E4M3", "F8_E5M2", "F4", "F6_E3M2"})
+    files.tensors[std::string("score.") + dtype] = {
+        "", dtype, {8}, std::vector<std::byte>(std::size_t(pare::element_bits(dtype)))};
+  BOOST_TEST(distance(run_model(pare::load_opt<EigenBackend, float>(files.write()), ids, 3),
+                      expected) == 0);
+  files.tensors["layers.0.fc1.weight"].dtype = "F8_E4M3";
+  files.tensors["layers.0.fc1.weight"].bytes.resize(240);
+  const fs::path folder = files.write();
+  BOOST_TEST(message_of<pare::format_error>([&] { pare::load_opt<EigenBackend, float>(folder); })
+                 .ends_with("expected dtype F16, BF16, F32 or F64, got F8_E4M3; give a model with "
+                            "plain weights"));
+}
+
+BOOST_AUTO_TEST_CASE(weights_that_are_quantized_already) {
+  SmallModel files;
+  files.tensors["layers.0.fc1.qweight"] = {"with the prefix",
+                                           "I32",
+                                           {1},
+                                           std::vector<std::byte>(4)};
+  files.tensors["layers.0.fc1.g_idx"] = files.tensors["layers.0.fc1.qweight"];
+  files.tensors.erase("layers.0.fc1.weight");
+  const fs::path folder = files.write();
+  BOOST_TEST(message_of<pare::format_error>([&] { pare::load_opt<EigenBackend, float>(folder); }) ==
+             folder.string() +
+                 ": the model is already quantized by gptq (tensor "
+                 "'model.decoder.layers.0.fc1.qweight'); give the model it was made from, "
+                 "with weights in F16, BF16 or F32");
+}
+
 BOOST_AUTO_TEST_CASE(bad_weights) {
   const auto load = [](const SmallModel& files) {
     const fs::path folder = files.write();
@@ -207,7 +358,8 @@ BOOST_AUTO_TEST_CASE(bad_weights) {
     files.tensors["final_layer_norm.weight"].dtype = "I32";
     BOOST_TEST(load(files) == (files.folder / "model.safetensors").string() +
                                   ": tensor 'model.decoder.final_layer_norm.weight': expected "
-                                  "dtype F16, BF16, F32 or F64, got I32");
+                                  "dtype F16, BF16, F32 or F64, got I32; give a model with "
+                                  "plain weights");
   }
   {
     SmallModel files(nlohmann::json{{"tie_word_embeddings", false}});

@@ -15,7 +15,10 @@
 #include <string>
 #include <vector>
 
+#include <nlohmann/json.hpp>
+
 #include "files.hpp"
+#include "pare/model/opt_text.hpp"
 #include "pare/model/tokenizer.hpp"
 #include "pare/storage/safetensors.hpp"
 
@@ -35,6 +38,32 @@ const pare::Tokenizer& shipped() {
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+using nlohmann::json;
+
+/// A tokenizer.json as transformers 5 writes it: byte-level BPE of a few letters.
+json small_json() {
+  json j = json::parse(R"({"version":"1.0","truncation":null,"padding":null,
+    "added_tokens":[{"id":0,"content":"<s>","single_word":false,"lstrip":false,"rstrip":false,
+                     "normalized":false,"special":true}],
+    "normalizer":null,
+    "pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,
+                     "use_regex":true},
+    "post_processor":null,
+    "decoder":{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true},
+    "model":{"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":"",
+             "end_of_word_suffix":"","fuse_unk":false,"byte_fallback":false,"ignore_merges":false,
+             "vocab":{"<s>":0,"a":1,"b":2,"c":3,"ab":4,"abc":5,"\u0120":6,"\u0120a":7},
+             "merges":[["a","b"],["ab","c"],["\u0120","a"]]}})");
+  return j;
+}
+
+/// What a tokenizer.json makes of a text.
+ids_t encoded(const json& tokenizer, const std::string& text) {
+  const test::Folder folder;
+  test::write_text(folder / "tokenizer.json", tokenizer.dump());
+  return pare::Tokenizer::load(folder.path).encode(text);
 }
 
 /// A vocabulary and merges of our own, in a folder removed at the end.
@@ -258,6 +287,349 @@ BOOST_AUTO_TEST_CASE(broken_vocabularies) {
   BOOST_TEST(message_of<pare::io_error>([&] {
                files.load();
              }).starts_with(files.merges.string() + ": cannot open"));
+}
+
+BOOST_AUTO_TEST_CASE(a_token_without_the_merge_that_makes_it_is_refused) {
+  // As when a file is cut or empty: the text would silently become other tokens.
+  const Files files;
+  const auto message = [&](const std::string& vocab, const std::string& merges) {
+    files.write(vocab, merges);
+    return message_of<pare::format_error>([&] { files.load(); });
+  };
+  const std::string vocab = R"({"a":0,"b":1,"ab":2,"aba":3,"aab":4})";
+  const std::string cause = "; the merges are cut or belong to another vocabulary, fetch them anew";
+  const std::string of = " of " + files.vocab.string() + cause;
+  const std::string start = files.merges.string() + ": no merge makes token ";
+  BOOST_TEST(message(vocab, "") == start + "'ab' and 2 others" + of);
+  BOOST_TEST(message(vocab, "#version: 0.2\n") == start + "'ab' and 2 others" + of);
+  BOOST_TEST(message(vocab, "a b\nab a\n") == start + "'aab'" + of);
+  BOOST_TEST(message(vocab, "a b\nab a\na ab") == "nothing was thrown");
+  // What is no text needs no merge: special tokens, fillers, characters that stand for no byte.
+  BOOST_TEST(message(R"({"a":0,"<|endoftext|>":1,"[PAD]":2,"madeupword0001":3,"a b":4,"<mask>":5})",
+                     "") == "nothing was thrown");
+  const std::string shipped_merges =
+      test::read_text(fs::path(test::examples_data) / "opt-tiny" / "merges.txt");
+  const std::string shipped_vocab =
+      test::read_text(fs::path(test::examples_data) / "opt-tiny" / "vocab.json");
+  for (const std::size_t keep : {std::size_t(0), std::size_t(1000), shipped_merges.size() / 2,
+                                 shipped_merges.rfind('\n', shipped_merges.size() - 2) + 1}) {
+    const std::size_t line_end = keep == 0 ? 0 : shipped_merges.rfind('\n', keep - 1) + 1;
+    BOOST_TEST_INFO(keep);
+    BOOST_CHECK(message(shipped_vocab, shipped_merges.substr(0, line_end))
+                    .starts_with(files.merges.string() + ": no merge makes token"));
+  }
+  json cut = small_json();
+  cut["model"]["merges"].erase(1);
+  BOOST_TEST(message_of<pare::format_error>([&] {
+               encoded(cut, "");
+             }).find(": no merge makes token 'abc' of ") != std::string::npos);
+}
+
+BOOST_AUTO_TEST_CASE(merges_txt_of_other_systems) {
+  const Files files;
+  const std::string vocab = R"({"a":0,"b":1,"ab":2})";
+  for (const char* merges : {"a b", "a b\n", "a b\r\n", "\xef\xbb\xbf#version: 0.2\na b\n",
+                             "\xef\xbb\xbf#version: 0.2\r\na b\r\n\r\n"}) {
+    files.write(vocab, merges);
+    check_ids(files.load().encode("ab"), {2});
+    files.write("\xef\xbb\xbf" + vocab, merges);
+    check_ids(files.load().encode("ab"), {2});
+  }
+}
+
+BOOST_AUTO_TEST_CASE(tokenizer_json_by_hand) {
+  json j = small_json();
+  check_ids(encoded(j, "abcab a<s>b"), {5, 4, 7, 0, 2});
+  j["model"]["merges"] = {"a b", "ab c", "\u0120 a"};  // as older versions write them
+  check_ids(encoded(j, "abcab a<s>b"), {5, 4, 7, 0, 2});
+  j["model"].erase("type");
+  j.erase("truncation");
+  check_ids(encoded(j, "abcab a<s>b"), {5, 4, 7, 0, 2});
+
+  j = small_json();
+  j["pre_tokenizer"]["add_prefix_space"] = true;  // before every part between added tokens
+  check_ids(encoded(j, "a<s>a a"), {7, 0, 7, 7});
+  j["pre_tokenizer"]["add_prefix_space"] = false;
+  j["pre_tokenizer"]["use_regex"] = false;  // merges may cross white space then
+  j["model"]["vocab"]["b\u0120"] = 8;
+  j["model"]["merges"].insert(j["model"]["merges"].begin(), json::array({"b", "\u0120"}));
+  check_ids(encoded(j, "ab a"), {1, 8, 1});
+  j["pre_tokenizer"]["use_regex"] = true;
+  check_ids(encoded(j, "ab a"), {4, 7});
+
+  j = small_json();
+  j["model"]["ignore_merges"] = true;
+  j["model"]["vocab"]["cb"] = 8;  // no merge makes it, but a piece may be it
+  check_ids(encoded(j, "cb"), {8});
+  check_ids(encoded(j, "cba"), {3, 2, 1});
+  BOOST_TEST(message_of<pare::format_error>([&] {
+               encoded(j, "d");
+             }).find("no token for byte 0x64") != std::string::npos);
+  j["model"]["unk_token"] = "<s>";
+  check_ids(encoded(j, "adda"), {1, 0, 0, 1});
+  j["model"]["fuse_unk"] = true;
+  check_ids(encoded(j, "adda"), {1, 0, 1});
+}
+
+BOOST_AUTO_TEST_CASE(templates_around_a_text) {
+  const test::Folder folder;
+  const auto load = [&](const json& post_processor) {
+    json j = small_json();
+    j["post_processor"] = post_processor;
+    test::write_text(folder / "tokenizer.json", j.dump());
+    return pare::Tokenizer::load(folder.path);
+  };
+  const json text{{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
+  const json special{{"SpecialToken", {{"id", "<s>"}, {"type_id", 0}}}};
+  const json tokens{{"<s>", {{"id", "<s>"}, {"ids", {0}}, {"tokens", {"<s>"}}}}};
+  const auto around = [&](const json& single) {
+    return json{{"type", "TemplateProcessing"}, {"single", single}, {"special_tokens", tokens}};
+  };
+  BOOST_TEST(load(nullptr).before().empty());
+  BOOST_TEST(load({{"type", "ByteLevel"}}).before().empty());
+  BOOST_TEST(load(around(json::array({text}))).before().empty());
+  check_ids(load(around(json::array({special, text}))).before(), {0});
+  check_ids(load(around(json::array({special, text, special, special}))).after(), {0, 0});
+  check_ids(load({{"type", "Sequence"},
+                  {"processors", json::array({json{{"type", "ByteLevel"}},
+                                              around(json::array({special, text}))})}})
+                .before(),
+            {0});
+  check_ids(load(around(json::array({special, text}))).encode("a"), {1});  // the text alone
+  const auto refuse = [&](const json& post_processor, const std::string& cause) {
+    BOOST_TEST(message_of<pare::format_error>([&] {
+                 load(post_processor);
+               }).starts_with((folder / "tokenizer.json").string() + ": " + cause));
+  };
+  refuse({{"type", "BertProcessing"}}, "post_processor: expected null, ByteLevel, Template");
+  refuse(around(json::array({special})), "post_processor: single: expected the text once");
+  refuse(around(json::array({text, text})), "post_processor: single: expected the text once");
+  refuse(around(json::array({7})), "post_processor: single: expected an object, got 7");
+  json unknown = around(json::array({special, text}));
+  unknown["special_tokens"] = json::object();
+  refuse(unknown, "post_processor: special_tokens: '<s>': expected an object, got null");
+}
+
+BOOST_AUTO_TEST_CASE(tokenizers_of_other_kinds_say_what_is_read) {
+  const std::string read = "; of all tokenizers the byte-level BPE of GPT-2 and OPT is read";
+  const auto refuse = [&](const std::string& pointer, const json& value, const std::string& cause) {
+    json j = small_json();
+    j[json::json_pointer(pointer)] = value;
+    const std::string message = message_of<pare::format_error>([&] { encoded(j, ""); });
+    BOOST_TEST_INFO(message << " against " << cause);
+    BOOST_CHECK(message.find("/tokenizer.json: " + cause) != std::string::npos);
+  };
+  refuse("/model/type", "WordPiece", "model: expected BPE, got 'WordPiece'" + read);
+  refuse("/model/type", "Unigram", "model: expected BPE, got 'Unigram'" + read);
+  refuse("/model/byte_fallback", true, "model: byte_fallback: expected false, got true" + read);
+  refuse("/model/dropout", 0.1, "model: dropout: expected null, got 0.1" + read);
+  refuse("/model/end_of_word_suffix", "</w>",
+         "model: end_of_word_suffix: expected null, got \"</w>\"" + read);
+  refuse("/normalizer", {{"type", "NFC"}}, "normalizer: expected null, got 'NFC'" + read);
+  refuse("/pre_tokenizer", nullptr, "pre_tokenizer: expected ByteLevel, got null" + read);
+  refuse("/pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", json::array()}},
+         "pre_tokenizer: expected ByteLevel, got 'Sequence'" + read);
+  refuse("/decoder", {{"type", "WordPiece"}},
+         "decoder: expected ByteLevel, got 'WordPiece'" + read);
+  refuse("/model", 3, "model: expected an object");
+  refuse("/model/vocab", json::array(), "model: vocab: expected an object, got an array");
+  refuse("/model/merges", nullptr, "model: merges: expected an array, got null");
+  refuse("/model/merges/1", "ab", "model.merges[1]: expected \"left right\" or [\"left\", ");
+  refuse("/model/merges/1", json::array({"a", "b", "c"}),
+         "model.merges[1]: expected \"left right\"");
+  refuse("/model/merges/1", json::array({"a", "x"}),
+         "model.merges[1]: token 'x' is not in the vocabulary");
+  refuse("/model/unk_token", "?",
+         "model: unk_token: expected a token of the vocabulary, got \"?\"");
+  refuse("/model/vocab/a", -1, "the id of token 'a' is not an integer from 0 to 2^31-1");
+  refuse("/model/vocab/a", 2, "id 2 of token 'b' is used twice");
+  refuse("/added_tokens/0/id", 5, "added token '<s>' has id 5, but id 0 in the vocabulary");
+  refuse("/added_tokens/0/content", "", "an added token is empty");
+  refuse("/added_tokens/0/content", "x", "added token 'x' has id 0, which token '<s>' has in the");
+  refuse("/added_tokens/0", {{"content", "x"}}, "added_tokens: the id of 'x' is not an integer");
+  refuse("/added_tokens", 1, "added_tokens: expected an array, got 1");
+}
+
+BOOST_AUTO_TEST_CASE(added_tokens_are_found_as_their_flags_say) {
+  const auto with = [](std::vector<json> tokens) {
+    json j = small_json();
+    std::int32_t id = 8;
+    for (json& token : tokens) {
+      token["id"] = id++;
+      j["added_tokens"].push_back(token);
+    }
+    return j;
+  };
+  // Found before the merges, the longest first, in texts that are no words.
+  const json j = with({{{"content", "bc"}}, {{"content", "bca"}}, {{"content", "<x>"}}});
+  check_ids(encoded(j, "abc"), {1, 8});
+  check_ids(encoded(j, "abcab<x>"), {1, 9, 2, 10});
+  const json word = with({{{"content", "bc"}, {"single_word", true}}});
+  check_ids(encoded(word, "abc"), {5});
+  check_ids(encoded(word, "bc"), {8});
+  check_ids(encoded(word, "<s>bc abc"), {0, 8, 6, 5});
+  const json left = with({{{"content", "bc"}, {"lstrip", true}}});
+  check_ids(encoded(left, "a  bc a"), {1, 8, 7});
+  const json right = with({{{"content", "bc"}, {"rstrip", true}}});
+  check_ids(encoded(right, "a bc \xe3\x80\x80 a"), {1, 6, 8, 1});
+  // What is not normalized goes first, even where it begins later.
+  const json order =
+      with({{{"content", "ca"}, {"normalized", true}}, {{"content", "ac"}, {"normalized", false}}});
+  check_ids(encoded(order, "cac"), {3, 9});
+  const pare::Tokenizer tokenizer = [&] {
+    const test::Folder folder;
+    test::write_text(folder / "tokenizer.json", j.dump());
+    return pare::Tokenizer::load(folder.path);
+  }();
+  BOOST_TEST(tokenizer.decode(ids_t{10, 1, 9}) == "<x>abca");
+  BOOST_TEST(tokenizer.id_of("<x>").value() == 10);
+  BOOST_TEST(tokenizer.max_id() == 7);
+}
+
+BOOST_AUTO_TEST_CASE(tokenizers_of_folders) {
+  const test::Folder folder;
+  const std::string vocab = R"({"<s>":0,"a":1,"b":2,"c":3,"ab":4,"abc":5,"\u0120":6,"\u0120a":7})";
+  const std::string merges = "#version: 0.2\na b\nab c\n\xc4\xa0 a\n";
+  const auto reset = [&] {
+    for (const auto& entry : fs::directory_iterator(folder.path)) fs::remove_all(entry.path());
+    test::write_text(folder / "vocab.json", vocab);
+    test::write_text(folder / "merges.txt", merges);
+  };
+  const auto ids = [&](const std::string& text) {
+    return pare::Tokenizer::load(folder.path).encode(text);
+  };
+  const auto refuse = [&](const std::string& file, const std::string& cause) {
+    const std::string message = message_of<pare::error>([&] { ids(""); });
+    BOOST_TEST_INFO(message << " against " << file << ": " << cause);
+    BOOST_CHECK(message.starts_with((folder / file).string() + ": ") &&
+                message.find(cause) != std::string::npos);
+  };
+  reset();
+  check_ids(ids("abc<s>"), {5, 0});
+
+  // added_tokens.json: one token, not its letters; tokenizer_config.json says how it is matched.
+  test::write_text(folder / "added_tokens.json", R"({"cab":8,"<s>":0})");
+  check_ids(ids("acab cab"), {1, 8, 6, 8});
+  test::write_text(folder / "tokenizer_config.json",
+                   R"({"added_tokens_decoder":{"8":{"content":"cab","single_word":true}}})");
+  check_ids(ids("acab cab"), {1, 3, 4, 6, 8});
+  test::write_text(folder / "tokenizer_config.json",
+                   R"({"add_prefix_space":true,"added_tokens_decoder":{"9":{"content":"?"}}})");
+  check_ids(ids("a?cab"), {7, 9, 8});
+  test::write_text(folder / "added_tokens.json", R"({"cab":1})");
+  refuse("added_tokens.json", "added token 'cab' has id 1, which token 'a' has in the vocabulary");
+  test::write_text(folder / "added_tokens.json", R"({"<s>":8})");
+  refuse("added_tokens.json", "added token '<s>' has id 8, but id 0 in the vocabulary");
+  test::write_text(folder / "added_tokens.json", R"({"?":10})");
+  refuse("added_tokens.json", "token '?' has id 10 and id 9");
+  test::write_text(folder / "added_tokens.json", R"({"!":9})");
+  refuse("added_tokens.json", "id 9 belongs to token '!' and to token '?'");
+  test::write_text(folder / "tokenizer_config.json",
+                   R"({"added_tokens_decoder":{"x":{"content":"?"}}})");
+  refuse("tokenizer_config.json", "added_tokens_decoder: 'x' is not an integer");
+
+  // tokenizer.json, which what is beside it must not contradict.
+  reset();
+  test::write_text(folder / "tokenizer.json", small_json().dump());
+  check_ids(ids("abc<s>"), {5, 0});
+  fs::remove(folder / "merges.txt");
+  fs::remove(folder / "vocab.json");
+  check_ids(ids("abc<s>"), {5, 0});
+  json more = small_json();
+  more["added_tokens"].push_back({{"id", 8}, {"content", "<|endoftext|>"}});
+  reset();
+  test::write_text(folder / "tokenizer.json", more.dump());
+  check_ids(ids("a<|endoftext|>"), {1, 8});  // which the other files need not have
+  const auto disagree = [&](const char* file, const std::string& content,
+                            const std::string& cause) {
+    reset();
+    test::write_text(folder / "tokenizer.json", small_json().dump());
+    test::write_text(folder / file, content);
+    refuse(file, "not the tokenizer of " + (folder / "tokenizer.json").string() + ": " + cause +
+                     "; remove the file that is not the model's");
+  };
+  disagree("vocab.json", R"({"a":2,"b":1})", "token 'a' has id 2 here and 1 there");
+  disagree("vocab.json", R"({"a":1,"d":8})", "token 'd' has id 8 here and none there");
+  disagree("vocab.json", R"({"a":1})", "token 'ab' has no id here and id 4 there");
+  disagree("merges.txt", "", "of merge 1, there is none here and it is of 'a' and 'b' there");
+  disagree("merges.txt", "a b\nb c",
+           "of merge 2, it is of 'b' and 'c' here and it is of 'ab' and 'c' there");
+  disagree("added_tokens.json", R"({"cab":8})", "token 'cab' has id 8 here and none there");
+
+  reset();
+  fs::remove(folder / "merges.txt");
+  refuse("merges.txt", "No such file");
+  reset();
+  fs::remove(folder / "vocab.json");
+  refuse("vocab.json", "No such file");
+  fs::remove(folder / "merges.txt");
+  refuse("vocab.json", "No such file");
+  test::write_text(folder / "tokenizer.model", "x");
+  refuse("tokenizer.model", "a SentencePiece model, which is not read");
+  test::write_text(folder / "tokenizer.json", "version https://git-lfs.github.com/spec/v1\n");
+  refuse("tokenizer.json", "a Git LFS pointer, not the file itself");
+}
+
+BOOST_AUTO_TEST_CASE(texts_as_the_model_reads_them) {
+  const test::Folder folder;
+  json j = small_json();
+  pare::OptConfig config;
+  config.vocab_size = 8;
+  config.bos_token_id = 3;
+  const auto load = [&] {
+    test::write_text(folder / "tokenizer.json", j.dump());
+    return pare::load_opt_tokenizer(folder.path, config);
+  };
+  check_ids(pare::opt_token_ids(load(), config, "abc"), {3, 5});
+  BOOST_TEST(pare::opt_notes(load(), config).empty());
+  config.bos_token_id = -1;
+  check_ids(pare::opt_token_ids(load(), config, "abc"), {5});
+  j["post_processor"] = json::parse(R"({"type":"TemplateProcessing",
+    "single":[{"SpecialToken":{"id":"<s>","type_id":0}},{"Sequence":{"id":"A","type_id":0}}],
+    "special_tokens":{"<s>":{"id":"<s>","ids":[0],"tokens":["<s>"]}}})");
+  check_ids(pare::opt_token_ids(load(), config, "abc"), {0, 5});
+  BOOST_TEST(pare::opt_notes(load(), config).empty());
+  config.bos_token_id = 3;
+  check_ids(pare::opt_token_ids(load(), config, "abc"), {0, 5});
+  BOOST_REQUIRE(pare::opt_notes(load(), config).size() == 1u);
+  BOOST_TEST(pare::opt_notes(load(), config)[0] ==
+             "tokenizer.json puts id 0 in front of a text, the bos_token_id of config.json is 3; "
+             "the former is used");
+  // An added token may lie beyond the embeddings; a text must not need it.
+  j["added_tokens"].push_back({{"id", 8}, {"content", "<|endoftext|>"}});
+  check_ids(pare::opt_token_ids(load(), config, "abc"), {0, 5});
+  BOOST_TEST(message_of<pare::format_error>([&] {
+               pare::opt_token_ids(load(), config, "a<|endoftext|>");
+             }) == "token '<|endoftext|>' has id 8, which is outside the model's vocabulary of 8");
+  config.vocab_size = 7;
+  BOOST_TEST(message_of<pare::format_error>([&] { load(); }) ==
+             (folder / "tokenizer.json").string() +
+                 ": id 7 is outside the model's vocabulary of 7");
+}
+
+BOOST_AUTO_TEST_CASE(every_form_of_the_shipped_tokenizer_is_one) {
+  const fs::path source = fs::path(test::examples_data) / "opt-tiny";
+  const std::string text = test::read_text(fs::path(test::examples_data) / "sampled.eval.txt");
+  const ids_t expected = shipped().encode(text);
+  json j = json::parse(test::read_text(source / "tokenizer.json"));
+  BOOST_CHECK(encoded(j, text) == expected);
+  json pairs = json::array(), texts = json::array();
+  for (const json& merge : j["model"]["merges"]) {
+    std::string left, right;
+    if (merge.is_array()) {
+      left = merge[0], right = merge[1];
+    } else {
+      const std::string pair = merge;
+      left = pair.substr(0, pair.find(' ')), right = pair.substr(pair.find(' ') + 1);
+    }
+    pairs.push_back({left, right});
+    texts.push_back(left + " " + right);
+  }
+  for (const json& merges : {pairs, texts}) {
+    j["model"]["merges"] = merges;
+    BOOST_CHECK(encoded(j, text) == expected);
+  }
+  BOOST_CHECK(pare::Tokenizer::load(source).encode(text) == expected);
 }
 
 BOOST_AUTO_TEST_CASE(ids_of_the_shared_texts) {

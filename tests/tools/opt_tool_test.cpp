@@ -459,6 +459,182 @@ BOOST_AUTO_TEST_CASE(what_pytorch_saved_is_read_and_saved_as_safetensors) {
     }
 }
 
+BOOST_AUTO_TEST_CASE(models_of_every_writer_are_one_model) {
+  const Texts texts;
+  const double expected = evaluated(texts, tiny);
+  const fs::path model = texts / "model";
+  const auto check = [&](const std::string& what) {
+    BOOST_TEST_INFO(what);
+    BOOST_TEST(evaluated(texts, model) == expected);
+    fs::remove_all(model);
+  };
+  const auto with_config = [&](const char* field, const Json& value) {
+    copy_model(model);
+    Json config = cli::parse_json(cli::read_text(tiny / "config.json"));
+    config[field] = value;
+    cli::write_text(model / "config.json", config.dump());
+  };
+  // transformers 5 saves the tokenizer so, with a token beyond the embeddings.
+  copy_model(model);
+  fs::remove(model / "vocab.json");
+  fs::remove(model / "merges.txt");
+  Json tokenizer = cli::parse_json(cli::read_text(tiny / "tokenizer.json"));
+  tokenizer["added_tokens"].push_back({{"id", 4096}, {"content", "<|endoftext|>"}});
+  cli::write_text(model / "tokenizer.json", tokenizer.dump());
+  check("tokenizer.json alone");
+  with_config("word_embed_proj_dim", nullptr);
+  check("word_embed_proj_dim: null");
+  with_config("quantization_config", nullptr);
+  check("quantization_config: null");
+  with_config("bos_token_id", nullptr);  // nothing in front of a text
+  BOOST_TEST(std::abs(evaluated(texts, model) / expected - 1) < 0.02);
+  fs::remove_all(model);
+
+  // The embeddings as safetensors.torch.save_model keeps them; tensors of other types.
+  copy_model(model, false);
+  std::vector<TensorData> tensors = tensors_of(tiny / weights_name);
+  for (TensorData& tensor : tensors)
+    if (tensor.name == "model.decoder.embed_tokens.weight") tensor.name = "lm_head.weight";
+  for (const char* dtype : {"U16", "F8_E4M3", "F4"})
+    tensors.push_back({std::string("other.") + dtype,
+                       dtype,
+                       {8},
+                       std::vector<std::byte>(std::size_t(pare::element_bits(dtype)))});
+  pare::write_safetensors(model / weights_name, tensors,
+                          {{"model.decoder.embed_tokens.weight", "lm_head.weight"}});
+  const std::string whole = cli::read_text(model / weights_name);
+  report_of(texts,
+            {"--sparsity", "0.5", "--prune-only", "0.fc1", "--save", (texts / "saved").string(),
+             "--save-packed", (texts / "packed").string()},
+            model);
+  check("lm_head.weight alone");
+  const auto saved = tensors_of(texts / "saved" / weights_name);
+  BOOST_REQUIRE(saved.size() == tensors.size());
+  std::size_t changed = 0;
+  for (const TensorData& before : tensors)
+    for (const TensorData& after : saved)
+      if (before.name == after.name) {
+        BOOST_TEST(before.dtype == after.dtype);
+        changed += before.bytes != after.bytes;
+      }
+  BOOST_TEST(changed == 1u);
+  BOOST_CHECK(cli::read_text(texts / "saved" / weights_name).substr(0, 1000) ==
+              whole.substr(0, 1000));
+  BOOST_TEST(evaluated(texts, texts / "packed") == evaluated(texts, texts / "saved"));
+}
+
+BOOST_AUTO_TEST_CASE(what_may_be_read_in_two_ways_is_said) {
+  const Texts texts;
+  const fs::path model = copy_model(texts / "model", false);
+  std::vector<TensorData> tensors = tensors_of(tiny / weights_name);
+  TensorData head = *std::find_if(tensors.begin(), tensors.end(), [](const TensorData& t) {
+    return t.name == "model.decoder.embed_tokens.weight";
+  });
+  head.name = "lm_head.weight";
+  tensors.push_back(head);
+  pare::write_safetensors(model / weights_name, tensors);
+  check_success(pare_opt(texts, "evaluate", {}, model));  // equal: nothing to say
+  tensors.back().bytes[0] ^= std::byte{1};
+  pare::write_safetensors(model / weights_name, tensors);
+  const Outcome outcome = pare_opt(texts, "evaluate", {}, model);
+  BOOST_TEST(outcome.code == 0);
+  BOOST_CHECK(outcome.err.starts_with("pare-opt: warning: " + (model / weights_name).string() +
+                                      ": tensor 'lm_head.weight' is not equal to tensor"));
+  BOOST_TEST(evaluated(texts, model) == evaluated(texts, tiny));
+
+  fs::remove_all(model);
+  copy_model(model);
+  fs::copy_file(tiny / "tokenizer.json", model / "tokenizer.json");
+  BOOST_TEST(pare_opt(texts, "evaluate", {}, model).code == 0);
+  std::string merges = cli::read_text(model / "merges.txt");
+  cli::write_text(model / "merges.txt",
+                  merges.substr(0, merges.rfind('\n', merges.size() / 2) + 1));
+  check_failure(pare_opt(texts, "evaluate", {}, model), 2, "pare-opt",
+                {(model / "merges.txt").string() + ": not the tokenizer of", "tokenizer.json"});
+  fs::remove(model / "tokenizer.json");
+  check_failure(pare_opt(texts, "evaluate", {}, model), 2, "pare-opt",
+                {(model / "merges.txt").string() + ": no merge makes token"});
+  cli::write_text(model / "merges.txt", "");
+  check_failure(pare_opt(texts, "evaluate", {}, model), 2, "pare-opt",
+                {(model / "merges.txt").string() + ": no merge makes token", "3835 others"});
+}
+
+BOOST_AUTO_TEST_CASE(what_is_no_dense_model_is_called_by_name) {
+  const Texts texts;
+  const auto refuse = [&](const fs::path& model, const std::vector<std::string>& parts) {
+    check_failure(pare_opt(texts, "evaluate", {}, model), 2, "pare-opt", parts);
+    check_failure(pare_opt(texts, "compress", {"--wbits", "4"}, model), 2, "pare-opt", parts);
+  };
+  refuse("facebook/opt-125m", {"facebook/opt-125m: ", "hf download facebook/opt-125m"});
+  refuse(tiny / weights_name, {"a file of weights; give the folder that holds it"});
+  cli::write_text(texts / "x.gguf", "GGUF");
+  refuse(texts / "x.gguf", {"a GGUF file of llama.cpp"});
+
+  const fs::path model = copy_model(texts / "model");
+  Json config = cli::parse_json(cli::read_text(tiny / "config.json"));
+  config["quantization_config"] = {{"quant_method", "gptq"}, {"bits", 4}};
+  cli::write_text(model / "config.json", config.dump());
+  refuse(model, {(model / "config.json").string(), "already quantized by gptq"});
+  fs::copy_file(tiny / "config.json", model / "config.json", fs::copy_options::overwrite_existing);
+  std::vector<TensorData> tensors = tensors_of(tiny / weights_name);
+  for (TensorData& tensor : tensors)
+    if (tensor.name == tensor_of("layers.1.fc1")) {
+      tensor.name.replace(tensor.name.size() - 6, 6, "qweight");
+      tensor.dtype = "I16";
+    }
+  pare::write_safetensors(model / weights_name, tensors);
+  refuse(model, {model.string() + ": the model is already quantized by gptq or awq"});
+  for (const char* name : {weights_name, "merges.txt", "config.json"}) {
+    fs::remove_all(model);
+    copy_model(model);
+    cli::write_text(model / name, "version https://git-lfs.github.com/spec/v1\nsize 1\n");
+    refuse(model, {(model / name).string() + ": a Git LFS pointer, not the file itself"});
+  }
+}
+
+BOOST_AUTO_TEST_CASE(side_files_go_along) {
+  const Texts texts;
+  const fs::path model = copy_model(texts / "model");
+  const std::vector<std::string> side{"README.md",           "LICENSE",
+                                      "chat_template.jinja", "tokenizer.model",
+                                      "modeling_x.py",       "preprocessor_config.json",
+                                      ".gitattributes"};
+  for (const std::string& name : side) cli::write_text(model / name, "content of " + name);
+  for (const char* name : {"pytorch_model.bin", "x.gguf", "optimizer.pt", "quantize_config.json"})
+    cli::write_text(model / name, name);
+  fs::create_directories(model / "onnx");
+  fs::create_symlink(model / "README.md", model / "LINK.md");
+  fs::create_symlink("nowhere", model / "DANGLING.md");
+  const auto check = [&](const fs::path& folder, const std::string& out, const std::string& said) {
+    for (const std::string& name : side)
+      BOOST_TEST(cli::read_text(folder / name) == "content of " + name);
+    BOOST_TEST(cli::read_text(folder / "LINK.md") == "content of README.md");
+    BOOST_CHECK(fs::is_regular_file(fs::symlink_status(folder / "LINK.md")));
+    for (const char* name : {"pytorch_model.bin", "x.gguf", "optimizer.pt", "onnx", "DANGLING.md"})
+      BOOST_CHECK(!fs::exists(fs::symlink_status(folder / name)));
+    BOOST_TEST_INFO(out);
+    BOOST_CHECK(test::contains(out, said));
+  };
+  const std::string left_out = "not copied from " + model.string() +
+                               ": DANGLING.md, onnx/, optimizer.pt, pytorch_model.bin, "
+                               "quantize_config.json, x.gguf\n";
+  const Outcome saved =
+      cli::run(PARE_OPT,
+               {"compress", model.string(), texts.calibration.string(), "--nsamples", "2",
+                "--wbits", "4", "--prune-only", "0.fc1", "--save", (texts / "saved").string(),
+                "--save-packed", (texts / "packed").string()},
+               texts.path);
+  check_success(saved);
+  check(texts / "saved", saved.out, left_out);
+  check(texts / "packed", saved.out, left_out);
+  const Outcome unpacked =
+      cli::run(PARE_OPT, {"unpack", (texts / "packed").string(), (texts / "dense").string()},
+               texts.path);
+  check_success(unpacked);
+  check(texts / "dense", unpacked.out,
+        "not copied from " + (texts / "packed").string() + ": report.json\n");
+}
+
 BOOST_AUTO_TEST_CASE(a_head_that_differs_is_kept) {
   const Texts texts;
   const fs::path model = copy_model(texts / "model", false);

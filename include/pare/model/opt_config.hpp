@@ -32,7 +32,7 @@ struct OptConfig {
   bool layer_norm_elementwise_affine = true;
   /// Logits are made by the embedding table.
   bool tie_word_embeddings = true;
-  std::int32_t bos_token_id = 2;  ///< put in front of every text
+  std::int32_t bos_token_id = 2;  ///< put in front of every text; -1: nothing is
 
   /// Width of one head.
   index_t head_dim() const { return hidden_size / num_attention_heads; }

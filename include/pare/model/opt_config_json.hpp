@@ -13,6 +13,7 @@
 #include "pare/core/matrix.hpp"
 #include "pare/model/opt_config.hpp"
 #include "pare/storage/file.hpp"
+#include "pare/storage/foreign.hpp"
 #include "pare/storage/json.hpp"
 
 namespace pare::inline PARE_TARGET {
@@ -35,7 +36,30 @@ class ConfigReader {
     return format_error(file_ + ": " + field + ": expected " + expected + ", got " + given);
   }
 
-  bool has(const char* field) const { return fields_.contains(field); }
+  /// Whether there is such a field and it says something: null is as good as nothing.
+  bool has(const char* field) const {
+    const auto found = fields_.find(field);
+    return found != fields_.end() && !found->is_null();
+  }
+  bool is_null(const char* field) const {
+    const auto found = fields_.find(field);
+    return found != fields_.end() && found->is_null();
+  }
+
+  /// Throws where the configuration is that of weights that are not plain numbers any more.
+  void refuse_quantized() const {
+    for (const char* field : {"quantization_config", "compression_config"}) {
+      if (!has(field)) continue;
+      const nlohmann::json& quantization = *fields_.find(field);
+      const auto method =
+          quantization.is_object() ? quantization.find("quant_method") : quantization.end();
+      const bool named =
+          quantization.is_object() && method != quantization.end() && method->is_string();
+      throw already_quantized(file_ + ": " + field, named
+                                                        ? method->get<std::string>()
+                                                        : "a program that does not give its name");
+    }
+  }
 
   index_t positive(const char* field) const {
     // Far above every real model, far below where a product of two sides could overflow.
@@ -86,6 +110,7 @@ class ConfigReader {
 inline OptConfig parse_opt_config(const std::string& file, std::string_view text) {
   const nlohmann::json fields = detail::parse_json_object(file, text);
   const detail::ConfigReader reader(file, fields);
+  reader.refuse_quantized();
   reader.require_text("model_type", "opt");
   if (reader.has("activation_function")) reader.require_text("activation_function", "relu");
 
@@ -103,18 +128,23 @@ inline OptConfig parse_opt_config(const std::string& file, std::string_view text
                                    ? reader.positive("word_embed_proj_dim")
                                    : config.hidden_size;
   config.do_layer_norm_before = reader.boolean("do_layer_norm_before", true);
-  config.remove_final_layer_norm = reader.boolean("_remove_final_layer_norm", false);
+  // Only here null, which is false in Python, is the default as well.
+  if (!reader.is_null("_remove_final_layer_norm"))
+    config.remove_final_layer_norm = reader.boolean("_remove_final_layer_norm", false);
   config.enable_bias = reader.boolean("enable_bias", true);
   config.layer_norm_elementwise_affine = reader.boolean("layer_norm_elementwise_affine", true);
   config.tie_word_embeddings = reader.boolean("tie_word_embeddings", true);
-  config.bos_token_id = reader.token("bos_token_id", 2, config.vocab_size);
+  config.bos_token_id =
+      reader.is_null("bos_token_id") ? -1 : reader.token("bos_token_id", 2, config.vocab_size);
   return config;
 }
 
-/// The configuration in `folder`/config.json. Throws io_error or as parse_opt_config.
+/// The configuration in `folder`/config.json. Throws io_error or as parse_opt_config; format_error
+/// saying what to give when `folder` is something else that models are kept in.
 inline OptConfig load_opt_config(const std::filesystem::path& folder) {
   const std::filesystem::path file = folder / "config.json";
-  return parse_opt_config(file.string(), detail::read_whole_file(file));
+  detail::require_model_folder(folder);
+  return parse_opt_config(file.string(), detail::read_model_text(file));
 }
 
 }  // namespace pare

@@ -1,6 +1,7 @@
 // Loads OPT models from Hugging Face folders, whole or a decoder layer at a time.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
@@ -16,21 +17,28 @@
 #include "pare/core/text.hpp"
 #include "pare/model/opt.hpp"
 #include "pare/model/opt_config_json.hpp"
+#include "pare/model/opt_names.hpp"
 #include "pare/storage/checkpoint.hpp"
 #include "pare/storage/packed_file.hpp"
+#include "pare/storage/quantized.hpp"
 
 namespace pare::inline PARE_TARGET {
 
 /// What stands in front of every tensor's name but the head's: "model.decoder." in language models,
 /// "decoder." in base models, nothing in bare decoders. Throws format_error if the checkpoint holds
-/// the token embeddings under none of these or under two.
+/// the token embeddings under none of these or under two, or weights that are quantized already.
 inline std::string opt_tensor_prefix(const Checkpoint& checkpoint) {
+  if (const auto method = quantized_by(checkpoint))
+    throw detail::already_quantized(checkpoint.folder().string(), *method);
   std::optional<std::string> prefix;
+  // The token embeddings may be there as the head only; see opt_embedding_name.
   const auto embedding = [](const std::string& p) {
     return detail::quoted_name(p + "embed_tokens.weight");
   };
   for (const char* candidate : {"model.decoder.", "decoder.", ""}) {
-    if (!checkpoint.find(std::string(candidate) + "embed_tokens.weight")) continue;
+    const bool head_only = checkpoint.find(std::string(candidate) + "embed_positions.weight") &&
+                           checkpoint.find(opt_head_name);
+    if (!head_only && !checkpoint.find(std::string(candidate) + "embed_tokens.weight")) continue;
     if (prefix)
       throw format_error(checkpoint.folder().string() + ": holds both tensor " +
                          embedding(*prefix) + " and tensor " + embedding(candidate) +
@@ -42,6 +50,35 @@ inline std::string opt_tensor_prefix(const Checkpoint& checkpoint) {
                        embedding("model.decoder.") + ", " + embedding("decoder.") + " or " +
                        embedding(""));
   return *prefix;
+}
+
+/// The tensor that holds the token embeddings: `embed_tokens.weight` under the prefix, or where that
+/// is missing the head that is tied to it, under whose name alone safetensors.torch.save_model keeps
+/// the two.
+inline std::string opt_embedding_name(const OptConfig& config, const Checkpoint& checkpoint,
+                                      const std::string& prefix) {
+  const std::string name = prefix + "embed_tokens.weight";
+  const bool head_only =
+      config.tie_word_embeddings && !checkpoint.find(name) && checkpoint.find(opt_head_name);
+  return head_only ? opt_head_name : name;
+}
+
+/// What of a checkpoint may be read in two ways, and how it is: one sentence each. Reads the head and
+/// the embeddings where both are there.
+inline std::vector<std::string> opt_notes(const OptConfig& config, const Checkpoint& checkpoint) {
+  const std::string embedding = opt_tensor_prefix(checkpoint) + "embed_tokens.weight";
+  const auto head = checkpoint.find(opt_head_name), tokens = checkpoint.find(embedding);
+  if (!config.tie_word_embeddings || !head || !tokens) return {};
+  const bool equal =
+      head->info->dtype == tokens->info->dtype && head->info->shape == tokens->info->shape &&
+      std::ranges::equal(head->file->bytes(*head->info), tokens->file->bytes(*tokens->info));
+  head->file->release(*head->info);
+  tokens->file->release(*tokens->info);
+  if (equal) return {};
+  return {head->file->path().string() + ": tensor " + detail::quoted_name(opt_head_name) +
+          " is not equal to tensor " + detail::quoted_name(embedding) +
+          ", to which config.json ties it; the latter is the head, as in transformers 4. For the "
+          "former, as in transformers 5, write \"tie_word_embeddings\": false"};
 }
 
 namespace detail {
@@ -73,7 +110,8 @@ class OptLoader {
     const index_t hidden = config_.hidden_size, word = config_.word_embed_proj_dim;
     OptModel<B, T> model;
     model.config = config_;
-    model.embed_tokens = matrix(prefix_ + "embed_tokens.weight", config_.vocab_size, word);
+    model.embed_tokens =
+        matrix(opt_embedding_name(config_, checkpoint_, prefix_), config_.vocab_size, word);
     model.embed_positions = matrix(prefix_ + "embed_positions.weight",
                                    config_.max_position_embeddings + opt_position_offset, hidden);
     if (config_.projects_embeddings()) {
@@ -82,7 +120,7 @@ class OptLoader {
     }
     if (config_.has_final_layer_norm()) model.final_layer_norm = layer_norm("final_layer_norm");
     if (!config_.tie_word_embeddings)
-      model.untied_head = matrix("lm_head.weight", config_.vocab_size, word);
+      model.untied_head = matrix(opt_head_name, config_.vocab_size, word);
     return model;
   }
 
@@ -122,7 +160,9 @@ class OptLoader {
         tensor.file->file().path().string() + ": tensor " + quoted_name(name) + ": ";
     // Before the data is read: what a bad file claims must not decide how much is allocated.
     if (!float_dtype(tensor.info->dtype))
-      throw format_error(who + "expected dtype F16, BF16, F32 or F64, got " + tensor.info->dtype);
+      throw format_error(who + "expected dtype F16, BF16, F32 or F64, got " +
+                         dtype_text(tensor.info->dtype) +
+                         (packed_ == nullptr ? "; give a model with plain weights" : ""));
     if (tensor.info->shape != expected)
       throw format_error(who + "expected shape " + shape_text(expected) + ", got " +
                          shape_text(tensor.info->shape));

@@ -8,6 +8,9 @@
 
 namespace pare::inline PARE_TARGET {
 
+/// The tensor that turns hidden states into logits; no prefix stands in front of it.
+inline constexpr const char* opt_head_name = "lm_head.weight";
+
 /// Names of the six linears of a layer, in the same order.
 inline std::array<std::string, 6> opt_linear_names(index_t layer) {
   const std::string name = "layers." + std::to_string(layer) + ".";
