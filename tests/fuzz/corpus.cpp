@@ -112,6 +112,12 @@ void write_all(const fs::path& root) {
              R"({"metadata":{"total_size":6},"weight_map":{"a":"s","b":"s"}})");
   write_text(root / "index" / "pytorch", R"({"weight_map":{"a":"t","b":"t"}})");
 
+  write_text(root / "config" / "nulls",
+             R"({"model_type":"opt","hidden_size":12,"ffn_dim":20,"num_hidden_layers":2,)"
+             R"("num_attention_heads":3,"vocab_size":17,"max_position_embeddings":9,)"
+             R"("word_embed_proj_dim":null,"bos_token_id":null,"quantization_config":null})");
+  write_text(root / "config" / "quantized",
+             R"({"quantization_config":{"quant_method":"gptq","bits":4}})");
   write_text(root / "config" / "opt",
              R"({"model_type":"opt","activation_function":"relu","hidden_size":12,"ffn_dim":20,)"
              R"("num_hidden_layers":2,"num_attention_heads":3,"vocab_size":17,)"
@@ -131,6 +137,31 @@ void write_all(const fs::path& root) {
                                                "abc a</s>ab\xc3\xa9");
   write_text(root / "tokenizer" / "few",
              R"({"a":0,"b":1,"ab":2})" + zero + "a b\n" + zero + "abab");
+  const auto whole = [](const std::string& merges) {
+    return R"({"version":"1.0","added_tokens":[{"id":0,"content":"<s>","single_word":false,)"
+           R"("lstrip":false,"rstrip":true,"normalized":false,"special":true},{"id":6,)"
+           R"("content":"ca","single_word":true,"lstrip":true,"normalized":true}],)"
+           R"("normalizer":null,"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":true,)"
+           R"("use_regex":true},"post_processor":{"type":"Sequence","processors":[{"type":)"
+           R"("ByteLevel"},{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>",)"
+           R"("type_id":0}},{"Sequence":{"id":"A","type_id":0}}],"special_tokens":{"<s>":{"id":)"
+           R"("<s>","ids":[0],"tokens":["<s>"]}}}]},"decoder":{"type":"ByteLevel"},"model":{)"
+           R"("type":"BPE","dropout":null,"unk_token":"<s>","fuse_unk":true,"byte_fallback":false,)"
+           R"("ignore_merges":true,"vocab":{"<s>":0,"a":1,"b":2,"c":3,"ab":4,"abc":5},"merges":)" +
+           merges + "}}";
+  };
+  const std::string text = "abc <s>  abca ca b?";
+  write_text(root / "tokenizer" / "json", "\1" + whole(R"(["a b","ab c"])") + zero + text);
+  write_text(root / "tokenizer" / "json_pairs",
+             "\1" + whole(R"([["a","b"],["ab","c"]])") + zero + text);
+  const std::string parts = R"({"<s>":0,"a":1,"b":2,"c":3,"ab":4,"abc":5})" + zero +
+                            "#version: 0.2\na b\nab c\n" + zero + R"({"ca":6})" + zero +
+                            R"({"add_prefix_space":false,"added_tokens_decoder":{"6":{"content":)"
+                            R"("ca","single_word":true}}})" +
+                            zero;
+  write_text(root / "tokenizer" / "folder", "\2" + parts + zero + text);
+  write_text(root / "tokenizer" / "folder_json",
+             "\2" + parts + whole(R"(["a b","ab c"])") + zero + text);
 }
 
 }  // namespace
