@@ -89,6 +89,7 @@ struct LinearJob {
   const pare::CompressionRequest& request;
   index_t sequences;
   fs::path target;
+  bool keep_zeros;  ///< weights that are zero stay zero
 };
 
 /// What the tools do on the backend B. Defined in on_backend.hpp; every other file of backends/

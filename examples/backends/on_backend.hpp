@@ -271,7 +271,11 @@ pare::Statistics OnBackend<B>::compress_linear(const LinearJob& job) {
       const auto W = B::from_host(job.file.read_float("W").view());  // (out, in)
       const auto calibration = detail::read_calibration<B>(job);
       pare::SparseGPTSolver<Config, B, float> solver(job.request.solver);
-      return solver.solve(pare::detail::as_const(W.view()), calibration);
+      typename B::template matrix<std::uint8_t> zero;  // (out, in), or empty
+      if (job.keep_zeros) zero = pare::zero_mask<B>(pare::detail::as_const(W.view()));
+      return solver.solve({.weights = pare::detail::as_const(W.view()),
+                           .calibration = calibration,
+                           .mask = pare::detail::as_const(zero.view())});
     });
     const int dense_bits = 8 * pare::element_bytes(job.file.at("W").dtype);
     statistics.linears.push_back(pare::linear_statistics("W", layer, dense_bits));

@@ -17,7 +17,8 @@ struct CompressionFlags {
   std::optional<int> prunen, prunem, wbits;
   std::optional<std::string> bit_method, axis, scope, importance, sensitivity;
   std::optional<pare::index_t> blocksize, kl_windows;
-  bool sparsity_auto = false, act_order = false, clip_search = false, symmetric = false;
+  bool sparsity_auto = false, act_order = false, clip_search = false, symmetric = false,
+       keep_zeros = false;
 };
 
 inline void add_axis_option(CLI::App& app, CompressionFlags& flags) {
@@ -40,6 +41,8 @@ inline void add_solver_options(CLI::App& app, CompressionFlags& flags,
            });
   add_value(app, "--prunen", flags.prunen, "n of n:m, zeros per group");
   add_value(app, "--prunem", flags.prunem, "m of n:m, consecutive inputs per group");
+  add_flag(app, "--keep-zeros", flags.keep_zeros,
+           "weights that are zero already stay zero, whatever else is pruned");
   begin_group(app, "Solver");
   add_flag(app, "--act-order", flags.act_order, "visit inputs by falling diag(H)");
   add_flag(app, "--clip-search", flags.clip_search, "search the clipping range of every grid");

@@ -81,10 +81,11 @@ int main(int argc, char** argv) {
     const pare::SafetensorsFile file(input);
     check_header(file, request, sequences);
     const pare::Statistics statistics =
-        chosen.compress_linear({file, request, sequences.value_or(1), target});
+        chosen.compress_linear({file, request, sequences.value_or(1), target, flags.keep_zeros});
     if (json) {
       pare::Json report = pare::to_json(statistics);
       report["config"] = pare::to_json(request);
+      report["config"]["keep_zeros"] = flags.keep_zeros;
       report["config"]["backend"] = chosen.name;
       std::cout << report.dump(2) << "\n";
     } else {

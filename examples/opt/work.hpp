@@ -165,7 +165,8 @@ inline pare::Statistics compress(Model& model, const Inputs& inputs, const Argum
                                         .selection = selection_of(arguments),
                                         .magnitude = arguments.gmp,
                                         .true_sequential = arguments.true_sequential,
-                                        .asymmetric = arguments.asymmetric.value_or(0)};
+                                        .asymmetric = arguments.asymmetric.value_or(0),
+                                        .keep_zeros = arguments.flags.keep_zeros};
   if (plan == nullptr) return model.compress(request, inputs.windows, options, callbacks, keeping);
   options.solver = pare::without_choices(request.solver);
   return model.compress(*plan, inputs.windows, options, callbacks, keeping);
@@ -197,6 +198,7 @@ inline pare::Json config_json(const Arguments& arguments, const Inputs& inputs,
   json["preset"] = given(arguments.preset);
   json["true_sequential"] = arguments.true_sequential;
   json["asymmetric"] = arguments.asymmetric.value_or(0);
+  json["keep_zeros"] = flags.keep_zeros;
   json["eval"] = arguments.evaluations;
   json["save"] = given(arguments.save);
   json["save_packed"] = given(arguments.save_packed);

@@ -41,6 +41,92 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(post_condition_7_same_input_gives_the_same_bytes, 
   });
 }
 
+BOOST_AUTO_TEST_CASE_TEMPLATE(what_a_given_mask_marks_is_zero_and_counts_among_the_pruned, C,
+                              Cases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  const Data<B, T> data(Problem{37, 136, {3}, 57});
+  const index_t rows = 37, cols = 136;
+  Random random(58);
+  Matrix<std::uint8_t> none(rows, cols), some(rows, cols), many(rows, cols);
+  for (index_t i = 0; i < rows; ++i)
+    for (index_t j = 0; j < cols; ++j) {
+      some(i, j) = random.below(5) == 0 ? 255 : 0;  // any byte but 0 marks
+      many(i, j) = j < 40 || random.below(4) == 0;  // whole blocks, whole groups
+    }
+  const auto on_backend = [](const Matrix<std::uint8_t>& mask) {
+    return B::from_host(MatrixView<const std::uint8_t>(mask.view()));
+  };
+  for_each_config([&]<class Config>(std::type_identity<Config>, const SolverOptions& options) {
+    SparseGPTSolver<Config, B, T> solver(options);
+    const auto solve = [&](const Matrix<std::uint8_t>& mask) {
+      const auto given = on_backend(mask);
+      return solver.solve({.weights = data.weights.view(),
+                           .calibration = data.calibration,
+                           .mask = detail::as_const(given.view())});
+    };
+    const auto plain = solver.solve(data.weights.view(), data.calibration);
+    BOOST_TEST((layer_bytes<B, T>(solve(none)) == layer_bytes<B, T>(plain)));
+    for (const Matrix<std::uint8_t>* mask : {&some, &many}) {
+      const auto linear = solve(*mask);
+      BOOST_TEST(linear.given_mask);
+      BOOST_TEST(linear.pruned());
+      const Matrix<T> Q = B::to_host(detail::as_const(linear.weights.view()));
+      const Matrix<std::uint8_t> pruned = B::to_host(detail::as_const(linear.mask.view()));
+      for (index_t i = 0; i < rows; ++i)
+        for (index_t j = 0; j < cols; ++j)
+          if ((*mask)(i, j) != 0 && !(pruned(i, j) == 1 && Q(i, j) == T(0)))
+            BOOST_REQUIRE_MESSAGE(false, "weight " << i << ", " << j << " was not pruned");
+      // As many as the pattern asks for, more only where the mask has more.
+      if (linear.pattern.kind == PatternKind::n_of_m) {
+        const int of = linear.pattern.of;
+        for (index_t i = 0; i < rows; ++i)
+          for (index_t j = 0; j < cols; j += of) {
+            int found = 0, forced = 0;
+            for (index_t k = j; k < j + of; ++k) {
+              found += pruned(i, k);
+              forced += (*mask)(i, k) != 0;
+            }
+            BOOST_REQUIRE_EQUAL(found, std::max(forced, linear.pattern.zeros));
+          }
+        continue;
+      }
+      for (index_t begin = 0; begin < cols; begin += linear.block_size) {
+        const index_t end = std::min(cols, begin + linear.block_size);
+        index_t found = 0, forced = 0;
+        for (index_t p = begin; p < end; ++p)
+          for (index_t i = 0; i < rows; ++i) {
+            const index_t j = linear.order[std::size_t(p)];
+            found += pruned(i, j);
+            forced += (*mask)(i, j) != 0;
+          }
+        BOOST_TEST(found ==
+                   std::max(forced, pruned_count(linear.pattern.sparsity, rows * (end - begin))));
+      }
+    }
+  });
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(the_zeros_of_a_pruned_linear_survive_its_rounding, C, FloatCases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  const Data<B, T> data(Problem{24, 64, {}, 59});
+  SparseGPTSolver<PruneGroups, B, T> prune({.zeros = 2, .of = 4});
+  const auto sparse = prune.solve(data.weights.view(), data.calibration);
+  const auto zero = zero_mask<B>(detail::as_const(sparse.weights.view()));
+  SparseGPTSolver<Round, B, T> round({.bits = 4});
+  const auto kept = round.solve({.weights = detail::as_const(sparse.weights.view()),
+                                 .calibration = data.calibration,
+                                 .mask = detail::as_const(zero.view())});
+  const auto lost = round.solve(detail::as_const(sparse.weights.view()), data.calibration);
+  const auto zeros_of = [](const auto& linear) {
+    const Matrix<T> Q = B::to_host(detail::as_const(linear.weights.view()));
+    return std::count(Q.data(), Q.data() + Q.size(), T(0));
+  };
+  BOOST_TEST(zeros_of(kept) >= zeros_of(sparse));
+  BOOST_TEST(zeros_of(lost) < zeros_of(sparse));
+}
+
 BOOST_AUTO_TEST_CASE_TEMPLATE(post_condition_7_the_number_of_threads_changes_no_byte, C, Cases) {
   using B = typename C::backend;
   using T = typename C::scalar;

@@ -180,8 +180,9 @@ struct HostNumericOps {
       for (index_t l = 0; l < width; ++l)
         for (index_t j = 0; j < count; ++j) {
           w[j * width + l] = sweep.weights(row + l, j);
-          if constexpr (Sweep::mask_source == kernels::MaskSource::given)
-            mask.data()[j * width + l] = sweep.mask(row + l, j);
+          if constexpr (Sweep::mask_source != kernels::MaskSource::none)
+            if (Sweep::mask_source == kernels::MaskSource::given || sweep.forced)
+              mask.data()[j * width + l] = sweep.mask(row + l, j);
         }
       sweep.template sweep<int(width)>(row, w, e, mask.data());
       for (index_t l = 0; l < width; ++l)

@@ -25,13 +25,14 @@ struct RowFaults {
   /// Weights off their grid, pruned weights that are not zero.
   using partial = Sums<std::int32_t, 2>;
 
-  MatrixView<const T> weights;          // (out, in)
-  MatrixView<const std::uint8_t> mask;  // (out, in), 1 = pruned
-  GridView<const T> grids;              // (grids, out), no rows without a quantizer
-  const std::int32_t* column_grid;      ///< (in), not read without a quantizer
-  const std::uint8_t* bits;             ///< width of grid g of row i: [g * per_grid + i * per_row]
-  index_t per_grid, per_row;            ///< 1 where widths differ, else 0
-  std::int32_t* fault;                  ///< (out), a RowFault each
+  MatrixView<const T> weights;           // (out, in)
+  MatrixView<const std::uint8_t> mask;   // (out, in), 1 = pruned
+  GridView<const T> grids;               // (grids, out), no rows without a quantizer
+  const std::int32_t* column_grid;       ///< (in), not read without a quantizer
+  const std::uint8_t* bits;              ///< width of grid g of row i: [g * per_grid + i * per_row]
+  index_t per_grid, per_row;             ///< 1 where widths differ, else 0
+  std::int32_t* fault;                   ///< (out), a RowFault each
+  MatrixView<const std::uint8_t> given;  // (out, in), not 0 = had to be pruned; may be empty
 
   /// See RowReduction.
   PARE_HOST_DEVICE index_t columns() const { return weights.cols; }
@@ -42,7 +43,8 @@ struct RowFaults {
       const index_t g = column_grid[j];
       wrong[0] += !(round_to_grid(q, grids.scale(g, i), grids.zero(g, i), grids.top(g, i)) == q);
     }
-    wrong[1] += mask(i, j) != 0 && q != T(0);
+    const bool forced = given.rows > 0 && given(i, j) != 0;
+    wrong[1] += (mask(i, j) != 0 && q != T(0)) || (forced && (mask(i, j) == 0 || q != T(0)));
   }
   /// Checks the widths of row i and writes its fault.
   PARE_HOST_DEVICE void finish(index_t i, const partial& wrong) const {
@@ -61,17 +63,21 @@ struct GroupFaults {
   /// Wrong groups.
   using partial = Sums<std::int32_t, 1>;
 
-  MatrixView<const std::uint8_t> mask;  // (out, in), 1 = pruned
-  int zeros, of;                        ///< n:m
-  std::int32_t* fault;                  ///< (out), a RowFault each
+  MatrixView<const std::uint8_t> mask;   // (out, in), 1 = pruned
+  int zeros, of;                         ///< n:m
+  std::int32_t* fault;                   ///< (out), a RowFault each
+  MatrixView<const std::uint8_t> given;  // (out, in), not 0 = had to be pruned; may be empty
 
   /// The groups of a row.
   PARE_HOST_DEVICE index_t columns() const { return mask.cols / of; }
   /// Counts one group.
   PARE_HOST_DEVICE void add(index_t i, index_t group, partial& wrong) const {
-    int count = 0;
-    for (int k = 0; k < of; ++k) count += mask(i, group * of + k);
-    wrong[0] += count != zeros;
+    int count = 0, forced = 0;
+    for (int k = 0; k < of; ++k) {
+      count += mask(i, group * of + k);
+      if (given.rows > 0) forced += given(i, group * of + k) != 0;
+    }
+    wrong[0] += count != (forced > zeros ? forced : zeros);
   }
   /// Writes the fault of row i unless it has an earlier one.
   PARE_HOST_DEVICE void finish(index_t i, const partial& wrong) const {

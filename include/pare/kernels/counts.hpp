@@ -55,7 +55,7 @@ struct CountBlocks {
   /// Counts one weight.
   PARE_HOST_DEVICE void add(index_t row, index_t column, partial& counted) const {
     const index_t i = row / counts.cols, p = row % counts.cols * block_size + column;
-    if (p < mask.cols) counted[0] += mask(i, order[p]);
+    if (p < mask.cols) counted[0] += mask(i, order[p]) != 0;
   }
   /// Writes the count of one block of one row.
   PARE_HOST_DEVICE void finish(index_t row, const partial& counted) const {

@@ -1,10 +1,12 @@
 // Matrices where a backend computes: zeros, conversions, vectors moved there.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "pare/core/backend.hpp"
 #include "pare/kernels/elements.hpp"
+#include "pare/kernels/masks.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -33,6 +35,15 @@ Matrix<double> column_moments(MatrixView<const T> A) {
 }
 
 }  // namespace detail
+
+/// The mask that keeps the zeros of a pruned linear: 1 where W (out, in) is zero, where the backend
+/// computes.
+template <class B, class T>
+typename B::template matrix<std::uint8_t> zero_mask(MatrixView<const T> W) {
+  typename B::template matrix<std::uint8_t> mask(W.rows, W.cols);
+  B::for_each_element(W.rows, W.cols, kernels::MarkZeros<T>{W, mask.view()});
+  return mask;
+}
 
 /// Copies a matrix onto another of the same shape and another scalar, rounding to nearest. Both lie
 /// in the backend's memory. Throws shape_error.

@@ -30,6 +30,7 @@ struct RowSweep {
   const std::int32_t* column_grid;  ///< (block): grid of each column; null without a quantizer
   double* row_loss;                 ///< (out): += half the sum of e^2
   int zeros, of;                    ///< n:m
+  bool forced = false;  ///< n:m: what `mask` marks beforehand is chosen first, and stays
 
   /// Sweeps one row in place.
   PARE_HOST_DEVICE void operator()(index_t row) const {
@@ -52,7 +53,7 @@ struct RowSweep {
       T* PARE_RESTRICT ej = e + j * Lanes;
       std::uint8_t* PARE_RESTRICT mj = m + j * Lanes;
       if constexpr (Mask == MaskSource::n_of_m)
-        if (j % of == 0) choose_n_of_m<Lanes>(wj, mj, j);
+        if (j % of == 0) forced ? choose_beside<Lanes>(wj, mj, j) : choose_n_of_m<Lanes>(wj, mj, j);
       T kept[Lanes];
       for (int l = 0; l < Lanes; ++l) kept[l] = wj[l];
       if constexpr (Mask != MaskSource::none)
@@ -90,6 +91,20 @@ struct RowSweep {
         const auto score = [&](int i) { return std::abs(w[i * Lanes + l]) / factor(j + i, j + i); };
         m[at * Lanes + l] = among_smallest(score, at, of, zeros) ? 1 : 0;
       }
+  }
+
+  /// The same, but what is marked comes first and stays marked, however many they are.
+  template <int Lanes>
+  PARE_HOST_DEVICE void choose_beside(const T* w, std::uint8_t* m, index_t j) const {
+    for (int at = 0; at < of; ++at)
+      for (int l = 0; l < Lanes; ++l) {
+        const auto score = [&](int i) {
+          return (m[i * Lanes + l] & 1) != 0 ? T(-1)
+                                             : std::abs(w[i * Lanes + l]) / factor(j + i, j + i);
+        };
+        if (among_smallest(score, at, of, zeros)) m[at * Lanes + l] |= 2;  // bit 0 is still asked
+      }
+    for (int i = 0; i < of * Lanes; ++i) m[i] = m[i] != 0;
   }
 };
 

@@ -64,6 +64,8 @@ struct ModelCompressionOptions {
   /// Share of the correction of weights towards what the dense model does on its own inputs, 0..1
   /// (see corrected_weights). Above 0 the dense model's states are kept beside the others.
   double asymmetric = 0;
+  /// Weights that are zero stay zero, whatever else is pruned.
+  bool keep_zeros = false;
   /// Tokens of one forward batch, in whole windows, one at least; none: what suits the backend.
   std::optional<index_t> batch_tokens = {};
 };
@@ -142,8 +144,9 @@ struct ConfiguredWork {
     return solver.prepare(calibration);
   }
   CompressedLinear<B, T> solve(const std::string&, MatrixView<const T> W,
-                               const Calibration<B, T>& calibration, const Factor<B, T>& factor) {
-    return solver.solve({.weights = W, .calibration = calibration, .factor = factor});
+                               const Calibration<B, T>& calibration, const Factor<B, T>& factor,
+                               MatrixView<const std::uint8_t> zero) {
+    return solver.solve({.weights = W, .calibration = calibration, .factor = factor, .mask = zero});
   }
 };
 
@@ -283,13 +286,16 @@ Statistics compress_layers(const OptModel<B, S>& model, LayerStream<B, S>& strea
           if (factored != needed_factor) factor = work.prepare(linear.name, calibration);
           factored = needed_factor;
           MatrixView<const T> weights = dense_weights(linear, converted);
+          typename B::template matrix<std::uint8_t> zero;  // (out, in), or empty
+          if (options.keep_zeros) zero = zero_mask<B>(weights);
           typename B::template matrix<T> corrected;  // (out, in)
           if (asymmetric) {
             corrected = corrected_weights<B, T>(weights, *drifts[std::size_t(input)], calibration,
                                                 factor, options.asymmetric);
             weights = corrected.view();
           }
-          auto solved = work.solve(linear.name, weights, calibration, factor);
+          auto solved =
+              work.solve(linear.name, weights, calibration, factor, as_const(zero.view()));
           statistics.linears.push_back(
               linear_statistics(linear.name, solved, 8 * dtype_bytes(linear.dtype)));
           std::optional<PackedLinear> packed;

@@ -24,7 +24,8 @@ PackedLayout packed_layout(const CompressedLinear<B, T>& linear, int value_bits)
           .axis = linear.axis,
           .widths = merged_widths(linear.bits),
           .value_bits = linear.quantized() ? 0 : value_bits,
-          .pattern = linear.pattern};
+          // The groups of n:m have more zeros where a given mask marks more: a bit per weight.
+          .pattern = linear.given_mask ? Pattern(Unstructured{}) : linear.pattern};
 }
 
 /// What packing a row needs, in host memory.

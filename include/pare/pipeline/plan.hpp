@@ -251,12 +251,13 @@ struct PlannedWork {
     return solver.prepare(of(name).pattern, calibration);
   }
   CompressedLinear<B, T> solve(const std::string& name, MatrixView<const T> W,
-                               const Calibration<B, T>& calibration,
-                               const Factor<B, T>& factor) const {
+                               const Calibration<B, T>& calibration, const Factor<B, T>& factor,
+                               MatrixView<const std::uint8_t> zero) const {
     return solver.solve(of(name).pattern, {.weights = W,
                                            .calibration = calibration,
                                            .factor = factor,
-                                           .bits = of(name).bits});
+                                           .bits = of(name).bits,
+                                           .mask = zero});
   }
 };
 

@@ -94,7 +94,8 @@ struct RecomputeWork {
     return factorize(calibration, {.damping = damping, .order = {}});
   }
   CompressedLinear<B, T> solve(const std::string& name, MatrixView<const T> W,
-                               const Calibration<B, T>& calibration, const Factor<B, T>& factor) {
+                               const Calibration<B, T>& calibration, const Factor<B, T>& factor,
+                               MatrixView<const std::uint8_t>) {
     const PackedLinear packed = read(name);
     require_shape("packed weights", {W.rows, W.cols}, {packed.layout.rows, packed.layout.columns});
     CompressedLinear<B, T> layer = restored_linear<B, T>(packed);

@@ -30,6 +30,7 @@ struct CompressedLinear {
   std::vector<index_t> order;      ///< input visited at each position
   index_t block_size = 0;          ///< columns per block in force
   Pattern pattern;                 ///< what the mask was asked to prune
+  bool given_mask = false;         ///< and what the caller's mask marks
   double loss = 0;                 ///< half the sum of squared compensated errors
   std::vector<double> row_loss;    ///< the same per row, (out)
   double damping = 0;              ///< share of mean(diag H) in force
@@ -39,7 +40,7 @@ struct CompressedLinear {
   /// Whether weights were rounded to grids.
   bool quantized() const { return !bits.empty(); }
   /// Whether a mask was asked for.
-  bool pruned() const { return pattern.prunes(); }
+  bool pruned() const { return pattern.prunes() || given_mask; }
 };
 
 }  // namespace pare

@@ -10,6 +10,7 @@
 #include "pare/importance/distortion.hpp"
 #include "pare/importance/scorer.hpp"
 #include "pare/kernels/fit.hpp"
+#include "pare/kernels/masks.hpp"
 #include "pare/kernels/sweep.hpp"
 #include "pare/solver/compressed_linear.hpp"
 #include "pare/solver/inputs.hpp"
@@ -102,10 +103,11 @@ class SparseGPTSolver {
     if constexpr (Config::assigned) require_widths(bits, input_channels() ? W.cols : W.rows);
     require_mask(zero, W);
     Compressed linear = blank(W);
+    linear.given_mask = zero.rows > 0;
     if constexpr (Config::assigned)
       linear.bits.assign(bits.begin(), bits.end());
     else if constexpr (Config::quantizes)
-      choose_bits(linear, W, calibration, prepared);
+      choose_bits(linear, W, calibration, prepared, zero);
 
     Factor<B, T> reordered;
     const Factor<B, T>* factor = &prepared;
@@ -130,7 +132,7 @@ class SparseGPTSolver {
     B::for_each_element(W.rows, W.cols,
                         kernels::GatherColumns<T>{W, current_.view(), order.view().data,
                                                   dead.view().data});
-    run_blocks(linear, *factor);
+    run_blocks(linear, *factor, zero, order.view().data);
 
     linear.weights = Owner<T>(W.rows, W.cols);
     linear.mask = Owner<std::uint8_t>(W.rows, W.cols);
@@ -141,7 +143,7 @@ class SparseGPTSolver {
                         kernels::ScatterColumns<std::uint8_t>{mask_.view(), linear.mask.view(),
                                                               order.view().data});
     const auto verify = [&] {
-      verify_linear<B, T>(W, calibration, *factor, linear, Config::quantizes);
+      verify_linear<B, T>(W, calibration, *factor, linear, Config::quantizes, zero);
     };
     if constexpr (Config::mixed)
       in_context(detail::class_name<typename Config::policy>(), verify);
@@ -194,7 +196,6 @@ class SparseGPTSolver {
     if (zero.rows == 0 && zero.cols == 0) return;
     require_view("mask (out, in)", zero);
     require_shape("mask (out, in)", {W.rows, W.cols}, {zero.rows, zero.cols});
-    throw argument_error("mask (out, in): no solve takes one yet");
   }
 
   Compressed blank(MatrixView<const T> W) const {
@@ -216,10 +217,10 @@ class SparseGPTSolver {
   }
 
   void choose_bits(Compressed& linear, MatrixView<const T> W, const Calibration<B, T>& calibration,
-                   const Factor<B, T>& factor) const {
+                   const Factor<B, T>& factor, MatrixView<const std::uint8_t> zero) const {
     if constexpr (Config::mixed && distortion_objective) {
       const ScoringInput<B, T> input{W, calibration, factor, *options_.bits, options_.grid};
-      choose_by_distortion(linear, input);
+      choose_by_distortion(linear, input, zero);
     } else if constexpr (Config::mixed) {
       // Without clip search: a score ranks rows, and the search would cost as much as the solve.
       const ScoringInput<B, T> input{
@@ -236,7 +237,8 @@ class SparseGPTSolver {
 
   /// The loss at the base width ranks channels; Budget spends along the whole curves. Weights that
   /// a one-shot mask would prune count as lost.
-  void choose_by_distortion(Compressed& linear, const ScoringInput<B, T>& input) const {
+  void choose_by_distortion(Compressed& linear, const ScoringInput<B, T>& input,
+                            MatrixView<const std::uint8_t> zero) const {
     const index_t rows = input.weights.rows, cols = input.weights.cols;
     Owner<std::uint8_t> mask;  // (out, in), or empty
     if constexpr (mask_source != kernels::MaskSource::none) {
@@ -248,6 +250,10 @@ class SparseGPTSolver {
       const auto divisor = detail::to_backend<B>(std::vector<T>(u.begin(), u.end()));
       B::select_smallest(input.weights, detail::as_const(divisor.view()),
                          pruned_count(share, rows * cols), mask.view());
+      if (zero.rows > 0) B::for_each_element(rows, cols, kernels::AddMarks{zero, mask.view()});
+    } else if (zero.rows > 0) {
+      mask = detail::zeros<B, std::uint8_t>(rows, cols);
+      B::for_each_element(rows, cols, kernels::AddMarks{zero, mask.view()});
     }
     const auto distortion = [&](std::span<const int> widths) {
       return channel_distortion(input, options_.axis, widths, detail::as_const(mask.view()));
@@ -330,13 +336,35 @@ class SparseGPTSolver {
                          "the weights down, or leave it unset");
   }
 
+  /// Adds the k smallest of a block to its mask, in which the first are marked.
+  void select_beside(MatrixView<const T> block, MatrixView<const T> divisor, index_t k,
+                     MatrixView<std::uint8_t> mask) const {
+    Owner<T> hidden(block.rows, block.cols);
+    Owner<std::uint8_t> chosen(block.rows, block.cols);
+    B::for_each_element(block.rows, block.cols,
+                        kernels::HideMarked<T>{block, detail::as_const(mask), hidden.view()});
+    B::select_smallest(detail::as_const(hidden.view()), divisor, k, chosen.view());
+    B::for_each_element(block.rows, block.cols,
+                        kernels::AddMarks{detail::as_const(chosen.view()), mask});
+  }
+
   /// The block loop over current_, which holds W in visit order and ends as Q.
-  void run_blocks(Compressed& linear, const Factor<B, T>& factor) {
+  /// @param zero   (out, in), not 0 where a weight must be zero; may be empty
+  /// @param order  input visited at each position, (in), in the backend's memory
+  void run_blocks(Compressed& linear, const Factor<B, T>& factor,
+                  MatrixView<const std::uint8_t> zero, const index_t* order) {
+    const bool given = linear.given_mask;
+    std::vector<index_t> forced;  // weights of every block that must be zero
     const index_t rows = current_.rows(), cols = current_.cols();
     const index_t width = std::min(linear.block_size, cols);
     errors_.resize(rows, width);
     mask_.resize(rows, cols);
-    B::for_each_element(rows, cols, kernels::SetZero<std::uint8_t>{mask_.view()});
+    if (given) {
+      forced = detail::marked_in_blocks<B, T>(zero, order, width);
+      B::for_each_element(rows, cols, kernels::GatherMarks{zero, mask_.view(), order});
+    } else {
+      B::for_each_element(rows, cols, kernels::SetZero<std::uint8_t>{mask_.view()});
+    }
     auto row_loss = detail::zeros<B, double>(1, rows);
     std::vector<std::int32_t> visited_grid(linear.grids.of_column.size());
     for (std::size_t p = 0; p < visited_grid.size(); ++p)
@@ -350,21 +378,34 @@ class SparseGPTSolver {
       const MatrixView<T> block = current_.view().columns(begin, count);
       const MatrixView<std::uint8_t> block_mask = mask_.view().columns(begin, count);
       const MatrixView<T> errors = errors_.view().columns(0, count);
-      if constexpr (mask_source == kernels::MaskSource::given)
-        B::select_smallest(detail::as_const(block),
-                           detail::as_const(u.view()).columns(begin, count),
-                           pruned_count(linear.pattern.sparsity, rows * count), block_mask);
+      if constexpr (mask_source == kernels::MaskSource::given) {
+        const auto divisor = detail::as_const(u.view()).columns(begin, count);
+        const index_t k = pruned_count(linear.pattern.sparsity, rows * count);
+        if (!given)
+          B::select_smallest(detail::as_const(block), divisor, k, block_mask);
+        else if (const index_t more = k - forced[std::size_t(begin / width)]; more > 0)
+          select_beside(detail::as_const(block), divisor, more, block_mask);
+      }
       const MatrixView<const T> upper = factor.upper.view();
-      B::row_sweep(kernels::RowSweep<T, mask_source, Config::quantizes>{
-          block,
-          errors,
-          block_mask,
-          upper.block(begin, begin, count, count),
-          {linear.grids.scale.view(), linear.grids.zero.view(), linear.grids.top.view()},
-          Config::quantizes ? column_grid.view().data + begin : nullptr,
-          row_loss.view().data,
-          linear.pattern.zeros,
-          linear.pattern.of});
+      const auto sweep = [&]<kernels::MaskSource Mask>() {
+        B::row_sweep(kernels::RowSweep<T, Mask, Config::quantizes>{
+            block,
+            errors,
+            block_mask,
+            upper.block(begin, begin, count, count),
+            {linear.grids.scale.view(), linear.grids.zero.view(), linear.grids.top.view()},
+            Config::quantizes ? column_grid.view().data + begin : nullptr,
+            row_loss.view().data,
+            linear.pattern.zeros,
+            linear.pattern.of,
+            given});
+      };
+      if constexpr (mask_source != kernels::MaskSource::none)
+        sweep.template operator()<mask_source>();
+      else if (given)
+        sweep.template operator()<kernels::MaskSource::given>();
+      else
+        sweep.template operator()<kernels::MaskSource::none>();
       const index_t rest = cols - begin - count;
       if (rest > 0)
         B::trailing_update(current_.view().columns(begin + count, rest), detail::as_const(errors),

@@ -68,7 +68,8 @@ std::vector<std::uint8_t> verify_grids(const CompressedLinear<B, T>& linear, ind
 
 /// Conditions 3, 4 (n:m) and 5, row by row.
 template <class B, class T>
-void verify_rows(const CompressedLinear<B, T>& linear, const std::vector<std::uint8_t>& widths) {
+void verify_rows(const CompressedLinear<B, T>& linear, const std::vector<std::uint8_t>& widths,
+                 MatrixView<const std::uint8_t> given = {}) {
   const index_t rows = linear.weights.rows();
   const index_t by_row = linear.axis == ChannelAxis::output ? 1 : 0;
   auto fault = zeros<B, std::int32_t>(1, rows);
@@ -82,10 +83,11 @@ void verify_rows(const CompressedLinear<B, T>& linear, const std::vector<std::ui
                                              bits.view().data,
                                              1 - by_row,
                                              by_row,
-                                             fault.view().data});
+                                             fault.view().data,
+                                             given});
   if (linear.pattern.of > 0)
     B::reduce_rows(rows, kernels::GroupFaults{linear.mask.view(), linear.pattern.zeros,
-                                              linear.pattern.of, fault.view().data});
+                                              linear.pattern.of, fault.view().data, given});
   const auto host = B::to_host(as_const(fault.view()));
   for (index_t i = 0; i < rows; ++i) {
     const std::string row = "row " + std::to_string(i);
@@ -98,34 +100,54 @@ void verify_rows(const CompressedLinear<B, T>& linear, const std::vector<std::ui
         throw invariant_error(3, row + " holds a value that is not on its grid");
       case kernels::RowFault::group_count:
         throw invariant_error(4, row + " has a group with another number of zeros than " +
-                                     std::to_string(linear.pattern.zeros));
+                                     std::to_string(linear.pattern.zeros) +
+                                     (given.rows > 0 ? " or those of the given mask" : ""));
       case kernels::RowFault::not_zero:
         throw invariant_error(5, row + " has a pruned weight that is not zero");
     }
   }
 }
 
-/// Condition 4 of the unstructured mask; without one no weight may be marked.
+/// Weights that a mask (out, in) marks in every block of columns in visit order.
+/// @param order       input visited at each position, (in), in the backend's memory
+/// @param block_size  columns of a block
 template <class B, class T>
-void verify_blocks(const CompressedLinear<B, T>& linear, const Factor<B, T>& factor) {
-  const index_t rows = linear.mask.rows(), cols = linear.mask.cols();
-  const index_t blocks = (cols + linear.block_size - 1) / linear.block_size;
-  auto counts = zeros<B, T>(rows, blocks);
-  const auto order = to_backend<B>(factor.order);
-  const kernels::CountBlocks<T> count{linear.mask.view(), order.view().data, linear.block_size,
-                                      counts.view()};
+std::vector<index_t> marked_in_blocks(MatrixView<const std::uint8_t> mask, const index_t* order,
+                                      index_t block_size) {
+  const index_t blocks = (mask.cols + block_size - 1) / block_size;
+  auto counts = zeros<B, T>(mask.rows, blocks);
+  const kernels::CountBlocks<T> count{mask, order, block_size, counts.view()};
   B::reduce_rows(count.rows(), count);
   auto moments = zeros<B, double>(3, blocks);
   B::column_moments(as_const(counts.view()), moments.view());
   const auto host = B::to_host(as_const(moments.view()));
-  for (index_t b = 0; b < blocks; ++b) {
-    const index_t width = std::min(linear.block_size, cols - b * linear.block_size);
-    const index_t found = index_t(std::llround(host(1, b) * double(rows)));  // from their mean
-    const index_t expected = pruned_count(linear.pattern.sparsity, rows * width);
-    if (found != expected)
+  std::vector<index_t> marked;
+  for (index_t b = 0; b < blocks; ++b)
+    marked.push_back(index_t(std::llround(host(1, b) * double(mask.rows))));  // from their mean
+  return marked;
+}
+
+/// Condition 4 of the unstructured mask; without one no weight may be marked but those of a given
+/// mask.
+template <class B, class T>
+void verify_blocks(const CompressedLinear<B, T>& linear, const Factor<B, T>& factor,
+                   MatrixView<const std::uint8_t> given) {
+  const index_t rows = linear.mask.rows(), cols = linear.mask.cols();
+  const auto order = to_backend<B>(factor.order);
+  const auto marked = [&](MatrixView<const std::uint8_t> mask) {
+    return marked_in_blocks<B, T>(mask, order.view().data, linear.block_size);
+  };
+  const std::vector<index_t> found = marked(linear.mask.view());
+  const std::vector<index_t> forced =
+      given.rows > 0 ? marked(given) : std::vector<index_t>(found.size(), 0);
+  for (std::size_t b = 0; b < found.size(); ++b) {
+    const index_t width = std::min(linear.block_size, cols - index_t(b) * linear.block_size);
+    const index_t expected =
+        std::max(forced[b], pruned_count(linear.pattern.sparsity, rows * width));
+    if (found[b] != expected)
       throw invariant_error(4, "block " + std::to_string(b) + ": expected " +
                                    std::to_string(expected) + " pruned weights, found " +
-                                   std::to_string(found));
+                                   std::to_string(found[b]));
   }
 }
 
@@ -223,8 +245,9 @@ void verify_loss(MatrixView<const T> W, const Calibration<B, T>& calibration,
 ///    2^b values, and every value lies on its grid. So a row holds at most 2^b values per grid, and
 ///    equals its dense weights only where these held no more: rounding cannot have been left out,
 ///    nor can a grid have been fitted to single weights.
-/// 4: every block lost exactly floor(share * size) weights, every n:m group exactly n.
-/// 5: what the mask pruned is exactly zero.
+/// 4: every block lost exactly floor(share * size) weights, every n:m group exactly n; more only
+///    where a given mask marks more.
+/// 5: what the mask pruned is exactly zero, and what a given mask marks was pruned.
 /// 6: row losses equal 1/2 d (H + damping) d^T up to rounding, on up to 64 evenly spaced rows; the
 ///    loss is their sum.
 /// @param W          the dense weights (out, in)
@@ -232,17 +255,18 @@ void verify_loss(MatrixView<const T> W, const Calibration<B, T>& calibration,
 /// @param factor     the one the solve used
 /// @param linear      what the solve returned
 /// @param quantized  whether the configuration has a quantizer
+/// @param given      the mask that the solve was given, (out, in); empty: none
 /// @throws invariant_error with the number of the violated condition; shape_error when the result
 ///         has another shape than W
 template <class B, class T>
 void verify_linear(MatrixView<const T> W, const Calibration<B, T>& calibration,
-                   const Factor<B, T>& factor, const CompressedLinear<B, T>& linear,
-                   bool quantized) {
+                   const Factor<B, T>& factor, const CompressedLinear<B, T>& linear, bool quantized,
+                   MatrixView<const std::uint8_t> given = {}) {
   const auto shape = std::pair{W.rows, W.cols};
   require_shape("compressed weights", shape, {linear.weights.rows(), linear.weights.cols()});
   require_shape("mask", shape, {linear.mask.rows(), linear.mask.cols()});
-  detail::verify_rows(linear, detail::verify_grids(linear, W.rows, W.cols, quantized));
-  if (linear.pattern.kind != PatternKind::n_of_m) detail::verify_blocks(linear, factor);
+  detail::verify_rows(linear, detail::verify_grids(linear, W.rows, W.cols, quantized), given);
+  if (linear.pattern.kind != PatternKind::n_of_m) detail::verify_blocks(linear, factor, given);
   detail::verify_loss(W, calibration, factor, linear);
 }
 

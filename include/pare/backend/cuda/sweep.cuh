@@ -220,6 +220,7 @@ bool tuned_sweep(const kernels::RowSweep<T, Mask, Quantize>& sweep) {
     launch_sweep<0, 4>(sweep);
     return true;
   } else {
+    if (sweep.forced) return false;  // rare
     switch (sweep.of) {
       case 2:
         launch_sweep<2, 4>(sweep);
