@@ -26,6 +26,7 @@ CONCEPT = re.compile(r"((?:^///.*\n)*)^(template <[^\n]*>)\nconcept (\w+) =", re
 # At the left margin, so not of a member; a declaration whose definition follows joins no group.
 LAST_OF_COMMENT = re.compile(r"^(///(?!<).*)$(?!\n///)"
                              r"(?!\n(?:template <.*>\n)?(?:struct|class) \w+;)", re.M)
+COMMENT_AFTER = re.compile(r"^([^\s/].*?) *///< *(.*)$", re.M)  # there as well
 NAMESPACE = re.compile(r"^(?:namespace ([\w:]*) ?\{(.*\})?|\}  // namespace.*)$", re.M)
 HEADER = re.compile(r"include/(pare/.*\.(?:hpp|cuh))$")
 
@@ -133,11 +134,12 @@ def filtered(path):
     header = HEADER.search(path)
     if not header:
         return text
-    for change in (without_concepts, without_private_comments, unconstrained, unspecialised,
-                   with_member_comments):
+    for change in (without_concepts, without_private_comments, unconstrained, unspecialised):
         text = change(text)
     group = group_of(header[1])
     text = LAST_OF_COMMENT.sub(rf"\1 @ingroup {group}", text)
+    text = COMMENT_AFTER.sub(rf"/** \2 @ingroup {group} */ \1", text)
+    text = with_member_comments(text)
     return f"/** @defgroup {group} {header[1]} */ {text}"
 
 

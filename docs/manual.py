@@ -134,6 +134,22 @@ def read_symbols():
     return symbols
 
 
+def require_all(symbols):
+    """Ends the run where a public symbol is on no page of the reference."""
+    lost = set()
+    for xml in XML.glob("namespace*.xml"):
+        compound = ET.parse(xml).getroot()[0]
+        space = compound.findtext("compoundname")
+        names = [inner.text for inner in compound.findall("innerclass")]
+        names += [space + "::" + (m.findtext("name") or "") for m in compound.iter("member")]
+        names += [space + "::" + m.findtext("name") for m in compound.iter("memberdef")]
+        lost.update(name for name in names
+                    if re.sub(r"<.*", "", name).strip() not in symbols.places)
+    if lost:
+        sys.exit("no header's group has these, whose comments are not /// at the left margin: " +
+                 ", ".join(sorted(lost)))
+
+
 def group_file(header):
     """How Doxygen names the file of a group."""
     return "group__" + doxygen_filter.group_of(header).replace("_", "__")
@@ -328,6 +344,7 @@ def contents(folders):
 def main():
     shutil.rmtree(PAGES, ignore_errors=True)
     symbols = read_symbols()
+    require_all(symbols)
     named = mentions(symbols)
     annotate(symbols, named)
     folders = write_reference(symbols, named)
