@@ -10,8 +10,8 @@ namespace pare::inline PARE_TARGET::backend {
 
 /// Uses every core that OpenMP gives it; results do not depend on how many that are.
 struct Eigen : HostMemory,
-               HostNumericOps<OpenMPTasks, EigenKernels>,
-               HostModelOps<OpenMPTasks, EigenKernels> {
+               HostNumericOps<EigenTasks<OpenMPTasks>, EigenKernels>,
+               HostModelOps<EigenTasks<OpenMPTasks>, EigenKernels> {
   /// What reports and messages call it.
   static constexpr std::string_view name = "eigen";
 

@@ -4,10 +4,50 @@
 #include <Eigen/Dense>
 #include <algorithm>
 #include <cmath>
+#include <mutex>
 
 #include "pare/backend/host_kernels.hpp"
 
 namespace pare::inline PARE_TARGET::backend {
+
+namespace host_detail {
+
+/// While one lives, Eigen splits no product of ours, even if its caller has said
+/// Eigen::setNbThreads(n): in a region that was given one thread the digits of a product would
+/// depend on n. The setting is the process's, so the last one restores it.
+class SingleThreadEigen {
+ public:
+  SingleThreadEigen() {
+    const std::lock_guard lock(mutex_);
+    if (alive_++ > 0) return;
+    const detail::SingleThread alone;  // more than one thread now is what a caller has set
+    before_ = ::Eigen::nbThreads();
+    if (before_ > 1) ::Eigen::setNbThreads(1);
+  }
+  ~SingleThreadEigen() {
+    const std::lock_guard lock(mutex_);
+    if (--alive_ == 0 && before_ > 1) ::Eigen::setNbThreads(before_);
+  }
+  SingleThreadEigen(const SingleThreadEigen&) = delete;
+  SingleThreadEigen& operator=(const SingleThreadEigen&) = delete;
+
+ private:
+  static inline std::mutex mutex_;
+  static inline int alive_ = 0, before_ = 1;
+};
+
+}  // namespace host_detail
+
+/// Tasks of another kind that call Eigen.
+template <class Tasks>
+struct EigenTasks {
+  /// Calls f(i) once for every i in [0, n), several at a time. f must not throw.
+  template <class F>
+  static void run(index_t n, const F& f) {
+    const host_detail::SingleThreadEigen guard;
+    Tasks::run(n, f);
+  }
+};
 
 /// HostKernels on Eigen. Where PARE_EXTERN_KERNELS is defined, a program takes them for float and
 /// double from the one file that includes eigen_kernels_instances.hpp.

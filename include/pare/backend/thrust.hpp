@@ -71,8 +71,8 @@ struct ThrustTasks {
 template <class System>
   requires requires { HostSystem<System>::policy(); }
 struct Thrust<System> : HostMemory,
-                        HostNumericOps<ThrustTasks<System>, EigenKernels>,
-                        HostModelOps<ThrustTasks<System>, EigenKernels> {
+                        HostNumericOps<EigenTasks<ThrustTasks<System>>, EigenKernels>,
+                        HostModelOps<EigenTasks<ThrustTasks<System>>, EigenKernels> {
   /// What reports and messages call it.
   static constexpr std::string_view name = HostSystem<System>::name;
 

@@ -49,25 +49,13 @@ std::string_view class_name() {
 #endif
 }
 
-/// Number of threads a host backend may use. 1 when the program is built without OpenMP.
+/// Number of threads a host backend may ask for; it may get fewer. 1 when the program is built
+/// without OpenMP.
 inline int max_threads() {
 #if defined(_OPENMP)
   return omp_get_max_threads();
 #else
   return 1;
-#endif
-}
-
-/// Calls f(i) once for every i in [0, n) inside a parallel region, on all threads.
-/// An exception thrown by f must not leave it. A single i has its region too: libraries that would
-/// split the work of f over threads themselves (Eigen) see it and do not.
-template <class Index, class F>
-void host_parallel_for(Index n, const F& f) {
-#if defined(_OPENMP)
-#pragma omp parallel for schedule(dynamic, 1)
-  for (Index i = 0; i < n; ++i) f(i);
-#else
-  for (Index i = 0; i < n; ++i) f(i);
 #endif
 }
 
@@ -88,5 +76,23 @@ class SingleThread {
   int before_ = omp_get_max_threads();
 #endif
 };
+
+/// Calls f(i) once for every i in [0, n), on as many threads as OpenMP gives. An exception thrown by
+/// f must not leave it. Libraries that would split the work of f over threads themselves (Eigen,
+/// OpenBLAS) are told that there is one: they cannot tell a region that was given one thread, by
+/// OMP_THREAD_LIMIT or inside a region of the caller, from no region.
+template <class Index, class F>
+void host_parallel_for(Index n, const F& f) {
+#if defined(_OPENMP)
+#pragma omp parallel
+  {
+    const SingleThread guard;
+#pragma omp for schedule(dynamic, 1)
+    for (Index i = 0; i < n; ++i) f(i);
+  }
+#else
+  for (Index i = 0; i < n; ++i) f(i);
+#endif
+}
 
 }  // namespace pare::detail
