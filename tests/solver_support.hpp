@@ -16,6 +16,8 @@ using PruneGroups = Compression<NofM<>>;
 using Round = Compression<Dense, BaseQuantizer>;
 using Joint = Compression<Unstructured, BaseQuantizer>;
 using JointBudget = Compression<Unstructured, BaseQuantizer, MixedPrecision<Budget>>;
+using JointDistortion =
+    Compression<Unstructured, BaseQuantizer, MixedPrecision<Budget, GridDistortion>>;
 using RoundQuantile = Compression<Dense, BaseQuantizer, MixedPrecision<Quantile>>;
 using GroupsBudget = Compression<NofM<>, BaseQuantizer, MixedPrecision<Budget>>;
 

@@ -215,15 +215,27 @@ inline std::vector<double> explicit_inverse(const std::vector<double>& A, std::s
   return result;
 }
 
-/// H with dead inputs set to 1 and damping * mean(diag) added, rows and columns in visit order.
+/// Whether input j is dead: H_jj = 0, and that of another is not. Where all are 0 nothing is known of
+/// the inputs, and H is the identity.
+inline bool is_dead(const std::vector<double>& H, std::size_t n, std::size_t j) {
+  bool any_live = false;
+  for (std::size_t k = 0; k < n; ++k) any_live |= H[k * n + k] != 0;
+  return any_live && H[j * n + j] == 0;
+}
+
+/// H with H_jj = 1 where it is 0, and damping times its mean over the live inputs added; rows and
+/// columns in visit order.
 inline std::vector<double> damped(const std::vector<double>& H, std::size_t n, double damping,
                                   const std::vector<std::ptrdiff_t>& order) {
   std::vector<double> diagonal(n);
-  double mean = 0;
+  double mean = 0, live = 0;
   for (std::size_t j = 0; j < n; ++j) {
     diagonal[j] = H[j * n + j] == 0 ? 1 : H[j * n + j];
-    mean += diagonal[j] / double(n);
+    if (is_dead(H, n, j)) continue;
+    mean += diagonal[j];
+    ++live;
   }
+  mean /= live;
   std::vector<double> A(n * n);
   for (std::size_t r = 0; r < n; ++r)
     for (std::size_t c = 0; c < n; ++c) {
@@ -292,7 +304,8 @@ inline PublishedGrid published_grid(const std::vector<double>& weights, int bits
   return best;
 }
 
-/// SparseGPT of W (rows, n) with H (n, n), straight from the formulas.
+/// SparseGPT of W (rows, n) with H (n, n), straight from the formulas. Unlike the published code, an
+/// input with H_jj = 0 enters neither a grid nor the mean that damping is a share of.
 inline PublishedResult published_sparsegpt(const std::vector<double>& W,
                                            const std::vector<double>& H,
                                            const PublishedOptions& options) {
@@ -304,6 +317,8 @@ inline PublishedResult published_sparsegpt(const std::vector<double>& W,
   const auto input = [&](std::size_t p) { return std::size_t(order[p]); };
   const std::vector<double> U = published_factor(H, n, options.damping, order);
   const bool quantize = !options.row_bits.empty() || !options.column_bits.empty();
+  std::vector<bool> dead(n);
+  for (std::size_t j = 0; j < n; ++j) dead[j] = is_dead(H, n, j);
 
   PublishedResult result;
   result.weights.assign(rows * n, 0);
@@ -314,7 +329,8 @@ inline PublishedResult published_sparsegpt(const std::vector<double>& W,
     for (std::size_t j = 0; j < n; ++j) {
       std::vector<double> members;
       for (std::size_t k = 0; k < n; ++k)
-        if (options.column_bits.empty() || options.column_bits[k] == options.column_bits[j])
+        if (!dead[k] &&
+            (options.column_bits.empty() || options.column_bits[k] == options.column_bits[j]))
           members.push_back(W[i * n + k]);
       const bool by_row = options.column_bits.empty();
       if (by_row && j > 0)
@@ -333,7 +349,7 @@ inline PublishedResult published_sparsegpt(const std::vector<double>& W,
   std::vector<std::uint8_t> mask(rows * n, 0);
   for (std::size_t i = 0; i < rows; ++i)
     for (std::size_t p = 0; p < n; ++p)
-      current[i * n + p] = H[input(p) * n + input(p)] == 0 ? 0 : W[i * n + input(p)];
+      current[i * n + p] = dead[input(p)] ? 0 : W[i * n + input(p)];
   const auto score = [&](std::size_t i, std::size_t p) {
     return std::abs(current[i * n + p]) / U[p * n + p];
   };
@@ -382,9 +398,11 @@ inline std::vector<double> closed_form_loss(const std::vector<double>& W,
   const auto n = std::size_t(std::llround(std::sqrt(double(H.size()))));
   const std::vector<double> A = damped(H, n, damping, {});
   std::vector<double> loss(W.size() / n), d(n), product(n);
+  std::vector<bool> dead(n);
+  for (std::size_t j = 0; j < n; ++j) dead[j] = is_dead(H, n, j);
   for (std::size_t i = 0; i < loss.size(); ++i) {
     for (std::size_t j = 0; j < n; ++j) {
-      d[j] = (H[j * n + j] == 0 ? 0 : W[i * n + j]) - Q[i * n + j];
+      d[j] = (dead[j] ? 0 : W[i * n + j]) - Q[i * n + j];
       product[j] = 0;
     }
     for (std::size_t k = 0; k < n; ++k) {

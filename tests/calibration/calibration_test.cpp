@@ -365,6 +365,11 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(dead_inputs_get_a_diagonal_of_one, C, Cases) {
   for (const index_t dead : {0, 5, 6, 19})
     for (index_t j = 0; j < n; ++j) H(dead, j) = H(j, dead) = 0;
   const auto factor = factorize(calibration_of<B>(H));
+  double mean = 0;
+  for (index_t j = 0; j < n; ++j) mean += double(H(j, j)) / 16;
+  BOOST_TEST(relative_difference(factor.mean_diagonal, mean) < 1e-12);
+  BOOST_TEST(factor.added == 0.01 * factor.mean_diagonal);
+  BOOST_TEST(!factor.identity);
   const std::vector<double> expected = published_factor(doubles(H), 20, 0.01);
   const Matrix<T> U = download<B>(factor.upper);
   for (index_t i = 0; i < n; ++i) {
@@ -373,6 +378,21 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(dead_inputs_get_a_diagonal_of_one, C, Cases) {
     if (dead) BOOST_TEST(factor.hessian_diagonal[std::size_t(i)] == 1.0);
     for (index_t j = 0; j < n; ++j)
       BOOST_REQUIRE_SMALL(double(U(i, j)) - expected[std::size_t(i * n + j)], 0.1 * tolerance<T>);
+  }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(where_all_inputs_are_dead_the_hessian_is_the_identity, C, Cases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  Matrix<T> H(5, 5);
+  const auto factor = factorize(calibration_of<B>(H), {.damping = 0.25});
+  BOOST_TEST(factor.identity);
+  BOOST_TEST(factor.added == 0.25);
+  const Matrix<T> U = download<B>(factor.upper);
+  for (index_t i = 0; i < 5; ++i) {
+    BOOST_TEST(int(factor.dead[std::size_t(i)]) == 0);
+    for (index_t j = 0; j < 5; ++j)
+      BOOST_REQUIRE_SMALL(double(U(i, j)) - (i == j ? 1 / std::sqrt(1.25) : 0.0), tolerance<T>);
   }
 }
 

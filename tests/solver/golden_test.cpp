@@ -79,13 +79,24 @@ void with_config(const Golden& g, const F& f) {
     f(std::type_identity<Compression<Unstructured>>{});
 }
 
+/// Whether weight (i, j) lies within the range of zero and the weights of row i whose inputs live.
+bool within_others(const Golden& g, index_t i, index_t j) {
+  float low = 0, high = 0;
+  for (index_t k = 0; k < g.W.cols(); ++k) {
+    if (g.H(k, k) == 0) continue;
+    low = std::min(low, g.W(i, k));
+    high = std::max(high, g.W(i, k));
+  }
+  return g.W(i, j) >= low && g.W(i, j) <= high;
+}
+
 template <class B, class T>
 void check_against_golden(const Golden& g, const Calibration<B, T>& calibration) {
   const auto W = upload<B>(cast<T>(g.W));
   with_config(g, [&]<class Config>(std::type_identity<Config>) {
     SparseGPTSolver<Config, B, T> solver(g.options);
     const auto linear = solver.solve(W.view(), calibration);
-    BOOST_TEST(linear.loss <= 1.002 * g.loss);
+    BOOST_TEST(linear.loss <= (g.dead ? 1.005 : 1.002) * g.loss);
     BOOST_TEST(linear.loss >= 0.99 * g.loss);
 
     const Matrix<T> Q = download<B>(linear.weights);
@@ -115,6 +126,11 @@ void check_against_golden(const Golden& g, const Calibration<B, T>& calibration)
       const Matrix<T> zero = download<B>(linear.grids.zero);
       BOOST_REQUIRE_EQUAL(scale.cols(), g.scale.size());
       for (index_t i = 0; i < scale.cols(); ++i) {
+        // The published code fits grids to the weights of dead inputs too.
+        bool widened = false;
+        for (index_t j = 0; j < g.W.cols(); ++j)
+          widened |= g.H(j, j) == 0 && !within_others(g, i, j);
+        if (widened) continue;
         BOOST_TEST(relative_difference(double(scale(0, i)), double(g.scale.data()[i])) < 1e-5);
         BOOST_TEST(double(zero(0, i)) == double(g.zero.data()[i]));
       }

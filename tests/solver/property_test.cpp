@@ -470,11 +470,19 @@ std::string check_counts(const Recipe& r, const Result& s) {
   return std::abs(recorded - double(total)) < 1e-6 ? "" : "the statistics have another sparsity";
 }
 
+/// Whether input j is zero, and another is not.
+bool is_dead(const Result& s, std::size_t j) {
+  const std::size_t n = s.order.size();
+  bool any_live = false;
+  for (std::size_t k = 0; k < n; ++k) any_live |= s.H[k * n + k] != 0;
+  return any_live && s.H[j * n + j] == 0;
+}
+
 std::string check_zeros(const Recipe& r, const Result& s) {
   for (index_t i = 0; i < r.rows; ++i)
     for (index_t j = 0; j < r.cols; ++j) {
       const std::size_t at = std::size_t(i * r.cols + j);
-      const bool dead = s.H[std::size_t(j * r.cols + j)] == 0;
+      const bool dead = is_dead(s, std::size_t(j));
       if ((dead || s.mask[at] != 0) && s.Q[at] != 0)
         return "weight " + shape_text(i, j) + " is pruned or dead and not zero";
     }
@@ -485,11 +493,14 @@ std::string check_zeros(const Recipe& r, const Result& s) {
 std::vector<Real> damped_hessian(const Recipe& r, const Result& s) {
   const std::size_t n = std::size_t(r.cols);
   std::vector<Real> A = s.H;
-  Real mean = 0;
+  Real mean = 0, live = 0;
   for (std::size_t j = 0; j < n; ++j) {
     if (A[j * n + j] == 0) A[j * n + j] = 1;
-    mean += A[j * n + j] / Real(n);
+    if (is_dead(s, j)) continue;
+    mean += A[j * n + j];
+    ++live;
   }
+  mean /= live;
   for (std::size_t j = 0; j < n; ++j) A[j * n + j] += Real(s.damping) * mean;
   return A;
 }
@@ -522,7 +533,7 @@ std::string check_loss(const Recipe& r, const Result& s, Real tolerance, Real ep
   for (std::size_t i = 0; i < s.row_loss.size(); ++i) {
     Real loss = 0, noise = 0, spread = 0;
     for (std::size_t j = 0; j < n; ++j) {
-      const Real w = s.H[j * n + j] == 0 ? 0 : Real(s.W[i * n + j]);
+      const Real w = is_dead(s, j) ? 0 : Real(s.W[i * n + j]);
       d[j] = w - Real(s.Q[i * n + j]);
       const Real weight = epsilon * w, update = Real(n) * smallest, error = smallest * U[j];
       noise += 2 * A[j * n + j] * (Real(n) * weight * weight + update * update + error * error);

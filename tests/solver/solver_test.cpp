@@ -34,7 +34,7 @@ struct Solved {
   int bits_of(index_t i, index_t j) const {
     return bits.empty() ? 0 : int(bits[std::size_t(by_input() ? j : i)]);
   }
-  bool is_dead(index_t j) const { return H[std::size_t(j * cols + j)] == 0; }
+  bool is_dead(index_t j) const { return test::is_dead(H, std::size_t(cols), std::size_t(j)); }
   /// A loss that rounding alone can make: the weights' own energy times epsilon squared.
   double rounding_floor() const {
     const std::vector<double> energy =
@@ -178,8 +178,7 @@ void for_each_solved(const std::function<void(const Solved&)>& check) {
 std::vector<index_t> expected_order(const Solved& s) {
   const index_t of = s.options.of.value_or(1);
   const auto energy = [&](index_t j) {
-    const double h = s.H[std::size_t(j * s.cols + j)];
-    return s.options.act_order ? (h == 0 ? 1.0 : h) : 0.0;
+    return s.options.act_order ? s.H[std::size_t(j * s.cols + j)] : 0.0;
   };
   const auto width = [&](index_t j) { return s.by_input() ? s.bits_of(0, j) : 0; };
   using Key = std::tuple<double, double, index_t, double, double, index_t>;
@@ -261,6 +260,80 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(dead_inputs_end_as_zero, C, Cases) {
         BOOST_REQUIRE_EQUAL(s.q(i, j), 0.0);
   });
   BOOST_TEST(found > 100);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_large_weight_of_a_dead_input_widens_no_grid, C, Cases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  // Weights around 0.05, those of input 7 are 1000, which is never anything but zero.
+  Matrix<T> W(8, 64), X(128, 64);
+  Random random(60);
+  for (index_t i = 0; i < W.size(); ++i) W.data()[i] = T(0.05 * random.normal());
+  for (index_t i = 0; i < X.size(); ++i) X.data()[i] = T(random.normal());
+  for (index_t i = 0; i < 8; ++i) W(i, 7) = 1000;
+  for (index_t t = 0; t < 128; ++t) X(t, 7) = 0;
+  const auto check = [&]<class Config>(std::type_identity<Config>, const SolverOptions& options) {
+    const auto solve = [&](T outlier, double scale) {
+      Matrix<T> weights = W, inputs = X;
+      for (index_t i = 0; i < 8; ++i) weights(i, 7) = outlier;
+      for (index_t i = 0; i < X.size(); ++i) inputs.data()[i] *= T(scale);
+      Calibration<B, T> calibration(64);
+      const auto x = upload<B>(inputs), w = upload<B>(weights);
+      calibration.add(x.view());
+      SparseGPTSolver<Config, B, T> solver(options);
+      auto solved = solver.solve(w.view(), calibration);
+      return std::tuple(download<B>(solved.weights), download<B>(solved.mask), solved.bits,
+                        solved.loss / (scale * scale));
+    };
+    const auto [Q, mask, bits, loss] = solve(T(1000), 1);
+    index_t kept = 0;
+    double energy = 0;
+    for (index_t i = 0; i < 8; ++i)
+      for (index_t j = 0; j < 64; ++j) {
+        kept += j != 7 && Q(i, j) != 0;
+        if (j != 7) energy += double(W(i, j)) * double(W(i, j));
+        if (j == 7) BOOST_REQUIRE_EQUAL(Q(i, j), T(0));
+      }
+    BOOST_TEST(kept > (options.sparsity ? 0.4 : 0.6) * 504);
+    BOOST_TEST(loss < (options.sparsity ? 0.5 : 0.1) * energy * 128);  // H_jj is about 256
+    // The weight is as good as another, and the unit of the inputs is nothing.
+    for (const auto& [outlier, scale] : {std::pair{0.0, 1.0}, {1000.0, std::exp2(-20)}}) {
+      const auto other = solve(T(outlier), scale);
+      BOOST_TEST(same_bytes(std::get<0>(other), Q));
+      BOOST_TEST(same_bytes(std::get<1>(other), mask));
+      BOOST_TEST(std::get<2>(other) == bits);
+      BOOST_TEST(relative_difference(std::get<3>(other), loss) < 1e-12);
+    }
+  };
+  check(std::type_identity<Round>{}, {.bits = 4});
+  check(std::type_identity<Round>{}, {.bits = 4, .grid = {.clip_search = true}, .act_order = true});
+  check(std::type_identity<Joint>{},
+        {.sparsity = 0.5, .bits = 4, .block_size = 16, .act_order = true});
+  for (const ChannelAxis axis : {ChannelAxis::output, ChannelAxis::input}) {
+    check(std::type_identity<JointBudget>{},
+          {.sparsity = 0.5, .bits = 4, .target_average_bits = 3.5, .axis = axis});
+    check(std::type_identity<RoundQuantile>{},
+          {.bits = 4, .target_average_bits = 4.0, .axis = axis, .act_order = true});
+    check(std::type_identity<JointDistortion>{},
+          {.sparsity = 0.5, .bits = 4, .target_average_bits = 3.5, .axis = axis});
+  }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(where_all_inputs_are_dead_weights_are_rounded_to_nearest, C, Cases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  const Data<B, T> data(Problem{6, 8, {0, 1, 2, 3, 4, 5, 6, 7}, 61});
+  SparseGPTSolver<Round, B, T> solver({.bits = 4});
+  const auto solved = solver.solve(data.weights.view(), data.calibration);
+  const Matrix<T> Q = download<B>(solved.weights);
+  const std::vector<double> W = doubles(data.W);
+  for (index_t i = 0; i < 6; ++i) {
+    const PublishedGrid grid =
+        published_grid({W.begin() + i * 8, W.begin() + (i + 1) * 8}, 4, false, false);
+    for (index_t j = 0; j < 8; ++j)
+      BOOST_TEST(relative_difference(double(Q(i, j)), grid.round(double(data.W(i, j)))) < 1e-5);
+  }
+  BOOST_TEST(solved.loss > 0);
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(post_condition_1_mean_bits_meet_the_target, C, Cases) {

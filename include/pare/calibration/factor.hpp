@@ -1,6 +1,7 @@
 // The factor U of the inverse Hessian.
 #pragma once
 
+#include <algorithm>
 #include <limits>
 #include <numeric>
 #include <vector>
@@ -11,7 +12,8 @@ namespace pare::inline PARE_TARGET {
 
 /// How a Hessian is factored.
 struct FactorOptions {
-  double damping = 0.01;            ///< share of mean(diag H) added to the diagonal, >= 0
+  /// Share of mean(diag H) added to the diagonal, >= 0; dead inputs do not enter the mean.
+  double damping = 0.01;
   std::vector<index_t> order = {};  ///< column visited at each position; empty: as they come
 };
 
@@ -21,10 +23,12 @@ struct Factor {
   typename B::template matrix<T> upper;  // (in, in), in visit order
   std::vector<double> upper_diagonal;    ///< U_jj by position in the visit order
   std::vector<double> hessian_diagonal;  ///< H_jj by input, dead inputs set to 1, no damping
-  std::vector<std::uint8_t> dead;        ///< 1 where H_jj = 0, by input
+  std::vector<std::uint8_t> dead;        ///< 1 where H_jj = 0, by input; none when all are
+  bool identity = false;                 ///< every H_jj is 0: H is taken as the identity
   std::vector<index_t> order;            ///< input visited at each position
-  double damping = 0;                    ///< share of mean(diag H) in force
-  double added = 0;                      ///< what was added to the diagonal: damping * mean(diag H)
+  double mean_diagonal = 0;              ///< mean H_jj of the inputs that are not dead
+  double damping = 0;                    ///< share of mean_diagonal in force
+  double added = 0;                      ///< what was added to the diagonal: their product
   int retries = 0;                       ///< how often the damping was raised
 
   /// Inputs of the linear.
@@ -48,12 +52,26 @@ inline void require_permutation(const std::vector<index_t>& order, index_t n) {
   if (!good) throw argument_error("order: expected a permutation of 0.." + std::to_string(n - 1));
 }
 
+/// What is left of W (out, in) where inputs are dead: their weights are zero. So they take no part in
+/// a grid, which holds zero anyway, nor in a score. W itself where none is dead.
+/// @param room  where the result lies then
+template <class B, class T>
+MatrixView<const T> live_weights(MatrixView<const T> W, const Factor<B, T>& factor,
+                                 typename B::template matrix<T>& room) {
+  if (std::count(factor.dead.begin(), factor.dead.end(), 0) == W.cols) return W;
+  room.resize(W.rows, W.cols);
+  const auto dead = to_backend<B>(factor.dead);
+  B::for_each_element(W.rows, W.cols, kernels::LiveWeights<T>{W, room.view(), dead.view().data});
+  return as_const(room.view());
+}
+
 }  // namespace detail
 
 /// Factors the damped Hessian: with H = R R^T, R upper triangular, U = inv(R).
 ///
 /// One Cholesky factorisation (from the last column to the first) and one triangular inverse;
-/// inv(H) is never formed. Dead inputs get H_jj = 1. When the factorisation fails it is retried
+/// inv(H) is never formed. Dead inputs get H_jj = 1; where all are dead, nothing is known of the
+/// inputs, H is the identity and no input counts as dead. When the factorisation fails it is retried
 /// with ten times the damping (0.001 after 0), up to 1; every retry is in the result.
 /// @throws factorization_error when the ladder ends, argument_error for a bad damping or order,
 ///         non_finite_error when H overflowed
@@ -69,25 +87,29 @@ Factor<B, T> factorize(const Calibration<B, T>& calibration, const FactorOptions
   detail::require_permutation(factor.order, n);
   factor.hessian_diagonal = calibration.hessian_diagonal();
   factor.dead.assign(std::size_t(n), 0);
-  double mean = 0;
+  index_t live = 0;
   for (std::size_t j = 0; j < std::size_t(n); ++j) {
     // Twice: the damping may add as much again.
     if (!(2 * factor.hessian_diagonal[j] <= double(std::numeric_limits<T>::max())))
       throw non_finite_error("H: the activations of input " + std::to_string(j) +
                                  " overflow the scalar type when squared",
                              index_t(j), index_t(j));
-    if (factor.hessian_diagonal[j] == 0) {
-      factor.hessian_diagonal[j] = 1;
-      factor.dead[j] = 1;
-    }
-    mean += factor.hessian_diagonal[j] / double(n);
+    factor.dead[j] = factor.hessian_diagonal[j] == 0;
+    live += factor.dead[j] == 0;
+  }
+  factor.identity = live == 0;
+  for (std::size_t j = 0; j < std::size_t(n); ++j) {
+    if (factor.dead[j] != 0) factor.hessian_diagonal[j] = 1;
+    if (factor.identity) factor.dead[j] = 0;
+    if (factor.dead[j] == 0)
+      factor.mean_diagonal += factor.hessian_diagonal[j] / double(factor.identity ? n : live);
   }
   factor.upper = typename B::template matrix<T>(n, n);
   const auto order = detail::to_backend<B>(factor.order);
   const auto diagonal = detail::to_backend<B>(factor.hessian_diagonal);
   factor.damping = options.damping;
   while (true) {
-    factor.added = factor.damping * mean;
+    factor.added = factor.damping * factor.mean_diagonal;
     B::for_each_element(n, n,
                         kernels::DampedHessian<T>{calibration.gram(), factor.upper.view(),
                                                   order.view().data, diagonal.view().data,

@@ -12,6 +12,8 @@ namespace pare::inline PARE_TARGET {
 /// Distortion of every channel at every width: the sum of (w_ij - q_ij)^2 / U_jj^2 over the weights
 /// of the channel, q_ij being w_ij on the grid that is fitted to its row at that width.
 ///
+/// Dead inputs have no distortion and take no part in a grid.
+///
 /// Of the loss that the solver ends with this is the part that no error feedback takes back, as far
 /// as it can be told before the solve.
 /// @param input   weights, factor and how grids are fitted; input.bits is not read
@@ -31,18 +33,17 @@ std::vector<double> channel_distortion(const ScoringInput<B, T>& input, ChannelA
   for (const int width : widths)
     if (width < min_bits || width > max_bits)
       throw argument_error("widths: expected numbers within 2..8, got " + std::to_string(width));
-  std::vector<double> inverse_u = input_signal::InverseHessian{}(input);
-  for (std::size_t j = 0; j < inverse_u.size(); ++j)
-    if (input.factor.dead[j] != 0) inverse_u[j] = 0;
-  const auto on_backend = detail::to_backend<B>(inverse_u);
+  const auto inverse_u = detail::to_backend<B>(input_signal::InverseHessian{}(input));
+  typename B::template matrix<T> room;
+  const MatrixView<const T> W = detail::live_weights<B, T>(input.weights, input.factor, room);
   const index_t levels = index_t(widths.size());
   const bool by_row = axis == ChannelAxis::output;
   auto sums = detail::zeros<B, double>(by_row ? rows : 0, levels);
   auto roots = detail::zeros<B, double>(by_row ? 0 : rows, cols);
   std::vector<double> result(std::size_t((by_row ? rows : cols) * levels));
   for (index_t k = 0; k < levels; ++k) {
-    const auto grids = detail::row_grids<B, T>(input.weights, widths[std::size_t(k)], input.grid);
-    const kernels::RoundingLoss<T> loss{input.weights, mask, on_backend.view().data, grids.view()};
+    const auto grids = detail::row_grids<B, T>(W, widths[std::size_t(k)], input.grid);
+    const kernels::RoundingLoss<T> loss{W, mask, inverse_u.view().data, grids.view()};
     if (by_row) {
       B::reduce_rows(rows, kernels::RowRoundingLoss<T>{loss, sums.view(), k});
       continue;

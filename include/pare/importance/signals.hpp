@@ -76,7 +76,8 @@ RowGrids<B, T> row_grids(MatrixView<const T> W, int bits, GridOptions options) {
 
 }  // namespace detail
 
-/// Signals of input channels (columns of W), each (in).
+/// Signals of input channels (columns of W), each (in). All are 0 for a dead input, which is not worth
+/// a bit.
 namespace input_signal {
 
 /// mean |x_j|.
@@ -98,8 +99,10 @@ struct Hessian {
   template <class B, class T>
   std::vector<double> operator()(const ScoringInput<B, T>& in) const {
     std::vector<double> signal(in.factor.order.size());
-    for (std::size_t p = 0; p < signal.size(); ++p)
-      signal[std::size_t(in.factor.order[p])] = in.factor.upper_diagonal[p];
+    for (std::size_t p = 0; p < signal.size(); ++p) {
+      const std::size_t j = std::size_t(in.factor.order[p]);
+      signal[j] = in.factor.dead[j] != 0 ? 0 : in.factor.upper_diagonal[p];
+    }
     return signal;
   }
 };
@@ -112,7 +115,7 @@ struct InverseHessian {
   template <class B, class T>
   std::vector<double> operator()(const ScoringInput<B, T>& in) const {
     std::vector<double> signal = Hessian{}(in);
-    for (double& s : signal) s = 1 / s;
+    for (double& s : signal) s = s > 0 ? 1 / s : 0;
     return signal;
   }
 };
@@ -124,7 +127,9 @@ struct Weight {
   /// One number >= 0 per channel.
   template <class B, class T>
   std::vector<double> operator()(const ScoringInput<B, T>& in) const {
-    const Matrix<double> m = detail::column_moments<B>(in.weights);
+    typename B::template matrix<T> room;
+    const Matrix<double> m =
+        detail::column_moments<B>(detail::live_weights<B, T>(in.weights, in.factor, room));
     return {m.view().row(0), m.view().row(0) + m.cols()};
   }
 };
@@ -163,7 +168,7 @@ struct Stability {
 struct OutputMoments {
   std::vector<double> mean_abs;    ///< E|y_i|, folded normal
   std::vector<double> energy;      ///< sqrt(w_i H w_i^T)
-  std::vector<double> weight;      ///< mean_j |w_ij|
+  std::vector<double> weight;      ///< mean_j |w_ij|, weights of dead inputs taken as 0
   std::vector<double> distortion;  ///< sqrt(sum_j (w_ij - round(w_ij))^2 H_jj)
   std::vector<double> variance;    ///< var(y_i) = w_i Cov(x) w_i^T
 };
@@ -172,13 +177,15 @@ struct OutputMoments {
 template <class B, class T>
 OutputMoments output_moments(const ScoringInput<B, T>& in) {
   const index_t rows = in.weights.rows, cols = in.weights.cols;
-  const auto product = detail::quadratic_product<B, T>(in.weights, in.calibration.gram());
+  typename B::template matrix<T> room;
+  const MatrixView<const T> W = detail::live_weights<B, T>(in.weights, in.factor, room);
+  const auto product = detail::quadratic_product<B, T>(W, in.calibration.gram());
   const InputMoments moments = in.calibration.moments();
   const auto mean = detail::to_backend<B>(moments.mean);
   const auto diagonal = detail::to_backend<B>(in.calibration.hessian_diagonal());
-  const auto grids = detail::row_grids<B, T>(in.weights, in.bits, in.grid);
+  const auto grids = detail::row_grids<B, T>(W, in.bits, in.grid);
   auto sums = detail::zeros<B, double>(rows, 5);
-  B::reduce_rows(rows, kernels::ScoreSums<T>{in.weights, product.view(), mean.view().data,
+  B::reduce_rows(rows, kernels::ScoreSums<T>{W, product.view(), mean.view().data,
                                              diagonal.view().data, grids.view(), sums.view()});
   const Matrix<double> s = B::to_host(MatrixView<const double>(sums.view()));
 

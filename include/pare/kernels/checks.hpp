@@ -112,7 +112,8 @@ struct ClosedLoss {
   MatrixView<const T> before;               // (out, in)
   MatrixView<const T> difference, product;  // (checked, in): D and D G, in units of 1 / unit
   MatrixView<const T> gram;                 // (in, in)
-  const std::uint8_t* dead;                 ///< (in), dead inputs have H_jj = 1
+  const std::uint8_t* dead;                 ///< (in), weights there are zero
+  bool identity;                            ///< H is the identity
   const double* factor;                     ///< (in), U_jj by input
   index_t step;                             ///< row r is row r * step of the weights
   /// A power of two.
@@ -127,7 +128,7 @@ struct ClosedLoss {
     const double epsilon = double(std::numeric_limits<T>::epsilon());
     const double tiny = unit * double(std::numeric_limits<T>::denorm_min());
     const double n = double(difference.cols);
-    const double diagonal = added + (dead[j] != 0 ? 1.0 : 0.0);
+    const double diagonal = added + (identity || dead[j] != 0 ? 1.0 : 0.0);
     const double h = scale * double(gram(j, j)) + diagonal;  // H_jj and damping
     const double d = difference(r, j);
     const double w = epsilon * unit * (dead[j] != 0 ? 0.0 : double(before(r * step, j)));

@@ -80,18 +80,27 @@ struct TransposeElement {
   PARE_HOST_DEVICE void operator()(index_t r, index_t c) const { to(r, c) = from(c, r); }
 };
 
-/// to(r, p) = from(r, order[p]), zero where that input is dead.
+/// to(r, p) = from(r, order[p]).
 template <class T>
 struct GatherColumns {
   MatrixView<const T> from;  // (out, in)
   MatrixView<T> to;          // (out, in)
   const index_t* order;      ///< (in)
-  const std::uint8_t* dead;  ///< (in) by input, or null
 
   /// Writes one element.
-  PARE_HOST_DEVICE void operator()(index_t r, index_t p) const {
-    const index_t j = order[p];
-    to(r, p) = dead != nullptr && dead[j] != 0 ? T(0) : from(r, j);
+  PARE_HOST_DEVICE void operator()(index_t r, index_t p) const { to(r, p) = from(r, order[p]); }
+};
+
+/// out = weights, zero where the input is dead.
+template <class T>
+struct LiveWeights {
+  MatrixView<const T> weights;  // (out, in)
+  MatrixView<T> out;            // (out, in)
+  const std::uint8_t* dead;     ///< (in)
+
+  /// Writes one element.
+  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const {
+    out(r, c) = dead[c] != 0 ? T(0) : weights(r, c);
   }
 };
 

@@ -51,11 +51,9 @@ class SparseGPTSolver {
   Factor<B, T> prepare(detail::CalibrationArgument<B, T> given) const {
     const Calibration<B, T>& calibration = given.get();
     FactorOptions options{.damping = options_.damping, .order = {}};
-    if (options_.act_order && !input_channels()) {
-      std::vector<double> diagonal = calibration.hessian_diagonal();
-      for (double& h : diagonal) h = h == 0 ? 1 : h;
-      options.order = visit_order(diagonal, {}, true, kept_together(calibration.in_features()));
-    }
+    if (options_.act_order && !input_channels())
+      options.order = visit_order(calibration.hessian_diagonal(), {}, true,
+                                  kept_together(calibration.in_features()));
     return factorize(calibration, options);
   }
 
@@ -104,17 +102,19 @@ class SparseGPTSolver {
     require_mask(zero, W);
     Compressed linear = blank(W);
     linear.given_mask = zero.rows > 0;
+    // What is solved; W as given is what the result is held against.
+    const MatrixView<const T> live = detail::live_weights<B, T>(W, prepared, live_);
     if constexpr (Config::assigned)
       linear.bits.assign(bits.begin(), bits.end());
     else if constexpr (Config::quantizes)
-      choose_bits(linear, W, calibration, prepared, zero);
+      choose_bits(linear, live, calibration, prepared, zero);
 
     Factor<B, T> reordered;
     const Factor<B, T>* factor = &prepared;
     if (input_channels()) {
       reordered =
           factorize(calibration, {.damping = options_.damping,
-                                  .order = visit_order(prepared.hessian_diagonal, linear.bits,
+                                  .order = visit_order(calibration.hessian_diagonal(), linear.bits,
                                                        options_.act_order, kept_together(W.cols))});
       factor = &reordered;
     }
@@ -123,15 +123,13 @@ class SparseGPTSolver {
     linear.damping_retries = factor->retries;
 
     const auto order = detail::to_backend<B>(factor->order);
-    const auto dead = detail::to_backend<B>(factor->dead);
     if constexpr (Config::quantizes) {
-      fit_grids(linear, W);
+      fit_grids(linear, live);
       require_half_scales(linear);
     }
     current_.resize(W.rows, W.cols);
     B::for_each_element(W.rows, W.cols,
-                        kernels::GatherColumns<T>{W, current_.view(), order.view().data,
-                                                  dead.view().data});
+                        kernels::GatherColumns<T>{live, current_.view(), order.view().data});
     run_blocks(linear, *factor, zero, order.view().data);
 
     linear.weights = Owner<T>(W.rows, W.cols);
@@ -246,7 +244,9 @@ class SparseGPTSolver {
                                ? double(*options_.zeros) / double(*options_.of)
                                : linear.pattern.sparsity;
       mask = Owner<std::uint8_t>(rows, cols);
-      const std::vector<double> u = input_signal::Hessian{}(input);
+      std::vector<double> u = input_signal::Hessian{}(input);
+      for (std::size_t j = 0; j < u.size(); ++j)
+        if (input.factor.dead[j] != 0) u[j] = 1;  // weights are zero there
       const auto divisor = detail::to_backend<B>(std::vector<T>(u.begin(), u.end()));
       B::select_smallest(input.weights, detail::as_const(divisor.view()),
                          pruned_count(share, rows * cols), mask.view());
@@ -275,8 +275,8 @@ class SparseGPTSolver {
     }
   }
 
-  /// Fits the grids to the dense weights as given, dead inputs included: one per row, or one per
-  /// row and tier, over the columns of that tier.
+  /// Fits the grids to the dense weights, those of dead inputs zero: one per row, or one per row and
+  /// tier, over the columns of that tier.
   void fit_grids(Compressed& linear, MatrixView<const T> W) {
     const bool by_tier = input_channels();
     std::vector<std::uint8_t> tiers;  // present, widest first, as they are visited
@@ -309,7 +309,7 @@ class SparseGPTSolver {
     const auto gather = detail::to_backend<B>(by_width);
     current_.resize(W.rows, W.cols);
     B::for_each_element(W.rows, W.cols,
-                        kernels::GatherColumns<T>{W, current_.view(), gather.view().data, nullptr});
+                        kernels::GatherColumns<T>{W, current_.view(), gather.view().data});
     std::vector<index_t> begin{0};  // of each tier's columns, and where the last end
     for (index_t g = 0; g < grids; ++g) {
       index_t end = begin.back();
@@ -428,6 +428,7 @@ class SparseGPTSolver {
 
   SolverOptions options_;
   Owner<T> current_, errors_;  // (out, in), (out, block); kept from solve to solve
+  Owner<T> live_;              // (out, in), empty unless inputs are dead
   Owner<std::uint8_t> mask_;   // (out, in), in visit order
 };
 

@@ -200,10 +200,11 @@ LossForm closed_loss(MatrixView<const T> W, MatrixView<const T> Q,
                                              difference.view()});
   B::multiply(product.view(), as_const(difference.view()), calibration.gram());
   auto forms = zeros<B, double>(3, checked);
-  B::reduce_rows(checked, kernels::ClosedLoss<T>{W, difference.view(), product.view(),
-                                                 calibration.gram(), dead.view().data,
-                                                 upper_diagonal.view().data, step, form.unit,
-                                                 calibration.hessian_scale(), added, forms.view()});
+  B::reduce_rows(checked,
+                 kernels::ClosedLoss<T>{W, difference.view(), product.view(), calibration.gram(),
+                                        dead.view().data, factor.identity,
+                                        upper_diagonal.view().data, step, form.unit,
+                                        calibration.hessian_scale(), added, forms.view()});
   const auto host = B::to_host(as_const(forms.view()));
   for (index_t r = 0; r < checked; ++r) {
     form.loss += host(0, r);
