@@ -1,6 +1,7 @@
 # Compiles one snippet with PARE_MISUSE defined, which must fail: its first error must hold the message
 # that misuses.json gives, the output the note that it may give, and no other message of ours may
-# follow. NAME=twins compiles all snippets as they should be written, which must succeed. A failing
+# follow. Where the mistake is a flag, misuses.json gives it, and may give what stands in its place,
+# with which the snippet must compile. NAME=twins compiles all snippets as they should be written, which must succeed. A failing
 # snippet takes less than five seconds; processor time grows where cores are shared, so that a
 # compiler is ended after eight.
 #   cmake -DNAME=<snippet>|twins -DCOMPILER=<c++> -DTWINS=<file with all> -DINCLUDES=<folders>
@@ -36,11 +37,24 @@ foreach(i RANGE ${last})
   if(name STREQUAL NAME)
     string(JSON message GET "${table}" ${i} message)
     string(JSON note ERROR_VARIABLE none GET "${table}" ${i} note)
+    string(JSON wrong_flags ERROR_VARIABLE no_flags GET "${table}" ${i} flags)
+    string(JSON right_flags ERROR_VARIABLE no_right_flags GET "${table}" ${i} right_flags)
   endif()
 endforeach()
 
 set(seconds 8)
-compile(result output -DPARE_MISUSE ${here}/${NAME}.cpp)
+separate_arguments(right_flags)
+if(NOT no_right_flags)
+  compile(result output ${right_flags} ${here}/${NAME}.cpp)
+  if(NOT result EQUAL 0)
+    message(FATAL_ERROR "${right_flags}: the right way does not compile:\n${output}")
+  endif()
+endif()
+if(no_flags)
+  set(wrong_flags "")
+endif()
+separate_arguments(wrong_flags)
+compile(result output -DPARE_MISUSE ${wrong_flags} ${here}/${NAME}.cpp)
 if(result EQUAL 0)
   message(FATAL_ERROR "compiled, expected: ${message}")
 endif()

@@ -1,5 +1,19 @@
-// Compiler differences. The only header of pare with preprocessor logic.
+// Compiler differences. With target.hpp the only header of pare with preprocessor logic.
 #pragma once
+
+// One message, and then an end: a missing file ends a compilation, an #error does not.
+#if __cplusplus < 202002L
+#error "pare: compiled as C++17 or older: concepts and designated initialisers need C++20; write -std=c++20"
+#include <compilation ends here>
+#elif !defined(__cpp_exceptions) && !defined(__EXCEPTIONS)
+#error "pare: compiled with -fno-exceptions: errors are thrown; leave the flag out"
+#include <compilation ends here>
+#elif defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ > 0
+#error "pare: compiled with -ffast-math or -ffinite-math-only: NaN could not be told from a number; add -fno-finite-math-only"
+#include <compilation ends here>
+#endif
+
+#include "pare/core/target.hpp"
 
 #if defined(__CUDACC__)
 #define PARE_HOST_DEVICE __host__ __device__
@@ -16,10 +30,6 @@
 #define PARE_INLINE inline
 #define PARE_NOINLINE
 #endif
-
-// Everything but the error types lives in this inline namespace, so that programs may hold objects
-// that were compiled for different processors.
-#define PARE_TARGET any_processor
 
 // Thrust takes CUDA for granted; without its compiler that needs headers no one may have.
 #if !defined(__CUDACC__) && !defined(THRUST_DEVICE_SYSTEM)
