@@ -16,6 +16,7 @@
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <optional>
 #include <set>
 #include <stdexcept>
 #include <string>
@@ -114,6 +115,34 @@ struct CommandWords {
   }
   char* const* data() const { return pointers.data(); }
 };
+
+/// While it lives, what this process starts sees an environment variable.
+class Environment {
+ public:
+  Environment(const char* name, const char* value) : name_(name) {
+    if (const char* before = std::getenv(name)) before_ = before;
+    ::setenv(name, value, 1);
+  }
+  ~Environment() {
+    if (before_)
+      ::setenv(name_, before_->c_str(), 1);
+    else
+      ::unsetenv(name_);
+  }
+  Environment(const Environment&) = delete;
+  Environment& operator=(const Environment&) = delete;
+
+ private:
+  const char* name_;
+  std::optional<std::string> before_;
+};
+
+/// What OpenMP may be told that changes how many threads it gives.
+inline const std::vector<std::pair<const char*, const char*>> openmp_settings{
+    {"OMP_THREAD_LIMIT", "1"},
+    {"OMP_DYNAMIC", "true"},
+    {"OMP_MAX_ACTIVE_LEVELS", "0"},
+    {"OMP_NUM_THREADS", "3"}};
 
 /// Runs a program without a shell, in the folder `where`, and waits for its end. Its standard
 /// output goes to the file `stdout_file` when that is named.

@@ -982,6 +982,18 @@ BOOST_AUTO_TEST_CASE(the_same_run_gives_the_same_report) {
   BOOST_CHECK(!first.at("totals").contains("seconds"));
 }
 
+BOOST_AUTO_TEST_CASE(what_openmp_is_told_changes_no_byte) {
+  const Texts texts;
+  const Arguments options{"--sparsity", "0.5",    "--wbits",
+                          "3",          "--eval", "short=" + texts.evaluation.string()};
+  const Json expected = timeless(report_of(texts, options));
+  for (const auto& [variable, value] : cli::openmp_settings) {
+    const cli::Environment environment(variable, value);
+    BOOST_TEST_INFO(variable << "=" << value);
+    BOOST_CHECK(timeless(report_of(texts, options)) == expected);
+  }
+}
+
 BOOST_AUTO_TEST_CASE(every_backend_agrees_or_says_how_to_build_it) {
   const Texts texts;
   const Arguments options{
