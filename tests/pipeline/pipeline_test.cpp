@@ -5,6 +5,8 @@
 #include "model_support.hpp"
 #include "pare/model/opt_random.hpp"
 #include "pare/pipeline/sensitivity_json.hpp"
+#include "pare/report/json.hpp"
+#include "pare/report/text.hpp"
 
 using namespace pare;
 using namespace test;
@@ -71,6 +73,46 @@ ModelCompressionOptions with(bool true_sequential, double asymmetric) {
 }
 
 }  // namespace
+
+// Eight bits on grids of float32 scales are more digits than 16-bit types have.
+BOOST_AUTO_TEST_CASE(the_loss_is_that_of_the_weights_in_the_type_that_is_stored) {
+  Model dense = random_opt<B, float>(small_config(), 3);
+  const CalibrationWindows windows = random_windows(8, 1);
+  using Round = Compression<Dense, BaseQuantizer>;
+  ModelCompressionOptions options{.solver = {.bits = 8}};
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16})
+    for (const bool magnitude : {true, false}) {
+      options.magnitude = magnitude;
+      Model model = dense;
+      for (auto& layer : model.layers)
+        for (auto* linear : layer.linears()) {
+          linear->dtype = dtype;
+          for (index_t k = 0; k < linear->weight.size(); ++k)
+            linear->weight.data()[k] = round_to(dtype, linear->weight.data()[k]);
+        }
+      const Model before = model;
+      const Statistics statistics = compress_model<Round>(model, windows, options);
+      const Totals sums = totals(statistics);
+      BOOST_TEST((sums.rounding_loss > 0.01 * sums.loss) == (dtype == DType::bf16));
+      if (dtype == DType::f32) BOOST_TEST(sums.rounding_loss == 0);
+      BOOST_TEST(contains(totals_text(statistics), "by rounding") == (sums.rounding_loss != 0));
+      const Json json = to_json(statistics);
+      for (std::size_t l = 0; l < 6; ++l) {
+        const LinearStatistics& linear = statistics.linears[l];
+        BOOST_TEST(json["layers"][l].contains("rounding_loss") == (linear.rounding_loss != 0));
+        BOOST_TEST(linear_statistics_of_json(exact_json(linear)).rounding_loss ==
+                   linear.rounding_loss);
+        // Without calibration H is the identity, and 0.01 of it is added.
+        if (magnitude)
+          BOOST_TEST(
+              relative_difference(linear.loss,
+                                  0.5 * 1.01 *
+                                      squared_distance(before.layers[0].linears()[l]->weight,
+                                                       model.layers[0].linears()[l]->weight)) <
+              2e-3);
+      }
+    }
+}
 
 // What true-sequential means, by calls of the plain pipeline that select one input's linears each.
 BOOST_AUTO_TEST_CASE(true_sequential_calibrates_behind_the_linears_before) {

@@ -82,8 +82,10 @@ CompressedLinear<B, T> restored_linear(const PackedLinear& packed) {
 namespace detail {
 
 /// "Compresses" every linear to the packed one and computes what that loses.
-template <class B, class T>
+/// @tparam S  what the model is stored in
+template <class B, class S>
 struct RecomputeWork {
+  using T = compute_scalar<S>;
   std::function<PackedLinear(const std::string& name)> read;
   const std::map<std::string, RecordedLinear>& recorded;
   double damping;  ///< asked for
@@ -101,17 +103,24 @@ struct RecomputeWork {
     CompressedLinear<B, T> layer = restored_linear<B, T>(packed);
     const RecordedLinear& record = recorded.at(name);
     // The damping may have been raised for one order of inputs and not for another.
-    const double mean =
-        std::accumulate(factor.hessian_diagonal.begin(), factor.hessian_diagonal.end(), 0.0) /
-        double(factor.hessian_diagonal.size());
-    const LossForm form = closed_loss<B, T>(W, layer.weights.view(), calibration, factor,
-                                            record.damping * mean, W.rows, 1, record.loss);
+    const double added = record.damping * factor.mean_diagonal;
+    const auto form_of = [&](MatrixView<const T> Q) {
+      return closed_loss<B, T>(W, Q, calibration, factor, added, W.rows, 1, record.loss);
+    };
     // Values that were only pruned are kept with the checkpoint's digits.
     const bool short_values = !packed.layout.quantized() && dtype_bytes(packed.dtype) == 2;
+    const double tolerance = short_values ? 1e-2 : scalar_traits<T>::tolerance;
+    LossForm form = form_of(layer.weights.view());
+    if (!form.agrees(record.loss, tolerance)) {  // of the weights as they are stored, perhaps
+      typename B::template matrix<T> stored;     // (out, in)
+      stored.resize(W.rows, W.cols);
+      B::copy(as_const(layer.weights.view()), stored.view());
+      B::for_each_element(W.rows, W.cols, kernels::RoundStored<T, S>{stored.view(), packed.dtype});
+      form = form_of(as_const(stored.view()));
+    }
     RecomputedLinear& result = found[name];
     result.mask_stored = packed.kind != PackedMask::none;
-    result.loss_agrees =
-        form.agrees(record.loss, short_values ? 1e-2 : scalar_traits<T>::tolerance);
+    result.loss_agrees = form.agrees(record.loss, tolerance);
     layer.loss = form.value();
     layer.damping = record.damping;
     return layer;
@@ -174,7 +183,7 @@ std::vector<RecomputedLinear> recompute_packed(
       result.push_back(std::move(entry));
     }
   if (windows.count() == 0 && !options.magnitude) return result;
-  detail::RecomputeWork<B, T> work{read, recorded, options.solver.damping};
+  detail::RecomputeWork<B, S> work{read, recorded, options.solver.damping};
   LayerStream<B, S> stream = layers_in_memory(model);
   const Statistics statistics =
       detail::compress_layers(model, stream, windows, options, progress, work);

@@ -40,7 +40,8 @@ inline std::int64_t whole_number(const Json& json, const std::string& what,
   return json.get<std::int64_t>();
 }
 
-/// One linear; average_bits is null without a quantizer, score null without mixed precision.
+/// One linear; average_bits is null without a quantizer, score null without mixed precision,
+/// rounding_loss there only where it is not 0.
 inline Json to_json(const LinearStatistics& linear) {
   Json json{{"name", linear.name},
             {"rows", linear.rows},
@@ -61,6 +62,7 @@ inline Json to_json(const LinearStatistics& linear) {
     json["score"] = {{"lowest", linear.score->lowest},
                      {"mean", linear.score->mean},
                      {"highest", linear.score->highest}};
+  if (linear.rounding_loss != 0) json["rounding_loss"] = linear.rounding_loss;
   return json;
 }
 
@@ -88,6 +90,7 @@ inline LinearStatistics linear_statistics_of_json(const Json& json) {
   json.at("sparsity").get_to(linear.sparsity);
   json.at("zeros").get_to(linear.zeros);
   json.at("loss").get_to(linear.loss);
+  linear.rounding_loss = json.value("rounding_loss", 0.0);
   json.at("damping").get_to(linear.damping);
   json.at("damping_retries").get_to(linear.damping_retries);
   json.at("stored_bits").get_to(linear.stored_bits);

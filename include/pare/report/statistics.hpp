@@ -33,7 +33,9 @@ struct LinearStatistics {
   std::optional<Range> score;             ///< of the channels; with mixed precision
   double sparsity = 0;                    ///< share of weights the mask pruned
   double zeros = 0;                       ///< share of weights that are zero, rounded ones too
-  double loss = 0;                        ///< half the sum of squared compensated errors
+  double loss = 0;                        ///< of the weights that are stored; half the sum of
+                                          ///< squared compensated errors, and rounding_loss
+  double rounding_loss = 0;               ///< what rounding to the stored type added to the loss
   double damping = 0;                     ///< share of mean(diag H) in force
   /// How often the damping was raised.
   int damping_retries = 0;
@@ -54,6 +56,7 @@ struct Totals {
   std::optional<double> average_bits;  ///< code bits per weight; none without a quantizer
   /// Shares of weights pruned and zero, and the sum of the losses.
   double sparsity = 0, zeros = 0, loss = 0;
+  double rounding_loss = 0;  ///< what rounding to the stored type added to the loss
   /// Bits of a packed file's tensors per weight.
   double stored_bits_per_weight = 0;
   /// Wall time of the solves.
@@ -80,6 +83,7 @@ inline Totals totals(const Statistics& statistics) {
     pruned += linear.sparsity * weights;
     zeros += linear.zeros * weights;
     t.loss += linear.loss;
+    t.rounding_loss += linear.rounding_loss;
     t.stored_bits_per_weight += linear.stored_bits;
     t.seconds += linear.seconds;
   }

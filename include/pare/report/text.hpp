@@ -58,7 +58,8 @@ inline std::string score_table(const Statistics& statistics) {
   return text;
 }
 
-/// Totals: channels, count and share per width, mean bits, sparsity, loss, seconds.
+/// Totals: channels, count and share per width, mean bits, sparsity, loss, what of it is due to the
+/// type that is stored, seconds.
 inline std::string totals_text(const Statistics& statistics) {
   const Totals t = totals(statistics);
   std::string text =
@@ -80,6 +81,11 @@ inline std::string totals_text(const Statistics& statistics) {
   text +=
       detail::format_text("stored             %.3f bits per weight\n", t.stored_bits_per_weight);
   text += detail::format_text("total loss         %.6g\n", t.loss);
+  if (t.rounding_loss != 0)
+    text += detail::format_text(
+        "  by rounding      %.3g of it: the type the checkpoint stores does not hold the grids; a "
+        "float32 checkpoint does\n",
+        t.rounding_loss);
   text += detail::format_text("seconds in solver  %.3f\n", t.seconds);
   return text;
 }
