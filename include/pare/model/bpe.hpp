@@ -27,6 +27,7 @@ namespace pare::inline PARE_TARGET {
 
 /// Two tokens that become one.
 struct TokenMerge {
+  /// A side, as the vocabulary spells it.
   std::string left, right;
   /// Memberwise.
   bool operator==(const TokenMerge&) const = default;
