@@ -172,7 +172,8 @@ struct PublishedOptions {
   bool symmetric = false, clip_search = false;
   double damping = 0.01;
   std::size_t block_size = 128;
-  std::vector<std::ptrdiff_t> order;  ///< input visited at each position; empty: as they come
+  std::vector<std::ptrdiff_t> order;     ///< input visited at each position; empty: as they come
+  std::vector<std::uint8_t> given = {};  ///< (rows, n), not 0 where a weight must be zero
 };
 
 struct PublishedResult {
@@ -320,6 +321,10 @@ inline PublishedResult published_sparsegpt(const std::vector<double>& W,
   std::vector<bool> dead(n);
   for (std::size_t j = 0; j < n; ++j) dead[j] = is_dead(H, n, j);
 
+  const auto must_be_zero = [&](std::size_t i, std::size_t j) {
+    return !options.given.empty() && options.given[i * n + j] != 0;
+  };
+
   PublishedResult result;
   result.weights.assign(rows * n, 0);
   result.mask.assign(rows * n, 0);
@@ -357,20 +362,27 @@ inline PublishedResult published_sparsegpt(const std::vector<double>& W,
     if (options.of == 0 && p % options.block_size == 0) {
       const std::size_t end = std::min(n, p + options.block_size);
       std::vector<std::tuple<double, std::size_t>> scores;
+      const auto count = std::size_t(options.sparsity * double(rows * (end - p)) + 1e-6);
+      std::size_t given = 0;
       for (std::size_t i = 0; i < rows; ++i)
-        for (std::size_t k = p; k < end; ++k) scores.emplace_back(score(i, k), i * n + k);
+        for (std::size_t k = p; k < end; ++k) {
+          mask[i * n + k] = must_be_zero(i, input(k));
+          given += mask[i * n + k];
+          if (mask[i * n + k] == 0) scores.emplace_back(score(i, k), i * n + k);
+        }
       std::sort(scores.begin(), scores.end());
-      const auto count = std::size_t(options.sparsity * double(scores.size()) + 1e-6);
-      for (std::size_t k = 0; k < count; ++k) mask[std::get<1>(scores[k])] = 1;
+      for (std::size_t k = 0; k + given < count; ++k) mask[std::get<1>(scores[k])] = 1;
     }
     if (options.of > 0 && p % std::size_t(options.of) == 0)
       for (std::size_t i = 0; i < rows; ++i) {
         std::vector<std::tuple<double, std::size_t>> scores;
         for (std::size_t k = p; k < p + std::size_t(options.of); ++k)
-          scores.emplace_back(score(i, k), i * n + k);
+          scores.emplace_back(must_be_zero(i, input(k)) ? -1 : score(i, k), i * n + k);
         std::sort(scores.begin(), scores.end());
         for (std::size_t k = 0; k < std::size_t(options.zeros); ++k)
           mask[std::get<1>(scores[k])] = 1;
+        for (std::size_t k = p; k < p + std::size_t(options.of); ++k)
+          if (must_be_zero(i, input(k))) mask[i * n + k] = 1;
       }
     for (std::size_t i = 0; i < rows; ++i) {
       const double w = current[i * n + p];

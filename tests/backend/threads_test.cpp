@@ -100,3 +100,24 @@ BOOST_AUTO_TEST_CASE(solvers_side_by_side_give_the_bytes_of_one_after_the_other)
   for (std::thread& thread : threads) thread.join();
   for (std::uint64_t i = 0; i < count; ++i) BOOST_TEST((together[i] == apart[i]));
 }
+
+BOOST_AUTO_TEST_CASE(a_calibration_and_a_factor_serve_several_threads) {
+  using B = Subject;
+  const auto W = upload<B>(random_normal<float>(rows, cols, 1, 0.1));
+  const auto X = upload<B>(correlated_activations<float>(tokens, cols, 101, 0.1));
+  Calibration<B, float> calibration(cols);
+  calibration.add(detail::as_const(X.view()), 4);
+  const SolverOptions options{.sparsity = 0.5, .bits = 3};
+  const auto factor = SparseGPTSolver<Joint, B, float>(options).prepare(calibration);
+  const auto solved = [&] {
+    SparseGPTSolver<Joint, B, float> solver(options);
+    return layer_bytes<B, float>(solver.solve(
+        {.weights = detail::as_const(W.view()), .calibration = calibration, .factor = factor}));
+  };
+  const std::string alone = solved();
+  std::vector<std::string> together(3);
+  std::vector<std::thread> threads;
+  for (std::string& bytes : together) threads.emplace_back([&] { bytes = solved(); });
+  for (std::thread& thread : threads) thread.join();
+  for (const std::string& bytes : together) BOOST_TEST((bytes == alone));
+}
