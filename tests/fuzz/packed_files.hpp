@@ -178,15 +178,23 @@ inline std::string repaired_packed(std::string_view file) {
     data.resize(std::min<std::uint64_t>(reach, 2 * file.size()));
     auto& text = header.at("__metadata__").at(pare::detail::packed_key);
     auto description = nlohmann::ordered_json::parse(text.get<std::string>());
+    const auto bytes_of = [&](const nlohmann::ordered_json& entry) {
+      const std::uint64_t begin = detail::data_offset(entry, 0);
+      const std::uint64_t last = detail::data_offset(entry, 1);
+      const std::span<const char> whole(data);
+      return std::as_bytes(begin <= last && last <= data.size() ? whole.subspan(begin, last - begin)
+                                                                : whole.first(0));
+    };
+    if (description.contains("checksums"))
+      for (auto& [tensor, checksum] : description["checksums"].items())
+        if (const auto found = header.find(tensor); found != header.end())
+          checksum = pare::hex_text(pare::xxh64(bytes_of(*found)));
     for (auto& linear : description.at("linears")) {
       pare::Fingerprint hash;
       for (const char* part : pare::detail::packed_parts) {
         const auto found = header.find(linear.at("tensor").get<std::string>() + part);
         if (found == header.end()) continue;
-        const std::uint64_t begin = detail::data_offset(*found, 0);
-        const std::uint64_t last = detail::data_offset(*found, 1);
-        if (begin <= last && last <= data.size())
-          hash.add(std::as_bytes(std::span(data).subspan(begin, last - begin)));
+        hash.add(bytes_of(*found));
       }
       linear["checksum"] = pare::hex_text(hash.value());
     }

@@ -110,6 +110,8 @@ bool is_refused(const fs::path& folder) {
   try {
     const PackedFile file(folder);
     for (const PackedEntry& entry : file.linears()) file.read(entry);
+    for (const TensorInfo& info : file.file().tensors())
+      if (!file.is_part(info.name)) file.require_intact(info.name, file.file().bytes(info));
     return false;
   } catch (const error&) {
     return true;
@@ -224,6 +226,7 @@ BOOST_AUTO_TEST_CASE(flipped_bits_are_refused_and_never_crash) {
     const std::string whole = read_text(packed.file());
     const SafetensorsFile file(packed.file());
     const PackedFile description(packed.folder.path);
+    BOOST_TEST(description.checks_every_tensor());
     const Folder flipped;
     Random random(way);
     std::size_t accepted = 0;
@@ -233,11 +236,8 @@ BOOST_AUTO_TEST_CASE(flipped_bits_are_refused_and_never_crash) {
       bytes[at] = char(bytes[at] ^ (1 << random.below(8)));
       write_text(flipped / PackedFile::name, bytes);
       if (is_refused(flipped.path)) continue;
-      // Only what belongs to no packed linear may change unseen: other tensors, names, spaces.
-      if (at < file.data_offset()) continue;
-      const std::uint64_t data = at - file.data_offset();
-      for (const TensorInfo& info : file.tensors())
-        if (data >= info.begin && data < info.end) accepted += description.is_part(info.name);
+      // In the header names and spaces may change unseen, of the data nothing.
+      accepted += at >= file.data_offset();
     }
     BOOST_TEST(accepted == 0u);
     // The same with a checksum that fits: what is checked is all that protects the reader.
@@ -266,6 +266,30 @@ BOOST_AUTO_TEST_CASE(flipped_bits_are_refused_and_never_crash) {
       is_refused(flipped.path);
     }
   }
+}
+
+BOOST_AUTO_TEST_CASE(a_flipped_bit_of_any_tensor_is_found_when_it_is_read) {
+  const Packed packed(ways()[2], {{"num_hidden_layers", 1}});
+  const std::string whole = read_text(packed.file());
+  const SafetensorsFile file(packed.file());
+  for (const TensorInfo& info : file.tensors()) BOOST_TEST_CONTEXT(info.name) {
+      std::string bytes = whole;
+      bytes[std::size_t(file.data_offset() + info.end - 1)] ^= 1;
+      write_text(packed.file(), bytes);
+      std::string tensor = info.name;
+      for (const char* part : detail::packed_parts)
+        if (tensor.ends_with(part)) tensor.resize(tensor.size() - std::string(part).size());
+      BOOST_CHECK(contains(message_of<error>([&] { load_opt<B, float>(packed.folder.path); }),
+                           "packed.safetensors: tensor '" + tensor));
+      BOOST_CHECK_THROW(write_unpacked(packed.folder / "dense", PackedFile(packed.folder.path)),
+                        error);
+      BOOST_TEST(!fs::exists(packed.folder / "dense"));
+      write_text(packed.file(), whole);
+    }
+  // A file of before has no checksums of these, and is read all the same.
+  describe_anew(packed.file(), [](nlohmann::json& json) { json.erase("checksums"); });
+  BOOST_TEST(!PackedFile(packed.folder.path).checks_every_tensor());
+  BOOST_TEST(load_opt<B, float>(packed.folder.path).layers.size() == 1u);
 }
 
 BOOST_AUTO_TEST_CASE(what_breaks_the_format_is_named) {
@@ -318,6 +342,15 @@ BOOST_AUTO_TEST_CASE(what_breaks_the_format_is_named) {
            {first("zeros", 1), "bytes, got"},
            {first("checksum", "0123456789abcdef"), "expected checksum 0123456789abcdef, got "},
            {first("checksum", "x"), "checksum: expected 16 hexadecimal digits"},
+           {[](nlohmann::json& j) { j["checksums"] = 3; }, "checksums: expected an object"},
+           {[](nlohmann::json& j) { j["checksums"].front() = "x"; },
+            "expected 16 hexadecimal digits"},
+           {[](nlohmann::json& j) { j["checksums"].front() = 16; },
+            "expected 16 hexadecimal digits"},
+           {[](nlohmann::json& j) { j["checksums"].erase("model.decoder.embed_tokens.weight"); },
+            "checksums: there is none for tensor 'model.decoder.embed_tokens.weight'"},
+           {[](nlohmann::json& j) { j["checksums"]["nothing"] = "0123456789abcdef"; },
+            "checksums: tensor 'nothing': expected one that is there and not packed"},
            {first("tensor", "nothing"), "tensor 'nothing': there is no ."}}) {
     const std::string message = refusal(b.change);
     BOOST_TEST_INFO("expected '" << b.message << "' in '" << message << "'");

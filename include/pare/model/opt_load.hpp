@@ -167,6 +167,7 @@ class OptLoader {
       throw format_error(who + "expected shape " + shape_text(expected) + ", got " +
                          shape_text(tensor.info->shape));
     if (!reads_) return {};
+    if (packed_ != nullptr) packed_->require_intact(name, tensor.file->bytes(*tensor.info));
     Matrix<float> values = tensor.file->read_float(name);
     for (index_t i = 0; i < values.size(); ++i)
       if (!std::isfinite(values.data()[i])) {

@@ -21,6 +21,7 @@
 #include "pare/core/error.hpp"
 #include "pare/core/fingerprint.hpp"
 #include "pare/core/text.hpp"
+#include "pare/core/xxh64.hpp"
 #include "pare/storage/checkpoint.hpp"
 #include "pare/storage/json.hpp"
 #include "pare/storage/packed.hpp"
@@ -91,6 +92,14 @@ inline nlohmann::ordered_json entry_json(const std::string& tensor, const Packed
   return json;
 }
 
+/// A checksum in a file. `who` begins messages.
+inline std::uint64_t hash_of_json(const nlohmann::json& json, const std::string& who) {
+  const std::string digits = json.is_string() ? json.get<std::string>() : "";
+  if (digits.size() != 16 || digits.find_first_not_of("0123456789abcdef") != std::string::npos)
+    throw format_error(who + ": expected 16 hexadecimal digits");
+  return std::stoull(digits, nullptr, 16);
+}
+
 /// Reads one entry. `who` begins messages.
 inline PackedEntry entry_of_json(const nlohmann::json& json, const std::string& who) {
   const auto fail = [&](const std::string& what) { throw format_error(who + ": " + what); };
@@ -113,12 +122,7 @@ inline PackedEntry entry_of_json(const nlohmann::json& json, const std::string& 
            std::to_string(high));
     return value.get<std::int64_t>();
   };
-  const auto hash = [&](const char* key) {
-    const std::string digits = text(key);
-    if (digits.size() != 16 || digits.find_first_not_of("0123456789abcdef") != std::string::npos)
-      fail(std::string(key) + ": expected 16 hexadecimal digits");
-    return std::stoull(digits, nullptr, 16);
-  };
+  const auto hash = [&](const char* key) { return hash_of_json(member(key), who + ": " + key); };
 
   PackedEntry entry;
   entry.tensor = text("tensor");
@@ -202,6 +206,8 @@ class PackedFile {
       for (const char* part : detail::packed_parts) parts_.insert(entry.tensor + part);
       linears_.push_back(std::move(entry));
     }
+    if (const auto checksums = json.find("checksums"); checksums != json.end())
+      read_checksums(*checksums, who + ": checksums");
   }
 
   /// The safetensors file below.
@@ -217,6 +223,22 @@ class PackedFile {
 
   /// Whether a tensor of the file belongs to a packed linear.
   bool is_part(std::string_view tensor) const { return parts_.contains(tensor); }
+
+  /// Whether the file has a checksum for every tensor. Files of version 0.1.0 have them for packed
+  /// linears alone, so that damage of the other tensors cannot be told.
+  bool checks_every_tensor() const { return checksums_.has_value(); }
+
+  /// Throws format_error unless a tensor that belongs to no packed linear is as it was written.
+  /// @param tensor  its name
+  /// @param bytes   of it, as they are there
+  void require_intact(std::string_view tensor, std::span<const std::byte> bytes) const {
+    if (!checksums_) return;
+    const std::uint64_t expected = checksums_->find(tensor)->second, found = xxh64(bytes);
+    if (found != expected)
+      throw format_error(who_ + ": tensor " + detail::quoted_name(tensor) + ": expected checksum " +
+                         hex_text(expected) + ", got " + hex_text(found) +
+                         ": the data was changed");
+  }
 
   /// Reads one linear and checks everything that reading its rows relies on, that every weight is
   /// finite, and the checksum. Throws format_error naming the tensor, what was expected and what is
@@ -261,6 +283,21 @@ class PackedFile {
     return who_ + ": tensor " + detail::quoted_name(entry.tensor);
   }
 
+  /// Every tensor outside the packed linears must have one, and no other.
+  void read_checksums(const nlohmann::json& json, const std::string& who) {
+    if (!json.is_object()) throw format_error(who + ": expected an object");
+    checksums_.emplace();
+    for (const auto& [tensor, value] : json.items()) {
+      const std::string entry = who + ": tensor " + detail::quoted_name(tensor);
+      if (file_.find(tensor) == nullptr || is_part(tensor))
+        throw format_error(entry + ": expected one that is there and not packed");
+      checksums_->emplace(tensor, detail::hash_of_json(value, entry));
+    }
+    for (const TensorInfo& info : file_.tensors())
+      if (!is_part(info.name) && !checksums_->contains(info.name))
+        throw format_error(who + ": there is none for tensor " + detail::quoted_name(info.name));
+  }
+
   /// @param shape  empty: any of rank 1
   std::vector<std::byte> part(const PackedEntry& entry, const char* suffix,
                               const std::string& dtype,
@@ -298,6 +335,8 @@ class PackedFile {
   std::vector<PackedEntry> linears_;
   std::map<std::string, std::size_t, std::less<>> index_;
   std::set<std::string, std::less<>> parts_;
+  /// XXH64 of every tensor outside packed linears; none in a file that has no checksums of them.
+  std::optional<std::map<std::string, std::uint64_t, std::less<>>> checksums_;
 };
 
 }  // namespace pare

@@ -108,12 +108,15 @@ inline void write_packed(const std::filesystem::path& path, const Checkpoint& so
   };
   std::vector<Piece> pieces;
   nlohmann::ordered_json entries = nlohmann::ordered_json::array();
+  nlohmann::ordered_json checksums = nlohmann::ordered_json::object();
   for (const auto& file : source.files())
     for (const TensorInfo& info : file.tensors()) {
       if (skip.contains(info.name)) continue;
       const auto found = linears.find(info.name);
       if (found == linears.end()) {
         pieces.push_back({info});
+        checksums[info.name] = hex_text(xxh64(file.bytes(info)));
+        file.release(info);
         continue;
       }
       const PackedParts& parts = found->second;
@@ -133,7 +136,8 @@ inline void write_packed(const std::filesystem::path& path, const Checkpoint& so
   });
 
   const nlohmann::ordered_json description{{"version", detail::packed_version},
-                                           {"linears", std::move(entries)}};
+                                           {"linears", std::move(entries)},
+                                           {"checksums", std::move(checksums)}};
   std::vector<TensorInfo> infos;
   infos.reserve(pieces.size());
   for (const Piece& piece : pieces) infos.push_back(piece.info);
@@ -179,6 +183,7 @@ inline void write_unpacked(const std::filesystem::path& path, const PackedFile& 
     const PackedEntry* entry = source.find(infos[i].name);
     if (entry == nullptr) {
       bytes = source.file().read_bytes(infos[i].name);
+      source.require_intact(infos[i].name, bytes);
     } else {
       const PackedLinear packed = source.read(*entry);
       Matrix<float> weights(entry->layout.rows, entry->layout.columns);
