@@ -183,7 +183,7 @@ struct SmallModel {
       list.back().name = tensor.name.empty() ? name : prefix + name;
     }
     pare::write_safetensors(folder / "model.safetensors", list);
-    pare::detail::AtomicFile out(folder / "config.json");
+    pare::detail::OutputFile out(folder / "config.json");
     const std::string text = config.dump();
     out.write(std::as_bytes(std::span(text)));
     out.commit();

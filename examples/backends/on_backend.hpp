@@ -219,7 +219,7 @@ void write_layer(const fs::path& path, const pare::CompressedLinear<B, float>& l
   }
   const std::vector<float> loss{float(layer.loss)};
   tensors.push_back({"loss", "F32", {1}, bytes_of(loss)});
-  pare::write_safetensors(path, tensors);
+  kept([&] { pare::write_safetensors(path, tensors); });
 }
 
 /// Prefixes messages about the file's content with the file's name; what does not fit is then the

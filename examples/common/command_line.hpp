@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <charconv>
 #include <cstdio>
 #include <filesystem>
@@ -13,10 +14,12 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <system_error>
 #include <type_traits>
 #include <vector>
 
 #include "common/help.hpp"
+#include "common/signals.hpp"
 #include "common/suggestions.hpp"
 #include "pare/core/error.hpp"
 #include "pare/core/version.hpp"
@@ -313,20 +316,37 @@ inline void require_arguments(const CLI::App& app, const CLI::App& command) {
   if (!usage.missing.empty()) throw usage_error(usage.refusal());
 }
 
+/// Throws unless all that was printed has arrived: a device may be full, a pipe closed.
+inline void require_printed() {
+  errno = 0;
+  std::cout.flush();
+  bool failed = std::fflush(stdout) != 0 || !std::cout;
+  // Some file systems tell of what went wrong only here.
+  if (const int copy = ::dup(STDOUT_FILENO); !failed && copy >= 0) failed = ::close(copy) != 0;
+  if (!failed) errno = 0;
+  if (failed || std::ferror(stdout) != 0)
+    throw std::runtime_error(
+        "standard output: cannot be written" +
+        (errno != 0 ? ": " + std::generic_category().message(errno) : std::string()));
+}
+
 /// Runs a program: exit code 0, 2 for a command line or an input that cannot be used, 1 for a
 /// failure; every error is one line on standard error.
 inline int run(const std::string& program, const std::function<void()>& body) {
   const auto fail = [&](std::string what, int code) {
+    wait_if_stopped();
     for (char& c : what)
       if (c == '\n') c = ' ';
     std::cout.flush();
+    std::fflush(stdout);
     std::cerr << program << ": " << what << std::endl;
     return code;
   };
   try {
+    require_standard_descriptors();
+    clean_up_on_signals();
     body();
-    std::cout.flush();
-    if (!std::cout) return fail("standard output: cannot be written", 1);
+    require_printed();
     return 0;
   } catch (const pare::argument_error& e) {
     return fail(e.what(), 2);
@@ -350,45 +370,6 @@ void kept(const F& f) {
   } catch (const pare::io_error& e) {
     throw std::runtime_error(e.what());
   }
-}
-
-/// The absolute path of a name, links resolved: "DIR", "DIR/" and "./DIR" are one.
-inline fs::path resolved(const fs::path& given) {
-  fs::path path = fs::absolute(given).lexically_normal();
-  if (!path.has_filename()) path = path.parent_path();
-  std::error_code error;
-  const fs::path canonical = fs::weakly_canonical(path, error);
-  return error ? path : canonical;
-}
-
-/// As resolved(). Throws usage_error for an empty name.
-inline fs::path output_path(const std::string& option, const std::string& given) {
-  if (given.empty())
-    throw usage_error(written(option, given) + ": the name is empty; name another");
-  return resolved(given);
-}
-
-/// Throws usage_error unless the folder in which `path` is to be made exists and can be written.
-inline void require_parent(const std::string& option, const std::string& given,
-                           const fs::path& path) {
-  const fs::path parent = path.parent_path();
-  std::error_code error;
-  if (!fs::is_directory(parent, error))
-    throw usage_error(option + " " + given + ": there is no folder " + parent.string() +
-                      "; make it first");
-  if (::access(parent.c_str(), W_OK) != 0)
-    throw usage_error(option + " " + given + ": the folder " + parent.string() +
-                      " cannot be written; name another");
-}
-
-/// Checks a file that is to be written before any work. Returns its path.
-inline fs::path writable_file(const std::string& option, const std::string& given) {
-  const fs::path path = output_path(option, given);
-  std::error_code error;
-  if (given.back() == '/' || fs::is_directory(path, error))
-    throw usage_error(option + " " + given + ": this is a folder; name a file");
-  require_parent(option, given, path);
-  return path;
 }
 
 }  // namespace tool

@@ -1,6 +1,7 @@
-// pare-linear: compresses one linear linear from a safetensors file.
+// pare-layer: compresses one linear from a safetensors file.
 #include "backends/choice.hpp"
 #include "common/compression_options.hpp"
+#include "common/outputs.hpp"
 #include "pare/pipeline/options_json.hpp"
 
 namespace {
@@ -77,20 +78,25 @@ int main(int argc, char** argv) {
     if (sequences && *sequences < 1)
       throw tool::usage_error("--sequences " + std::to_string(*sequences) +
                               ": X holds at least one sequence; write 1 or more");
-    const tool::fs::path target = tool::writable_file("OUT", output);
+    tool::InputFiles inputs;
+    inputs.add(input);
+    inputs.refuse_standard_output();
+    const tool::fs::path target = tool::writable_file("OUT", output, inputs);
     const pare::SafetensorsFile file(input);
     check_header(file, request, sequences);
     const pare::Statistics statistics =
         chosen.compress_linear({file, request, sequences.value_or(1), target, flags.keep_zeros});
+    // Tensors and text would spoil one another.
+    std::ostream& text = tool::is_standard_output(target) ? std::cerr : std::cout;
     if (json) {
       pare::Json report = pare::to_json(statistics);
       report["config"] = pare::to_json(request);
       report["config"]["keep_zeros"] = flags.keep_zeros;
       report["config"]["backend"] = chosen.name;
-      std::cout << report.dump(2) << "\n";
+      text << report.dump(2) << "\n";
     } else {
-      if (!request.quantizes()) std::cout << "quantization is off (no --wbits)\n";
-      std::cout << pare::statistics_text(statistics);
+      if (!request.quantizes()) text << "quantization is off (no --wbits)\n";
+      text << pare::statistics_text(statistics);
     }
   });
 }

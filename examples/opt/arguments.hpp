@@ -9,7 +9,6 @@
 #include "backends/choice.hpp"
 #include "opt/model_io.hpp"
 #include "opt/planning.hpp"
-#include "opt/plot.hpp"
 #include "pare/core/text.hpp"
 #include "pare/model/opt_random.hpp"
 #include "pare/pipeline/compress.hpp"
@@ -273,59 +272,5 @@ inline std::vector<EvaluationText> required_evaluations(const Arguments& argumen
                       "NAME=FILE");
   return parse_evaluations(arguments.evaluations);
 }
-
-/// Checks --checkpoint before any work. Returns the folder.
-inline fs::path checkpoint_folder(const Arguments& arguments) {
-  const std::string& given = *arguments.checkpoint;
-  const fs::path path = output_path("--checkpoint", given);
-  const std::string what = "--checkpoint " + given;
-  std::error_code error;
-  if (path == resolved(arguments.model))
-    throw usage_error(what + ": this is the model itself; name a new folder");
-  if (fs::exists(path, error) && !fs::is_directory(path, error))
-    throw usage_error(what + ": exists and is not a folder; name a new one");
-  if (fs::is_directory(path, error) && !pare::RunFolder::fits(path))
-    throw usage_error(what + ": there is no " + pare::RunFolder::record_name +
-                      " in it and it is not empty; name a new folder");
-  for (const auto& [option, other] : {std::pair{"--save", &arguments.save},
-                                      {"--save-packed", &arguments.save_packed},
-                                      {"--report", &arguments.report}})
-    if (*other && output_path(option, **other) == path)
-      throw usage_error(std::string(option) + " " + **other + " " + what +
-                        ": one is a result and the other what a stopped run goes on from; name "
-                        "them differently");
-  require_parent("--checkpoint", given, path);
-  return path;
-}
-
-/// Where results go, checked before any work.
-struct Outputs {
-  std::optional<fs::path> save, save_packed, report, plot, checkpoint;
-
-  Outputs(const Arguments& arguments, const std::vector<EvaluationText>& evaluations) {
-    for (const auto& [option, folder] :
-         {std::pair{"--save", &arguments.save}, {"--save-packed", &arguments.save_packed}})
-      if (*folder && arguments.report &&
-          output_path(option, **folder) == output_path("--report", *arguments.report))
-        throw usage_error(std::string(option) + " " + **folder + " --report " + *arguments.report +
-                          ": one is a folder and the other a file; name them differently");
-    if (arguments.save && arguments.save_packed &&
-        output_path("--save", *arguments.save) ==
-            output_path("--save-packed", *arguments.save_packed))
-      throw usage_error("--save " + *arguments.save + " --save-packed " + *arguments.save_packed +
-                        ": one model is dense and the other packed; name two folders");
-    if (arguments.checkpoint) checkpoint = checkpoint_folder(arguments);
-    if (arguments.save)
-      save = savable_folder("--save", *arguments.save, arguments.model, arguments.checkpoint);
-    if (arguments.save_packed)
-      save_packed = savable_folder("--save-packed", *arguments.save_packed, arguments.model,
-                                   arguments.checkpoint);
-    std::vector<fs::path> texts;
-    for (const EvaluationText& text : evaluations) texts.push_back(text.file);
-    if (!arguments.calibration_text.empty()) texts.push_back(arguments.calibration_text);
-    if (arguments.report) report = reportable_file(*arguments.report, arguments.model, texts);
-    if (arguments.plot) plot = plot_folder(*arguments.plot);
-  }
-};
 
 }  // namespace tool

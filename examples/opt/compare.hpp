@@ -4,6 +4,7 @@
 #include <cinttypes>
 #include <sstream>
 
+#include "opt/outputs.hpp"
 #include "opt/plot.hpp"
 #include "opt/work.hpp"
 

@@ -1,6 +1,5 @@
 // pare-opt: compresses and evaluates OPT checkpoints.
 #include <chrono>
-#include <csignal>
 #include <cstdio>
 
 #include "opt/compare.hpp"
@@ -39,8 +38,9 @@ void run_compress(const Arguments& arguments) {
     std::printf("calibration: %td windows of %td tokens\n", inputs.windows.count(), inputs.seqlen);
   std::optional<pare::ModelPlan> plan;
   if (planned) {
-    const pare::Sensitivities measured =
-        run.sensitivities([&] { return sensitivities(*model, inputs, arguments, *planned); });
+    const pare::Sensitivities measured = run.sensitivities(arguments.flags.sensitivity, [&] {
+      return sensitivities(*model, inputs, arguments, *planned);
+    });
     plan = pare::plan_bits(measured, planned->options);
     std::printf("%s", plan_text(*plan, *planned).c_str());
   }
@@ -67,7 +67,7 @@ void run_compress(const Arguments& arguments) {
   print_perplexities(compressed, dense);
 
   if (outputs.save) {
-    if (!run.has_saved("--save", *outputs.save))
+    if (!run.has_saved("--save", *outputs.save, outputs.files()))
       save_model(run.folder(), arguments.model, *outputs.save, run.saving("--save"));
     std::printf("saved to %s\n", arguments.save->c_str());
   }
@@ -83,10 +83,8 @@ void run_compress(const Arguments& arguments) {
     report["config"] = config_json(arguments, inputs, request);
     if (outputs.save_packed) {
       const fs::path& folder = *outputs.save_packed;
-      if (run.has_saved("--save-packed", folder))
-        report["packed"] =
-            pare::Json::parse(pare::detail::read_whole_file(folder / packed_report_name))
-                .at("packed");
+      if (run.has_saved("--save-packed", folder, outputs.files()))
+        report["packed"] = packed_member(folder);
       else
         save_packed(run.folder(), arguments.model, folder, pare::text_fingerprint(inputs.windows),
                     report, run.saving("--save-packed"));
@@ -119,7 +117,6 @@ void run_evaluate(const Arguments& arguments) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::signal(SIGXFSZ, SIG_IGN);  // a limit on files is an error like a full disk
   CLI::App app{"Compresses and evaluates OPT language models", "pare-opt"};
   app.require_subcommand(1);
   Arguments arguments;

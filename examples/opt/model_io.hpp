@@ -1,18 +1,15 @@
 // Reading and writing what pare-opt works on: model folders, texts, reports.
 #pragma once
 
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
-#include <functional>
 #include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "common/compression_options.hpp"
+#include "opt/result_folder.hpp"
 #include "opt/side_files.hpp"
 #include "pare/model/opt_load.hpp"
 #include "pare/model/opt_names.hpp"
@@ -102,71 +99,6 @@ inline constexpr const char* model_files[] = {"config.json",
                                               "special_tokens_map.json",
                                               "added_tokens.json"};
 
-/// What tells a folder from every other and from itself with other entries, and stays when it is
-/// renamed. A number of a folder that was removed may be given to the next.
-inline pare::Json identity_of(const fs::path& path) {
-  struct stat status {};
-  if (::stat(path.c_str(), &status) != 0) return nullptr;
-  return {{"device", status.st_dev},
-          {"inode", status.st_ino},
-          {"seconds", status.st_mtim.tv_sec},
-          {"nanoseconds", status.st_mtim.tv_nsec}};
-}
-
-/// Whether the run in the folder `checkpoint` has written the folder that `option` names.
-inline bool saved_by(const std::optional<std::string>& checkpoint, const std::string& option,
-                     const fs::path& path) {
-  std::error_code error;
-  if (!checkpoint || !fs::exists(fs::path(*checkpoint) / pare::RunFolder::record_name, error))
-    return false;
-  const pare::Json record =
-      pare::Json::parse(pare::detail::read_whole_file(fs::path(*checkpoint) /
-                                                      pare::RunFolder::record_name),
-                        nullptr, false);
-  const auto at = pare::Json::json_pointer("/run/notes/" + option);
-  return record.is_object() && record.contains(at) && !record[at].is_null() &&
-         record[at] == identity_of(path);
-}
-
-/// Checks a folder that is to be written before hours of work. Returns it: new or empty, or what
-/// the run in `checkpoint` wrote there.
-inline fs::path savable_folder(const std::string& option, const std::string& given,
-                               const fs::path& model,
-                               const std::optional<std::string>& checkpoint = {}) {
-  const fs::path path = output_path(option, given);
-  const std::string what = option + " " + given;
-  if (path == resolved(model))
-    throw usage_error(what + ": this is the model itself; name a new folder");
-  std::error_code error;
-  if (fs::exists(path, error) && !fs::is_directory(path, error))
-    throw usage_error(what + ": exists and is not a folder; name a new one");
-  if (fs::is_directory(path, error) && !fs::is_empty(path, error) &&
-      !saved_by(checkpoint, option, path))
-    throw usage_error(what + ": the folder is not empty; name a new one");
-  require_parent(option, given, path);
-  return path;
-}
-
-/// Checks --report before hours of work. Returns the file, which is none of those the run reads.
-/// @param model  the folder; empty when the run reads none
-/// @param texts  the text files that the run reads
-inline fs::path reportable_file(const std::string& given, const fs::path& model,
-                                const std::vector<fs::path>& texts) {
-  const fs::path path = output_path("--report", given);
-  bool is_input = false;
-  if (!model.empty()) {
-    is_input = path.parent_path() == resolved(model) &&
-               (path.extension() == ".safetensors" || path.extension() == ".bin" ||
-                path.filename() == pare::Checkpoint::index_name ||
-                path.filename() == pare::Checkpoint::pytorch_index_name);
-    for (const char* name : model_files) is_input |= path == resolved(model / name);
-  }
-  for (const fs::path& text : texts) is_input |= path == resolved(text);
-  if (is_input)
-    throw usage_error("--report " + given + ": this is an input of the run; name another file");
-  return writable_file("--report", given);
-}
-
 /// The head where it only repeats the embeddings that it is tied to: safetensors has no tensors
 /// that share bytes, so transformers leaves it out there and ties it again when loading.
 inline std::set<std::string> tied_head(const pare::OptConfig& config,
@@ -179,32 +111,6 @@ inline std::set<std::string> tied_head(const pare::OptConfig& config,
       !std::ranges::equal(head->file->bytes(*head->info), embedding->file->bytes(*embedding->info)))
     return {};
   return {pare::opt_head_name};
-}
-
-/// How a folder of results is written.
-struct Saving {
-  std::string suffix = std::to_string(::getpid());  ///< of its name until it is complete
-  /// Told of the complete folder before it gets its own name; may be empty.
-  std::function<void(const fs::path& partial)> ready = {};
-};
-
-/// Builds a folder under another name; it appears whole or not at all.
-template <class Fill>
-void fill_folder(const fs::path& folder, const Fill& fill, const Saving& saving = {}) {
-  fs::path partial = folder;
-  partial += ".partial-" + saving.suffix;
-  std::error_code ignored;
-  try {
-    fs::remove_all(partial);
-    fs::create_directories(partial);
-    fill(partial);
-    if (saving.ready) saving.ready(partial);
-    fs::rename(partial, folder);  // replaces an empty folder
-    pare::detail::sync_folder(folder.parent_path());
-  } catch (const std::exception& e) {
-    fs::remove_all(partial, ignored);
-    throw std::runtime_error(folder.string() + ": cannot be saved: " + e.what());
-  }
 }
 
 /// The finished layers of a run, open for reading.
@@ -251,13 +157,11 @@ inline void save_model(const pare::RunFolder& run, const fs::path& source, const
 inline void write_report(const fs::path& file, const pare::Json& report) {
   // Names of files and texts may be any bytes; JSON is UTF-8.
   const std::string text = report.dump(2, ' ', false, pare::Json::error_handler_t::replace) + "\n";
-  try {
-    pare::detail::AtomicFile out{file};
+  kept([&] {
+    pare::detail::OutputFile out{file};
     out.write(std::as_bytes(std::span(text)));
     out.commit();
-  } catch (const pare::error& e) {
-    throw std::runtime_error(e.what());
-  }
+  });
 }
 
 }  // namespace tool

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "opt/model_io.hpp"
+#include "pare/storage/json.hpp"
 #include "pare/storage/packed_writer.hpp"
 
 namespace tool {
@@ -54,6 +55,17 @@ inline void save_packed(const pare::RunFolder& run, const fs::path& source, cons
         write_report(partial / packed_report_name, report);
       },
       saving);
+}
+
+/// What save_packed added to the report, read from the folder. Throws format_error.
+inline pare::Json packed_member(const fs::path& folder) {
+  const fs::path file = folder / packed_report_name;
+  const std::string text = pare::detail::read_whole_file(file);
+  pare::detail::parse_json_object(file.string(), text);  // the checks of a hostile file
+  const pare::Json report = pare::Json::parse(text);
+  if (!report.contains("packed"))
+    throw pare::format_error(file.string() + ": there is no packed in it");
+  return report["packed"];
 }
 
 /// pare-opt unpack: writes the dense Hugging Face folder of a packed model.
@@ -137,6 +149,8 @@ inline void inspect_packed(const std::string& folder) {
   }
   for (const pare::TensorInfo& info : file.file().tensors())
     if (!file.is_part(info.name)) other_bytes += info.end - info.begin;
+  for (const pare::TensorInfo& info : file.file().tensors())
+    if (!file.is_part(info.name)) file.require_intact(info.name, file.file().bytes(info));
   const std::uint64_t header = file.file().data_offset();
   std::printf("\npacked linears     %zu, %.0f weights, %.2f%% zero\n", file.linears().size(),
               weights, weights > 0 ? 100 * zeros / weights : 0);
@@ -147,6 +161,11 @@ inline void inspect_packed(const std::string& folder) {
       "%ju in all\n",
       std::uintmax_t(linear_bytes), std::uintmax_t(other_bytes), std::uintmax_t(header),
       std::uintmax_t(header + linear_bytes + other_bytes));
+  std::printf("checksums          %s\n",
+              file.checks_every_tensor()
+                  ? "of every tensor; all hold"
+                  : "of packed linears alone, all hold; the file is of an older version and has "
+                    "none of other tensors");
 }
 
 }  // namespace tool

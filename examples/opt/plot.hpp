@@ -34,17 +34,21 @@ struct WidthCounts {
   std::map<int, index_t> channels;
 };
 
+/// What is written into the folder of --plot.
+inline constexpr const char* plot_files[] = {"compare.json", "frontier.gnuplot", "frontier.svg",
+                                             "widths.gnuplot", "widths.svg"};
+
 /// Checks --plot before hours of work. Returns the folder: new, or there and writable.
 inline fs::path plot_folder(const std::string& given) {
   const fs::path path = output_path("--plot", given);
   std::error_code error;
-  if (fs::exists(path, error)) {
-    if (!fs::is_directory(path, error) || ::access(path.c_str(), W_OK) != 0)
+  if (fs::exists(fs::symlink_status(path, error))) {
+    if (!fs::is_directory(path, error) || ::access(path.c_str(), W_OK | X_OK) != 0)
       throw usage_error("--plot " + given +
                         ": exists and is no folder that can be written; name "
                         "another");
   } else {
-    require_parent("--plot", given, path);
+    detail::require_writable("--plot", given, path.parent_path());
   }
   std::istringstream folders(std::getenv("PATH") ? std::getenv("PATH") : "");
   for (std::string folder; std::getline(folders, folder, ':');)
@@ -87,7 +91,7 @@ inline std::string logarithmic_tics(double low, double high) {
 }
 
 inline void write_text_file(const fs::path& file, const std::string& text) {
-  pare::detail::AtomicFile out{file};
+  pare::detail::OutputFile out{file};
   out.write(std::as_bytes(std::span(text)));
   out.commit();
 }

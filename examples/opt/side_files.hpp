@@ -15,6 +15,7 @@
 #include "common/command_line.hpp"
 #include "pare/storage/checkpoint.hpp"
 #include "pare/storage/packed_file.hpp"
+#include "pare/storage/temporary.hpp"
 
 namespace tool {
 
@@ -56,8 +57,9 @@ inline SideFiles side_files(const fs::path& folder, const std::set<std::string>&
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
        entry.increment(error)) {
     const std::string name = entry->path().filename().string();
-    if (read.contains(name)) continue;
     std::error_code ignored;
+    const fs::path found = fs::canonical(folder, ignored) / name;
+    if (read.contains(name) || pare::detail::Temporaries::all().contain(found)) continue;
     const bool regular = fs::is_regular_file(entry->path(), ignored);  // links are followed
     const bool readable = regular && ::access(entry->path().c_str(), R_OK) == 0;
     const bool stays = !readable || detail::holds_weights(name);

@@ -117,12 +117,9 @@ inline pare::Sensitivities sensitivities(Model& model, const Inputs& inputs,
   if (file && fs::exists(*file, error)) {
     const pare::Sensitivities kept = [&] {
       try {
-        const std::string text = pare::detail::read_whole_file(*file);
-        const pare::Sensitivities read = pare::sensitivities_of_json(text);
+        const pare::Sensitivities read = pare::read_sensitivities(*file);
         pare::require_measured_for(read, model.fingerprint(), inputs.windows, options);
         return read;
-      } catch (const pare::format_error& e) {
-        throw pare::format_error(*file + ": " + e.what());
       } catch (const pare::argument_error& e) {
         throw usage_error("--sensitivity " + *file + ": " + e.what() +
                           "; name another file to measure anew");

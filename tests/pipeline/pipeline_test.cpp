@@ -2,6 +2,7 @@
 #define BOOST_TEST_MODULE pare_pipeline
 #include <boost/test/unit_test.hpp>
 
+#include "files.hpp"
 #include "model_support.hpp"
 #include "pare/model/opt_random.hpp"
 #include "pare/pipeline/sensitivity_json.hpp"
@@ -511,4 +512,21 @@ BOOST_AUTO_TEST_CASE(sensitivities_survive_a_file) {
     broken.replace(at, from.size(), to);
     BOOST_CHECK_THROW(sensitivities_of_json(broken), format_error);
   }
+
+  // JSON has no infinity; what was measured comes back all the same.
+  Sensitivities infinite = s;
+  infinite.linears[1].modes[0].divergence[3] = std::numeric_limits<double>::infinity();
+  infinite.linears[2].modes[0].distortion[1] = std::numeric_limits<double>::quiet_NaN();
+  const Sensitivities again = sensitivities_of_json(to_json(infinite).dump());
+  BOOST_TEST(std::isinf(again.linears[1].modes[0].divergence.at(3)));
+  BOOST_TEST(std::isnan(again.linears[2].modes[0].distortion[1]));
+
+  const Folder folder;
+  const std::filesystem::path file = folder / "cut.json";
+  test::write_text(file, text.substr(0, text.size() / 2));
+  BOOST_TEST(contains(message_of<format_error>([&] { read_sensitivities(file); }),
+                      file.string() + ": sensitivities: not valid JSON at byte "));
+  test::write_text(file, "{}");
+  BOOST_TEST(contains(message_of<format_error>([&] { read_sensitivities(file); }),
+                      file.string() + ": sensitivities: a member is missing"));
 }

@@ -20,9 +20,11 @@
 
 #include "files.hpp"
 #include "pare/core/fingerprint.hpp"
+#include "pare/core/xxh64.hpp"
 #include "pare/storage/checkpoint.hpp"
 #include "pare/storage/quantized.hpp"
 #include "pare/storage/safetensors.hpp"
+#include "pare/storage/temporary.hpp"
 
 namespace fs = std::filesystem;
 
@@ -138,6 +140,24 @@ BOOST_AUTO_TEST_CASE(fingerprints_are_fnv_1a) {
   pieces.add("foo", 3);
   pieces.add("bar", 3);
   BOOST_TEST(pieces.value() == pare::fingerprint("foobar"));
+}
+
+BOOST_AUTO_TEST_CASE(checksums_are_xxh64) {
+  const auto of = [](std::string_view text) {
+    return pare::hex_text(pare::xxh64(std::as_bytes(std::span(text))));
+  };
+  BOOST_TEST(of("") == "ef46db3751d8e999");
+  BOOST_TEST(of("a") == "d24ec4f1a98c6e5b");
+  BOOST_TEST(of("abc") == "44bc2cf5ad770999");
+  std::vector<std::byte> bytes;  // 0, 1, 2, ...
+  for (int i = 0; i < 101; ++i) bytes.push_back(std::byte(i));
+  BOOST_TEST(pare::hex_text(pare::xxh64(bytes)) == "e99038495f85381e");
+  for (std::size_t piece = 1; piece < 40; ++piece) {
+    pare::Xxh64 whole;
+    for (std::size_t at = 0; at < bytes.size(); at += piece)
+      whole.add(std::span(bytes).subspan(at, std::min(piece, bytes.size() - at)));
+    BOOST_TEST(pare::hex_text(whole.value()) == "e99038495f85381e");
+  }
 }
 
 BOOST_AUTO_TEST_CASE(released_bytes_are_read_again) {
@@ -377,7 +397,7 @@ BOOST_AUTO_TEST_CASE(failed_writes_leave_nothing) {
 
   const fs::path taken = folder.path / "taken";
   fs::create_directory(taken);
-  check_error<pare::io_error>(taken, "cannot replace",
+  check_error<pare::io_error>(taken, "this is a folder",
                               [&] { pare::write_safetensors(taken, tensors); });
   BOOST_TEST(files_in(folder.path) == 1u);
   fs::remove(taken);
@@ -401,6 +421,34 @@ BOOST_AUTO_TEST_CASE(failed_writes_leave_nothing) {
   BOOST_TEST(message == old.string() + ": cannot write: File too large");
   BOOST_TEST(files_in(folder.path) == 1u);
   BOOST_TEST(read_text(old) == "old content");
+}
+
+BOOST_AUTO_TEST_CASE(temporaries_have_new_names_and_go) {
+  const Folder folder;
+  const fs::path prefix = folder / "x.part-";
+  fs::path first, kept;
+  {
+    const pare::TemporaryFolder one(prefix), other(prefix);
+    first = one.path();
+    BOOST_TEST(one.path() != other.path());
+    write_text(one.path() / "file", "text");
+    fs::create_directories(one.path() / "deep/er");
+    BOOST_TEST(files_in(folder.path) == 2u);
+  }
+  BOOST_TEST(files_in(folder.path) == 0u);
+  {
+    pare::TemporaryFolder one(prefix);
+    kept = one.keep();
+    pare::TemporaryFolder other(prefix);
+    BOOST_TEST(!other.release([&] { return ::rename(other.path().c_str(), "/nowhere/x") == 0; }));
+    BOOST_TEST(other.release(
+        [&] { return ::rename(other.path().c_str(), (folder / "renamed").c_str()) == 0; }));
+  }
+  BOOST_TEST(fs::exists(kept));
+  BOOST_TEST(fs::exists(folder / "renamed"));
+  BOOST_TEST(files_in(folder.path) == 2u);
+  check_error<pare::io_error>(folder / "absent", "cannot be written: No such file",
+                              [&] { pare::TemporaryFolder{folder / "absent/x-"}; });
 }
 
 BOOST_AUTO_TEST_CASE(copies_replace_only_what_they_are_given) {

@@ -85,6 +85,9 @@ void forge(const Compressed& c,
   }
   Json description = Json::parse(metadata.at("pare.packed"));
   change(tensors, description);
+  for (const pare::TensorData& tensor : tensors)
+    if (description["checksums"].contains(tensor.name))
+      description["checksums"][tensor.name] = pare::hex_text(pare::xxh64(tensor.bytes));
   Json report = cli::parse_json(cli::read_text(c.packed / "report.json"));
   for (Json& linear : description["linears"]) {
     pare::Fingerprint hash;
@@ -194,6 +197,7 @@ BOOST_AUTO_TEST_CASE(packed_unpacked_inspected_and_verified_it_is_the_same_model
         BOOST_CHECK(test::contains(table.out, pare::hex_text(entry.checksum)));
       }
       BOOST_CHECK(test::contains(table.out, std::to_string(fs::file_size(c.file())) + " in all"));
+      BOOST_CHECK(test::contains(table.out, "of every tensor; all hold"));
 
       const Outcome verified = c.verify();
       check_success(verified);
@@ -226,6 +230,21 @@ BOOST_AUTO_TEST_CASE(verify_fails_on_every_difference) {
          {c.verify(), pare_opt(c, {"inspect", c.packed.string()}),
           pare_opt(c, {"unpack", c.packed.string(), (c / "unpacked").string()})})
       BOOST_TEST((outcome.code != 0 && test::contains(outcome.err, fc1) &&
+                  test::contains(outcome.err, "the data was changed")));
+    BOOST_TEST(!fs::exists(c / "unpacked"));
+  }
+  // The same in the embeddings.
+  {
+    const std::string embeddings = "model.decoder.embed_tokens.weight";
+    const pare::SafetensorsFile source(c.file());
+    std::string bytes = file;
+    bytes[source.data_offset() + source.find(embeddings)->begin + 41] ^= 4;
+    cli::write_text(c.file(), bytes);
+    for (const Outcome& outcome :
+         {pare_opt(c, {"evaluate", c.packed.string(), "--eval", "e=" + c.evaluation.string()}),
+          pare_opt(c, {"inspect", c.packed.string()}),
+          pare_opt(c, {"unpack", c.packed.string(), (c / "unpacked").string()})})
+      BOOST_TEST((outcome.code != 0 && test::contains(outcome.err, embeddings) &&
                   test::contains(outcome.err, "the data was changed")));
     BOOST_TEST(!fs::exists(c / "unpacked"));
   }

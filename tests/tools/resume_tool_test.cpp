@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "cli_support.hpp"
+#include "pare/core/fingerprint.hpp"
 
 namespace fs = std::filesystem;
 using cli::Arguments;
@@ -24,6 +25,7 @@ using cli::Json;
 using cli::Outcome;
 using cli::Texts;
 using pare::index_t;
+using pare::Matrix;
 
 namespace {
 
@@ -301,16 +303,87 @@ BOOST_AUTO_TEST_CASE(a_changed_option_model_or_text_is_refused_by_name) {
   const std::string text = cli::read_text(texts.calibration);
   cli::write_text(texts.calibration, text + "and");
   check_failure(place.run(), 2, "pare-opt",
-                {made + texts.calibration.string(), "by its fingerprint, it is"});
+                {made + "CALIB_TEXT: it was \"", "by its fingerprint, it is"});
   cli::write_text(texts.calibration, text);
+  check_failure(with("--eval", "other=" + texts.evaluation.string()), 2, "pare-opt",
+                {made + "--eval: it was [\"short\"], it is [\"other\"]"});
 
-  fs::create_directory(texts / "model");
-  for (const auto& entry : fs::directory_iterator(tiny))
-    fs::copy_file(entry.path(), texts / "model" / entry.path().filename());
-  place.words[1] = (texts / "model").string();
-  check_failure(place.run(), 2, "pare-opt", {made + "MODEL: it was \"" + tiny.string() + "\""});
+  // A run of another version computes other numbers, perhaps.
+  const std::string record = cli::read_text(place.in_run("run.json"));
+  auto all = nlohmann::ordered_json::parse(record);
+  all["run"]["identity"]["options"]["version of pare"] = "0.0.1";
+  all["checksum"] = pare::hex_text(pare::fingerprint(all["run"].dump()));
+  cli::write_text(place.in_run("run.json"), all.dump());
   place.words = given;
+  check_failure(place.run(), 2, "pare-opt", {made + "version of pare: it was \"0.0.1\", it is"});
+  cli::write_text(place.in_run("run.json"), record);
   check_success(place.run());
+}
+
+BOOST_AUTO_TEST_CASE(what_is_read_may_have_another_name) {
+  const Texts texts;
+  Place place(texts, uniform);
+  place.words[1] = "model";
+  fs::create_directory(place / "model");
+  for (const auto& entry : fs::directory_iterator(tiny))
+    fs::copy_file(entry.path(), place / "model" / entry.path().filename());
+  BOOST_REQUIRE(place.kill_at("run/layer-00001.safetensors"));
+  fs::rename(place / "model", place / "moved");
+  fs::rename(texts.calibration, texts / "moved.txt");
+  place.words[1] = "./moved/";
+  place.words[2] = (texts / "moved.txt").string();
+  const Outcome outcome = place.run();
+  check_success(outcome);
+  BOOST_TEST(test::contains(outcome.out, "going on in run: "));
+}
+
+BOOST_AUTO_TEST_CASE(an_infinite_perplexity_is_gone_on_from) {
+  const Texts texts;
+  Place place(texts, uniform);
+  const fs::path model = place / "model";
+  fs::create_directory(model);
+  for (const auto& entry : fs::directory_iterator(tiny))
+    if (entry.path().filename() != "model.safetensors")
+      fs::copy_file(entry.path(), model / entry.path().filename());
+  // Predictions that are sure and wrong.
+  std::vector<pare::TensorData> tensors;
+  const pare::SafetensorsFile file(tiny / "model.safetensors");
+  for (const pare::TensorInfo& info : file.tensors()) {
+    tensors.push_back(cli::tensor(info.name, file.read_float(info.name)));
+    tensors.back().shape = info.shape;
+    if (!info.name.ends_with("decoder.final_layer_norm.weight")) continue;
+    Matrix<float> values = file.read_float(info.name);
+    for (index_t k = 0; k < values.size(); ++k) values.data()[k] *= 1e6f;
+    tensors.back().bytes = cli::tensor(info.name, values).bytes;
+  }
+  pare::write_safetensors(model / "model.safetensors", tensors);
+  place.words[1] = "model";
+  BOOST_REQUIRE(place.kill_at("run/layer-00001.safetensors"));
+  BOOST_TEST(test::contains(cli::read_text(place.in_run("run.json")), "\"number\": \"inf\""));
+  const Outcome outcome = place.run();
+  check_success(outcome);
+  BOOST_TEST(test::contains(outcome.out, "going on in run: "));
+  BOOST_TEST(test::contains(outcome.out, "perplexity of the dense model on short: inf"));
+  check_success(place.run());
+}
+
+BOOST_AUTO_TEST_CASE(sensitivities_of_a_run_are_those_of_its_file) {
+  const Texts texts;
+  Place place(texts, best);
+  const std::string file = (place / "s.json").string();
+  place.words.insert(place.words.end(), {"--sensitivity", file});
+  BOOST_REQUIRE(place.kill_at("run/layer-00000.safetensors"));
+  const std::string kept = cli::read_text(file);
+  cli::write_text(file, kept.substr(0, kept.size() / 2));
+  check_failure(place.run(), 2, "pare-opt", {file + ": sensitivities: not valid JSON at byte "});
+  Json other = cli::parse_json(kept);
+  other["linears"][0]["modes"][0]["kept"][0] = 7;
+  cli::write_text(file, other.dump());
+  check_failure(place.run(), 2, "pare-opt",
+                {"--sensitivity " + file + ": holds others than those in"});
+  fs::remove(file);
+  check_success(place.run());
+  BOOST_CHECK(cli::read_text(file) == kept);
 }
 
 BOOST_AUTO_TEST_CASE(a_changed_weight_of_the_model_is_refused) {
@@ -326,8 +399,7 @@ BOOST_AUTO_TEST_CASE(a_changed_weight_of_the_model_is_refused) {
   bytes[bytes.size() - 100] = char(bytes[bytes.size() - 100] ^ 1);
   cli::write_text(weights, bytes);
   check_failure(place.run(), 2, "pare-opt",
-                {"was made with another " + weights.string() + ": it was \"",
-                 "by its fingerprint"});
+                {"was made with another MODEL/model.safetensors: it was \"", "by its fingerprint"});
 }
 
 BOOST_AUTO_TEST_CASE(damaged_files_are_refused_by_name) {

@@ -21,18 +21,20 @@
 
 #include "pare/core/error.hpp"
 #include "pare/core/fingerprint.hpp"
+#include "pare/core/xxh64.hpp"
 #include "pare/report/json.hpp"
 #include "pare/storage/file.hpp"
 #include "pare/storage/json.hpp"
+#include "pare/storage/output_file.hpp"
 #include "pare/storage/safetensors.hpp"
 
 namespace pare::inline PARE_TARGET {
 
-/// The fingerprint of a file's content, read without keeping it in memory. Throws io_error.
+/// XXH64 of a file's content, read without keeping it in memory. Throws io_error.
 inline std::uint64_t file_fingerprint(const std::filesystem::path& path) {
   constexpr std::uint64_t piece = 1 << 24;
   const detail::InputFile file(path);
-  Fingerprint whole;
+  Xxh64 whole;
   for (std::uint64_t at = 0; at < file.size(); at += piece) {
     const std::uint64_t length = std::min(piece, file.size() - at);
     whole.add(file.bytes(at, length));
@@ -49,7 +51,7 @@ class RunFolder {
   /// The file that names what is finished.
   static constexpr const char* record_name = "run.json";
   /// Of the record; another one is refused.
-  static constexpr int version = 1;
+  static constexpr int version = 2;
 
   /// Opens the run in `folder`, or begins one when there is none; the folder is made when it is not
   /// there. Every file is held against its checksum.
@@ -144,7 +146,7 @@ class RunFolder {
     Json entry = write(std::string("layer-") + number + ".safetensors", layer);
     entry["statistics"] = Json::array();
     for (const LinearStatistics& linear : statistics)
-      entry["statistics"].push_back(exact_json(linear));
+      entry["statistics"].push_back(record_json(linear));
     next["layers"].push_back(std::move(entry));
     next["states"] = nullptr;
     if (!states.infos.empty())
@@ -160,11 +162,11 @@ class RunFolder {
   }
   /// Keeps it. Throws io_error.
   void keep_text(const std::string& name, const std::string& content) {
-    detail::AtomicFile out(folder_ / name);
+    detail::OutputFile out(folder_ / name);
     out.write(std::as_bytes(std::span(content)));
     out.commit();
     Json next = record_;
-    next["texts"][name] = file_json(name, content.size(), fingerprint(content));
+    next["texts"][name] = file_json(name, content.size(), xxh64(std::as_bytes(std::span(content))));
     replace_record(std::move(next));
   }
 
@@ -233,7 +235,7 @@ class RunFolder {
       throw format_error(who +
                          ": does not fit its checksum: it was changed or damaged; name a new "
                          "folder to begin anew");
-    record_ = std::move(all["run"]);
+    record_ = numbers_of_json(std::move(all["run"]));
     if (record_.at("version") != version)
       throw format_error(who + ": expected version " + std::to_string(version) + ", got " +
                          record_.at("version").dump());
@@ -282,7 +284,7 @@ class RunFolder {
 
   /// Writes a file of tensors and returns what the record says of it.
   Json write(const std::string& name, const Tensors& tensors) const {
-    Fingerprint hash;
+    Xxh64 hash;
     std::uint64_t bytes = 0;
     write_safetensors(folder_ / name, tensors.infos, tensors.metadata, tensors.bytes,
                       [&](std::span<const std::byte> piece) {
@@ -303,9 +305,10 @@ class RunFolder {
   }
 
   void write_record() const {
-    const Json all{{"checksum", hex_text(fingerprint(record_.dump()))}, {"run", record_}};
+    const Json run = exact_json(record_);
+    const Json all{{"checksum", hex_text(fingerprint(run.dump()))}, {"run", run}};
     const std::string text = all.dump(1) + "\n";
-    detail::AtomicFile out(folder_ / record_name);
+    detail::OutputFile out(folder_ / record_name);
     out.write(std::as_bytes(std::span(text)));
     out.commit();
   }

@@ -1,13 +1,17 @@
 // Sensitivities as a JSON file, to be measured once and used for any target.
 #pragma once
 
+#include <filesystem>
 #include <string>
+#include <utility>
 
 #include "pare/core/channel.hpp"
 #include "pare/core/fingerprint.hpp"
 #include "pare/pipeline/options_json.hpp"
 #include "pare/pipeline/plan.hpp"
 #include "pare/report/json.hpp"
+#include "pare/storage/file.hpp"
+#include "pare/storage/json.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -57,7 +61,7 @@ inline Json to_json(const Sensitivities& s) {
   json["divergence_widths"] = s.divergence_widths;
   json["widths"] = s.widths;
   json["linears"] = std::move(linears);
-  return json;
+  return exact_json(std::move(json));
 }
 
 /// @param text  the content of a file that to_json wrote
@@ -65,7 +69,8 @@ inline Json to_json(const Sensitivities& s) {
 inline Sensitivities sensitivities_of_json(const std::string& text) {
   const auto number = detail::sensitivity_number;
   try {
-    const Json json = Json::parse(text);
+    detail::parse_json_object("sensitivities", text);  // the checks of a hostile file
+    const Json json = numbers_of_json(Json::parse(text));
     if (json.at("version") != detail::sensitivity_version)
       throw format_error("sensitivities: expected version " +
                          std::to_string(detail::sensitivity_version) + ", got " +
@@ -101,12 +106,23 @@ inline Sensitivities sensitivities_of_json(const std::string& text) {
       s.linears.push_back(std::move(linear));
     }
     return s;
-  } catch (const nlohmann::json::exception& e) {
-    throw format_error(std::string("sensitivities: ") + e.what());
+  } catch (const nlohmann::json::exception&) {
+    throw format_error("sensitivities: a member is missing or is of another type than expected");
   } catch (const std::invalid_argument&) {
     throw format_error("sensitivities: expected hexadecimal fingerprints and widths as numbers");
   } catch (const std::out_of_range&) {
     throw format_error("sensitivities: a number is out of range");
+  }
+}
+
+/// The sensitivities in a file that to_json wrote. Throws io_error, format_error; the message begins
+/// with the file's name.
+inline Sensitivities read_sensitivities(const std::filesystem::path& file) {
+  const std::string text = detail::read_whole_file(file);
+  try {
+    return sensitivities_of_json(text);
+  } catch (const format_error& e) {
+    throw format_error(file.string() + ": " + e.what());
   }
 }
 

@@ -1,9 +1,11 @@
 // Statistics as JSON.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 
@@ -29,6 +31,32 @@ inline Json histogram_json(const std::map<int, index_t>& histogram) {
 }
 
 }  // namespace detail
+
+/// JSON has no infinity and no NaN, and null is written for them. This is `json` with
+/// {"number": "inf"}, "-inf" or "nan" instead, which numbers_of_json() reads.
+inline Json exact_json(Json json) {
+  if (json.is_structured()) {
+    for (Json& child : json) child = exact_json(std::move(child));
+  } else if (json.is_number_float() && !std::isfinite(json.get<double>())) {
+    const double value = json.get<double>();
+    return {{"number", std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf"}};
+  }
+  return json;
+}
+
+/// The inverse: what exact_json() was given.
+inline Json numbers_of_json(Json json) {
+  if (!json.is_structured()) return json;
+  if (json.is_object() && json.size() == 1 && json.begin().key() == "number") {
+    using limits = std::numeric_limits<double>;
+    for (const auto& [text, value] : {std::pair{"nan", limits::quiet_NaN()},
+                                      {"inf", limits::infinity()},
+                                      {"-inf", -limits::infinity()}})
+      if (json.front() == text) return value;
+  }
+  for (Json& child : json) child = numbers_of_json(std::move(child));
+  return json;
+}
 
 /// A whole number that was read, from 0 to `largest`; nlohmann's conversion takes any number,
 /// whether it fits or not. Throws format_error that begins with `what`.
@@ -66,14 +94,14 @@ inline Json to_json(const LinearStatistics& linear) {
   return json;
 }
 
-/// What to_json says of a linear and the bits it stores, exactly, for reading it back.
-inline Json exact_json(const LinearStatistics& linear) {
+/// What to_json says of a linear, and the bits it stores exactly, for reading it back.
+inline Json record_json(const LinearStatistics& linear) {
   Json json = to_json(linear);
   json["stored_bits"] = linear.stored_bits;
   return json;
 }
 
-/// @param json  what exact_json gave
+/// @param json  what record_json gave
 /// @throws nlohmann::json::exception when a member is missing or is of another type
 inline LinearStatistics linear_statistics_of_json(const Json& json) {
   LinearStatistics linear;

@@ -16,6 +16,7 @@
 
 #include "pare/storage/checkpoint.hpp"
 #include "pare/storage/file.hpp"
+#include "pare/storage/output_file.hpp"
 #include "pare/storage/safetensors.hpp"
 #include "pare/storage/tensor_file.hpp"
 
@@ -61,7 +62,7 @@ inline void write_as_safetensors(const Checkpoint& checkpoint, const std::filesy
   const nlohmann::json index{{"metadata", {{"total_size", total}}},
                              {"weight_map", std::move(weight_map)}};
   const std::string text = index.dump(2) + "\n";
-  detail::AtomicFile out(folder / Checkpoint::index_name);
+  detail::OutputFile out(folder / Checkpoint::index_name);
   out.write(std::as_bytes(std::span(text)));
   out.commit();
 }

@@ -1,4 +1,4 @@
-// Files: mapped reads, whole reads and atomic writes with errors that name the file.
+// Files: mapped reads and whole reads, with errors that name the file.
 #pragma once
 
 #include <fcntl.h>
@@ -7,14 +7,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
-#include <functional>
-#include <limits>
 #include <span>
 #include <string>
 #include <string_view>
@@ -138,53 +135,6 @@ inline void sync_folder(const std::filesystem::path& folder) {
   if (descriptor >= 0) ::close(descriptor);
   if (!synced) throw failure;
 }
-
-/// A file that appears under its name only when complete: written under a temporary name in the
-/// same folder, renamed by commit(), removed when destroyed before that.
-class AtomicFile {
- public:
-  /// Throws io_error, as do write() and commit(); the message begins with `target`.
-  explicit AtomicFile(std::filesystem::path target) : target_(std::move(target)) {
-    static std::atomic<unsigned> counter{0};
-    for (int attempt = 0; attempt < 100 && descriptor_ < 0; ++attempt) {
-      temporary_ = target_;
-      temporary_ += ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(counter++);
-      descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-      if (descriptor_ < 0 && errno != EEXIST) break;
-    }
-    if (descriptor_ < 0) throw system_io_error(target_, "cannot create");
-  }
-  AtomicFile(const AtomicFile&) = delete;
-  AtomicFile& operator=(const AtomicFile&) = delete;
-  ~AtomicFile() {
-    if (descriptor_ >= 0) ::close(descriptor_);
-    if (!temporary_.empty()) ::unlink(temporary_.c_str());
-  }
-
-  void write(std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-      const ssize_t n = ::write(descriptor_, bytes.data(), bytes.size());
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) throw system_io_error(target_, "cannot write");
-      bytes = bytes.subspan(static_cast<std::size_t>(n));
-    }
-  }
-
-  void commit() {
-    // A full disk may show only here. EINVAL: a file system that knows no fsync.
-    const bool synced = ::fsync(descriptor_) == 0 || errno == EINVAL;
-    if (!synced || ::close(std::exchange(descriptor_, -1)) != 0)
-      throw system_io_error(target_, "cannot write");
-    if (::rename(temporary_.c_str(), target_.c_str()) != 0)
-      throw system_io_error(target_, "cannot replace");
-    temporary_.clear();
-    sync_folder(target_.parent_path());
-  }
-
- private:
-  std::filesystem::path target_, temporary_;
-  int descriptor_ = -1;
-};
 
 }  // namespace detail
 

@@ -24,6 +24,7 @@
 #include "pare/storage/file.hpp"
 #include "pare/storage/foreign.hpp"
 #include "pare/storage/json.hpp"
+#include "pare/storage/output_file.hpp"
 #include "pare/storage/tensor_file.hpp"
 
 namespace pare::inline PARE_TARGET {
@@ -208,7 +209,7 @@ inline std::string safetensors_start(const std::filesystem::path& path,
 
 /// Appends the bytes of one tensor of `source`, or those that replace them. Throws argument_error
 /// if these are more or fewer.
-inline void write_tensor(AtomicFile& out, const std::filesystem::path& path,
+inline void write_tensor(OutputFile& out, const std::filesystem::path& path,
                          const TensorFile& source, const TensorInfo& info,
                          const TensorReplacement& replace) {
   const std::uint64_t length = info.end - info.begin;
@@ -238,7 +239,7 @@ inline void write_safetensors(const std::filesystem::path& path,
     infos.push_back({t.name, t.dtype, t.shape, 0, t.bytes.size()});
   }
   const std::string start = detail::safetensors_start(path, infos, metadata);
-  detail::AtomicFile out(path);
+  detail::OutputFile out(path);
   out.write(std::as_bytes(std::span(start)));
   for (const TensorData& t : tensors) out.write(t.bytes);
   out.commit();
@@ -252,7 +253,7 @@ inline void write_safetensors(const std::filesystem::path& path, const TensorFil
                               const TensorReplacement& replace,
                               const std::map<std::string, std::string>& metadata = {}) {
   const std::string start = detail::safetensors_start(path, tensors, metadata);
-  detail::AtomicFile out(path);
+  detail::OutputFile out(path);
   out.write(std::as_bytes(std::span(start)));
   for (const TensorInfo& info : tensors) detail::write_tensor(out, path, source, info, replace);
   out.commit();
@@ -277,7 +278,7 @@ inline void write_safetensors(const std::filesystem::path& path, std::vector<Ten
     t.begin = 0;
   }
   const std::string start = detail::safetensors_start(path, tensors, metadata);
-  detail::AtomicFile out(path);
+  detail::OutputFile out(path);
   const auto write = [&](std::span<const std::byte> bytes) {
     out.write(bytes);
     if (written) written(bytes);
@@ -299,7 +300,7 @@ inline void write_safetensors(const std::filesystem::path& path, std::vector<Ten
 /// argument_error if a replacement has another length, io_error if reading or writing fails.
 inline void copy_safetensors(const SafetensorsFile& source, const std::filesystem::path& path,
                              const TensorReplacement& replace) {
-  detail::AtomicFile out(path);
+  detail::OutputFile out(path);
   out.write(source.file().bytes(0, source.data_offset()));
   for (const TensorInfo& info : source.tensors())
     detail::write_tensor(out, path, source, info, replace);
