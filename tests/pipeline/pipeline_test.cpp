@@ -137,6 +137,45 @@ BOOST_AUTO_TEST_CASE(true_sequential_calibrates_behind_the_linears_before) {
   BOOST_TEST(!same_weights(at_once, together));
 }
 
+BOOST_AUTO_TEST_CASE(zeros_of_a_pruned_model_are_kept_on_request) {
+  const CalibrationWindows windows = random_windows(8, 1);
+  Model sparse = random_opt<B, float>(small_config(), 3);
+  compress_model<Compression<NofM<2, 4>>>(sparse, windows, {.solver = {}, .batch_tokens = 96});
+  /// Zeros of the pruned model that a compression leaves, and all of them.
+  const auto left_of = [&]<class Rounding>(std::type_identity<Rounding>, bool keep,
+                                           const SolverOptions& solver, bool asymmetric = false) {
+    Model model = sparse;
+    const Statistics statistics = compress_model<Rounding>(model, windows,
+                                                           {.solver = solver,
+                                                            .asymmetric = asymmetric ? 0.5 : 0,
+                                                            .keep_zeros = keep,
+                                                            .batch_tokens = 96});
+    index_t left = 0, all = 0;
+    for (std::size_t i = 0; i < model.layers.size(); ++i) {
+      const auto before = sparse.layers[i].linears(), after = model.layers[i].linears();
+      for (std::size_t l = 0; l < before.size(); ++l)
+        for (index_t k = 0; k < before[l]->weight.size(); ++k)
+          if (before[l]->weight.data()[k] == 0) {
+            ++all;
+            left += after[l]->weight.data()[k] == 0;
+          }
+    }
+    if (keep)
+      for (const LinearStatistics& linear : statistics.linears) BOOST_TEST(linear.sparsity >= 0.5);
+    return std::pair(left, all);
+  };
+  using Round = std::type_identity<Compression<Dense, BaseQuantizer>>;
+  const auto [lost, count] = left_of(Round{}, false, {.bits = 4});
+  BOOST_TEST(lost < count);
+  for (const bool asymmetric : {false, true}) {
+    const auto [kept, all] = left_of(Round{}, true, {.bits = 4}, asymmetric);
+    BOOST_TEST(kept == all);
+  }
+  const auto [more, all] =
+      left_of(std::type_identity<Config>{}, true, {.sparsity = 0.6, .bits = 3});
+  BOOST_TEST(more == all);
+}
+
 BOOST_AUTO_TEST_CASE(asymmetric_calibration_stays_closer_to_the_dense_model) {
   const Model dense = random_opt<B, float>(small_config(), 3);
   const CalibrationWindows windows = random_windows(64, 1), others = random_windows(16, 2);

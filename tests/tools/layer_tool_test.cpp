@@ -549,6 +549,27 @@ BOOST_AUTO_TEST_CASE(statistics_as_json) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(zeros_that_are_there_stay_with_keep_zeros) {
+  const Folder folder;
+  Layer layer(20, 40, 19);
+  layer.W = solve(folder, {"--prunen", "2", "--prunem", "4"}, layer.write(folder)).Q;
+  const fs::path input = layer.write(folder);
+  const auto lost = [&](const Result& r) {
+    index_t count = 0;
+    for (index_t k = 0; k < layer.W.size(); ++k)
+      count += layer.W.data()[k] == 0 && r.Q.data()[k] != 0;
+    return count;
+  };
+  BOOST_TEST(lost(solve(folder, {"--wbits", "4"}, input)) > 0);
+  const Result kept = solve(folder, {"--wbits", "4", "--keep-zeros"}, input);
+  BOOST_TEST(lost(kept) == 0);
+  BOOST_TEST(std::count(kept.mask.begin(), kept.mask.end(), 1) == 400);
+  check_quantized(kept, layer.W, false);
+  const Result more = solve(folder, {"--sparsity", "0.7", "--wbits", "4", "--keep-zeros"}, input);
+  BOOST_TEST(lost(more) == 0);
+  BOOST_TEST(std::count(more.mask.begin(), more.mask.end(), 1) == 560);
+}
+
 BOOST_AUTO_TEST_CASE(statistics_as_a_table) {
   const Folder folder;
   const Layer layer(50, 40, 18);
