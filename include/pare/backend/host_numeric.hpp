@@ -180,16 +180,17 @@ struct HostNumericOps {
       for (index_t l = 0; l < width; ++l)
         for (index_t j = 0; j < count; ++j) {
           w[j * width + l] = sweep.weights(row + l, j);
-          if constexpr (Sweep::mask_source != kernels::MaskSource::none)
-            if (Sweep::mask_source == kernels::MaskSource::given || sweep.forced)
-              mask.data()[j * width + l] = sweep.mask(row + l, j);
+          if constexpr (Sweep::mask_source == kernels::MaskSource::given ||
+                        Sweep::mask_source == kernels::MaskSource::n_of_m_beside)
+            mask.data()[j * width + l] = sweep.mask(row + l, j);
         }
       sweep.template sweep<int(width)>(row, w, e, mask.data());
       for (index_t l = 0; l < width; ++l)
         for (index_t j = 0; j < count; ++j) {
           sweep.weights(row + l, j) = w[j * width + l];
           sweep.errors(row + l, j) = e[j * width + l];
-          if constexpr (Sweep::mask_source == kernels::MaskSource::n_of_m)
+          if constexpr (Sweep::mask_source == kernels::MaskSource::n_of_m ||
+                        Sweep::mask_source == kernels::MaskSource::n_of_m_beside)
             sweep.mask(row + l, j) = mask.data()[j * width + l];
         }
     });

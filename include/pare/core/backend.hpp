@@ -14,9 +14,10 @@ namespace kernels {
 
 /// Where the mask of a block of columns comes from.
 enum class MaskSource : std::uint8_t {
-  none,    ///< nothing is pruned
-  given,   ///< chosen for the whole block before the sweep
-  n_of_m,  ///< chosen in the sweep, at the first column of every m
+  none,           ///< nothing is pruned
+  given,          ///< chosen for the whole block before the sweep
+  n_of_m,         ///< chosen in the sweep, at the first column of every m
+  n_of_m_beside,  ///< the same; what is marked before the sweep is chosen first, and stays
 };
 
 // What a backend is given: pare/kernels/sweep.hpp and pare/kernels/fit.hpp.
@@ -100,7 +101,9 @@ concept Backend = std::floating_point<T> && detail::HoldsMatrices<B, T> &&
              const kernels::RowSweep<T, kernels::MaskSource::given, false>& pruning,
              const kernels::RowSweep<T, kernels::MaskSource::given, true>& both,
              const kernels::RowSweep<T, kernels::MaskSource::n_of_m, false>& pruning_n_of_m,
-             const kernels::RowSweep<T, kernels::MaskSource::n_of_m, true>& both_n_of_m) {
+             const kernels::RowSweep<T, kernels::MaskSource::n_of_m, true>& both_n_of_m,
+             const kernels::RowSweep<T, kernels::MaskSource::n_of_m_beside, false>& beside,
+             const kernels::RowSweep<T, kernels::MaskSource::n_of_m_beside, true>& both_beside) {
   { B::name } -> std::convertible_to<std::string_view>;
   requires B::template supports<T>;
   B::for_each_row(index_t{}, detail::NoOpRow{});
@@ -112,6 +115,8 @@ concept Backend = std::floating_point<T> && detail::HoldsMatrices<B, T> &&
   B::row_sweep(both);
   B::row_sweep(pruning_n_of_m);
   B::row_sweep(both_n_of_m);
+  B::row_sweep(beside);
+  B::row_sweep(both_beside);
   { B::find_non_finite(c) } -> std::same_as<index_t>;
   B::column_moments(c, moments);
   B::column_moments(wide, moments);

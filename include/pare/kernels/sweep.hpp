@@ -24,13 +24,12 @@ struct RowSweep {
 
   MatrixView<T> weights;            // (out, block): current weights in, result out
   MatrixView<T> errors;             // (out, block): e, for the columns behind the block
-  MatrixView<std::uint8_t> mask;    // (out, block): read when given, written when n_of_m
+  MatrixView<std::uint8_t> mask;    // (out, block): in when given, out with n:m, both when beside
   MatrixView<const T> factor;       // (block, block): U of the block
   GridView<const T> grids;          // (grids, out)
   const std::int32_t* column_grid;  ///< (block): grid of each column; null without a quantizer
   double* row_loss;                 ///< (out): += half the sum of e^2
   int zeros, of;                    ///< n:m
-  bool forced = false;  ///< n:m: what `mask` marks beforehand is chosen first, and stays
 
   /// Sweeps one row in place.
   PARE_HOST_DEVICE void operator()(index_t row) const {
@@ -53,7 +52,9 @@ struct RowSweep {
       T* PARE_RESTRICT ej = e + j * Lanes;
       std::uint8_t* PARE_RESTRICT mj = m + j * Lanes;
       if constexpr (Mask == MaskSource::n_of_m)
-        if (j % of == 0) forced ? choose_beside<Lanes>(wj, mj, j) : choose_n_of_m<Lanes>(wj, mj, j);
+        if (j % of == 0) choose_n_of_m<Lanes>(wj, mj, j);
+      if constexpr (Mask == MaskSource::n_of_m_beside)
+        if (j % of == 0) choose_beside<Lanes>(wj, mj, j);
       T kept[Lanes];
       for (int l = 0; l < Lanes; ++l) kept[l] = wj[l];
       if constexpr (Mask != MaskSource::none)

@@ -397,15 +397,14 @@ class SparseGPTSolver {
             Config::quantizes ? column_grid.view().data + begin : nullptr,
             row_loss.view().data,
             linear.pattern.zeros,
-            linear.pattern.of,
-            given});
+            linear.pattern.of});
       };
-      if constexpr (mask_source != kernels::MaskSource::none)
+      if (!given)
         sweep.template operator()<mask_source>();
-      else if (given)
-        sweep.template operator()<kernels::MaskSource::given>();
+      else if constexpr (mask_source == kernels::MaskSource::n_of_m)
+        sweep.template operator()<kernels::MaskSource::n_of_m_beside>();
       else
-        sweep.template operator()<kernels::MaskSource::none>();
+        sweep.template operator()<kernels::MaskSource::given>();
       const index_t rest = cols - begin - count;
       if (rest > 0)
         B::trailing_update(current_.view().columns(begin + count, rest), detail::as_const(errors),

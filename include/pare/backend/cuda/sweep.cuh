@@ -216,11 +216,12 @@ void launch_sweep(const kernels::RowSweep<T, Mask, Quantize>& sweep) {
 /// Sweeps up to sweep_columns columns; false for group sizes without a tuned kernel.
 template <class T, kernels::MaskSource Mask, bool Quantize>
 bool tuned_sweep(const kernels::RowSweep<T, Mask, Quantize>& sweep) {
-  if constexpr (Mask != kernels::MaskSource::n_of_m) {
+  if constexpr (Mask == kernels::MaskSource::n_of_m_beside) {
+    return false;  // rare
+  } else if constexpr (Mask != kernels::MaskSource::n_of_m) {
     launch_sweep<0, 4>(sweep);
     return true;
   } else {
-    if (sweep.forced) return false;  // rare
     switch (sweep.of) {
       case 2:
         launch_sweep<2, 4>(sweep);
@@ -255,7 +256,7 @@ template <class T, kernels::MaskSource Mask, bool Quantize, class Generic>
 void run_sweep(const kernels::RowSweep<T, Mask, Quantize>& sweep, const Generic& generic) {
   const index_t count = sweep.weights.cols;
   index_t step = sweep_columns;
-  if (Mask == kernels::MaskSource::n_of_m)
+  if (Mask == kernels::MaskSource::n_of_m || Mask == kernels::MaskSource::n_of_m_beside)
     step = std::max<index_t>(sweep.of, step - step % sweep.of);
   for (index_t begin = 0; begin < count; begin += step) {
     const index_t width = std::min(step, count - begin), rest = count - begin - width;
