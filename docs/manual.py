@@ -219,6 +219,9 @@ def annotate(symbols, named):
                 (code if i == 0 else link).tail = ". See " if i == 0 else ", "
                 link = ET.SubElement(para, "ulink", url=url)
                 link.text = title
+        for name in compound.iter("parametername"):
+            if len(name) == 0:
+                name.text = (name.text or "").rstrip(";:,")
         for items in compound.iter("parameterlist"):  # Breathe wants one name for each text
             for item in list(items):
                 names = item.find("parameternamelist")

@@ -46,7 +46,8 @@ class Tokenizer {
 
   /// Reads the tokenizer of a model folder: `tokenizer.json`, or `vocab.json` and `merges.txt` with
   /// the `added_tokens.json` there may be, or all of them, which must say the same.
-  /// @throws io_error, format_error; the message names the file and the line, field or token
+  /// @throws io_error naming the file that cannot be read
+  /// @throws format_error naming the file and the line, field or token
   static Tokenizer load(const std::filesystem::path& folder) {
     return Tokenizer(describe_tokenizer(folder));
   }
