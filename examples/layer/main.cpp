@@ -10,6 +10,19 @@ using pare::index_t;
 
 /// The shape in which SafetensorsFile::read_float gives a tensor, from the header alone.
 std::pair<index_t, index_t> shape_of(const pare::SafetensorsFile& file, const char* name) {
+  if (file.find(name) == nullptr) {
+    std::string there;
+    for (const pare::TensorInfo& info : file.tensors()) {
+      if (there.size() > 100) {
+        there += ", ...";
+        break;
+      }
+      there += (there.empty() ? "" : ", ") + info.name;
+    }
+    throw pare::format_error(file.path().string() + ": there is no tensor '" + name + "' but " +
+                             (there.empty() ? "none" : there) +
+                             "; expected the weights W of one linear, and H or X to calibrate on");
+  }
   const pare::TensorInfo& info = file.at(name);
   const std::size_t rank = info.shape.size();
   if (!pare::float_dtype(info.dtype) || rank < 1 || rank > 2)

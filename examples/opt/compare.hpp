@@ -57,6 +57,8 @@ inline std::vector<std::pair<std::string, double>> parse_budgets(const std::stri
   std::istringstream words(list);
   const std::vector<int>& tiers = pare::default_tiers();
   for (std::string word; std::getline(words, word, ',');) {
+    word.erase(0, word.find_first_not_of(' '));  // "4.0, 3.5" is a list too
+    word.erase(word.find_last_not_of(' ') + 1);
     const auto value = parse_value<double>("--budgets", word);
     if (!(value >= tiers.front() && value <= tiers.back()))
       throw usage_error(written("--budgets", list) + ": " + word + ": tiers " +

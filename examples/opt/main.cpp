@@ -41,7 +41,13 @@ void run_compress(const Arguments& arguments) {
     const pare::Sensitivities measured = run.sensitivities(arguments.flags.sensitivity, [&] {
       return sensitivities(*model, inputs, arguments, *planned);
     });
-    plan = pare::plan_bits(measured, planned->options);
+    try {
+      plan = pare::plan_bits(measured, planned->options);
+    } catch (const pare::unattainable_error& e) {
+      throw usage_error((arguments.flags.target_stored_bits ? "--target-bits-per-weight "
+                                                            : "--target-avg-bits ") +
+                        pare::number_text(planned->options.bits_per_weight) + ": " + e.what());
+    }
     std::printf("%s", plan_text(*plan, *planned).c_str());
   }
   std::printf("\n%s\n", pare::linear_header().c_str());

@@ -26,8 +26,11 @@ inline void require_dense_model(const std::string& model) {
 inline void require_packed_model(const std::string& command, const std::string& folder) {
   std::error_code error;
   if (!fs::exists(fs::path(folder) / pare::PackedFile::name, error))
-    throw usage_error(command + " " + folder + ": there is no " + pare::PackedFile::name +
-                      " in it; name a folder that compress --save-packed wrote");
+    throw usage_error(command + " " + folder + ": " +
+                      (fs::is_directory(folder, error)
+                           ? std::string("there is no ") + pare::PackedFile::name + " in it"
+                           : "there is no such folder") +
+                      "; name a folder that compress --save-packed wrote");
 }
 
 /// Writes a packed folder: packed weights, the source's other files, the report with what holds

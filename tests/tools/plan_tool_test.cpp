@@ -117,6 +117,15 @@ BOOST_AUTO_TEST_CASE(every_objective_and_scope_plans_something_else) {
     }
 }
 
+BOOST_AUTO_TEST_CASE(a_target_below_the_narrowest_choice_says_what_there_is) {
+  const Texts texts;
+  const Outcome outcome =
+      pare_opt(texts, "compress",
+               {"--wbits", "3", "--target-bits-per-weight", "1", "--importance", "distortion"});
+  check_failure(outcome, 2, "pare-opt",
+                {"--target-bits-per-weight 1: ", "expected at least 2.", "got 1"});
+}
+
 BOOST_AUTO_TEST_CASE(stored_bits_are_what_the_target_says) {
   const Texts texts;
   const Arguments base{"--wbits", "3", "--kl-windows", "1", "--minlayer", "2"};
@@ -265,7 +274,7 @@ BOOST_AUTO_TEST_CASE(the_comparison_takes_another_sparsity_axis_and_list_of_budg
   const Outcome outcome =
       pare_opt(texts, "compare",
                {"--sparsity", "0.25", "--axis", "input", "--act-order", "--minlayer", "2",
-                "--budgets", "3", "--report", (texts / "report.json").string()});
+                "--budgets", " 3 ", "--report", (texts / "report.json").string()});
   check_success(outcome);
   BOOST_CHECK(test::contains(outcome.out, "every row but dense has 25 % sparsity\n"));
   const Json report = cli::parse_json(cli::read_text(texts / "report.json"));

@@ -205,6 +205,14 @@ inline void make_falling(std::vector<double>& distortion, std::size_t levels) {
 
 }  // namespace detail
 
+/// Bits of the narrowest choice for all linears: no budget below can be kept.
+/// @throws argument_error naming the linear and mode whose tables do not fit
+inline double least_bits(std::span<const LinearRates> linears) {
+  detail::require_rates(linears);
+  double dual = 0;
+  return detail::best_at_price(linears, std::numeric_limits<double>::infinity(), dual).bits;
+}
+
 /// Chooses a mode for every linear and a width for every channel: the least distortion within a
 /// budget of bits.
 ///

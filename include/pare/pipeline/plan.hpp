@@ -185,13 +185,20 @@ inline ModelPlan plan_bits(const Sensitivities& sensitivities, const PlanOptions
     plan.predicted_loss += rates.distortion;
     plan.bound += rates.bound;
   };
+  const auto spend = [&](std::span<const LinearRates> of, double count) {
+    const double least = least_bits(of) / count;
+    if (!(least <= options.bits_per_weight * (1 + 1e-12)))
+      throw unattainable_error(
+          "bits_per_weight: expected at least " + number_text(std::ceil(1e4 * least) / 1e4) +
+          ", which the narrowest choice takes, got " + number_text(options.bits_per_weight));
+    take(allocate_rates(of, options.bits_per_weight * count));
+  };
   if (options.scope == PlanScope::model) {
-    take(allocate_rates(rated, options.bits_per_weight * total));
+    spend(rated, total);
   } else {
     for (std::size_t g = 0; g < rated.size(); ++g)
-      in_context(sensitivities.linears[g].name, [&] {
-        take(allocate_rates(std::span(&rated[g], 1), options.bits_per_weight * weights[g]));
-      });
+      in_context(sensitivities.linears[g].name,
+                 [&] { spend(std::span(&rated[g], 1), weights[g]); });
   }
   plan.bits_per_weight = bits / total;
 
