@@ -10,6 +10,7 @@ ln -s "$root/examples/data/opt-tiny" "$work/MODEL"
 ln -s "$root/examples/data/sampled.calib.txt" "$work/TEXT"
 head -c 40000 "$root/examples/data/sampled.eval.txt" >"$work/sampled.txt"  # a part of it: seconds each
 cd "$work"
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}  # on a busy machine spinning takes longer
 
 reports=()
 compress() {  # compress NAME OPTION...

@@ -13,6 +13,7 @@
 #include "opt/side_files.hpp"
 #include "pare/model/opt_load.hpp"
 #include "pare/model/opt_names.hpp"
+#include "pare/model/opt_save.hpp"
 #include "pare/model/opt_text.hpp"
 #include "pare/model/tokenizer.hpp"
 #include "pare/pipeline/run_folder.hpp"
@@ -99,20 +100,6 @@ inline constexpr const char* model_files[] = {"config.json",
                                               "special_tokens_map.json",
                                               "added_tokens.json"};
 
-/// The head where it only repeats the embeddings that it is tied to: safetensors has no tensors
-/// that share bytes, so transformers leaves it out there and ties it again when loading.
-inline std::set<std::string> tied_head(const pare::OptConfig& config,
-                                       const pare::Checkpoint& checkpoint) {
-  const auto head = checkpoint.find(pare::opt_head_name);
-  const auto embedding =
-      checkpoint.find(pare::opt_tensor_prefix(checkpoint) + "embed_tokens.weight");
-  if (!config.tie_word_embeddings || !head || !embedding) return {};
-  if (head->info->dtype != embedding->info->dtype ||
-      !std::ranges::equal(head->file->bytes(*head->info), embedding->file->bytes(*embedding->info)))
-    return {};
-  return {pare::opt_head_name};
-}
-
 /// The finished layers of a run, open for reading.
 inline std::vector<pare::SafetensorsFile> finished_layers(const pare::RunFolder& run) {
   std::vector<pare::SafetensorsFile> layers;
@@ -135,20 +122,8 @@ inline void save_model(const pare::RunFolder& run, const fs::path& source, const
   fill_folder(
       folder,
       [&](const fs::path& partial) {
-        const pare::Checkpoint checkpoint(source);
-        if (checkpoint.format() == pare::CheckpointFormat::safetensors) {
-          for (const pare::TensorFile& file : checkpoint.files())
-            pare::copy_safetensors(pare::SafetensorsFile(file.path()),
-                                   partial / file.path().filename(), replacement);
-          if (checkpoint.sharded())
-            fs::copy_file(source / pare::Checkpoint::index_name,
-                          partial / pare::Checkpoint::index_name);
-        } else {
-          pare::write_as_safetensors(checkpoint, partial,
-                                     tied_head(pare::load_opt_config(source), checkpoint),
-                                     replacement);
-        }
-        copy_side_files(source, partial, weight_names(checkpoint));
+        pare::write_opt_weights(source, partial, replacement);
+        copy_side_files(source, partial, weight_names(pare::Checkpoint(source)));
       },
       saving);
 }

@@ -13,6 +13,7 @@
 #include "opt/arguments.hpp"
 #include "opt/packing.hpp"
 #include "pare/pipeline/options_json.hpp"
+#include "pare/pipeline/text_windows.hpp"
 
 namespace tool {
 
@@ -55,9 +56,7 @@ inline Inputs read_inputs(const Arguments& arguments,
     std::vector<std::int32_t> ids =
         read_tokens(arguments.calibration_text, tokenizer, inputs.config);
     require_window(arguments.calibration_text, ids, inputs.seqlen);
-    const index_t count = std::min(asked, index_t(ids.size()) / inputs.seqlen);
-    ids.resize(std::size_t(count * inputs.seqlen));
-    inputs.windows = {std::move(ids), inputs.seqlen};
+    inputs.windows = pare::first_windows(std::move(ids), asked, inputs.seqlen);
   }
   for (const EvaluationText& text : evaluations) {
     std::vector<std::int32_t> ids = read_tokens(text.file, tokenizer, inputs.config);

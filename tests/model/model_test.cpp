@@ -8,7 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "files.hpp"
 #include "model_support.hpp"
+#include "pare/model/opt_save.hpp"
 #include "pare/model/tokenizer.hpp"
 
 using namespace test;
@@ -417,6 +419,38 @@ BOOST_AUTO_TEST_CASE(layers_that_are_read_one_at_a_time_are_the_same_model) {
                               const pare::OptFiles<EigenBackend, float> bad(files.folder);
                             }),
                             "layers.1.fc2.weight': expected shape (12, 20), got (12, 19)"));
+}
+
+BOOST_AUTO_TEST_CASE(a_saved_model_is_the_one_in_memory) {
+  SmallModel files;
+  const fs::path source = files.write();
+  auto model = pare::load_opt<EigenBackend, float>(source);
+  auto& fc2 = model.layers[1].fc2.weight;
+  for (pare::index_t i = 0; i < fc2.size(); ++i) fc2.data()[i] = i % 3 == 0 ? 0.0f : 0.5f;
+  test::write_text(source / "tokenizer.json", "{}");
+  const test::Folder results;
+  const fs::path saved = results / "saved";
+  pare::save_opt(model, source, saved);
+
+  for (const char* name : {"config.json", "tokenizer.json"})
+    BOOST_CHECK(test::read_text(saved / name) == test::read_text(source / name));
+  const auto again = pare::load_opt<EigenBackend, float>(saved);
+  const ids_t ids{1, 2, 3, 4, 5, 6};
+  const auto expected = run_model(model, ids, 3), got = run_model(again, ids, 3);
+  BOOST_CHECK(test::same_bytes(expected, got));
+  BOOST_TEST(again.layers[1].fc2.weight(0, 0) == 0.0f);
+  BOOST_TEST(again.layers[1].fc2.weight(0, 1) == 0.5f);
+  // Another model's weights would be found: the dense one's logits differ.
+  BOOST_CHECK(
+      !test::same_bytes(expected, run_model(pare::load_opt<EigenBackend, float>(source), ids, 3)));
+
+  BOOST_TEST(message_of<pare::argument_error>([&] { pare::save_opt(model, source, saved); }) ==
+             "folder: expected a new or empty one, got " + saved.string());
+  BOOST_TEST(message_of<pare::argument_error>([&] { pare::save_opt(model, source, source); }) ==
+             "folder: expected a new or empty one, got " + source.string());
+  BOOST_TEST(test::contains(message_of<pare::io_error>(
+                                [&] { pare::save_opt(model, source, results / "no" / "folder"); }),
+                            "cannot be made"));
 }
 
 // ---------------------------------------------------------------- forward pass

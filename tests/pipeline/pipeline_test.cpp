@@ -6,6 +6,7 @@
 #include "model_support.hpp"
 #include "pare/model/opt_random.hpp"
 #include "pare/pipeline/sensitivity_json.hpp"
+#include "pare/pipeline/text_windows.hpp"
 #include "pare/report/json.hpp"
 #include "pare/report/text.hpp"
 
@@ -568,4 +569,36 @@ BOOST_AUTO_TEST_CASE(sensitivities_survive_a_file) {
   test::write_text(file, "{}");
   BOOST_TEST(contains(message_of<format_error>([&] { read_sensitivities(file); }),
                       file.string() + ": sensitivities: a member is missing"));
+}
+
+BOOST_AUTO_TEST_CASE(a_text_becomes_windows_of_the_model) {
+  const std::filesystem::path folder = std::filesystem::path(test::examples_data) / "opt-tiny";
+  const OptConfig config = load_opt_config(folder);
+  const Tokenizer tokenizer = load_opt_tokenizer(folder, config);
+  const std::string text = read_text(folder.parent_path() / "sampled.calib.txt").substr(0, 9000);
+  const std::vector<std::int32_t> ids = opt_token_ids(tokenizer, config, text);
+
+  // All that fit, in order; the rest of the text is dropped.
+  const CalibrationWindows all = text_windows(tokenizer, config, text);
+  BOOST_TEST(all.seqlen == config.max_position_embeddings);
+  BOOST_TEST(all.count() == index_t(ids.size()) / all.seqlen);
+  BOOST_TEST(all.count() > 4);
+  BOOST_TEST(index_t(all.ids.size()) == all.count() * all.seqlen);
+  BOOST_CHECK(std::equal(all.ids.begin(), all.ids.end(), ids.begin()));
+  BOOST_TEST(all.ids.front() == config.bos_token_id);
+
+  const CalibrationWindows three = text_windows(tokenizer, config, text, 3);
+  BOOST_TEST(three.count() == 3);
+  BOOST_CHECK(std::equal(three.ids.begin(), three.ids.end(), ids.begin()));
+  const CalibrationWindows short_ones = first_windows(ids, 5, 16);
+  BOOST_TEST(short_ones.count() == 5);
+  BOOST_TEST(short_ones.ids.size() == 80u);
+
+  const auto message = [](const auto& f) { return message_of<argument_error>(f); };
+  BOOST_TEST(test::contains(message([&] { text_windows(tokenizer, config, "Short."); }),
+                            "ids: expected at least one window of 256 tokens, got "));
+  BOOST_TEST(test::contains(message([&] { text_windows(tokenizer, config, text, 0); }),
+                            "count: expected at least 1 window, got 0"));
+  BOOST_TEST(test::contains(message([&] { first_windows(ids, 1, 1); }),
+                            "seqlen: expected at least 2 tokens, got 1"));
 }

@@ -16,6 +16,7 @@
 #include "pare/pipeline/layer_stream.hpp"
 #include "pare/pipeline/linear_statistics.hpp"
 #include "pare/pipeline/planned_solver.hpp"
+#include "pare/pipeline/windows.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -37,16 +38,6 @@ struct LinearSelection {
         layer >= first_layer && layer < last_layer && name.find(name_part) != std::string::npos;
     return inside != invert;
   }
-};
-
-/// Calibration text as token windows.
-struct CalibrationWindows {
-  std::vector<std::int32_t> ids;  ///< (windows * seqlen), window by window
-  /// Tokens of a window.
-  index_t seqlen = 0;
-
-  /// Number of windows.
-  index_t count() const { return seqlen > 0 ? index_t(ids.size()) / seqlen : 0; }
 };
 
 /// How a model is compressed.
