@@ -221,16 +221,22 @@ BOOST_AUTO_TEST_CASE(a_signal_ends_it_and_nothing_is_left) {
       BOOST_TEST(run.end() == 128 + signal);
       BOOST_CHECK(cli::listing(texts.path) == before);
     }
-  // While results are written, into a folder that is there.
-  fs::create_directory(texts / "saved");
-  {
+  // While results are written, into a folder that is there. That takes a moment, which may be over
+  // before the signal comes.
+  int ended = 0;
+  for (int attempt = 0; attempt < 20 && ended == 0; ++attempt) {
+    for (const char* name : {"saved", "packed", "report.json"}) fs::remove_all(texts / name);
+    fs::create_directory(texts / "saved");
     Started run(compression(texts, results), texts.path);
     run.wait_until([&] { return is_below(texts / "saved", ".partial-"); });
     ::kill(run.child, SIGTERM);
-    BOOST_TEST(run.end() == 128 + SIGTERM);
-    BOOST_TEST(fs::is_empty(texts / "saved"));
-    BOOST_TEST((names(texts.path) == std::set<std::string>{"calib.txt", "eval.txt", "saved"}));
+    ended = run.end();
+    BOOST_TEST((ended == 0 || ended == 128 + SIGTERM));
+    BOOST_TEST(!is_below(texts.path, ".partial-"));
+    BOOST_TEST(!is_below(texts.path, ".layers-"));
+    if (!fs::is_empty(texts / "saved")) check_model(texts / "saved");
   }
+  BOOST_TEST(ended == 128 + SIGTERM);
   // Nowhere to save: finished layers are in the folder of temporary files.
   fs::create_directory(texts / "tmp");
   {
