@@ -8,12 +8,12 @@ case $("$compiler" -dumpmachine) in
 x86_64*) ;;
 *) echo "not for $("$compiler" -dumpmachine)"; exit 0 ;;
 esac
-for program in "${@:4}"; do
-  nm -C "$program" | grep -q 'check_processor()' || { echo "$program checks nothing" >&2; exit 1; }
+cd "$folder"
+for program in "${@:4}"; do  # grep -q would end nm by a signal
+  nm -C "$program" | grep 'check_processor()' >symbols.txt || { echo "$program checks nothing" >&2; exit 1; }
 done
 
 common=(-std=c++20 "-I$root/include" "-I$root/examples")
-cd "$folder"
 "$compiler" "${common[@]}" -march=x86-64 -c "$root/examples/common/processor.cpp" -o check.o
 build() {  # build NAME FLAGS...: main.cpp compiled with the flags
   "$compiler" "${common[@]}" "${@:2}" -c "$root/examples/common/built_with.cpp" -o built_with.o &&
