@@ -28,22 +28,28 @@ breathe_projects = {"pare": str(ROOT / "build-docs/xml")}
 breathe_default_project = "pare"
 breathe_show_include = False  # docs/manual.py names the header of everything
 
+# Lines of code have up to 100 characters, which the theme would cut.
+STATIC = ROOT / "build-docs/static"
+STATIC.mkdir(parents=True, exist_ok=True)
+(STATIC / "wide.css").write_text("@media (min-width: 91em) { .content { width: 55em; } }\n")
+html_static_path = [str(STATIC)]
+html_css_files = ["wide.css"]
+
 # Formulas are drawn without the web where the package libjs-mathjax (2.7) is installed.
 MATHJAX = pathlib.Path("/usr/share/javascript/mathjax")
 if MATHJAX.is_dir():
-    html_static_path = [str(ROOT / "build-docs/static")]
     mathjax_path = "mathjax/MathJax.js"
     mathjax2_config = {"jax": ["input/TeX", "output/CommonHTML"], "extensions": ["tex2jax.js"],
                        "TeX": {"extensions": ["AMSmath.js", "AMSsymbols.js"]},
                        "tex2jax": {"processClass": "tex2jax_process|mathjax_process|math|output_area",
                                    "ignoreClass": "tex2jax_ignore|mathjax_ignore|document"}}
-    static = ROOT / "build-docs/static/mathjax"
+    static = STATIC / "mathjax"
     for part in ("MathJax.js", "extensions", "jax/element", "jax/input/TeX",
                  "jax/output/CommonHTML", "fonts/HTML-CSS/TeX/woff"):
         if (MATHJAX / part).is_dir():
             shutil.copytree(MATHJAX / part, static / part, dirs_exist_ok=True)
         else:
-            static.mkdir(parents=True, exist_ok=True)
+            static.mkdir(exist_ok=True)
             shutil.copyfile(MATHJAX / part, static / part)
 
 
