@@ -53,7 +53,7 @@ inline std::vector<EvaluationText> parse_evaluations(const std::vector<std::stri
 /// Token ids of a whole text file, the model's leading id in front.
 inline std::vector<std::int32_t> read_tokens(const fs::path& file, const pare::Tokenizer& tokenizer,
                                              const pare::OptConfig& config) {
-  const std::string text = pare::detail::read_model_text(file);
+  const std::string text = pare::detail::read_text_file(file);
   try {
     return pare::opt_token_ids(tokenizer, config, text);
   } catch (const pare::format_error& e) {

@@ -105,6 +105,7 @@ inline void compare_with_original(const fs::path& original, const pare::PackedFi
   std::size_t known = 0, linears = 0;
   for (const auto& file : checkpoint.files())
     for (const pare::TensorInfo& info : file.tensors()) {
+      if (!checkpoint.reads(file, info.name)) continue;
       const std::span<const std::byte> bytes = file.bytes(info);
       if (const pare::PackedEntry* entry = packed.find(info.name)) {
         ++linears;
@@ -127,7 +128,10 @@ inline void compare_with_original(const fs::path& original, const pare::PackedFi
         differences.add(info.name, "is not the original's, though it is not packed");
     }
   for (const pare::TensorInfo& info : packed.file().tensors())
-    if (!packed.is_part(info.name) && !checkpoint.find(info.name))
+    if (!packed.is_part(info.name) &&
+        std::ranges::none_of(checkpoint.files(), [&](const pare::TensorFile& file) {
+          return file.find(info.name) != nullptr;
+        }))
       differences.add(info.name, "is not in the original");
   for (const pare::PackedEntry& entry : packed.linears())
     if (!checkpoint.find(entry.tensor)) differences.add(entry.tensor, "is not in the original");

@@ -2,6 +2,7 @@
 #define BOOST_TEST_MODULE pare_packed_file
 #include <boost/test/unit_test.hpp>
 
+#include <array>
 #include <functional>
 
 #include "model_support.hpp"
@@ -362,4 +363,42 @@ BOOST_AUTO_TEST_CASE(what_breaks_the_format_is_named) {
   BOOST_TEST(contains(message_of<format_error>([&] { PackedFile{packed.folder.path}; }),
                       "its metadata has no pare.packed"));
   BOOST_CHECK_THROW(PackedFile{packed.folder / "nowhere"}, io_error);
+}
+
+BOOST_AUTO_TEST_CASE(shards_may_hold_more_than_the_index_lists) {
+  // A tensor that two shards hold, one that no list names, and one of a type that came later.
+  const Folder folder, target;
+  const auto bytes = [](int value, std::size_t n) {
+    return std::vector<std::byte>(n, std::byte(value));
+  };
+  write_safetensors(folder / "one.safetensors",
+                    {{"a", "F32", {1}, bytes(1, 4)}, {"twice", "U16", {1}, bytes(2, 2)}});
+  test::write_text(folder / "two.safetensors",
+                   detail::safetensors_start("two",
+                                             {{"new", "F3", {5}, 0, 2},
+                                              {"twice", "U16", {1}, 0, 2},
+                                              {"unlisted", "F8_E4M3", {3}, 0, 3}},
+                                             {}) +
+                       "nntwuuu");
+  test::write_text(folder / Checkpoint::index_name,
+                   R"({"weight_map":{"a":"one.safetensors","twice":"one.safetensors",)"
+                   R"("new":"two.safetensors"}})");
+  const Checkpoint source(folder.path);
+  const auto check = [](const SafetensorsFile& file) {
+    BOOST_TEST(file.tensors().size() == 4u);
+    for (const auto& [name, dtype, content] :
+         std::vector<std::array<std::string, 3>>{{"a", "F32", "\1\1\1\1"},
+                                                 {"twice", "U16", "\2\2"},
+                                                 {"new", "F3", "nn"},
+                                                 {"unlisted", "F8_E4M3", "uuu"}}) {
+      BOOST_TEST(file.at(name).dtype == dtype);
+      const auto stored = file.bytes(file.at(name));
+      BOOST_TEST(std::string(reinterpret_cast<const char*>(stored.data()), stored.size()) ==
+                 content);
+    }
+  };
+  write_packed(target / PackedFile::name, source, PackedLinears());
+  check(SafetensorsFile(target / PackedFile::name));
+  write_unpacked(target / "dense", PackedFile(target.path));
+  check(SafetensorsFile(target / "dense"));
 }

@@ -612,6 +612,11 @@ BOOST_AUTO_TEST_CASE(folders_without_weights) {
                               "found none of model.safetensors, model.safetensors.index.json, "
                               "pytorch_model.bin and pytorch_model.bin.index.json",
                               open);
+  write_text(folder / "model.fp16.safetensors", "");
+  check_error<pare::io_error>(folder.path,
+                              "pytorch_model.bin.index.json; 'model.fp16.safetensors' is not read "
+                              "under that name",
+                              open);
   check_error<pare::io_error>(folder.path / "absent", "not a folder",
                               [&] { pare::Checkpoint{folder.path / "absent"}; });
 }

@@ -2,6 +2,7 @@
 // shards and their index.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -20,6 +21,7 @@
 #include "pare/core/matrix.hpp"
 #include "pare/core/text.hpp"
 #include "pare/storage/file.hpp"
+#include "pare/storage/foreign.hpp"
 #include "pare/storage/json.hpp"
 #include "pare/storage/pytorch.hpp"
 #include "pare/storage/safetensors.hpp"
@@ -69,7 +71,7 @@ class Checkpoint {
       throw io_error(folder.string() + ": not a folder");
     } else {
       throw io_error(folder.string() + ": found none of " + single_name + ", " + index_name + ", " +
-                     pytorch_name + " and " + pytorch_index_name);
+                     pytorch_name + " and " + pytorch_index_name + other_weights());
     }
   }
 
@@ -101,6 +103,16 @@ class Checkpoint {
     throw format_error(folder_.string() + ": there is no tensor " + detail::quoted_name(name));
   }
 
+  /// Whether the tensor called `name` is read from `file`; another shard may hold one of that name. A
+  /// tensor that the index does not list is read from the first file that has it.
+  bool reads(const TensorFile& file, std::string_view name) const {
+    if (const auto location = find(name)) return location->file == &file;
+    const auto first = std::find_if(files_.begin(), files_.end(), [&](const TensorFile& other) {
+      return other.find(name) != nullptr;
+    });
+    return first != files_.end() && &*first == &file;
+  }
+
   /// As TensorFile::read_float, from whichever file holds the tensor.
   Matrix<float> read_float(std::string_view name) const { return at(name).file->read_float(name); }
 
@@ -109,6 +121,16 @@ class Checkpoint {
   static bool present(const std::filesystem::path& path) {
     std::error_code ignored;
     return std::filesystem::exists(path, ignored);
+  }
+
+  /// "; 'x.h5' is not read": the first weights in the folder that are called otherwise.
+  std::string other_weights() const {
+    for (const std::string& name : detail::names_in(folder_))
+      for (const char* extension :
+           {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf"})
+        if (name.ends_with(extension))
+          return "; " + detail::quoted_name(name) + " is not read under that name";
+    return {};
   }
 
   void open_file(const std::filesystem::path& path) {

@@ -45,8 +45,7 @@ inline void write_as_safetensors(const Checkpoint& checkpoint, const std::filesy
     }
     std::vector<TensorInfo> tensors;
     for (const TensorInfo& info : file.tensors()) {
-      const auto location = checkpoint.find(info.name);
-      if (!location || location->file != &file || left_out.contains(info.name)) continue;
+      if (!checkpoint.reads(file, info.name) || left_out.contains(info.name)) continue;
       tensors.push_back(info);
       weight_map[info.name] = name;
       total += info.end - info.begin;

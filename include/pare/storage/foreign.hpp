@@ -22,6 +22,11 @@ namespace pare::inline PARE_TARGET {
 
 namespace detail {
 
+/// What git keeps in place of a large file until that is fetched.
+inline constexpr std::string_view lfs_pointer = "version https://git-lfs";
+inline constexpr const char* lfs_text =
+    "a Git LFS pointer, not the file itself; fetch it with 'git lfs pull'";
+
 /// What a file of another kind is and what to do instead, by its first bytes; nothing when these say
 /// nothing.
 inline std::optional<std::string> foreign_content(std::string_view start) {
@@ -31,8 +36,7 @@ inline std::optional<std::string> foreign_content(std::string_view start) {
     const char* what;
   };
   static constexpr Kind kinds[] = {
-      {"version https://git-lfs"sv,
-       "a Git LFS pointer, not the file itself; fetch it with 'git lfs pull'"},
+      {lfs_pointer, lfs_text},
       {"GGUF"sv,
        "a GGUF file of llama.cpp, which is not read; give the Hugging Face folder it was made "
        "from"},
@@ -46,6 +50,14 @@ inline std::optional<std::string> foreign_content(std::string_view start) {
   for (const Kind& kind : kinds)
     if (start.starts_with(kind.begins)) return kind.what;
   return std::nullopt;
+}
+
+/// The content of a text to be read by a model, which may be anything but what git keeps in place of
+/// it. Throws io_error, format_error.
+inline std::string read_text_file(const std::filesystem::path& path) {
+  std::string text = read_whole_file(path);
+  if (text.starts_with(lfs_pointer)) throw format_error(path.string() + ": " + lfs_text);
+  return text;
 }
 
 /// The content of a text file of a model. Throws io_error; format_error for a file of another kind.

@@ -104,17 +104,18 @@ inline void write_packed(const std::filesystem::path& path, const Checkpoint& so
                          const std::set<std::string>& skip = {}) {
   struct Piece {
     TensorInfo info;
-    const PackedParts* parts = nullptr;  ///< null: a tensor of the source
+    const TensorFile* file = nullptr;    ///< of the source, or
+    const PackedParts* parts = nullptr;  ///< what takes the place of a tensor of it
   };
   std::vector<Piece> pieces;
   nlohmann::ordered_json entries = nlohmann::ordered_json::array();
   nlohmann::ordered_json checksums = nlohmann::ordered_json::object();
   for (const auto& file : source.files())
     for (const TensorInfo& info : file.tensors()) {
-      if (skip.contains(info.name)) continue;
+      if (skip.contains(info.name) || !source.reads(file, info.name)) continue;
       const auto found = linears.find(info.name);
       if (found == linears.end()) {
-        pieces.push_back({info});
+        pieces.push_back({info, &file});
         checksums[info.name] = hex_text(xxh64(file.bytes(info)));
         file.release(info);
         continue;
@@ -123,7 +124,7 @@ inline void write_packed(const std::filesystem::path& path, const Checkpoint& so
       if (parts.entry.at("shape") != info.shape || parts.entry.at("dtype") != info.dtype)
         throw argument_error(path.string() + ": tensor " + detail::quoted_name(info.name) +
                              ": has another shape or dtype in the checkpoint");
-      for (const TensorInfo& part : parts.infos) pieces.push_back({part, &parts});
+      for (const TensorInfo& part : parts.infos) pieces.push_back({part, nullptr, &parts});
       entries.push_back(parts.entry);
       entries.back()["original"] = hex_text(fingerprint(file.bytes(info)));
       file.release(info);
@@ -148,7 +149,7 @@ inline void write_packed(const std::filesystem::path& path, const Checkpoint& so
                       if (mapped.file != nullptr) mapped.file->release(*mapped.info);
                       mapped = {};
                       if (piece.parts == nullptr)
-                        mapped = source.at(piece.info.name);
+                        mapped = {piece.file, piece.file->find(piece.info.name)};
                       else if (piece.parts->file != nullptr)
                         mapped = {piece.parts->file, piece.parts->file->find(piece.info.name)};
                       if (mapped.file != nullptr) return mapped.file->bytes(*mapped.info);
