@@ -200,6 +200,10 @@ in every source file again. A program of several files can compile them in one o
 and all its files with `-DPARE_EXTERN_KERNELS`. What it computes stays the same; the tests and tools
 of this repository are built that way.
 
+The same goes for solvers, whose `prepare` and `solve` are not inline. Files that share a solver
+declare `extern template class pare::SparseGPTSolver<Config, Backend, T>;`, and one of them defines it
+without `extern`. `cmake/eigen_solvers.hpp` does this for all configurations that `dispatch` knows.
+
 ## Budget
 
 `{budget['header']}` may have at most {budget['own_lines']} lines of pare, {budget['lines']} lines

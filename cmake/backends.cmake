@@ -14,6 +14,17 @@ add_library(pare_eigen INTERFACE)
 target_link_libraries(pare_eigen INTERFACE pare_program pare_eigen_kernels)
 set(pare_backends eigen)
 
+# The same with the solvers that dispatch() knows, which tools and tests share; what links this is
+# compiled with their declarations in front. The tools need float32 alone.
+add_library(pare_eigen_solvers STATIC EXCLUDE_FROM_ALL ${CMAKE_CURRENT_LIST_DIR}/eigen_solvers.cpp)
+target_link_libraries(pare_eigen_solvers PUBLIC pare_eigen)
+target_compile_options(pare_eigen_solvers INTERFACE
+                       -include ${CMAKE_CURRENT_LIST_DIR}/eigen_solvers.hpp)
+if(PARE_TESTS AND PARE_CI_TESTS)
+  target_sources(pare_eigen_solvers PRIVATE ${CMAKE_CURRENT_LIST_DIR}/eigen_solvers_double.cpp)
+  target_compile_definitions(pare_eigen_solvers INTERFACE PARE_SOLVERS_OF_DOUBLE)
+endif()
+
 function(pare_add_backend backend component)  # what else it links follows
   pare_add_component(${component} missing)
   if(missing)

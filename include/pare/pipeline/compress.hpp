@@ -149,12 +149,33 @@ Calibration<B, T> identity_calibration(index_t n) {
   return Calibration<B, T>::from_hessian(I.view());
 }
 
+/// Who solves the linears that compress_layers brings. Not a template parameter of it: a program that
+/// knows a dozen configurations would compile the loop over layers as often.
+template <class B, class T>
+struct LinearWork {
+  /// Linears with equal patterns and inputs share a factor.
+  std::function<Pattern(const std::string& name)> pattern;
+  std::function<Factor<B, T>(const std::string& name, const Calibration<B, T>& calibration)>
+      prepare;
+  std::function<CompressedLinear<B, T>(
+      const std::string& name, MatrixView<const T> W, const Calibration<B, T>& calibration,
+      const Factor<B, T>& factor, MatrixView<const std::uint8_t> zero)>
+      solve;
+};
+
+/// The same of an object that has these functions and outlives it.
+template <class B, class T, class Work>
+LinearWork<B, T> linear_work(Work& work) {
+  return {[&](const auto&... given) { return work.pattern(given...); },
+          [&](const auto&... given) { return work.prepare(given...); },
+          [&](const auto&... given) { return work.solve(given...); }};
+}
+
 /// Compresses every linear by one configuration.
 template <class Config, class B, class T>
 struct ConfiguredWork {
   SparseGPTSolver<Config, B, T> solver;
 
-  /// Linears with equal patterns and inputs share a factor.
   Pattern pattern(const std::string&) const { return {}; }
   Factor<B, T> prepare(const std::string&, const Calibration<B, T>& calibration) const {
     return solver.prepare(calibration);
@@ -167,11 +188,12 @@ struct ConfiguredWork {
 };
 
 /// Compresses the linears of a model layer by layer; see compress_model. `work` solves them.
-template <class B, class S, class Work>
+template <class B, class S>
 Statistics compress_layers(const OptModel<B, S>& model, LayerStream<B, S>& stream,
                            const CalibrationWindows& windows,
                            const ModelCompressionOptions& options,
-                           const CompressionProgress& progress, Work& work) {
+                           const CompressionProgress& progress,
+                           const LinearWork<B, compute_scalar<S>>& work) {
   using T = compute_scalar<S>;
   const index_t layers = stream.count;
   const auto selected = [&](index_t i, const Linear<B, S>& linear) {
@@ -379,7 +401,8 @@ Statistics compress_model(const OptModel<B, S>& model, LayerStream<B, S>& stream
   SolverOptions solver_options = options.solver;
   if (options.magnitude) solver_options.block_size = std::numeric_limits<index_t>::max() / 2;
   detail::ConfiguredWork<Config, B, T> work{SparseGPTSolver<Config, B, T>(solver_options)};
-  Statistics statistics = detail::compress_layers(model, stream, windows, options, progress, work);
+  Statistics statistics = detail::compress_layers(model, stream, windows, options, progress,
+                                                  detail::linear_work<B, T>(work));
   require_counted(statistics, Config::quantizes);
   if constexpr (Config::quantizes) {
     const SolverOptions& o = work.solver.options();

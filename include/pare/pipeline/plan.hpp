@@ -302,7 +302,8 @@ Statistics compress_model(const OptModel<B, S>& model, LayerStream<B, S>& stream
   for (index_t i = 0; i < stream.count; ++i)
     for (const std::string& name : opt_linear_names(i))
       if (options.selection.selects(i, name)) work.of(name);
-  Statistics statistics = detail::compress_layers(model, stream, windows, options, progress, work);
+  Statistics statistics = detail::compress_layers(model, stream, windows, options, progress,
+                                                  detail::linear_work<B, T>(work));
   require_counted(statistics, true);
   if (statistics.linears.size() != plan.linears.size())
     throw argument_error("plan: it has " + std::to_string(plan.linears.size()) +

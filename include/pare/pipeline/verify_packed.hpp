@@ -185,8 +185,8 @@ std::vector<RecomputedLinear> recompute_packed(
   if (windows.count() == 0 && !options.magnitude) return result;
   detail::RecomputeWork<B, S> work{read, recorded, options.solver.damping};
   LayerStream<B, S> stream = layers_in_memory(model);
-  const Statistics statistics =
-      detail::compress_layers(model, stream, windows, options, progress, work);
+  const Statistics statistics = detail::compress_layers(model, stream, windows, options, progress,
+                                                        detail::linear_work<B, T>(work));
   std::map<std::string, double> losses;
   for (const LinearStatistics& layer : statistics.linears) losses[layer.name] = layer.loss;
   for (RecomputedLinear& entry : result) {

@@ -48,28 +48,14 @@ class SparseGPTSolver {
   /// Factors the Hessian for linears that share their inputs (q, k and v, for instance).
   /// @param given  the calibration of the inputs
   /// @throws factorization_error when the damping ladder ends
-  Factor<B, T> prepare(detail::CalibrationArgument<B, T> given) const {
-    const Calibration<B, T>& calibration = given.get();
-    FactorOptions options{.damping = options_.damping, .order = {}};
-    if (options_.act_order && !input_channels())
-      options.order = visit_order(calibration.hessian_diagonal(), {}, true,
-                                  kept_together(calibration.in_features()));
-    return factorize(calibration, options);
-  }
+  Factor<B, T> prepare(detail::CalibrationArgument<B, T> given) const;
 
   /// Compresses one linear.
   /// @param inputs  {.weights, .calibration, .factor, .bits, .mask}; see SolveInputs
   /// @throws shape_error, non_finite_error (also when W times the inputs overflows T),
   ///         argument_error (inputs not divisible by m, a channel's width that is none),
   ///         factorization_error, invariant_error
-  Compressed solve(const SolveInputs<B, T, Config::assigned>& inputs) {
-    const MatrixView<const T> W = inputs.weights;
-    const Calibration<B, T>& calibration = inputs.calibration.get();
-    if (const Factor<B, T>* factor = inputs.factor.get())
-      return solve_all(W, calibration, *factor, inputs.bits.get(), inputs.mask.get());
-    require_inputs(W, calibration.in_features());
-    return solve_all(W, calibration, prepare(calibration), inputs.bits.get(), inputs.mask.get());
-  }
+  Compressed solve(const SolveInputs<B, T, Config::assigned>& inputs);
 
   /// Compresses one linear: solve({.weights = W, .calibration = calibration}).
   Compressed solve(MatrixArgument<T> W, detail::CalibrationArgument<B, T> calibration) {
@@ -208,7 +194,7 @@ class SparseGPTSolver {
     return linear;
   }
 
-  auto allocator() const {
+  auto allocator() const requires(Config::mixed) {
     return BitAllocator<typename Config::policy>(
         {.target_average_bits = options_.target_average_bits,
          .tiers = options_.tiers.value_or(default_tiers())});
@@ -236,7 +222,7 @@ class SparseGPTSolver {
   /// The loss at the base width ranks channels; Budget spends along the whole curves. Weights that
   /// a one-shot mask would prune count as lost.
   void choose_by_distortion(Compressed& linear, const ScoringInput<B, T>& input,
-                            MatrixView<const std::uint8_t> zero) const {
+                            MatrixView<const std::uint8_t> zero) const requires(Config::mixed) {
     const index_t rows = input.weights.rows, cols = input.weights.cols;
     Owner<std::uint8_t> mask;  // (out, in), or empty
     if constexpr (mask_source != kernels::MaskSource::none) {
@@ -430,5 +416,27 @@ class SparseGPTSolver {
   Owner<T> live_;              // (out, in), empty unless inputs are dead
   Owner<std::uint8_t> mask_;   // (out, in), in visit order
 };
+
+// Not in the class, where they would be inline: an extern template spares no file an inline function.
+template <class Config, class B, class T>
+Factor<B, T> SparseGPTSolver<Config, B, T>::prepare(detail::CalibrationArgument<B, T> given) const {
+  const Calibration<B, T>& calibration = given.get();
+  FactorOptions options{.damping = options_.damping, .order = {}};
+  if (options_.act_order && !input_channels())
+    options.order = visit_order(calibration.hessian_diagonal(), {}, true,
+                                kept_together(calibration.in_features()));
+  return factorize(calibration, options);
+}
+
+template <class Config, class B, class T>
+CompressedLinear<B, T> SparseGPTSolver<Config, B, T>::solve(
+    const SolveInputs<B, T, Config::assigned>& inputs) {
+  const MatrixView<const T> W = inputs.weights;
+  const Calibration<B, T>& calibration = inputs.calibration.get();
+  if (const Factor<B, T>* factor = inputs.factor.get())
+    return solve_all(W, calibration, *factor, inputs.bits.get(), inputs.mask.get());
+  require_inputs(W, calibration.in_features());
+  return solve_all(W, calibration, prepare(calibration), inputs.bits.get(), inputs.mask.get());
+}
 
 }  // namespace pare
