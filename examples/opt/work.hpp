@@ -45,7 +45,6 @@ inline Inputs read_inputs(const Arguments& arguments,
   inputs.config =
       arguments.shape ? pare::opt_shape(*arguments.shape) : pare::load_opt_config(folder);
   check_against_config(arguments, inputs.config, request);
-  if (!arguments.shape) print_weight_notes(folder, inputs.config);
   inputs.seqlen = arguments.seqlen.value_or(inputs.config.max_position_embeddings);
   const index_t asked = arguments.nsamples.value_or(128);
   if (arguments.shape && !arguments.gmp)
@@ -63,6 +62,7 @@ inline Inputs read_inputs(const Arguments& arguments,
     require_window(text.file, ids, inputs.seqlen);
     inputs.texts.emplace_back(text.name, std::move(ids));
   }
+  print_weight_notes(folder, inputs.config);
   if (const index_t count = inputs.windows.count(); count > 0 && count < asked)
     std::printf("calibration: %td windows of %td tokens, the text holds no more (asked for %td)\n",
                 count, inputs.seqlen, asked);
