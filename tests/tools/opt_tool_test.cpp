@@ -320,8 +320,8 @@ BOOST_AUTO_TEST_CASE(the_command_of_the_old_system) {
     BOOST_TEST_INFO(part);
     BOOST_CHECK(test::contains(outcome.out, part));
   }
-  const std::string dense = "perplexity of the dense model on short";
-  BOOST_CHECK(outcome.out.find(dense) == outcome.out.rfind(dense));  // once
+  const std::string dense_line = "perplexity of the dense model on short";
+  BOOST_CHECK(outcome.out.find(dense_line) == outcome.out.rfind(dense_line));  // once
   char ratio[64];
   std::snprintf(ratio, sizeof ratio, ", %.4f times the dense model's\n",
                 report.at("perplexity").at("compressed").at("short").get<double>() /
