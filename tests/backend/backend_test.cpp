@@ -8,9 +8,9 @@
 #include <tuple>
 #include <vector>
 
+#include "backend/reductions.hpp"
 #include "pare/kernels/fit.hpp"
 #include "pare/kernels/matrices.hpp"
-#include "backend/reductions.hpp"
 #include "support.hpp"
 
 using namespace pare;

@@ -3,13 +3,15 @@
 
 // One message, and then an end: a missing file ends a compilation, an #error does not.
 #if __cplusplus < 202002L
-#error "pare: compiled as C++17 or older: concepts and designated initialisers need C++20; write -std=c++20"
+#error \
+    "pare: compiled as C++17 or older: concepts and designated initialisers need C++20; write -std=c++20"
 #include <compilation ends here>
 #elif !defined(__cpp_exceptions) && !defined(__EXCEPTIONS)
 #error "pare: compiled with -fno-exceptions: errors are thrown; leave the flag out"
 #include <compilation ends here>
 #elif defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ > 0
-#error "pare: compiled with -ffast-math or -ffinite-math-only: NaN could not be told from a number; add -fno-finite-math-only"
+#error \
+    "pare: compiled with -ffast-math or -ffinite-math-only: NaN could not be told from a number; add -fno-finite-math-only"
 #include <compilation ends here>
 #endif
 
