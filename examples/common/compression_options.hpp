@@ -39,8 +39,8 @@ inline void add_solver_options(CLI::App& app, CompressionFlags& flags,
                                  did_you_mean(word, {"auto"}));
              if (!flags.sparsity_auto) flags.sparsity = parse_value<double>("--sparsity", word);
            });
-  add_value(app, "--prunen", flags.prunen, "n of n:m, zeros per group");
-  add_value(app, "--prunem", flags.prunem, "m of n:m, consecutive inputs per group");
+  add_value(app, "--prunen", flags.prunen, "n of n:m, zeros in every m inputs");
+  add_value(app, "--prunem", flags.prunem, "m of n:m, neighbouring inputs");
   add_flag(app, "--keep-zeros", flags.keep_zeros,
            "weights that are zero already stay zero, whatever else is pruned");
   begin_group(app, "Solver");

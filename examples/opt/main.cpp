@@ -153,7 +153,7 @@ int main(int argc, char** argv) {
 
   CLI::App& compare = *app.add_subcommand(
       "compare",
-      "uniform widths, quantile, budget per layer and budget for the model, side by side");
+      "uniform widths, quantile, budget per linear and budget for the model, side by side");
   add_model(compare, arguments);
   add_compression(compare, arguments, " (default: 0.5; 0 prunes nothing)");
   add_comparison(compare, arguments);

@@ -14,6 +14,7 @@
 #include "pare/core/matrix.hpp"
 #include "pare/model/opt.hpp"
 #include "pare/model/opt_config_json.hpp"
+#include "pare/model/opt_load.hpp"
 #include "pare/model/opt_names.hpp"
 #include "pare/storage/checkpoint.hpp"
 #include "pare/storage/convert.hpp"

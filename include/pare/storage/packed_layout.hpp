@@ -16,7 +16,7 @@
 namespace pare::inline PARE_TARGET {
 
 /// How a packed linear says which weights are pruned and have no code: not at all, by a bit per
-/// weight, or by an index per group of n:m among the ways to choose.
+/// weight, or by an index per m inputs of n:m among the ways to choose.
 enum class PackedMask : std::uint8_t { none, bits, n_of_m };
 
 /// A grid in a packed file: a float16 scale and an 8-bit zero point.
