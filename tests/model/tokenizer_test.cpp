@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -207,9 +208,10 @@ BOOST_AUTO_TEST_CASE(pieces_of_a_million_bytes) {
        {letters, std::string(1'000'000, 'e'), std::string(1'000'000, ' '), wide,
         std::string(1'000'000, ' ') + "x", std::string(1'000'000, '\n'),
         std::string(1'000'000, '<'), std::string(1'000'000, '7')}) {
-    const auto start = std::chrono::steady_clock::now();
+    // Of the processor: on a machine with other work a second may take a minute.
+    const std::clock_t start = std::clock();
     const ids_t ids = t.encode(text);
-    const double seconds = seconds_since(start);
+    const double seconds = double(std::clock() - start) / CLOCKS_PER_SEC;
     BOOST_TEST_MESSAGE("1e6 bytes of code " << int(text[0]) << ": " << seconds << " s");
     BOOST_TEST(seconds < 10.0);
     BOOST_CHECK(t.decode(ids) == text);
