@@ -149,9 +149,12 @@ BOOST_AUTO_TEST_CASE(the_version_is_the_headers) {
 }
 
 BOOST_AUTO_TEST_CASE(progress_is_cut_to_the_terminal_and_plain_on_a_dumb_one) {
+  // Long enough that progress is shown: on one thread a second of work.
+  const cli::Texts texts;
+  cli::write_text(texts.evaluation, cli::excerpt("sampled.eval.txt", 60000));
   const std::string name = "a text with a name that is longer than the terminal is wide";
   const Arguments arguments{"evaluate", tiny.string(), "--eval",
-                            name + "=" + (cli::data / "sampled.eval.txt").string()};
+                            name + "=" + texts.evaluation.string()};
   const Outcome wide = cli::run_on_terminal(PARE_OPT, arguments, 200, "xterm");
   BOOST_REQUIRE(wide.code == 0);
   const Names whole = rewritten(wide.err);
