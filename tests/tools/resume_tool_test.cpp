@@ -190,8 +190,9 @@ void check_points(const Texts& texts, const Arguments& options, bool planned) {
   std::size_t killed = 0;
   for (const auto& point : points) killed += place.kill_when(point) ? 1 : 0;
   BOOST_TEST_MESSAGE("killed at " << killed << " of " << points.size() << " points");
-  // A file that is there for a moment only may be missed, but not many of them.
-  BOOST_TEST(killed >= points.size() - 4);
+  // On a busy machine the four files that are there for a moment may be missed, and the two folders
+  // that appear when the run ends.
+  BOOST_TEST(killed >= points.size() - 6);
   check_success(place.run());
   expected.check(place);
 }
