@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cmath>
+#include <concepts>
+#include <cstdint>
+#include <numbers>
 #include <string>
 #include <vector>
 
@@ -46,6 +49,7 @@ class Calibration {
   using scalar_type = T;
 
   /// @param in_features  inputs of the linear, >= 1
+  /// @throws argument_error for fewer
   explicit Calibration(index_t in_features) {
     if (in_features < 1)
       throw argument_error("in_features: expected at least 1, got " + std::to_string(in_features));
@@ -56,6 +60,8 @@ class Calibration {
 
   /// A calibration of which only H is known: means are taken as zero, E|x| as the normal's.
   /// @param given  H (in, in), symmetric, finite, diagonal >= 0, in the backend's memory
+  /// @throws shape_error unless it is square, non_finite_error with the index, argument_error for
+  ///         one that is not symmetric or has a negative diagonal
   static Calibration from_hessian(MatrixArgument<T> given) {
     const MatrixView<const T> hessian = given;
     if (hessian.rows != hessian.cols)
@@ -85,6 +91,7 @@ class Calibration {
   }
 
   /// Adds all that another calibration of the same inputs has seen.
+  /// @throws shape_error for other inputs, argument_error when only H is known of one of the two
   void merge(const Calibration& other) {
     if (hessian_only_ || other.hessian_only_)
       throw argument_error("calibration: built from H alone, cannot be merged");
@@ -109,19 +116,22 @@ class Calibration {
 
   /// sum x x^T (in, in), or H itself when only H is known; H = hessian_scale() * gram().
   MatrixView<const T> gram() const { return gram_.view(); }
-  /// 2 / sequences. @throws argument_error when nothing was added
+  /// 2 / sequences, or 1 when only H is known.
+  /// @throws argument_error when nothing was added
   double hessian_scale() const {
     require_data();
     return hessian_only_ ? 1.0 : 2.0 / double(sequences_);
   }
   /// H (in, in), in host memory.
+  /// @throws argument_error when nothing was added
   Matrix<T> hessian() const {
     Matrix<T> H = B::to_host(gram());
     const T scale = T(hessian_scale());
     for (index_t i = 0; i < H.size(); ++i) H.data()[i] *= scale;
     return H;
   }
-  /// diag(H), each (in).
+  /// diag(H), (in).
+  /// @throws argument_error when nothing was added
   std::vector<double> hessian_diagonal() const {
     const double scale = hessian_scale();
     auto diagonal = detail::zeros<B, double>(1, in_features());
@@ -132,13 +142,14 @@ class Calibration {
 
   /// Moments of the inputs. Where only H is known the mean is 0, the variance H_jj (in the unknown
   /// unit of H) and E|x_j| = sqrt(2 H_jj / pi).
+  /// @throws argument_error when nothing was added
   InputMoments moments() const {
     require_data();
     const std::size_t n = std::size_t(in_features());
     if (hessian_only_) {
       InputMoments m{std::vector<double>(n), std::vector<double>(n), hessian_diagonal()};
       for (std::size_t j = 0; j < n; ++j)
-        m.mean_abs[j] = std::sqrt(2.0 / 3.14159265358979323846 * m.variance[j]);
+        m.mean_abs[j] = std::sqrt(2 / std::numbers::pi * m.variance[j]);
       return m;
     }
     const Matrix<double> m = B::to_host(MatrixView<const double>(moments_.view()));

@@ -1,6 +1,7 @@
 // How far compression has moved the inputs of a linear, and the weights that make up for it.
 #pragma once
 
+#include <concepts>
 #include <string>
 #include <type_traits>
 
@@ -16,6 +17,7 @@ class InputDrift {
 
  public:
   /// @param in_features  inputs of the linear, >= 1
+  /// @throws argument_error for fewer
   explicit InputDrift(index_t in_features) {
     if (in_features < 1)
       throw argument_error("in_features: expected at least 1, got " + std::to_string(in_features));
@@ -67,7 +69,8 @@ class InputDrift {
 /// @param share        how much of the correction is made, 0..1; below 1 what the calibration text
 ///                     alone asks for weighs less
 /// @return             (out, in)
-/// @throws argument_error for a share outside 0..1, shape_error when shapes do not fit
+/// @throws argument_error for a share outside 0..1 or a W that cannot be read, shape_error when
+///         shapes do not fit
 /// Source: Li et al. 2025 (GPTAQ) for calibration on both models; the closed form is least squares.
 template <class B, class T>
 typename B::template matrix<T> corrected_weights(std::type_identity_t<MatrixView<const T>> W,
@@ -77,6 +80,7 @@ typename B::template matrix<T> corrected_weights(std::type_identity_t<MatrixView
   if (!(share >= 0 && share <= 1))
     throw argument_error("share: expected a number within 0..1, got " + std::to_string(share));
   const index_t rows = W.rows, n = drift.in_features();
+  require_view("W (out, in)", W);
   require_shape("W (out, in)", {rows, n}, {W.rows, W.cols});
   require_shape("calibration (in, in)", {n, n},
                 {calibration.in_features(), calibration.in_features()});

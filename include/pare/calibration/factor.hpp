@@ -2,8 +2,10 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <limits>
 #include <numeric>
+#include <string>
 #include <vector>
 
 #include "pare/calibration/calibration.hpp"
@@ -52,8 +54,8 @@ inline void require_permutation(const std::vector<index_t>& order, index_t n) {
   if (!good) throw argument_error("order: expected a permutation of 0.." + std::to_string(n - 1));
 }
 
-/// What is left of W (out, in) where inputs are dead: their weights are zero. So they take no part in
-/// a grid, which holds zero anyway, nor in a score. W itself where none is dead.
+/// What is left of W (out, in) where inputs are dead: their weights are zero. So they take no part
+/// in a grid, which holds zero anyway, nor in a score. W itself where none is dead.
 /// @param room  where the result lies then
 template <class B, class T>
 MatrixView<const T> live_weights(MatrixView<const T> W, const Factor<B, T>& factor,
@@ -71,8 +73,8 @@ MatrixView<const T> live_weights(MatrixView<const T> W, const Factor<B, T>& fact
 ///
 /// One Cholesky factorisation (from the last column to the first) and one triangular inverse;
 /// inv(H) is never formed. Dead inputs get H_jj = 1; where all are dead, nothing is known of the
-/// inputs, H is the identity and no input counts as dead. When the factorisation fails it is retried
-/// with ten times the damping (0.001 after 0), up to 1; every retry is in the result.
+/// inputs, H is the identity and no input counts as dead. When the factorisation fails it is
+/// retried with ten times the damping (0.001 after 0), up to 1; every retry is in the result.
 /// @throws factorization_error when the ladder ends, argument_error for a bad damping or order,
 ///         non_finite_error when H overflowed
 /// Source: Frantar & Alistarh 2023 (SparseGPT) for the role of U.

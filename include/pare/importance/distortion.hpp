@@ -1,7 +1,10 @@
 // What rounding loses, channel by channel, at every width.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "pare/core/channel.hpp"
@@ -22,13 +25,16 @@ namespace pare::inline PARE_TARGET {
 /// @param mask    (out, in), 1 where a weight is pruned, which is then lost whole at every width;
 ///                empty when none is
 /// @return        (channels, widths), row-major
-/// @throws argument_error for a width out of range, shape_error for a mask of another shape
+/// @throws argument_error for a width out of range, shape_error for a mask of another shape, both
+///         for weights or a mask that cannot be read
 /// Source: Frantar & Alistarh 2023 (SparseGPT), eq. 3, for the loss of one weight.
 template <class B, class T>
 std::vector<double> channel_distortion(const ScoringInput<B, T>& input, ChannelAxis axis,
                                        std::span<const int> widths,
                                        MatrixView<const std::uint8_t> mask = {}) {
   const index_t rows = input.weights.rows, cols = input.weights.cols;
+  require_view("weights (out, in)", input.weights);
+  require_view("mask (out, in)", mask);
   if (mask.rows > 0) require_shape("mask (out, in)", {rows, cols}, {mask.rows, mask.cols});
   for (const int width : widths)
     if (width < min_bits || width > max_bits)

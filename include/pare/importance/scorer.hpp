@@ -2,8 +2,12 @@
 #pragma once
 
 #include <array>
+#include <cmath>
+#include <concepts>
 #include <functional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "pare/core/channel.hpp"
 #include "pare/importance/signals.hpp"
@@ -119,9 +123,10 @@ class ImportanceScorer {
       : ImportanceScorer(std::to_array(weights), std::move(signals)...) {}
 
   /// @return scores, one per channel (out or in), and the normalised signals
-  /// @throws shape_error when weights and calibration disagree, non_finite_error naming the signal,
-  ///         argument_error for a negative signal
+  /// @throws shape_error when weights and calibration disagree, argument_error for weights that
+  ///         cannot be read or a negative signal, non_finite_error naming the signal
   Importance<N> score(const Input& input) const {
+    require_view("weights (out, in)", input.weights);
     require_shape("weights (out, in) against calibration (in)",
                   {input.weights.rows, input.calibration.in_features()},
                   {input.weights.rows, input.weights.cols});

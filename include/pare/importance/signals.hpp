@@ -3,7 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <concepts>
+#include <cstdint>
 #include <limits>
+#include <numbers>
 #include <vector>
 
 #include "pare/calibration/factor.hpp"
@@ -76,8 +79,8 @@ RowGrids<B, T> row_grids(MatrixView<const T> W, int bits, GridOptions options) {
 
 }  // namespace detail
 
-/// Signals of input channels (columns of W), each (in). All are 0 for a dead input, which is not worth
-/// a bit.
+/// Signals of input channels (columns of W), each (in). All are 0 for a dead input, which is not
+/// worth a bit.
 namespace input_signal {
 
 /// mean |x_j|.
@@ -205,10 +208,10 @@ OutputMoments output_moments(const ScoringInput<B, T>& in) {
     const double difference = quadratic / tokens - mu * mu;
     const double variance = difference > noise ? difference : 0;
     const double sigma = std::sqrt(variance);
-    constexpr double pi = 3.14159265358979323846;
-    out.mean_abs[at] = sigma > 0 ? sigma * std::sqrt(2 / pi) * std::exp(-0.5 * mu * mu / variance) +
-                                       mu * std::erf(mu / (sigma * std::sqrt(2.0)))
-                                 : std::abs(mu);
+    out.mean_abs[at] =
+        sigma > 0 ? sigma * std::sqrt(2 / std::numbers::pi) * std::exp(-0.5 * mu * mu / variance) +
+                        mu * std::erf(mu / (sigma * std::sqrt(2.0)))
+                  : std::abs(mu);
     out.energy[at] = std::sqrt(scale * quadratic);
     out.weight[at] = s(i, 2) / double(cols);
     out.distortion[at] = std::sqrt(s(i, 3));

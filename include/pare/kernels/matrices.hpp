@@ -36,19 +36,24 @@ Matrix<double> column_moments(MatrixView<const T> A) {
 
 }  // namespace detail
 
-/// The mask that keeps the zeros of a pruned linear: 1 where W (out, in) is zero, where the backend
-/// computes.
+/// The mask that keeps the zeros of a pruned linear: (out, in), 1 where W (out, in) is zero. Both
+/// lie in the backend's memory.
+/// @throws shape_error, argument_error for a view that cannot be read
 template <class B, class T>
 typename B::template matrix<std::uint8_t> zero_mask(MatrixView<const T> W) {
+  require_view("W (out, in)", W);
   typename B::template matrix<std::uint8_t> mask(W.rows, W.cols);
   B::for_each_element(W.rows, W.cols, kernels::MarkZeros<T>{W, mask.view()});
   return mask;
 }
 
 /// Copies a matrix onto another of the same shape and another scalar, rounding to nearest. Both lie
-/// in the backend's memory. Throws shape_error.
+/// in the backend's memory.
+/// @throws shape_error when the shapes differ, and argument_error for views that cannot be used
 template <class B, class From, class To>
 void convert(MatrixView<const From> from, MatrixView<To> to) {
+  require_view("convert: from", from);
+  require_view("convert: to", to);
   require_shape("convert", {to.rows, to.cols}, {from.rows, from.cols});
   B::for_each_element(to.rows, to.cols, kernels::ConvertElement<From, To>{from, to});
 }

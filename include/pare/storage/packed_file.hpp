@@ -1,9 +1,12 @@
 // Packed model files: a safetensors container in which linears are packed; docs/format.md.
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -229,11 +232,15 @@ class PackedFile {
   bool checks_every_tensor() const { return checksums_.has_value(); }
 
   /// Throws format_error unless a tensor that belongs to no packed linear is as it was written.
-  /// @param tensor  its name
+  /// @param tensor  its name; argument_error for any other tensor
   /// @param bytes   of it, as they are there
   void require_intact(std::string_view tensor, std::span<const std::byte> bytes) const {
     if (!checksums_) return;
-    const std::uint64_t expected = checksums_->find(tensor)->second, found = xxh64(bytes);
+    const auto recorded = checksums_->find(tensor);
+    if (recorded == checksums_->end())
+      throw argument_error(who_ + ": tensor " + detail::quoted_name(tensor) +
+                           ": expected one that is there and not packed");
+    const std::uint64_t expected = recorded->second, found = xxh64(bytes);
     if (found != expected)
       throw format_error(who_ + ": tensor " + detail::quoted_name(tensor) + ": expected checksum " +
                          hex_text(expected) + ", got " + hex_text(found) +
