@@ -168,7 +168,7 @@ struct Timed : Cuda {
   static constexpr const char* stage_of() {
     using namespace pare::kernels;
     if (is_one_of<F, ScoreSums<float>>) return "score";
-    if (is_one_of<F, RowFaults<float>, GroupFaults, CountBlocks<float>, Difference<float>,
+    if (is_one_of<F, RowFaults<float>, RunFaults, CountBlocks<float>, Difference<float>,
                   ClosedLoss<float>>)
       return "verify";
     if (is_one_of<F, GatherColumns<float>, ScatterColumns<float>, ScatterColumns<std::uint8_t>>)

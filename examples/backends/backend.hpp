@@ -38,7 +38,7 @@ class Model {
   /// @param progress  progress(windows done, all windows)
   virtual double perplexity(std::span<const std::int32_t> ids, index_t seqlen, index_t held,
                             const std::function<void(index_t, index_t)>& progress) = 0;
-  /// Goes on behind the layers that are finished in the folder.
+  /// Goes on after the layers that are finished in the folder.
   virtual pare::Statistics compress(const pare::CompressionRequest& request,
                                     const pare::CalibrationWindows& windows,
                                     const pare::ModelCompressionOptions& options,

@@ -1,7 +1,15 @@
 // What the tools do on one backend, whichever it is.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 #include "backends/backend.hpp"
 #include "opt/model_io.hpp"
@@ -198,26 +206,26 @@ std::vector<std::byte> bytes_of(const V& values) {
 }
 
 template <class B>
-void write_layer(const fs::path& path, const pare::CompressedLinear<B, float>& layer) {
-  const std::int64_t out = layer.weights.rows(), in = layer.weights.cols();
+void write_linear(const fs::path& path, const pare::CompressedLinear<B, float>& linear) {
+  const std::int64_t out = linear.weights.rows(), in = linear.weights.cols();
   std::vector<pare::TensorData> tensors;
   const auto add = [&](const char* name, const char* dtype, std::vector<std::int64_t> shape,
                        const auto& matrix) {
     tensors.push_back({name, dtype, std::move(shape),
                        bytes_of(B::to_host(pare::detail::as_const(matrix.view())))});
   };
-  add("Q", "F32", {out, in}, layer.weights);
-  add("mask", "U8", {out, in}, layer.mask);
-  if (layer.quantized()) {
+  add("Q", "F32", {out, in}, linear.weights);
+  add("mask", "U8", {out, in}, linear.mask);
+  if (linear.quantized()) {
     // One grid per row reads as a vector; one per row and tier as (grids, out).
-    const std::int64_t grids = layer.grids.scale.rows();
+    const std::int64_t grids = linear.grids.scale.rows();
     const std::vector<std::int64_t> shape = grids == 1 ? std::vector{out} : std::vector{grids, out};
-    tensors.push_back({"bits", "U8", {std::int64_t(layer.bits.size())}, bytes_of(layer.bits)});
-    add("scale", "F32", shape, layer.grids.scale);
-    add("zero", "F32", shape, layer.grids.zero);
-    tensors.push_back({"grid", "I32", {in}, bytes_of(layer.grids.of_column)});
+    tensors.push_back({"bits", "U8", {std::int64_t(linear.bits.size())}, bytes_of(linear.bits)});
+    add("scale", "F32", shape, linear.grids.scale);
+    add("zero", "F32", shape, linear.grids.zero);
+    tensors.push_back({"grid", "I32", {in}, bytes_of(linear.grids.of_column)});
   }
-  const std::vector<float> loss{float(layer.loss)};
+  const std::vector<float> loss{float(linear.loss)};
   tensors.push_back({"loss", "F32", {1}, bytes_of(loss)});
   kept([&] { pare::write_safetensors(path, tensors); });
 }
@@ -267,7 +275,7 @@ template <class B>
 pare::Statistics OnBackend<B>::compress_linear(const LinearJob& job) {
   pare::Statistics statistics;
   pare::dispatch(job.request, [&]<class Config>(std::type_identity<Config>) {
-    const auto layer = detail::of_file(job.file.path(), [&] {
+    const auto linear = detail::of_file(job.file.path(), [&] {
       const auto W = B::from_host(job.file.read_float("W").view());  // (out, in)
       const auto calibration = detail::read_calibration<B>(job);
       pare::SparseGPTSolver<Config, B, float> solver(job.request.solver);
@@ -278,9 +286,9 @@ pare::Statistics OnBackend<B>::compress_linear(const LinearJob& job) {
                            .mask = pare::detail::as_const(zero.view())});
     });
     const int dense_bits = 8 * pare::element_bytes(job.file.at("W").dtype);
-    statistics.linears.push_back(pare::linear_statistics("W", layer, dense_bits));
+    statistics.linears.push_back(pare::linear_statistics("W", linear, dense_bits));
     pare::require_counted(statistics, job.request.quantizes());
-    detail::write_layer<B>(job.target, layer);
+    detail::write_linear<B>(job.target, linear);
   });
   return statistics;
 }

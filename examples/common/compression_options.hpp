@@ -71,7 +71,7 @@ inline void check_pattern(const CompressionFlags& flags, pare::CompressionReques
     throw usage_error(flags.prunen ? "--prunen without --prunem: n:m needs both; add --prunem 4"
                                    : "--prunem without --prunen: n:m needs both; add --prunen 2");
   if (flags.prunen && flags.sparsity)
-    throw usage_error("--sparsity with --prunen: a layer has one pattern; leave one of them out");
+    throw usage_error("--sparsity with --prunen: a linear has one pattern; leave one of them out");
   if (flags.prunen && !(*flags.prunen > 0 && *flags.prunen < *flags.prunem))
     throw usage_error("--prunen " + std::to_string(*flags.prunen) + " --prunem " +
                       std::to_string(*flags.prunem) +
@@ -189,11 +189,11 @@ inline pare::CompressionRequest checked(const CompressionFlags& flags) {
   return request;
 }
 
-/// Throws usage_error unless the request's groups, if any, divide the inputs of a linear.
+/// Throws usage_error unless the m of the request's n:m, if any, divides the inputs of a linear.
 /// @param linear  its name
 /// @param inputs  how many it has
-inline void require_whole_groups(const pare::CompressionRequest& request, const std::string& linear,
-                                 pare::index_t inputs) {
+inline void require_whole_runs(const pare::CompressionRequest& request, const std::string& linear,
+                               pare::index_t inputs) {
   const pare::Pattern pattern = request.pattern();
   if (pattern.kind != pare::PatternKind::n_of_m || inputs % pattern.of == 0) return;
   const std::string of = std::to_string(*request.solver.of);

@@ -77,7 +77,8 @@ inline void clean_up_on_signals() {
   }
 }
 
-/// Returns unless a signal is ending the program: files vanish then, and that is no error to report.
+/// Returns unless a signal is ending the program: files vanish then, and that is no error to
+/// report.
 inline void wait_if_stopped() {
   while (detail::stop_signal != 0) ::pause();
 }

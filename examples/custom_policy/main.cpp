@@ -1,9 +1,13 @@
 // A signal and an allocation policy of one's own, in one solve.
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <numeric>
+#include <optional>
 #include <random>
+#include <span>
+#include <vector>
 
 #include "pare/backend/eigen.hpp"
 #include "pare/pare.hpp"

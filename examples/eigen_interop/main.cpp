@@ -1,6 +1,7 @@
 // Matrices of Eigen in, matrices of Eigen out, no element copied on the way.
 #include <Eigen/Dense>
 #include <cstdio>
+#include <cstdlib>
 
 #include "pare/adapters/eigen.hpp"
 #include "pare/backend/eigen.hpp"

@@ -40,7 +40,7 @@ void check_header(const pare::SafetensorsFile& file, const pare::CompressionRequ
   const std::string W = "W " + pare::shape_text(out, in);
   if (out < 1 || in < 1)
     throw pare::format_error(name + ": " + W + " is empty; expected at least one row and column");
-  tool::require_whole_groups(request, W, in);
+  tool::require_whole_runs(request, W, in);
   if (file.find("H") != nullptr) {
     const auto [rows, columns] = shape_of(file, "H");
     if (rows != in || columns != in)

@@ -249,8 +249,8 @@ inline void check_against_config(const Arguments& arguments, const pare::OptConf
       named |= name.find(selection.name_part) != std::string::npos;
       if (!selection.selects(i, name)) continue;
       selected = true;
-      require_whole_groups(*request, name,
-                           name.ends_with("fc2") ? config.ffn_dim : config.hidden_size);
+      require_whole_runs(*request, name,
+                         name.ends_with("fc2") ? config.ffn_dim : config.hidden_size);
     }
   if (!named)
     throw usage_error("--prune-only " + selection.name_part +

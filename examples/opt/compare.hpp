@@ -208,8 +208,8 @@ inline void draw_comparison(const fs::path& folder, const std::string& title,
             [](const Run* a, const Run* b) { return a->budget < b->budget; });
   const Run& shown = *plans[plans.size() / 2];
   std::vector<WidthCounts> linears;
-  for (const pare::LinearStatistics& layer : shown.statistics.linears)
-    linears.push_back({layer.name.substr(layer.name.find('.') + 1), layer.bits_histogram});
+  for (const pare::LinearStatistics& linear : shown.statistics.linears)
+    linears.push_back({linear.name.substr(linear.name.find('.') + 1), linear.bits_histogram});
   plot_widths(folder, title + ": widths of " + shown.name, linears, pare::default_tiers());
 }
 

@@ -1,6 +1,7 @@
 // pare-opt table: reports of compress and compare side by side.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <map>

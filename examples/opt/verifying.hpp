@@ -35,9 +35,9 @@ struct PackedReport {
   std::string calibration;  ///< fingerprint of the calibration windows
   std::string dtype;
   std::uint64_t file_bytes = 0;
-  std::map<std::string, std::string> checksums;            ///< by tensor
-  std::vector<std::pair<std::string, pare::Json>> layers;  ///< by linear, in order
-  std::map<std::string, pare::RecordedLinear> recorded;    ///< by linear
+  std::map<std::string, std::string> checksums;             ///< by tensor
+  std::vector<std::pair<std::string, pare::Json>> linears;  ///< by name, in order
+  std::map<std::string, pare::RecordedLinear> recorded;     ///< by linear
 };
 
 /// Reads it. Throws format_error when it does not say what is needed.
@@ -68,10 +68,10 @@ inline PackedReport read_packed_report(const fs::path& file) {
         std::uint64_t(pare::whole_number(packed.at("file_bytes"), file.string() + ": file_bytes",
                                          std::numeric_limits<std::int64_t>::max()));
     packed.at("checksums").get_to(report.checksums);
-    for (const pare::Json& layer : json.at("layers")) {
-      const std::string name = layer.at("name").get<std::string>();
-      report.recorded[name] = {layer.at("damping").get<double>(), layer.at("loss").get<double>()};
-      report.layers.emplace_back(name, layer);
+    for (const pare::Json& linear : json.at("layers")) {
+      const std::string name = linear.at("name").get<std::string>();
+      report.recorded[name] = {linear.at("damping").get<double>(), linear.at("loss").get<double>()};
+      report.linears.emplace_back(name, linear);
     }
   } catch (const pare::Json::exception& e) {
     throw pare::format_error(file.string() +
@@ -224,14 +224,14 @@ inline void verify_packed(const VerifyArguments& arguments) {
                           ", found " + found);
   }
   if (report.checksums.size() != file.linears().size() ||
-      report.layers.size() != file.linears().size())
-    differences.add("linears", "recorded " + std::to_string(report.layers.size()) + ", found " +
+      report.linears.size() != file.linears().size())
+    differences.add("linears", "recorded " + std::to_string(report.linears.size()) + ", found " +
                                    std::to_string(file.linears().size()));
   detail::compare_with_original(arguments.original, file, folder, differences);
 
   const bool with_loss = !arguments.text.empty() || report.options.magnitude;
   std::map<std::string, const pare::Json*> recorded;
-  for (const auto& [name, layer] : report.layers) recorded[name] = &layer;
+  for (const auto& [name, linear] : report.linears) recorded[name] = &linear;
   const std::unique_ptr<Model> model = backend.load_model(source);
   const auto found = model->recompute(file, windows, report.options, report.recorded);
   std::printf("\n%-28s %13s %7s %9s %9s %13s %13s\n", "linear", "shape", "bits", "zeros", "stored",

@@ -3,8 +3,11 @@
 
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -152,9 +155,9 @@ inline pare::Statistics compress(Model& model, const Inputs& inputs, const Argum
   pare::CompressionProgress callbacks;
   callbacks.advanced = [&](double share) { progress.advance(share); };
   if (lines)
-    callbacks.linear_done = [&](const pare::LinearStatistics& layer) {
+    callbacks.linear_done = [&](const pare::LinearStatistics& linear) {
       progress.clear();
-      std::printf("%s\n", pare::linear_line(layer).c_str());
+      std::printf("%s\n", pare::linear_line(linear).c_str());
       std::fflush(stdout);
     };
   pare::ModelCompressionOptions options{.solver = request.solver,

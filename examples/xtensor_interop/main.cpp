@@ -1,5 +1,9 @@
 // Tensors of xtensor in, tensors of xtensor out, no element copied on the way.
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <cstdio>
+#include <utility>
 #include <xtensor/xmath.hpp>
 #include <xtensor/xrandom.hpp>
 #include <xtensor/xtensor.hpp>

@@ -1,6 +1,8 @@
 // Views of numbers that the standard library holds: std::vector, std::array, std::span, mdspan.
 #pragma once
 
+#include <concepts>
+#include <cstddef>
 #include <ranges>
 #include <string>
 #include <type_traits>

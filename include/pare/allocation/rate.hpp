@@ -216,16 +216,16 @@ inline double least_bits(std::span<const LinearRates> linears) {
 /// Chooses a mode for every linear and a width for every channel: the least distortion within a
 /// budget of bits.
 ///
-/// Reverse water-filling: at a price per bit every channel takes its own best width and every linear
-/// its best mode, which is optimal for the bits this spends; the price is bisected to the lowest
-/// that keeps the budget. What is left goes to single channels by gain per bit, so that the
+/// Reverse water-filling: at a price per bit every channel takes its own best width and every
+/// linear its best mode, which is optimal for the bits this spends; the price is bisected to the
+/// lowest that keeps the budget. What is left goes to single channels by gain per bit, so that the
 /// remainder is smaller than any step up that would gain. Ties go to fewer bits and to the lower
 /// index; scaling all distortions by a power of two changes nothing.
-/// @param linears       linears, or one; modes of a linear have the same channels
+/// @param linears      one or more; all modes of a linear have the same channels
 /// @param budget_bits  bits for all of them, everything counted that their costs count
 /// @return             the choice and the bound of its optimality
-/// @throws argument_error naming the linear and mode whose tables do not fit, unattainable_error with
-///         the least that is needed
+/// @throws argument_error naming the linear and mode whose tables do not fit, unattainable_error
+///         with the least that is needed
 /// Source: Shoham & Gersho 1988 for the Lagrangian; Cover & Thomas, section 10.3.3, for reverse
 /// water-filling.
 inline RatePlan allocate_rates(std::span<const LinearRates> linears, double budget_bits) {

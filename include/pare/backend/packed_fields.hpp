@@ -1,8 +1,8 @@
 // The product with rows of codes without a mask: words are cut into fields, no code is shifted.
 #pragma once
 
-// Highway 1.0.3 does not compile where the processor has AVX-VNNI beside all of AVX-512, as Sapphire
-// Rapids has, unless asked for it.
+// Highway 1.0.3 does not compile where the processor has AVX-VNNI beside all of AVX-512, as
+// Sapphire Rapids has, unless asked for it.
 #ifndef HWY_WANT_AVX3_DL
 #define HWY_WANT_AVX3_DL
 #endif

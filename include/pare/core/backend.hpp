@@ -68,8 +68,8 @@ concept HoldsMatrices = std::default_initializable<typename B::template matrix<U
 /// A set of static functions on views of memory that the backend can reach: all that calibration,
 /// scores and solver ask for.
 ///
-/// - `matrix<U>`: owning, made as `matrix<U>(rows, cols)` with any content, with `view()`, `rows()`,
-///   `cols()` and `resize(rows, cols)`; U is T, double, or an integer of 1, 4 or 8 bytes.
+/// - `matrix<U>`: owning, made as `matrix<U>(rows, cols)` with any content, with `view()`,
+///   `rows()`, `cols()` and `resize(rows, cols)`; U is T, double, or an integer of 1, 4 or 8 bytes.
 /// - `from_host(view)`, `to_host(view)`, `copy(from, to)`: move elements between memories.
 /// - `for_each_row(n, f)`, `for_each_element(rows, cols, f)`: f(row), f(row, col), any order.
 /// - `reduce_rows(n, reduction)`: runs a kernels::RowReduction over rows 0 .. n - 1.
@@ -147,8 +147,8 @@ template <class B, class S>
   requires requires { requires B::template stores<S>; }
 inline constexpr bool stores_scalar<B, S> = true;
 
-/// What every template over a backend and a scalar asserts first; always true. Later checks stand
-/// behind earlier ones, so that one misuse gives one message.
+/// What every template over a backend and a scalar asserts first; always true. Later checks need
+/// the earlier ones, so that one misuse gives one message.
 template <class B, class T>
 constexpr bool check_backend() {
   static_assert(std::floating_point<T>,

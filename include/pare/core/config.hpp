@@ -1,4 +1,4 @@
-// Compiler differences. With target.hpp the only header of pare with preprocessor logic.
+// What differs between compilers.
 #pragma once
 
 // One message, and then an end: a missing file ends a compilation, an #error does not.
@@ -89,8 +89,8 @@ class SingleThread {
 #endif
 };
 
-/// Calls f(i) once for every i in [0, n), on as many threads as OpenMP gives. An exception thrown by
-/// f must not leave it. Libraries that would split the work of f over threads themselves (Eigen,
+/// Calls f(i) once for every i in [0, n), on as many threads as OpenMP gives. An exception thrown
+/// by f must not leave it. Libraries that would split the work of f over threads themselves (Eigen,
 /// OpenBLAS) are told that there is one: they cannot tell a region that was given one thread, by
 /// OMP_THREAD_LIMIT or inside a region of the caller, from no region.
 template <class Index, class F>

@@ -3,6 +3,7 @@
 
 #include <concepts>
 #include <type_traits>
+#include <utility>
 
 #include "pare/core/matrix.hpp"
 #include "pare/core/scalar.hpp"

@@ -1,10 +1,10 @@
 // PARE_TARGET: a namespace for each way to compile the headers.
 //
-// Objects of one program may be compiled for different processors. An inline function of the headers
-// would have one name in all of them, the linker would keep any one of its bodies, and a processor
-// might meet instructions that it does not have. So everything but the error types lies in an inline
-// namespace whose name is made of the macros that say for what a file is compiled. Macros that
-// change no code of ours (NDEBUG, PARE_EXTERN_KERNELS) are no part of it.
+// Objects of one program may be compiled for different processors. An inline function of the
+// headers would have one name in all of them, the linker would keep any one of its bodies, and a
+// processor might meet instructions that it does not have. So everything but the error types lies
+// in an inline namespace whose name is made of the macros that say for what a file is compiled.
+// Macros that change no code of ours (NDEBUG, PARE_EXTERN_KERNELS) are no part of it.
 #pragma once
 
 // PARE_BIT(macro) is 1 where the macro is defined as 1, otherwise 0: PARE_IS_1 holds a comma, which

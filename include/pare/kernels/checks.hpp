@@ -12,14 +12,14 @@ namespace pare::inline PARE_TARGET::kernels {
 
 /// What is wrong with a row; the earlier ones hide the later.
 enum class RowFault : std::int32_t {
-  none,         ///< nothing
-  grid_width,   ///< a grid has another width than its channel
-  off_grid,     ///< a weight is not on its grid
-  group_count,  ///< n:m: other than n of m weights were pruned
-  not_zero,     ///< a pruned weight is not zero
+  none,        ///< nothing
+  grid_width,  ///< a grid has another width than its channel
+  off_grid,    ///< a weight is not on its grid
+  run_count,   ///< n:m: other than n of m weights were pruned
+  not_zero,    ///< a pruned weight is not zero
 };
 
-/// Finds the first fault of each row but for group_count.
+/// Finds the first fault of each row but for run_count.
 template <class T>
 struct RowFaults {
   /// Weights off their grid, pruned weights that are not zero.
@@ -58,9 +58,9 @@ struct RowFaults {
   }
 };
 
-/// Adds group_count to the faults of each row, behind RowFaults.
-struct GroupFaults {
-  /// Wrong groups.
+/// Adds run_count to the faults of each row, after RowFaults.
+struct RunFaults {
+  /// Wrong runs of `of` inputs.
   using partial = Sums<std::int32_t, 1>;
 
   MatrixView<const std::uint8_t> mask;   // (out, in), 1 = pruned
@@ -68,21 +68,21 @@ struct GroupFaults {
   std::int32_t* fault;                   ///< (out), a RowFault each
   MatrixView<const std::uint8_t> given;  // (out, in), not 0 = had to be pruned; may be empty
 
-  /// The groups of a row.
+  /// The runs of a row.
   PARE_HOST_DEVICE index_t columns() const { return mask.cols / of; }
-  /// Counts one group.
-  PARE_HOST_DEVICE void add(index_t i, index_t group, partial& wrong) const {
+  /// Counts one run.
+  PARE_HOST_DEVICE void add(index_t i, index_t run, partial& wrong) const {
     int count = 0, forced = 0;
     for (int k = 0; k < of; ++k) {
-      count += mask(i, group * of + k);
-      if (given.rows > 0) forced += given(i, group * of + k) != 0;
+      count += mask(i, run * of + k);
+      if (given.rows > 0) forced += given(i, run * of + k) != 0;
     }
     wrong[0] += count != (forced > zeros ? forced : zeros);
   }
   /// Writes the fault of row i unless it has an earlier one.
   PARE_HOST_DEVICE void finish(index_t i, const partial& wrong) const {
-    const bool earlier = fault[i] != 0 && fault[i] < std::int32_t(RowFault::group_count);
-    if (wrong[0] > 0 && !earlier) fault[i] = std::int32_t(RowFault::group_count);
+    const bool earlier = fault[i] != 0 && fault[i] < std::int32_t(RowFault::run_count);
+    if (wrong[0] > 0 && !earlier) fault[i] = std::int32_t(RowFault::run_count);
   }
 };
 

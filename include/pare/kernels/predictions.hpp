@@ -70,8 +70,8 @@ struct LogProbability {
   }
 };
 
-/// KL(p || q) of each row, q from logits: sum_j p_j (e^-d_j - 1 + d_j) with d_j = log p_j - log q_j,
-/// which is sum_j p_j d_j as both sum to one, but has no negative terms.
+/// KL(p || q) of each row, q from logits: sum_j p_j (e^-d_j - 1 + d_j) with d_j = log p_j - log
+/// q_j, which is sum_j p_j d_j as both sum to one, but has no negative terms.
 template <class S>
 struct Divergence {
   /// What the logits are computed with.

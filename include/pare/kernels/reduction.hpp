@@ -51,10 +51,8 @@ struct Largest {
 /// to the last.
 template <class R>
 concept RowReduction = std::is_trivially_copyable_v<R> &&
-                               std::is_trivially_copyable_v<typename R::partial> &&
-                               sizeof(typename R::partial) %
-                               4 ==
-                           0 &&
+                       std::is_trivially_copyable_v<typename R::partial> &&
+                       (sizeof(typename R::partial) % 4 == 0) &&
                        requires(const R reduction, typename R::partial partial,
                                 const typename R::partial total) {
   { reduction.columns() } -> std::same_as<index_t>;

@@ -84,7 +84,7 @@ struct RowSweep {
   }
 
  private:
-  /// Marks the `zeros` smallest |w| / U_jj of each row's group that begins at column j.
+  /// Marks the `zeros` smallest |w| / U_jj of each row's `of` columns from j on.
   template <int Lanes>
   PARE_HOST_DEVICE void choose_n_of_m(const T* w, std::uint8_t* m, index_t j) const {
     for (int at = 0; at < of; ++at)

@@ -14,8 +14,8 @@
 
 namespace pare::inline PARE_TARGET {
 
-/// A token that is a literal text: wherever the text occurs, it becomes the id. Field for field what
-/// `tokenizer.json` says of it.
+/// A token that is a literal text: wherever the text occurs, it becomes the id. Field for field
+/// what `tokenizer.json` says of it.
 struct AddedToken {
   /// The text, not empty.
   std::string content;

@@ -52,8 +52,8 @@ struct BpeDescription {
 
 namespace detail {
 
-/// A token that stands for no text and that no merge makes: "<s>", "[PAD]", and what fairseq fills a
-/// vocabulary up with, "madeupword0001".
+/// A token that stands for no text and that no merge makes: "<s>", "[PAD]", and what fairseq fills
+/// a vocabulary up with, "madeupword0001".
 inline bool looks_special(std::string_view token) {
   if (token.size() < 3) return false;
   if (token.front() == '<' && token.back() == '>') return true;
@@ -68,9 +68,9 @@ class Bpe {
  public:
   /// @param description  what files say
   /// @param added        tokens that no merge needs to make
-  /// @throws format_error naming file and token or line when ids are used twice, a merge has a token
-  ///         that the vocabulary lacks, or a token of the vocabulary can be made by a merge only and
-  ///         there is none
+  /// @throws format_error naming file and token or line when ids are used twice, a merge has a
+  ///         token that the vocabulary lacks, or a token of the vocabulary can be made by a merge
+  ///         only and there is none
   Bpe(const BpeDescription& description, const std::vector<AddedToken>& added)
       : file_(description.file),
         ignore_merges_(description.ignore_merges),

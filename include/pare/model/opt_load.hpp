@@ -52,9 +52,9 @@ inline std::string opt_tensor_prefix(const Checkpoint& checkpoint) {
   return *prefix;
 }
 
-/// The tensor that holds the token embeddings: `embed_tokens.weight` under the prefix, or where that
-/// is missing the head that is tied to it, under whose name alone safetensors.torch.save_model keeps
-/// the two.
+/// The tensor that holds the token embeddings: `embed_tokens.weight` under the prefix, or where
+/// that is missing the head that is tied to it, under whose name alone safetensors.torch.save_model
+/// keeps the two.
 inline std::string opt_embedding_name(const OptConfig& config, const Checkpoint& checkpoint,
                                       const std::string& prefix) {
   const std::string name = prefix + "embed_tokens.weight";
@@ -63,8 +63,8 @@ inline std::string opt_embedding_name(const OptConfig& config, const Checkpoint&
   return head_only ? opt_head_name : name;
 }
 
-/// What of a checkpoint may be read in two ways, and how it is: one sentence each. Reads the head and
-/// the embeddings where both are there.
+/// What of a checkpoint may be read in two ways, and how it is: one sentence each. Reads the head
+/// and the embeddings where both are there.
 inline std::vector<std::string> opt_notes(const OptConfig& config, const Checkpoint& checkpoint) {
   const std::string embedding = opt_tensor_prefix(checkpoint) + "embed_tokens.weight";
   const auto head = checkpoint.find(opt_head_name), tokens = checkpoint.find(embedding);

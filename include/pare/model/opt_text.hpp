@@ -15,8 +15,8 @@
 
 namespace pare::inline PARE_TARGET {
 
-/// The tokenizer of a model folder, held against the model's vocabulary. Added tokens may lie beyond
-/// it: transformers gives every tokenizer of this kind an `<|endoftext|>`.
+/// The tokenizer of a model folder, held against the model's vocabulary. Added tokens may lie
+/// beyond it: transformers gives every tokenizer of this kind an `<|endoftext|>`.
 /// Throws as Tokenizer::load; format_error naming the file and the id when the vocabulary of the
 /// tokenizer is not the model's.
 inline Tokenizer load_opt_tokenizer(const std::filesystem::path& folder, const OptConfig& config) {

@@ -73,8 +73,8 @@ class Tokenizer {
     return std::nullopt;
   }
 
-  /// Ids that belong in front of every text and behind it, as `tokenizer.json` says; encode() leaves
-  /// them out.
+  /// Ids that belong in front of every text and behind it, as `tokenizer.json` says; encode()
+  /// leaves them out.
   const std::vector<std::int32_t>& before() const { return before_; }
   /// The same behind every text.
   const std::vector<std::int32_t>& after() const { return after_; }

@@ -87,7 +87,8 @@ inline void read_added_tokens(const FieldReader& config, AddedTokenTable& tokens
   }
 }
 
-/// Throws unless the files beside a tokenizer.json say the same as it. What it adds to them is fine.
+/// Throws unless the files beside a tokenizer.json say the same as it. What it adds to them is
+/// fine.
 /// @param whole   what tokenizer.json says
 /// @param beside  what the others say; without a file where there is none
 /// @param added   their added tokens, and where these stand

@@ -318,9 +318,9 @@ class TokenizerJson {
 
 }  // namespace detail
 
-/// The tokenizer in a tokenizer.json: byte-level BPE as GPT-2 and OPT have it, with added tokens and
-/// a template around a text. Throws io_error; format_error, naming file and field, for everything
-/// else that such a file may hold, and for what does not fit together.
+/// The tokenizer in a tokenizer.json: byte-level BPE as GPT-2 and OPT have it, with added tokens
+/// and a template around a text. Throws io_error; format_error, naming file and field, for
+/// everything else that such a file may hold, and for what does not fit together.
 inline TokenizerDescription describe_tokenizer_json(const std::filesystem::path& path) {
   const std::string file = path.string();
   const nlohmann::json json = detail::parse_json_object(file, detail::read_model_text(path));

@@ -1,9 +1,14 @@
-// Compresses an OPT model layer by layer, each calibrated behind the already compressed ones.
+// Compresses an OPT model layer by layer, each calibrated on what the compressed ones before it
+// give.
 #pragma once
 
+#include <algorithm>
+#include <array>
+#include <cstdint>
 #include <functional>
 #include <limits>
 #include <optional>
+#include <span>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -49,7 +54,7 @@ struct ModelCompressionOptions {
   /// Magnitude pruning and round-to-nearest: every Hessian is the identity and a block is the
   /// whole linear. No calibration text is read.
   bool magnitude = false;
-  /// Linears of a layer are calibrated behind those before them in the layer too: q, k and v, then
+  /// Linears of a layer are calibrated after those before them in the layer too: q, k and v, then
   /// out_proj, fc1, fc2, with a pass over the text for each.
   bool true_sequential = false;
   /// Share of the correction of weights towards what the dense model does on its own inputs, 0..1
@@ -63,7 +68,7 @@ struct ModelCompressionOptions {
 
 /// What a caller is told while a model is being compressed; each may be empty.
 struct CompressionProgress {
-  /// Called behind every linear with its statistics.
+  /// Called after every linear with its statistics.
   std::function<void(const LinearStatistics&)> linear_done;
   std::function<void(double share)> advanced;  ///< 0..1 of all work
   /// Every linear packed, by the name of its tensor; options.solver.grid.half_scale is needed when
@@ -105,7 +110,8 @@ MatrixView<const T> dense_weights(const Linear<B, S>& linear,
 }
 
 /// Rounds compressed weights to the type the checkpoint stores, so that what is evaluated and
-/// counted is what is saved. Throws non_finite_error naming the linear when one is beyond that type.
+/// counted is what is saved. Throws non_finite_error naming the linear when one is beyond that
+/// type.
 template <class B, class S, class T = compute_scalar<S>>
 void round_stored(const Linear<B, S>& linear, CompressedLinear<B, T>& compressed) {
   const MatrixView<T> Q = compressed.weights.view();
@@ -122,9 +128,9 @@ void replace_weights(Linear<B, S>& linear, CompressedLinear<B, T>&& compressed) 
     convert<B>(as_const(compressed.weights.view()), linear.weight.view());
 }
 
-/// What rounding to the type the checkpoint stores has added to the loss of a solved linear; 0 where
-/// it changes the loss of up to verified_rows evenly spaced rows by less than the scalar's tolerance.
-/// Every row costs a product with H.
+/// What rounding to the type the checkpoint stores has added to the loss of a solved linear; 0
+/// where it changes the loss of up to verified_rows evenly spaced rows by less than the scalar's
+/// tolerance. Every row costs a product with H.
 /// @param W           what was solved (out, in)
 /// @param compressed  solved, its weights rounded
 template <class B, class T>
@@ -149,8 +155,8 @@ Calibration<B, T> identity_calibration(index_t n) {
   return Calibration<B, T>::from_hessian(I.view());
 }
 
-/// Who solves the linears that compress_layers brings. Not a template parameter of it: a program that
-/// knows a dozen configurations would compile the loop over layers as often.
+/// Who solves the linears that compress_layers brings. Not a template parameter of it: a program
+/// that knows a dozen configurations would compile the loop over layers as often.
 template <class B, class T>
 struct LinearWork {
   /// Linears with equal patterns and inputs share a factor.
@@ -374,11 +380,11 @@ Statistics compress_layers(const OptModel<B, S>& model, LayerStream<B, S>& strea
 /// With options.true_sequential each of the four inputs has its own pass.
 /// The solver computes in `compute_scalar<S>`, S being what the model is stored in. Whatever is
 /// thrown, every linear is then either as it was or compressed, never half of it.
-/// @param model    in the backend's memory
-/// @param windows  calibration tokens; may be empty with options.magnitude
-/// @param options  how, and which linears
-/// @param progress what is told while it runs
-/// @return         one entry per compressed linear, in the order of compression
+/// @param model     in the backend's memory
+/// @param windows   calibration tokens; may be empty with options.magnitude
+/// @param options   how, and which linears
+/// @param progress  what is told while it runs
+/// @return          one entry per compressed linear, in the order of compression
 /// @throws argument_error when nothing is selected, there are no windows, an option is out of its
 ///         range or would be ignored; what the solver throws, with the linear's name in front;
 ///         invariant_error naming the linear unless every selected one is in the statistics once,
@@ -408,8 +414,8 @@ Statistics compress_model(const OptModel<B, S>& model, LayerStream<B, S>& stream
     const SolverOptions& o = work.solver.options();
     const std::vector<int> tiers =
         Config::mixed ? o.tiers.value_or(default_tiers()) : std::vector<int>{*o.bits};
-    for (const LinearStatistics& layer : statistics.linears)
-      require_mean_bits(layer, o.target_average_bits, tiers);
+    for (const LinearStatistics& linear : statistics.linears)
+      require_mean_bits(linear, o.target_average_bits, tiers);
   }
   return statistics;
 }

@@ -1,8 +1,11 @@
 // Options read at run time become types here, and nowhere else.
 #pragma once
 
+#include <concepts>
+#include <cstdint>
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 #include "pare/solver/sparsegpt.hpp"

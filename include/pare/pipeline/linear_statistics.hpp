@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <numeric>
 #include <string>
 #include <utility>
@@ -18,7 +19,7 @@ namespace pare::inline PARE_TARGET {
 
 /// Counts what became of one linear.
 /// @param name        of its weight in the model
-/// @param linear       as solve() returned it
+/// @param linear      as solve() returned it
 /// @param dense_bits  bits of a weight that is not quantized
 /// @return            its entry in the statistics
 template <class B, class T>

@@ -1,6 +1,7 @@
 // A compressed linear becomes a packed one.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <string>
@@ -24,7 +25,7 @@ PackedLayout packed_layout(const CompressedLinear<B, T>& linear, int value_bits)
           .axis = linear.axis,
           .widths = merged_widths(linear.bits),
           .value_bits = linear.quantized() ? 0 : value_bits,
-          // The groups of n:m have more zeros where a given mask marks more: a bit per weight.
+          // n:m has more zeros where a given mask marks more: a bit per weight.
           .pattern = linear.given_mask ? Pattern(Unstructured{}) : linear.pattern};
 }
 
@@ -83,7 +84,7 @@ struct RowPacker {
 /// Packs a solved linear. What unpack_row reads is what the solver computed, rounded to the
 /// checkpoint's type.
 /// @param linear  solved with GridOptions::half_scale if it is quantized
-/// @param dtype  the checkpoint's type
+/// @param dtype   the checkpoint's type
 /// @throws argument_error when a scale is no float16 or a weight lies on no grid
 template <class B, class T>
 PackedLinear pack_linear(const CompressedLinear<B, T>& linear, DType dtype) {

@@ -1,10 +1,15 @@
 // A plan: a pattern and widths for every linear of a model, chosen from its sensitivities.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <map>
+#include <numeric>
 #include <optional>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "pare/allocation/rate.hpp"
@@ -158,8 +163,8 @@ inline UniformRate uniform_rate(const RateMode& mode, std::size_t level) {
 
 }  // namespace detail
 
-/// Chooses a pattern and widths for every linear of `sensitivities`, the least predicted loss within
-/// the budget; uniform widths within the same budget when these are predicted to lose less.
+/// Chooses a pattern and widths for every linear of `sensitivities`, the least predicted loss
+/// within the budget; uniform widths within the same budget when these are predicted to lose less.
 ///
 /// Losses of linears and channels are taken to add up. Deterministic.
 /// @throws argument_error when the sensitivities hold nothing or not what the objective needs,
@@ -271,12 +276,12 @@ struct PlannedWork {
 }  // namespace detail
 
 /// Compresses a model as a plan says; otherwise as the other compress_model.
-/// @param model    in the backend's memory
-/// @param windows  calibration tokens
-/// @param options  options.solver: damping, block_size, act_order and grid; what the plan says must
-///                 be unset
-/// @param plan     of plan_bits, or written by hand
-/// @param progress what is told while it runs
+/// @param model     in the backend's memory
+/// @param windows   calibration tokens
+/// @param options   options.solver: damping, block_size, act_order and grid; what the plan says
+///                  must be unset
+/// @param plan      of plan_bits, or written by hand
+/// @param progress  what is told while it runs
 /// @throws also argument_error when the plan does not fit the model or the selection, or with
 ///         options.magnitude; invariant_error when a linear's widths are not the plan's
 template <class B, class S>

@@ -1,11 +1,16 @@
 // How much each linear of a model suffers from rounding, measured on the dense model.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
+#include <span>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "pare/core/channel.hpp"
@@ -117,13 +122,13 @@ inline std::uint64_t text_fingerprint(const CalibrationWindows& windows) {
 
 /// Measures the selected linears of a dense model, one pass over the calibration text.
 ///
-/// Per linear and pattern: the distortion of every channel at every width, and the divergence of the
-/// model's predictions when this linear alone is compressed, at options.divergence_widths. The model
-/// is as it was afterwards, whatever is thrown.
-/// @param model    dense; a linear's weights are replaced while its divergence is measured
-/// @param windows  calibration tokens, at least one window
-/// @param options  what is measured
-/// @param advanced told the share of linears done, 0..1; may be empty
+/// Per linear and pattern: the distortion of every channel at every width, and the divergence of
+/// the model's predictions when this linear alone is compressed, at options.divergence_widths. The
+/// model is as it was afterwards, whatever is thrown.
+/// @param model     dense; a linear's weights are replaced while its divergence is measured
+/// @param windows   calibration tokens, at least one window
+/// @param options   what is measured
+/// @param advanced  told the share of linears done, 0..1; may be empty
 /// @throws argument_error naming an option that does not fit; what the solver throws
 template <class B, class S>
 Sensitivities measure_sensitivities(OptModel<B, S>& model, const CalibrationWindows& windows,

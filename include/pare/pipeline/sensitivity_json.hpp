@@ -1,9 +1,14 @@
 // Sensitivities as a JSON file, to be measured once and used for any target.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <filesystem>
+#include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "pare/core/channel.hpp"
 #include "pare/core/fingerprint.hpp"
@@ -115,8 +120,8 @@ inline Sensitivities sensitivities_of_json(const std::string& text) {
   }
 }
 
-/// The sensitivities in a file that to_json wrote. Throws io_error, format_error; the message begins
-/// with the file's name.
+/// The sensitivities in a file that to_json wrote. Throws io_error, format_error; the message
+/// begins with the file's name.
 inline Sensitivities read_sensitivities(const std::filesystem::path& file) {
   const std::string text = detail::read_whole_file(file);
   try {
@@ -129,7 +134,7 @@ inline Sensitivities read_sensitivities(const std::filesystem::path& file) {
 /// Throws argument_error naming the first thing in which measured sensitivities are not those that
 /// `options` would measure on this model and text.
 /// @param s        what was measured
-/// @param model  model_fingerprint of the model
+/// @param model    model_fingerprint of the model
 /// @param windows  the calibration text
 /// @param options  what a measurement would be asked for
 inline void require_measured_for(const Sensitivities& s, std::uint64_t model,

@@ -18,10 +18,10 @@
 
 namespace pare::inline PARE_TARGET {
 
-/// The content of a text file. Throws, naming it, io_error when it cannot be read, format_error when it
-/// is a file of another kind.
+/// The content of a text file.
+/// @throws io_error when it cannot be read, format_error for a Git LFS pointer; both name it
 inline std::string read_text_file(const std::filesystem::path& file) {
-  return detail::read_model_text(file);
+  return detail::read_text_file(file);
 }
 
 /// The first windows of a text's ids.
@@ -57,4 +57,4 @@ inline CalibrationWindows text_windows(const Tokenizer& tokenizer, const OptConf
                        config.max_position_embeddings);
 }
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

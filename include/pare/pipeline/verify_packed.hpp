@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <numeric>
@@ -33,7 +34,7 @@ template <class B, class T>
 CompressedLinear<B, T> restored_linear(const PackedLinear& packed) {
   const PackedLayout& layout = packed.layout;
   const index_t rows = layout.rows, cols = layout.columns;
-  CompressedLinear<B, T> layer;
+  CompressedLinear<B, T> linear;
   PackedLinear on_grid = packed;
   if (layout.quantized()) on_grid.dtype = DType::f32;
   Matrix<T> weights(rows, cols);
@@ -47,20 +48,20 @@ CompressedLinear<B, T> restored_linear(const PackedLinear& packed) {
       pruned += mask(i, j);
     }
   }
-  layer.weights = B::from_host(detail::as_const(weights.view()));
-  layer.mask = B::from_host(detail::as_const(mask.view()));
-  layer.axis = layout.axis;
+  linear.weights = B::from_host(detail::as_const(weights.view()));
+  linear.mask = B::from_host(detail::as_const(mask.view()));
+  linear.axis = layout.axis;
   if (packed.kind == PackedMask::n_of_m) {
-    layer.pattern = layout.pattern;
+    linear.pattern = layout.pattern;
   } else if (packed.kind == PackedMask::bits) {
-    layer.pattern = unstructured(double(pruned) / double(rows * cols));
+    linear.pattern = unstructured(double(pruned) / double(rows * cols));
   }
-  if (!layout.quantized()) return layer;
+  if (!layout.quantized()) return linear;
 
   const std::vector<std::uint8_t> tiers = layout.tiers();
   for (index_t c = 0; c < layout.channels(); ++c)
-    layer.bits.push_back(layout.widths[layout.widths.size() == 1 ? 0 : std::size_t(c)]);
-  layer.mixed_widths = layout.widths.size() > 1;
+    linear.bits.push_back(layout.widths[layout.widths.size() == 1 ? 0 : std::size_t(c)]);
+  linear.mixed_widths = layout.widths.size() > 1;
   const index_t grids = layout.grids();
   Matrix<T> scale(grids, rows), zero(grids, rows), top(grids, rows);
   for (index_t g = 0; g < grids; ++g)
@@ -71,12 +72,12 @@ CompressedLinear<B, T> restored_linear(const PackedLinear& packed) {
       zero(g, i) = T(packed.zeros[k]);
       top(g, i) = T((1 << width) - 1);
     }
-  layer.grids.scale = B::from_host(detail::as_const(scale.view()));
-  layer.grids.zero = B::from_host(detail::as_const(zero.view()));
-  layer.grids.top = B::from_host(detail::as_const(top.view()));
-  layer.grids.of_column.assign(packed.grid_of.begin(), packed.grid_of.end());
-  layer.grids.of_column.resize(std::size_t(cols), 0);
-  return layer;
+  linear.grids.scale = B::from_host(detail::as_const(scale.view()));
+  linear.grids.zero = B::from_host(detail::as_const(zero.view()));
+  linear.grids.top = B::from_host(detail::as_const(top.view()));
+  linear.grids.of_column.assign(packed.grid_of.begin(), packed.grid_of.end());
+  linear.grids.of_column.resize(std::size_t(cols), 0);
+  return linear;
 }
 
 namespace detail {
@@ -100,7 +101,7 @@ struct RecomputeWork {
                                MatrixView<const std::uint8_t>) {
     const PackedLinear packed = read(name);
     require_shape("packed weights", {W.rows, W.cols}, {packed.layout.rows, packed.layout.columns});
-    CompressedLinear<B, T> layer = restored_linear<B, T>(packed);
+    CompressedLinear<B, T> linear = restored_linear<B, T>(packed);
     const RecordedLinear& record = recorded.at(name);
     // The damping may have been raised for one order of inputs and not for another.
     const double added = record.damping * factor.mean_diagonal;
@@ -110,32 +111,32 @@ struct RecomputeWork {
     // Values that were only pruned are kept with the checkpoint's digits.
     const bool short_values = !packed.layout.quantized() && dtype_bytes(packed.dtype) == 2;
     const double tolerance = short_values ? 1e-2 : scalar_traits<T>::tolerance;
-    LossForm form = form_of(layer.weights.view());
+    LossForm form = form_of(linear.weights.view());
     if (!form.agrees(record.loss, tolerance)) {  // of the weights as they are stored, perhaps
       typename B::template matrix<T> stored;     // (out, in)
       stored.resize(W.rows, W.cols);
-      B::copy(as_const(layer.weights.view()), stored.view());
+      B::copy(as_const(linear.weights.view()), stored.view());
       B::for_each_element(W.rows, W.cols, kernels::RoundStored<T, S>{stored.view(), packed.dtype});
       form = form_of(as_const(stored.view()));
     }
     RecomputedLinear& result = found[name];
     result.mask_stored = packed.kind != PackedMask::none;
     result.loss_agrees = form.agrees(record.loss, tolerance);
-    layer.loss = form.value();
-    layer.damping = record.damping;
-    return layer;
+    linear.loss = form.value();
+    linear.damping = record.damping;
+    return linear;
   }
 };
 
 /// Post-conditions 2 to 5 of a restored linear, as far as it can be told.
 template <class B, class T>
-LinearStatistics recounted(const std::string& name, const CompressedLinear<B, T>& layer,
+LinearStatistics recounted(const std::string& name, const CompressedLinear<B, T>& linear,
                            const PackedLinear& packed) {
   LinearStatistics statistics;
   in_context(name, [&] {
-    verify_rows(layer, verify_grids(layer, layer.weights.rows(), layer.weights.cols(),
-                                    packed.layout.quantized()));
-    statistics = linear_statistics(name, layer, packed.layout.value_bits);
+    verify_rows(linear, verify_grids(linear, linear.weights.rows(), linear.weights.cols(),
+                                     packed.layout.quantized()));
+    statistics = linear_statistics(name, linear, packed.layout.value_bits);
   });
   return statistics;
 }
@@ -144,7 +145,7 @@ LinearStatistics recounted(const std::string& name, const CompressedLinear<B, T>
 
 /// Counts the packed linears of a model anew and, when it can, computes their losses: with the text
 /// that the compression was calibrated on, or with options.magnitude, which needs none. The model
-/// is dense and is compressed on the way, so that each linear is calibrated behind those before it
+/// is dense and is compressed on the way, so that each linear is calibrated after those before it
 /// as it was then.
 /// @param model     the original in the backend's memory
 /// @param file      the packed file
@@ -188,7 +189,7 @@ std::vector<RecomputedLinear> recompute_packed(
   const Statistics statistics = detail::compress_layers(model, stream, windows, options, progress,
                                                         detail::linear_work<B, T>(work));
   std::map<std::string, double> losses;
-  for (const LinearStatistics& layer : statistics.linears) losses[layer.name] = layer.loss;
+  for (const LinearStatistics& linear : statistics.linears) losses[linear.name] = linear.loss;
   for (RecomputedLinear& entry : result) {
     const auto found = work.found.find(entry.statistics.name);
     if (found == work.found.end())

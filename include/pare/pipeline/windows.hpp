@@ -19,4 +19,4 @@ struct CalibrationWindows {
   index_t count() const { return seqlen > 0 ? index_t(ids.size()) / seqlen : 0; }
 };
 
-}  // namespace pare::inline PARE_TARGET
+}  // namespace pare

@@ -131,7 +131,7 @@ inline void require_linears(const Statistics& statistics, const std::vector<std:
 /// Throws invariant_error (post-condition 1) unless the widths recorded of a quantized linear are
 /// tiers, their mean is the one recorded, and it is at most the target and less than one step of
 /// one channel below it.
-/// @param linear   what was recorded of the linear
+/// @param linear  what was recorded of the linear
 /// @param target  mean bits per channel; none: any mean will do
 /// @param tiers   widths a channel may have, increasing; the base width alone without a policy
 /// @param policy  who chose the widths, for the message; empty: nobody

@@ -182,7 +182,7 @@ template <class Head, class... Tail>
 inline constexpr bool all_different<Head, Tail...> =
     !(std::is_same_v<Head, Tail> || ...) && all_different<Tail...>;
 
-/// Always true. Later checks stand behind earlier ones, so that one misuse gives one message.
+/// Always true. Later checks need the earlier ones, so that one misuse gives one message.
 template <class... Options>
 constexpr bool check_compression() {
   constexpr bool known = ((is_pattern<Options> || is_quantizer<Options> || is_mixed<Options>)&&...);

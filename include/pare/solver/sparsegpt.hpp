@@ -1,8 +1,17 @@
 // SparseGPTSolver: prunes and quantizes one linear together, with error feedback.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <functional>
+#include <numeric>
+#include <span>
+#include <string>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "pare/allocation/allocator.hpp"
 #include "pare/allocation/rate.hpp"
@@ -261,8 +270,8 @@ class SparseGPTSolver {
     }
   }
 
-  /// Fits the grids to the dense weights, those of dead inputs zero: one per row, or one per row and
-  /// tier, over the columns of that tier.
+  /// Fits the grids to the dense weights, those of dead inputs zero: one per row, or one per row
+  /// and tier, over the columns of that tier.
   void fit_grids(Compressed& linear, MatrixView<const T> W) {
     const bool by_tier = input_channels();
     std::vector<std::uint8_t> tiers;  // present, widest first, as they are visited
@@ -417,7 +426,8 @@ class SparseGPTSolver {
   Owner<std::uint8_t> mask_;   // (out, in), in visit order
 };
 
-// Not in the class, where they would be inline: an extern template spares no file an inline function.
+// Not in the class, where they would be inline: an extern template spares no file an inline
+// function.
 template <class Config, class B, class T>
 Factor<B, T> SparseGPTSolver<Config, B, T>::prepare(detail::CalibrationArgument<B, T> given) const {
   const Calibration<B, T>& calibration = given.get();

@@ -3,10 +3,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <functional>
 #include <limits>
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "pare/allocation/tiers.hpp"
@@ -86,8 +88,8 @@ void verify_rows(const CompressedLinear<B, T>& linear, const std::vector<std::ui
                                              fault.view().data,
                                              given});
   if (linear.pattern.of > 0)
-    B::reduce_rows(rows, kernels::GroupFaults{linear.mask.view(), linear.pattern.zeros,
-                                              linear.pattern.of, fault.view().data, given});
+    B::reduce_rows(rows, kernels::RunFaults{linear.mask.view(), linear.pattern.zeros,
+                                            linear.pattern.of, fault.view().data, given});
   const auto host = B::to_host(as_const(fault.view()));
   for (index_t i = 0; i < rows; ++i) {
     const std::string row = "row " + std::to_string(i);
@@ -98,8 +100,9 @@ void verify_rows(const CompressedLinear<B, T>& linear, const std::vector<std::ui
         throw invariant_error(3, row + " has a grid of another width than its channel's");
       case kernels::RowFault::off_grid:
         throw invariant_error(3, row + " holds a value that is not on its grid");
-      case kernels::RowFault::group_count:
-        throw invariant_error(4, row + " has a group with another number of zeros than " +
+      case kernels::RowFault::run_count:
+        throw invariant_error(4, row + " has " + std::to_string(linear.pattern.of) +
+                                     " consecutive inputs with another number of zeros than " +
                                      std::to_string(linear.pattern.zeros) +
                                      (given.rows > 0 ? " or those of the given mask" : ""));
       case kernels::RowFault::not_zero:
@@ -246,17 +249,17 @@ void verify_loss(MatrixView<const T> W, const Calibration<B, T>& calibration,
 ///    2^b values, and every value lies on its grid. So a row holds at most 2^b values per grid, and
 ///    equals its dense weights only where these held no more: rounding cannot have been left out,
 ///    nor can a grid have been fitted to single weights.
-/// 4: every block lost exactly floor(share * size) weights, every n:m group exactly n; more only
-///    where a given mask marks more.
+/// 4: every block lost exactly floor(share * size) weights, every m inputs of n:m exactly n; more
+///    only where a given mask marks more.
 /// 5: what the mask pruned is exactly zero, and what a given mask marks was pruned.
 /// 6: row losses equal 1/2 d (H + damping) d^T up to rounding, on up to 64 evenly spaced rows; the
 ///    loss is their sum.
-/// @param W          the dense weights (out, in)
+/// @param W            the dense weights (out, in)
 /// @param calibration  of its inputs (in)
-/// @param factor     the one the solve used
-/// @param linear      what the solve returned
-/// @param quantized  whether the configuration has a quantizer
-/// @param given      the mask that the solve was given, (out, in); empty: none
+/// @param factor       the one the solve used
+/// @param linear       what the solve returned
+/// @param quantized    whether the configuration has a quantizer
+/// @param given        the mask that the solve was given, (out, in); empty: none
 /// @throws invariant_error with the number of the violated condition; shape_error when the result
 ///         has another shape than W
 template <class B, class T>

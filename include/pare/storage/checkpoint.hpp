@@ -103,8 +103,8 @@ class Checkpoint {
     throw format_error(folder_.string() + ": there is no tensor " + detail::quoted_name(name));
   }
 
-  /// Whether the tensor called `name` is read from `file`; another shard may hold one of that name. A
-  /// tensor that the index does not list is read from the first file that has it.
+  /// Whether the tensor called `name` is read from `file`; another shard may hold one of that name.
+  /// A tensor that the index does not list is read from the first file that has it.
   bool reads(const TensorFile& file, std::string_view name) const {
     if (const auto location = find(name)) return location->file == &file;
     const auto first = std::find_if(files_.begin(), files_.end(), [&](const TensorFile& other) {

@@ -79,7 +79,7 @@ class InputFile {
   /// file ends before that.
   std::span<const std::byte> bytes(std::uint64_t position, std::uint64_t length) const {
     if (length == 0) return {};
-    // Asked anew: behind the end of a file that was cut since there is a signal, not an error.
+    // Asked anew: to read past the end of a file that was cut raises a signal, not an error.
     struct stat status {};
     if (::fstat(descriptor_, &status) != 0) throw system_io_error(path_, "cannot read");
     const std::uint64_t end = std::min(size_, static_cast<std::uint64_t>(status.st_size));

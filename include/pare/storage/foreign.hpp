@@ -27,8 +27,8 @@ inline constexpr std::string_view lfs_pointer = "version https://git-lfs";
 inline constexpr const char* lfs_text =
     "a Git LFS pointer, not the file itself; fetch it with 'git lfs pull'";
 
-/// What a file of another kind is and what to do instead, by its first bytes; nothing when these say
-/// nothing.
+/// What a file of another kind is and what to do instead, by its first bytes; nothing when these
+/// say nothing.
 inline std::optional<std::string> foreign_content(std::string_view start) {
   using namespace std::string_view_literals;
   struct Kind {
@@ -52,8 +52,8 @@ inline std::optional<std::string> foreign_content(std::string_view start) {
   return std::nullopt;
 }
 
-/// The content of a text to be read by a model, which may be anything but what git keeps in place of
-/// it. Throws io_error, format_error.
+/// The content of a text to be read by a model, which may be anything but what git keeps in place
+/// of it. Throws io_error, format_error.
 inline std::string read_text_file(const std::filesystem::path& path) {
   std::string text = read_whole_file(path);
   if (text.starts_with(lfs_pointer)) throw format_error(path.string() + ": " + lfs_text);
@@ -171,8 +171,8 @@ inline std::optional<std::string> foreign_model(const std::filesystem::path& pat
   return std::nullopt;
 }
 
-/// Throws what foreign_model says; io_error for a folder that is not there, which may be a name on a
-/// hub. A folder without config.json that looks like nothing else passes.
+/// Throws what foreign_model says; io_error for a folder that is not there, which may be a name on
+/// a hub. A folder without config.json that looks like nothing else passes.
 inline void require_model_folder(const std::filesystem::path& path) {
   std::error_code ignored;
   if (!std::filesystem::exists(path, ignored) && is_hub_name(path.string()))

@@ -99,8 +99,8 @@ class BitWriter {
   int count_ = 0;
 };
 
-/// Index of a group among the ways to prune `zeros` of it: sum binomial(position, rank) over the
-/// pruned positions in rising order, rank = 1, 2, ...
+/// Index of a choice among the ways to prune `zeros` of `of` weights: sum binomial(position, rank)
+/// over the pruned positions in rising order, rank = 1, 2, ...
 inline std::uint32_t n_of_m_index(const std::uint8_t* pruned, int of) {
   std::uint64_t index = 0;
   std::size_t rank = 0;
@@ -109,7 +109,7 @@ inline std::uint32_t n_of_m_index(const std::uint8_t* pruned, int of) {
   return std::uint32_t(index);
 }
 
-/// The inverse: marks the pruned positions. Nothing beyond the group is written for any index.
+/// The inverse: marks the pruned positions. Nothing beyond `of` weights is written for any index.
 inline void mark_pruned(std::uint32_t index, int zeros, int of, std::uint8_t* pruned) {
   std::uint64_t left = index;
   std::size_t rank = std::size_t(zeros);

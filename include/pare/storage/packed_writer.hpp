@@ -2,12 +2,14 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <map>
 #include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -93,10 +95,10 @@ inline std::map<std::string, PackedParts> parts_in(const SafetensorsFile& file) 
 /// Writes a packed file: the tensors of `source`, byte for byte, but for those in `linears`.
 /// Elements lie at multiples of their size: tensors of wide elements come first. One tensor is held
 /// at a time.
-/// @param path    the file to write
-/// @param source  the dense checkpoint
-/// @param linears what takes the place of its weights, by tensor
-/// @param skip  tensors of `source` that are left out
+/// @param path     the file to write
+/// @param source   the dense checkpoint
+/// @param linears  what takes the place of its weights, by tensor
+/// @param skip     tensors of `source` that are left out
 /// @throws argument_error when `source` lacks one of the linears or has it in another shape or
 ///         dtype; io_error
 inline void write_packed(const std::filesystem::path& path, const Checkpoint& source,

@@ -263,7 +263,8 @@ inline void write_safetensors(const std::filesystem::path& path, const TensorFil
 using TensorSource = std::function<std::span<const std::byte>(std::size_t i)>;
 
 /// Writes tensors of the given names, types and shapes in the order given, held one at a time; of
-/// their offsets only the length of a tensor of unknown type is read. Throws as the first, argument_error also for bytes that do not fit a shape.
+/// their offsets only the length of a tensor of unknown type is read. Throws as the first,
+/// argument_error also for bytes that do not fit a shape.
 /// @param path      the file to write
 /// @param tensors   names, types and shapes
 /// @param metadata  texts for the header's __metadata__

@@ -249,8 +249,8 @@ struct Streams {
         eight<width>(stage, column, at[h], low, high);
         at[h] += count * width;
         if constexpr (width < 8) high |= last_byte;
-        // Where none is pruned the last byte is a code, and the sign goes. Up to 4 bits a sum, which
-        // another unit of the processor forms, reaches it only then.
+        // Where none is pruned the last byte is a code, and the sign goes. Up to 4 bits a sum,
+        // which another unit of the processor forms, reaches it only then.
         if constexpr (width <= 4 && mask_bits == 8)
           high += count << 28;
         else if constexpr (width < 8 && mask_bits == 8)

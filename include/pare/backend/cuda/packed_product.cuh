@@ -322,8 +322,8 @@ class PackedTilesProduct {
 ///
 /// A weight is s (c - z), not rounded to the checkpoint's type as unpack_row does. Quantized
 /// linears are multiplied in integer arithmetic, exact per 512 columns: y differs from W x by at
-/// most 2^-30 max|x| sum_j |w_ij| (max|x| taken as at least 2^-96) and one rounding to float; the same
-/// input gives the same bytes on every GPU. Linears that were only pruned are summed in float.
+/// most 2^-30 max|x| sum_j |w_ij| (max|x| taken as at least 2^-96) and one rounding to float; the
+/// same input gives the same bytes on every GPU. Linears that were only pruned are summed in float.
 class PackedProduct {
  public:
   /// Throws as PackedTilesProduct.
