@@ -6,7 +6,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   return fuzz::check(data, size, [](std::string_view text) {
     const test::MemoryFile file(text);
     const tool::PackedReport report = tool::read_packed_report(file.path());
-    for (const auto& [name, layer] : report.layers)
+    for (const auto& [name, linear] : report.linears)
       if (!report.recorded.contains(name)) std::abort();
   });
 }

@@ -72,7 +72,7 @@ struct PackedSize {
 
 namespace detail {
 
-/// Groups up to this long have an index; binomial(64, 32) still fits 64 bits.
+/// Up to so many weights of n:m have an index; binomial(64, 32) still fits 64 bits.
 inline constexpr int longest_indexed_of = 64;
 
 /// binomial(n, k) at [n][k], 0 for k > n.
