@@ -1,4 +1,6 @@
 // A signal and an allocation policy of one's own, in one solve.
+
+// [headers]
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -13,6 +15,8 @@
 #include "pare/pare.hpp"
 
 using namespace pare;
+using Cores = backend::Eigen;
+// [headers]
 
 // [signal]
 /// peak(0, i) = max_j |w_ij|: a reduction of rows, which any backend can run.
@@ -70,8 +74,6 @@ static_assert(AllocationPolicy<MostImportantFirst>);
 // [policy]
 
 namespace {
-
-using Cores = backend::Eigen;
 
 /// "2 bits: 5, 8 bits: 7"
 void print_widths(const char* name, const std::vector<std::uint8_t>& bits) {

@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 
+// [headers]
 #include "pare/backend/eigen.hpp"
 #include "pare/model/opt_load.hpp"
 #include "pare/model/opt_save.hpp"
@@ -14,6 +15,7 @@
 #include "pare/pipeline/compress.hpp"
 #include "pare/pipeline/text_windows.hpp"
 #include "pare/report/text.hpp"
+// [headers]
 
 namespace {
 
