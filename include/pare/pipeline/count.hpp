@@ -63,8 +63,10 @@ std::vector<double> kept_shares(MatrixView<const std::uint8_t> mask, bool by_row
   }
   // Added one by one: the digits of earlier plans.
   std::vector<double> share_of(1, 0.0);
+  share_of.reserve(std::size_t(size) + 1);
   for (index_t n = 0; n < size; ++n) share_of.push_back(share_of.back() + 1 / double(size));
   std::vector<double> shares;
+  shares.reserve(kept.size());
   for (const index_t n : kept) shares.push_back(share_of[std::size_t(n)]);
   return shares;
 }
