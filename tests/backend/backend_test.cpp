@@ -242,7 +242,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(every_row_gets_grids_of_its_own_width, C, Cases) {
   std::vector<std::uint8_t> widths;
   for (index_t k = 0; k < several * rows; ++k) widths.push_back(std::uint8_t(2 + k % 7));
   const Window<B, T> device(W);
-  const auto on_device = detail::to_backend<B>(widths), begin = detail::to_backend<B>(borders);
+  const auto on_device = detail::to_backend<B>(widths);
+  const auto begin = detail::to_backend<B>(borders);
   for (const bool clip_search : {false, true})
     for (const index_t grids : {index_t{1}, several})
       for (const index_t per_row : {0, 1}) {
