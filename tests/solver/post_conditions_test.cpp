@@ -219,13 +219,14 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(condition_4_the_pruned_share_is_exact, C, Cases) {
     s.set_mask(at, 1);
     s.set_weight(at, 0);
   });
-  check_broken<PruneGroups, C>(4, {"row 0", "group"}, grouped,
-                               [&](auto& s) { s.set_mask(s.find(is_pruned), 0); });
-  check_broken<PruneGroups, C>(4, {"row 0", "group"}, grouped, [&](auto& s) {
-    const auto at = s.find(is_kept);
-    s.set_mask(at, 1);
-    s.set_weight(at, 0);
-  });
+  check_broken<PruneGroups, C>(4, {"row 0", "consecutive inputs with another number of zeros"},
+                               grouped, [&](auto& s) { s.set_mask(s.find(is_pruned), 0); });
+  check_broken<PruneGroups, C>(4, {"row 0", "consecutive inputs with another number of zeros"},
+                               grouped, [&](auto& s) {
+                                 const auto at = s.find(is_kept);
+                                 s.set_mask(at, 1);
+                                 s.set_weight(at, 0);
+                               });
   check_broken<Round, C>(4, {"block 0", "expected 0", "found 1"}, rounded, [&](auto& s) {
     s.set_mask(s.find([](bool, auto q, index_t) { return q == 0; }), 1);
   });
