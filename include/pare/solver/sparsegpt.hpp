@@ -84,13 +84,13 @@ class SparseGPTSolver {
       : pattern_kind == PatternKind::unstructured ? kernels::MaskSource::given
                                                   : kernels::MaskSource::none;
 
+  /// Solves what require_inputs() has let through.
   /// @param bits  the widths with MixedPrecision<Assigned>, otherwise empty
   /// @param zero  (out, in), 1 where a weight must be zero; may be empty
   Compressed solve_all(MatrixView<const T> W, const Calibration<B, T>& calibration,
                        const Factor<B, T>& prepared, std::span<const std::uint8_t> bits,
                        MatrixView<const std::uint8_t> zero) {
     const auto start = std::chrono::steady_clock::now();
-    require_inputs(W, calibration.in_features());
     require_shape("factor (in, in)", {W.cols, W.cols},
                   {prepared.upper.rows(), prepared.upper.cols()});
     if constexpr (Config::assigned) require_widths(bits, input_channels() ? W.cols : W.rows);
@@ -443,9 +443,9 @@ CompressedLinear<B, T> SparseGPTSolver<Config, B, T>::solve(
     const SolveInputs<B, T, Config::assigned>& inputs) {
   const MatrixView<const T> W = inputs.weights;
   const Calibration<B, T>& calibration = inputs.calibration.get();
+  require_inputs(W, calibration.in_features());
   if (const Factor<B, T>* factor = inputs.factor.get())
     return solve_all(W, calibration, *factor, inputs.bits.get(), inputs.mask.get());
-  require_inputs(W, calibration.in_features());
   return solve_all(W, calibration, prepare(calibration), inputs.bits.get(), inputs.mask.get());
 }
 
