@@ -5,6 +5,7 @@
 # PROGRAMS: folder of the built programs; empty or left out: they are built in build/.
 # RESULTS: folder for tests.log, sanitizer.log, machine.json, solver.json, model.json, packed.json
 # and peer_*.json; default build/gpu. render.py joins them and renders the page.
+# PARE_GPU_STEPS names what runs, by default "tests sanitizer benchmarks peers".
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 bin=${1:-}
@@ -18,6 +19,8 @@ if [ -z "$bin" ]; then
     exit 1
   bin=$root/build/bin
 fi
+steps=" ${PARE_GPU_STEPS:-tests sanitizer benchmarks peers} "
+runs() { [[ $steps == *" $1 "* ]]; }
 mkdir -p "$out"
 export OMP_WAIT_POLICY=passive
 nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,power.limit --format=csv
@@ -46,13 +49,18 @@ report() {
   done
 }
 
-rm -f "$out/tests.log" "$out/sanitizer.log"
-for name in "${tests[@]}"; do start "$name" 150 "$bin/${name}_test" --log_level=error; done
-wait
-report tests.log "${tests[@]}"
+if runs tests; then
+  rm -f "$out/tests.log"
+  for name in "${tests[@]}"; do start "$name" 150 "$bin/${name}_test" --log_level=error; done
+  wait
+  report tests.log "${tests[@]}"
+fi
 
-if command -v compute-sanitizer >/dev/null; then
-  kernels=the_tuned_sweep*,selection*,products*,the_grid_fit*,rows_and*,copies*
+if ! runs sanitizer; then
+  :
+elif command -v compute-sanitizer >/dev/null; then
+  rm -f "$out/sanitizer.log"
+  kernels=the_tuned_sweep*,selection*,products*,the_grid_fit*,rows_and*,rows_are*,copies*
   memcheck=(compute-sanitizer --tool memcheck --error-exitcode 9)
   # Of our kernels: those of the libraries take minutes.
   racecheck=(compute-sanitizer --tool racecheck --error-exitcode 9 --kernel-name kns=pare)
@@ -83,17 +91,21 @@ else
   echo "skipped: no compute-sanitizer"
 fi
 
-cuda=$(nvcc --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
-driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)
-printf '{"date": "%s", "driver": "%s", "cuda": "%s"}\n' "$(date +%F)" "$driver" "$cuda" \
-  >"$out/machine.json"
-timeout 200 "$bin/gpu_solver_benchmark" "$out/solver.json" || status=1
-timeout 200 "$bin/gpu_model_benchmark" "$out/model.json" || status=1
-timeout 200 "$bin/gpu_packed_benchmark" "$out/packed.json" || status=1
+if runs benchmarks; then
+  cuda=$(nvcc --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
+  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)
+  printf '{"date": "%s", "driver": "%s", "cuda": "%s"}\n' "$(date +%F)" "$driver" "$cuda" \
+    >"$out/machine.json"
+  timeout 200 "$bin/gpu_solver_benchmark" "$out/solver.json" || status=1
+  timeout 200 "$bin/gpu_model_benchmark" "$out/model.json" || status=1
+  timeout 200 "$bin/gpu_packed_benchmark" "$out/packed.json" || status=1
+fi
 
 peer=$root/benchmarks/peers/sparsegpt_torch.py
 golden=${PARE_SHARED_DIR:-$root/../shared}/golden
-if python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+if ! runs peers; then
+  :
+elif python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
   if [ -d "$golden" ]; then
     python3 "$peer" check "$golden" --device cuda | tail -n 3 || status=1
   else
