@@ -111,7 +111,7 @@ def write(results):
 
 
 def command_cost(command, commit):
-    """Runs a command in a clean clone; its output is shown, and a failure ends everything."""
+    """Runs a command in a clean clone; its output is shown, and so is that it failed."""
     with tempfile.TemporaryDirectory() as folder:
         clone = pathlib.Path(folder) / "pare"
         subprocess.run(["git", "clone", "-q", ROOT, clone], check=True)
@@ -119,8 +119,10 @@ def command_cost(command, commit):
         commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=clone, check=True,
                                 capture_output=True, text=True).stdout.strip()
         before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-        subprocess.run(command.split(), cwd=clone, check=True,
-                       env={**os.environ, "CCACHE_DIR": f"{folder}/cache"})
+        done = subprocess.run(command.split(), cwd=clone,
+                              env={**os.environ, "CCACHE_DIR": f"{folder}/cache"})
+        if done.returncode != 0:
+            print(f"{command} of {commit}: exit {done.returncode}", file=sys.stderr)
         seconds = time.monotonic() - start
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
     processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
