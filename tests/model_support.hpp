@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <boost/test/unit_test.hpp>
-#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -12,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "matrix_support.hpp"
 #include "pare/model/opt_load.hpp"
 #include "pare/model/perplexity.hpp"
 #include "support.hpp"
@@ -20,7 +20,6 @@ namespace test {
 
 namespace fs = std::filesystem;
 namespace utf = boost::unit_test;
-using ids_t = std::vector<std::int32_t>;
 
 /// Folder of the shared test data, empty when there is none.
 inline fs::path shared_folder() {
@@ -34,42 +33,6 @@ inline fs::path model_folder(const std::string& name) {
   const fs::path shared = shared_folder();
   return shared.empty() ? fs::path() : shared / "models" / name;
 }
-
-template <class T>
-Matrix<T> random_matrix(index_t rows, index_t cols, unsigned seed, double scale = 1) {
-  std::mt19937 engine(seed);
-  std::normal_distribution<double> normal(0, scale);
-  Matrix<T> m(rows, cols);
-  for (index_t i = 0; i < m.size(); ++i) m.data()[i] = T(float(normal(engine)));
-  return m;
-}
-
-template <class T>
-Matrix<double> widen(const Matrix<T>& m) {
-  Matrix<double> out(m.rows(), m.cols());
-  for (index_t i = 0; i < m.size(); ++i) out.data()[i] = double(m.data()[i]);
-  return out;
-}
-
-/// Largest |a - b|; infinity when shapes differ or a value is not finite.
-template <class A, class B>
-double distance(MatrixView<const A> a, MatrixView<const B> b) {
-  if (a.rows != b.rows || a.cols != b.cols) return INFINITY;
-  double worst = 0;
-  for (index_t r = 0; r < a.rows; ++r)
-    for (index_t c = 0; c < a.cols; ++c) {
-      const double d = std::abs(double(a(r, c)) - double(b(r, c)));
-      if (!(d <= worst)) worst = std::isnan(d) ? INFINITY : d;
-    }
-  return worst;
-}
-template <class A, class B>
-double distance(const Matrix<A>& a, const Matrix<B>& b) {
-  return distance(a.view(), b.view());
-}
-
-template <class T>
-constexpr double rounding = std::is_same_v<T, float> ? 2e-5 : 1e-12;
 
 /// The elements of an int32 tensor.
 inline ids_t read_ids(const pare::SafetensorsFile& file, const std::string& name) {

@@ -35,25 +35,33 @@ struct TimedModel : Cuda {
     Cuda::linear<S>(Y, X, W, bias);
   }
   template <class S>
-  static void causal_attention(MatrixView<S> out, MatrixView<const S> q, MatrixView<const S> k,
-                               MatrixView<const S> v, index_t heads, index_t seqlen) {
+  static void attention(MatrixView<S> out, MatrixView<const S> q, MatrixView<const S> k,
+                        MatrixView<const S> v, MatrixView<const pare::compute_scalar<S>> slopes,
+                        const pare::kernels::AttentionShape& shape) {
     const Stages::Scope scope("attention");
-    Cuda::causal_attention<S>(out, q, k, v, heads, seqlen);
+    Cuda::attention<S>(out, q, k, v, slopes, shape);
   }
   template <class S>
   static void layer_norm(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> weight,
                          MatrixView<const S> bias, double epsilon) {
-    const Stages::Scope scope("norm, relu, add");
+    const Stages::Scope scope("norm, activation, add");
     Cuda::layer_norm<S>(Y, X, weight, bias, epsilon);
   }
   template <class S>
-  static void relu(MatrixView<S> X) {
-    const Stages::Scope scope("norm, relu, add");
-    Cuda::relu<S>(X);
+  static void rms_norm(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> weight,
+                       double epsilon, double offset) {
+    const Stages::Scope scope("norm, activation, add");
+    Cuda::rms_norm<S>(Y, X, weight, epsilon, offset);
+  }
+  using Cuda::for_each_element;
+  template <class S>
+  static void for_each_element(index_t rows, index_t cols, const pare::kernels::Activate<S>& f) {
+    const Stages::Scope scope("norm, activation, add");
+    Cuda::for_each_element(rows, cols, f);
   }
   template <class S>
   static void add(MatrixView<S> Y, MatrixView<const S> X) {
-    const Stages::Scope scope("norm, relu, add");
+    const Stages::Scope scope("norm, activation, add");
     Cuda::add<S>(Y, X);
   }
   template <class T, class S>

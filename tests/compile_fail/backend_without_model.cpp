@@ -5,7 +5,7 @@ using namespace pare;
 struct B : backend::Reference {
   static constexpr std::string_view name = "mine";
   template <class T>
-  static void relu(MatrixView<T>) = delete;
+  static void add(MatrixView<T>, MatrixView<const T>) = delete;
 };
 static_assert(Backend<B, float> && !ModelBackend<B, float>);
 #else

@@ -26,31 +26,6 @@ static_assert(std::is_same_v<pare::compute_scalar<float16>, float> &&
 static_assert(pare::ModelBackend<Oracle, float16> && !pare::Backend<Oracle, float16>);
 static_assert(!pare::ModelBackend<Oracle, std::int32_t>);
 
-/// The pairs of `Backends` and 16-bit types that a model can be stored in.
-template <class B, class S>
-using CaseIfStored =
-    std::conditional_t<pare::ModelBackend<B, S>, std::tuple<Case<B, S>>, std::tuple<>>;
-template <class Backends>
-struct StoredCases;
-template <class... B>
-struct StoredCases<std::tuple<B...>> {
-  using type =
-      decltype(std::tuple_cat(CaseIfStored<B, float16>{}..., CaseIfStored<B, bfloat16>{}...));
-};
-using Stored = StoredCases<Backends>::type;
-
-/// Largest relative error of rounding to S.
-template <class S>
-constexpr double half_step = std::is_same_v<S, float16> ? 0x1p-11 : 0x1p-8;
-
-/// What a result must overwrite: NaN everywhere.
-template <class S>
-Matrix<S> undefined(index_t rows, index_t cols) {
-  Matrix<S> m(rows, cols);
-  m.fill(S(std::numeric_limits<float>::quiet_NaN()));
-  return m;
-}
-
 /// || a - b || / || b ||, Frobenius.
 template <class A, class B>
 double relative_error(const Matrix<A>& a, const Matrix<B>& b) {
@@ -208,7 +183,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(operations_of_a_model, C, Stored) {
   Oracle::layer_norm<double>(normal, widen(X), widen(weight), widen(shift));
   check(n, normal, "layer_norm");
 
-  B::template relu<S>(y.view());
+  B::for_each_element(tokens, out,
+                      pare::kernels::Activate<S>{y.view(), pare::kernels::Activation::relu});
   const Matrix<S> positive = download<B>(y);
   for (index_t i = 0; i < positive.size(); ++i) BOOST_REQUIRE(double(positive.data()[i]) >= 0);
 
@@ -253,8 +229,9 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(attention, C, Stored) {
     const auto q = upload<B>(Q), k = upload<B>(K), v = upload<B>(V);
     auto out = upload<B>(undefined<S>(rows, cols));
     Matrix<double> expected(rows, cols);
-    B::template causal_attention<S>(out.view(), q.view(), k.view(), v.view(), heads, seqlen);
-    Oracle::causal_attention<double>(expected, widen(Q), widen(K), widen(V), heads, seqlen);
+    const auto shape = plain_attention(heads, width, seqlen);
+    B::template attention<S>(out.view(), q.view(), k.view(), v.view(), {}, shape);
+    Oracle::attention<double>(expected, widen(Q), widen(K), widen(V), {}, shape);
     // Both the weights and the result are rounded; |v| stays below 5.
     BOOST_TEST(distance(download<B>(out), expected) < 8 * half_step<S>, "seqlen " << seqlen);
   }

@@ -70,6 +70,9 @@ struct EigenKernels {
   static void layer_norm(MatrixView<T> Y, MatrixView<const T> X, MatrixView<const T> weight,
                          MatrixView<const T> bias, double epsilon);
   template <class T>
+  static void rms_norm(MatrixView<T> Y, MatrixView<const T> X, MatrixView<const T> weight,
+                       double epsilon, double offset);
+  template <class T>
   static T exponentials(MatrixView<T> X, T scale);
   template <class T>
   static double log_sum_exp(MatrixView<const T> X);
@@ -168,6 +171,17 @@ void EigenKernels::layer_norm(MatrixView<T> Y, MatrixView<const T> X, MatrixView
 }
 
 template <class T>
+void EigenKernels::rms_norm(MatrixView<T> Y, MatrixView<const T> X, MatrixView<const T> weight,
+                            double epsilon, double offset) {
+  const auto x = array(X);
+  const T factor = T(1) / std::sqrt(x.square().sum() / T(X.cols) + T(epsilon));
+  if (weight.rows > 0)
+    array(Y) = x * factor * (array(weight) + T(offset));
+  else
+    array(Y) = x * factor;
+}
+
+template <class T>
 T EigenKernels::exponentials(MatrixView<T> X, T scale) {
   auto x = array(X);
   const T largest = x.maxCoeff();
@@ -205,6 +219,8 @@ static_assert(HostKernels<EigenKernels, float> && HostKernels<EigenKernels, doub
   storage template void EigenKernels::layer_norm(MatrixView<T>, MatrixView<const T>,        \
                                                  MatrixView<const T>, MatrixView<const T>,  \
                                                  double);                                   \
+  storage template void EigenKernels::rms_norm(MatrixView<T>, MatrixView<const T>,          \
+                                               MatrixView<const T>, double, double);        \
   storage template T EigenKernels::exponentials(MatrixView<T>, T);                          \
   storage template double EigenKernels::log_sum_exp(MatrixView<const T>);
 // NOLINTEND(bugprone-macro-parentheses)

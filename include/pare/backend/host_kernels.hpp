@@ -32,6 +32,7 @@ Transposed<std::remove_const_t<T>> transposed(MatrixView<T> A) {
 /// - `solve_transposed(X, R)`: X := X inv(R)^T for X (rows, n) and an upper triangular R (n, n).
 /// - `layer_norm(y, x, weight, bias, epsilon)`: one row (1, n); y may be x, weight and bias may
 ///   have no rows.
+/// - `rms_norm(y, x, weight, epsilon, offset)`: the same of the other norm.
 /// - `exponentials(x, scale)`: x := exp((x - max x) scale) for a row x (1, n); returns their sum.
 /// - `log_sum_exp(x)`: log(sum exp(x)) of a row x (1, n), in double.
 template <class K, class T>
@@ -43,6 +44,7 @@ concept HostKernels = requires(MatrixView<T> a, MatrixView<const T> c, Transpose
   K::upper_inverse(a);
   K::solve_transposed(a, c);
   K::layer_norm(a, c, c, c, 1e-5);
+  K::rms_norm(a, c, c, 1e-5, 0.0);
   { K::exponentials(a, T{}) } -> std::same_as<T>;
   { K::log_sum_exp(c) } -> std::same_as<double>;
 };

@@ -8,6 +8,8 @@
 
 #include "pare/backend/host.hpp"
 #include "pare/backend/host_kernels.hpp"
+#include "pare/kernels/activations.hpp"
+#include "pare/kernels/attention.hpp"
 
 namespace pare::inline PARE_TARGET::backend {
 
@@ -50,42 +52,54 @@ struct HostModelOps {
     });
   }
 
-  /// Attention of windows of `seqlen` tokens; q, k, v and out are (tokens, hidden).
+  /// Every row of X to a mean square of 1, times offset + weight; Y may be X, weight may have no
+  /// rows.
   template <class T>
-  static void causal_attention(MatrixView<T> out, MatrixView<const T> q, MatrixView<const T> k,
-                               MatrixView<const T> v, index_t heads, index_t seqlen) {
-    const index_t width = q.cols / heads, windows = q.rows / seqlen;
-    const index_t blocks = (seqlen + query_rows - 1) / query_rows;
-    const T scale = T(1 / std::sqrt(double(width)));
-    Tasks::run(windows * heads * blocks, [&](index_t task) {
-      const index_t head = task / blocks, begin = task % blocks * query_rows;
-      const index_t height = std::min(query_rows, seqlen - begin), seen = begin + height;
-      const index_t first = head / heads * seqlen, col = head % heads * width;
-      thread_local Matrix<T> buffer;
-      buffer.resize(height, seen);
-      const MatrixView<T> weights = buffer.view();
-      Kernels::template product<Update::set>(weights, q.block(first + begin, col, height, width),
-                                             transposed(k.block(first, col, seen, width)));
-      T factors[query_rows];  // what makes the weights of a row sum to 1
-      for (index_t r = 0; r < height; ++r) {
-        const index_t past = begin + r + 1;
-        factors[r] = T(1) / Kernels::exponentials(weights.block(r, 0, 1, past), scale);
-        std::fill_n(weights.row(r) + past, seen - past, T(0));
-      }
-      const MatrixView<T> mixed = out.block(first + begin, col, height, width);
-      Kernels::template product<Update::set>(mixed, weights, v.block(first, col, seen, width));
-      for (index_t r = 0; r < height; ++r)
-        for (index_t c = 0; c < width; ++c) mixed(r, c) *= factors[r];
+  static void rms_norm(MatrixView<T> Y, MatrixView<const T> X, MatrixView<const T> weight,
+                       double epsilon, double offset) {
+    for_rows(X.rows, [&](index_t i) {
+      Kernels::rms_norm(row_of(Y, i), row_of(X, i), weight, epsilon, offset);
     });
   }
 
-  /// X = max(X, 0).
+  /// Causal attention, see ModelBackend; slopes may have no rows.
   template <class T>
-  static void relu(MatrixView<T> X) {
-    for_rows(X.rows, [&](index_t i) {
-      // Written so that a NaN stays one.
-      T* PARE_RESTRICT x = X.row(i);
-      for (index_t j = 0; j < X.cols; ++j) x[j] = x[j] < T(0) ? T(0) : x[j];
+  static void attention(MatrixView<T> out, MatrixView<const T> q, MatrixView<const T> k,
+                        MatrixView<const T> v, MatrixView<const T> slopes,
+                        const kernels::AttentionShape& shape) {
+    const index_t width = shape.head_dim, seqlen = shape.seqlen, windows = q.rows / seqlen;
+    const index_t blocks = (seqlen + query_rows - 1) / query_rows;
+    Tasks::run(windows * shape.heads * blocks, [&](index_t task) {
+      const index_t head = task / blocks % shape.heads, begin = task % blocks * query_rows;
+      const index_t height = std::min(query_rows, seqlen - begin);
+      // Keys that one of these queries sees.
+      const index_t oldest = shape.oldest(begin), seen = begin + height - oldest;
+      const index_t first = task / blocks / shape.heads * seqlen;
+      const index_t q_col = head * shape.q_step, kv_col = shape.kv_head(head) * shape.kv_step;
+      thread_local Matrix<T> buffer;
+      buffer.resize(height, seen);
+      const MatrixView<T> weights = buffer.view();
+      Kernels::template product<Update::set>(weights, q.block(first + begin, q_col, height, width),
+                                             transposed(
+                                                 k.block(first + oldest, kv_col, seen, width)));
+      T factors[query_rows];  // what makes the weights of a row sum to 1
+      for (index_t r = 0; r < height; ++r) {
+        const index_t from = shape.oldest(begin + r) - oldest, past = begin + r + 1 - oldest;
+        const MatrixView<T> row = weights.block(r, from, 1, past - from);
+        T scale = T(shape.scale);
+        if (shape.soft_cap > 0 || slopes.rows > 0) {
+          adjust_scores(row, shape, slopes.rows > 0 ? slopes(0, head) : T(0));
+          scale = T(1);
+        }
+        factors[r] = T(1) / Kernels::exponentials(row, scale);
+        std::fill_n(weights.row(r), from, T(0));
+        std::fill_n(weights.row(r) + past, seen - past, T(0));
+      }
+      const MatrixView<T> mixed = out.block(first + begin, head * width, height, width);
+      Kernels::template product<Update::set>(mixed, weights,
+                                             v.block(first + oldest, kv_col, seen, width));
+      for (index_t r = 0; r < height; ++r)
+        for (index_t c = 0; c < width; ++c) mixed(r, c) *= factors[r];
     });
   }
 
@@ -136,6 +150,14 @@ struct HostModelOps {
   template <class T>
   static MatrixView<T> row_of(MatrixView<T> A, index_t r) {
     return A.block(r, 0, 1, A.cols);
+  }
+
+  /// Products of a query with the keys it sees, itself the last of them, to scores.
+  template <class T>
+  static void adjust_scores(MatrixView<T> row, const kernels::AttentionShape& shape, T slope) {
+    for (index_t j = 0; j < row.cols; ++j) row(0, j) *= T(shape.scale);
+    if (shape.soft_cap > 0) kernels::SoftCap<T>{row, shape.soft_cap}.row(0, row.cols);
+    for (index_t j = 0; j < row.cols; ++j) row(0, j) += slope * T(j - (row.cols - 1));
   }
 
   /// y += x, both (n).

@@ -9,6 +9,7 @@
 #include "pare/backend/host.hpp"
 #include "pare/backend/host_factor.hpp"
 #include "pare/backend/host_kernels.hpp"
+#include "pare/kernels/elements.hpp"
 #include "pare/kernels/fit.hpp"
 #include "pare/kernels/reduction.hpp"
 #include "pare/kernels/sweep.hpp"
@@ -58,7 +59,10 @@ struct HostNumericOps {
   template <class F>
   static void for_each_element(index_t rows, index_t cols, const F& f) {
     for_each_row(rows, [&](index_t r) {
-      for (index_t c = 0; c < cols; ++c) f(r, c);
+      if constexpr (kernels::HasRowForm<F>)
+        f.row(r, cols);
+      else
+        for (index_t c = 0; c < cols; ++c) f(r, c);
     });
   }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "pare/core/matrix.hpp"
+#include "pare/kernels/attention.hpp"
 
 namespace pare::inline PARE_TARGET::backend {
 
@@ -48,38 +49,50 @@ struct ReferenceModelOps {
   }
 
   template <class T>
-  static void causal_attention(MatrixView<T> out, MatrixView<const T> q, MatrixView<const T> k,
-                               MatrixView<const T> v, index_t heads, index_t seqlen) {
-    const index_t width = q.cols / heads;
-    std::vector<double> weights(std::size_t(seqlen), 0.0);
-    for (index_t t = 0; t < q.rows; ++t) {
-      const index_t first = t - t % seqlen, seen = t % seqlen + 1;
-      for (index_t column = 0; column < q.cols; column += width) {
-        for (index_t s = 0; s < seen; ++s) {
-          double score = 0;
-          for (index_t c = column; c < column + width; ++c)
-            score += double(q(t, c)) * double(k(first + s, c));
-          weights[std::size_t(s)] = score / std::sqrt(double(width));
-        }
-        const double largest = *std::max_element(weights.begin(), weights.begin() + seen);
-        double sum = 0;
-        for (index_t s = 0; s < seen; ++s)
-          sum += weights[std::size_t(s)] = std::exp(weights[std::size_t(s)] - largest);
-        for (index_t c = column; c < column + width; ++c) {
-          double mixed = 0;
-          for (index_t s = 0; s < seen; ++s)
-            mixed += weights[std::size_t(s)] * double(v(first + s, c));
-          out(t, c) = T(compute_scalar<T>(mixed / sum));
-        }
-      }
+  static void rms_norm(MatrixView<T> Y, MatrixView<const T> X, MatrixView<const T> weight,
+                       double epsilon, double offset) {
+    for (index_t i = 0; i < X.rows; ++i) {
+      double squares = 0;
+      for (index_t j = 0; j < X.cols; ++j) squares += double(X(i, j)) * double(X(i, j));
+      const double factor = 1 / std::sqrt(squares / double(X.cols) + epsilon);
+      for (index_t j = 0; j < X.cols; ++j)
+        Y(i, j) = T(compute_scalar<T>(double(X(i, j)) * factor *
+                                      (weight.rows > 0 ? offset + double(weight(0, j)) : 1)));
     }
   }
 
   template <class T>
-  static void relu(MatrixView<T> X) {
-    // Written so that a NaN stays one.
-    for (index_t i = 0; i < X.rows; ++i)
-      for (index_t j = 0; j < X.cols; ++j) X(i, j) = double(X(i, j)) < 0 ? T(0) : X(i, j);
+  static void attention(MatrixView<T> out, MatrixView<const T> q, MatrixView<const T> k,
+                        MatrixView<const T> v, MatrixView<const compute_scalar<T>> slopes,
+                        const kernels::AttentionShape& shape) {
+    const index_t width = shape.head_dim;
+    std::vector<double> weights(std::size_t(shape.seqlen), 0.0);
+    for (index_t t = 0; t < q.rows; ++t) {
+      const index_t query = t % shape.seqlen, first = t - query, from = shape.oldest(query);
+      for (index_t head = 0; head < shape.heads; ++head) {
+        const index_t q_col = head * shape.q_step, kv_col = shape.kv_head(head) * shape.kv_step;
+        for (index_t s = from; s <= query; ++s) {
+          double score = 0;
+          for (index_t c = 0; c < width; ++c)
+            score += double(q(t, q_col + c)) * double(k(first + s, kv_col + c));
+          score *= shape.scale;
+          if (shape.soft_cap > 0) score = shape.soft_cap * std::tanh(score / shape.soft_cap);
+          if (slopes.rows > 0) score += double(slopes(0, head)) * double(s - query);
+          weights[std::size_t(s)] = score;
+        }
+        const double largest =
+            *std::max_element(weights.begin() + from, weights.begin() + query + 1);
+        double sum = 0;
+        for (index_t s = from; s <= query; ++s)
+          sum += weights[std::size_t(s)] = std::exp(weights[std::size_t(s)] - largest);
+        for (index_t c = 0; c < width; ++c) {
+          double mixed = 0;
+          for (index_t s = from; s <= query; ++s)
+            mixed += weights[std::size_t(s)] * double(v(first + s, kv_col + c));
+          out(t, head * width + c) = T(compute_scalar<T>(mixed / sum));
+        }
+      }
+    }
   }
 
   template <class T>

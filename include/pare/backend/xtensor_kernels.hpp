@@ -76,6 +76,18 @@ struct XtensorKernels {
   }
 
   template <class T>
+  static void rms_norm(MatrixView<T> Y, MatrixView<const T> X, MatrixView<const T> weight,
+                       double epsilon, double offset) {
+    const auto x = adapt_row(X);
+    auto y = adapt_row(Y);
+    const T factor = T(1 / std::sqrt(sum(xt::square(x)) / double(X.cols) + epsilon));
+    if (weight.rows > 0)
+      xt::noalias(y) = x * factor * (adapt_row(weight) + T(offset));
+    else
+      xt::noalias(y) = x * factor;
+  }
+
+  template <class T>
   static T exponentials(MatrixView<T> X, T scale) {
     auto x = adapt_row(X);
     const T largest = xt::amax(x, xt::evaluation_strategy::immediate)();

@@ -71,7 +71,8 @@ concept HoldsMatrices = std::default_initializable<typename B::template matrix<U
 /// - `matrix<U>`: owning, made as `matrix<U>(rows, cols)` with any content, with `view()`,
 ///   `rows()`, `cols()` and `resize(rows, cols)`; U is T, double, or an integer of 1, 4 or 8 bytes.
 /// - `from_host(view)`, `to_host(view)`, `copy(from, to)`: move elements between memories.
-/// - `for_each_row(n, f)`, `for_each_element(rows, cols, f)`: f(row), f(row, col), any order.
+/// - `for_each_row(n, f)`, `for_each_element(rows, cols, f)`: f(row), f(row, col), any order. A host
+///   may run whole rows where f is a kernels::HasRowForm.
 /// - `reduce_rows(n, reduction)`: runs a kernels::RowReduction over rows 0 .. n - 1.
 /// - `fit_grids(fit)`: fits all grids of a kernels::GridFit.
 /// - `row_sweep(sweep)`: runs a kernels::RowSweep over all its rows.

@@ -8,6 +8,13 @@
 
 namespace pare::inline PARE_TARGET::kernels {
 
+/// A function of one element that hosts run faster by rows: row(r, cols) does what f(r, c) does for
+/// every c < cols, to rounding. A backend need not know of it.
+template <class F>
+concept HasRowForm = requires(const F f) {
+  f.row(index_t{}, index_t{});
+};
+
 /// A = 0.
 template <class U>
 struct SetZero {

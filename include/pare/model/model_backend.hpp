@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "pare/core/backend.hpp"
+#include "pare/kernels/attention.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -17,13 +18,17 @@ namespace pare::inline PARE_TARGET {
 ///
 /// - `matrix<U>`, `from_host(view)`, `to_host(view)`, `copy(from, to)`, `find_non_finite(A)`, and X
 ///   of `column_moments` and `gram_accumulate`: as in Backend, for U = T.
+/// - `for_each_element(rows, cols, f)`: as in Backend.
 /// - `linear(Y, X, W, bias)`: Y = X W^T + bias; X (tokens, in), W (out, in), bias (1, out).
 /// - `layer_norm(Y, X, weight, bias, epsilon)`: each row to mean 0 and variance 1, then times
 ///   weight (1, cols) plus bias (1, cols). Y may be X.
-/// - `causal_attention(out, q, k, v, heads, seqlen)`: all (windows * seqlen, heads * head_dim);
-///   softmax(q k^T / sqrt(head_dim)) v for every window and head, a position seeing itself and
-///   those before it.
-/// - `relu(X)`: X = max(X, 0).
+/// - `rms_norm(Y, X, weight, epsilon, offset)`: each row divided by sqrt(mean of its squares +
+///   epsilon), then times offset + weight (1, cols). Y may be X.
+/// - `attention(out, q, k, v, slopes, shape)`: softmax(scores) v for every window and head, a
+///   position seeing itself and those before it; see kernels::AttentionShape. out (windows * seqlen,
+///   heads * head_dim), q (windows * seqlen, (heads - 1) q_step + head_dim), k and v (windows *
+///   seqlen, (kv_heads - 1) kv_step + head_dim). slopes (1, heads): after scale and cap a head's
+///   slope * (key position - query position) is added to a score.
 /// - `add(Y, X)`: Y += X.
 /// - `embed_tokens(Y, table, ids)`: row t of Y = row ids(0, t) of table; ids (1, tokens) in range.
 /// - `add_positions(Y, table, seqlen)`: row t of Y += row t % seqlen of table.
@@ -33,15 +38,17 @@ template <class B, class T>
 concept ModelBackend = detail::stores_scalar<B, T> && detail::HoldsMatrices<B, T> &&
     detail::HoldsMatrices<B, std::int32_t> &&
     requires(MatrixView<T> a, MatrixView<const T> c, MatrixView<const std::int32_t> ids,
-             MatrixView<compute_scalar<T>> gram, MatrixView<double> moments) {
+             MatrixView<compute_scalar<T>> gram, MatrixView<double> moments,
+             MatrixView<const compute_scalar<T>> slopes, const kernels::AttentionShape& shape) {
   { B::name } -> std::convertible_to<std::string_view>;
+  B::for_each_element(index_t{}, index_t{}, detail::NoOpElement{});
   { B::find_non_finite(c) } -> std::same_as<index_t>;
   B::column_moments(c, moments);
   B::gram_accumulate(gram, c);
   B::template linear<T>(a, c, c, c);
   B::template layer_norm<T>(a, c, c, c, 1e-5);
-  B::template causal_attention<T>(a, c, c, c, index_t{}, index_t{});
-  B::template relu<T>(a);
+  B::template rms_norm<T>(a, c, c, 1e-5, 0.0);
+  B::template attention<T>(a, c, c, c, slopes, shape);
   B::template add<T>(a, c);
   B::template embed_tokens<T>(a, c, ids);
   B::template add_positions<T>(a, c, index_t{});

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -13,6 +14,7 @@
 #include "pare/core/error.hpp"
 #include "pare/core/matrix.hpp"
 #include "pare/core/scalar.hpp"
+#include "pare/kernels/activations.hpp"
 #include "pare/model/linear.hpp"
 #include "pare/model/model_backend.hpp"
 #include "pare/model/opt_config.hpp"
@@ -178,7 +180,15 @@ void forward_layer(const OptModel<B, T>& model, const OptLayer<B, T>& layer,
   detail::apply<B, T>(layer.q_proj, input, q, workspace.rows);
   detail::apply<B, T>(layer.k_proj, input, k, workspace.rows);
   detail::apply<B, T>(layer.v_proj, input, v, workspace.rows);
-  B::template causal_attention<T>(mixed, q, k, v, config.num_attention_heads, seqlen);
+  const index_t heads = config.num_attention_heads, head_dim = config.hidden_size / heads;
+  B::template attention<T>(mixed, q, k, v, {},
+                           {.heads = heads,
+                            .kv_heads = heads,
+                            .head_dim = head_dim,
+                            .seqlen = seqlen,
+                            .q_step = head_dim,
+                            .kv_step = head_dim,
+                            .scale = 1 / std::sqrt(double(head_dim))});
   tap(LayerInput::out_proj, View(mixed));
   if (run == LayerRun::to_out_proj) return;
 
@@ -194,7 +204,7 @@ void forward_layer(const OptModel<B, T>& model, const OptLayer<B, T>& layer,
   tap(LayerInput::fc1, input);
   if (run == LayerRun::to_fc1) return;
   detail::apply<B, T>(layer.fc1, input, ffn, workspace.rows);
-  B::template relu<T>(ffn);
+  B::for_each_element(ffn.rows, ffn.cols, kernels::Activate<T>{ffn, kernels::Activation::relu});
   tap(LayerInput::fc2, View(ffn));
   if (run == LayerRun::to_fc2) return;
 

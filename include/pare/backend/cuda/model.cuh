@@ -36,6 +36,35 @@ __global__ void __launch_bounds__(row_threads)
   }
 }
 
+/// Each row divided by the root of its mean square, then times offset + weight where there is one.
+/// Y may be X: a thread writes what it alone reads. A block of threads per row, or a warp where rows
+/// are as short as the heads that are normed one by one.
+/// @tparam Threads  per row: row_threads or 32
+template <class N, int Threads>
+__global__ void __launch_bounds__(row_threads)
+    rms_norm_kernel(MatrixView<N> Y, MatrixView<const N> X, MatrixView<const N> weight,
+                    wide<N> epsilon, wide<N> offset) {
+  using A = wide<N>;
+  const index_t i = index_t(blockIdx.x) * (row_threads / Threads) + threadIdx.x / Threads;
+  if (i >= X.rows) return;
+  const index_t first = threadIdx.x % Threads;
+  A squares = 0;
+  for (index_t j = first; j < X.cols; j += Threads) {
+    const A x = widen(X(i, j));
+    squares += x * x;
+  }
+  if constexpr (Threads == row_threads)
+    squares = block_sum(squares);
+  else
+    for (int step = 16; step > 0; step /= 2) squares += __shfl_xor_sync(~0u, squares, step);
+  const A factor = A(1) / sqrt(squares / A(X.cols) + epsilon);
+  for (index_t j = first; j < X.cols; j += Threads) {
+    A y = widen(X(i, j)) * factor;
+    if (weight.rows > 0) y *= offset + widen(weight(0, j));
+    Y(i, j) = narrow<N>(y);
+  }
+}
+
 /// losses(0, t) = log(sum exp(row t)) - row t[target], 0 without a target. Sums are in double.
 template <class N>
 __global__ void __launch_bounds__(row_threads)
@@ -89,15 +118,6 @@ struct AddPositions {
 };
 
 template <class N>
-struct Relu {
-  MatrixView<N> X;
-  __device__ void operator()(index_t r, index_t c) const {
-    const auto x = widen(X(r, c));
-    if (x < 0) X(r, c) = narrow<N>(0);  // so that a NaN stays one
-  }
-};
-
-template <class N>
 struct GatherRows {
   MatrixView<N> Y;
   MatrixView<const N> table;
@@ -138,8 +158,20 @@ struct ModelOps : Attention {
   }
 
   template <class S>
-  static void relu(MatrixView<S> X) {
-    Elements::for_each_element(X.rows, X.cols, Relu<device_scalar<S>>{native(X)});
+  static void rms_norm(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> weight,
+                       double epsilon, double offset) {
+    if (X.size() == 0) return;
+    using N = device_scalar<S>;
+    using A = wide<N>;
+    const auto launch = [&](auto kernel, index_t blocks) {
+      kernel<<<unsigned(blocks), row_threads, 0, stream()>>>(native(Y), native(X), native(weight),
+                                                             A(epsilon), A(offset));
+      check_launch("rms_norm_kernel");
+    };
+    if (X.cols > row_threads)
+      launch(rms_norm_kernel<N, row_threads>, X.rows);
+    else
+      launch(rms_norm_kernel<N, 32>, (X.rows + row_warps - 1) / row_warps);
   }
 
   template <class S>
