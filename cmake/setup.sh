@@ -8,7 +8,7 @@ pare_folder=build
 pare_options=()
 # What a build cannot do without, and groups without which it leaves something out and says so.
 pare_required=(g++ ccache cmake ninja-build pkg-config libeigen3-dev nlohmann-json3-dev
-               libcli11-dev libpcre2-dev libboost-test-dev libbenchmark-dev)
+               libcli11-dev libpcre2-dev libutf8proc-dev libboost-test-dev libbenchmark-dev)
 pare_optional=("libthrust-dev libtbb-dev"
                "libxtensor-dev libxtensor-blas-dev libxsimd-dev libopenblas-dev" libhwy-dev
                gnuplot-nox)
@@ -84,7 +84,7 @@ pare_build_in() {  # pare_build_in FOLDER TARGET...
 pare_eigen_alone() {  # from here on the Eigen backend and what it needs, in a folder of its own, shown
   pare_folder=build-eigen
   pare_required=(g++ cmake ninja-build pkg-config libeigen3-dev nlohmann-json3-dev libcli11-dev
-                 libpcre2-dev)
+                 libpcre2-dev libutf8proc-dev)
   pare_optional=()
   # Optimised more, the compiler takes longer than the work that it saves here.
   pare_options=(-DPARE_THRUST=OFF -DPARE_XTENSOR=OFF -DPARE_CUDA=OFF -DPARE_TESTS=OFF

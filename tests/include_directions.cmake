@@ -12,10 +12,11 @@ set(allocation core allocation)
 set(importance core kernels calibration quantization importance)
 set(report core report)
 set(storage core sparsity storage)
-set(model core kernels storage model)
+set(tokenizer core storage tokenizer)
+set(model core kernels storage tokenizer model)
 set(solver core kernels calibration importance allocation quantization sparsity solver)
 set(pipeline core kernels calibration importance allocation quantization sparsity solver report
-             storage model pipeline)
+             storage tokenizer model pipeline)
 set(backend core kernels storage backend)
 set(backend/cuda core quantization sparsity kernels storage backend backend/cuda)
 
@@ -29,7 +30,7 @@ foreach(header ${headers})
   get_filename_component(room ${header} DIRECTORY)
   if(room STREQUAL "")  # pare.hpp: everything but the backends
     set(allowed core kernels calibration importance allocation quantization sparsity solver report
-                storage model pipeline)
+                storage tokenizer model pipeline)
   elseif(DEFINED ${room})
     set(allowed ${${room}})
   else()

@@ -15,13 +15,13 @@
 #include "pare/model/opt_names.hpp"
 #include "pare/model/opt_save.hpp"
 #include "pare/model/opt_text.hpp"
-#include "pare/model/tokenizer.hpp"
 #include "pare/pipeline/run_folder.hpp"
 #include "pare/storage/checkpoint.hpp"
 #include "pare/storage/convert.hpp"
 #include "pare/storage/foreign.hpp"
 #include "pare/storage/packed_file.hpp"
 #include "pare/storage/safetensors.hpp"
+#include "pare/tokenizer/tokenizer.hpp"
 
 namespace tool {
 

@@ -4,7 +4,7 @@
 #include "../files.hpp"
 #include "../torch_files.hpp"
 #include "packed_files.hpp"
-#include "pare/model/tokenizer.hpp"
+#include "pare/tokenizer/tokenizer.hpp"
 
 namespace {
 

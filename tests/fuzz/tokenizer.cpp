@@ -1,7 +1,7 @@
 // A tokenizer from any files and text, which a zero byte separates: a vocabulary and merges; after a
 // first byte of 1 a tokenizer.json; after one of 2 a folder of vocabulary, merges, added tokens,
 // tokenizer_config.json and, where it is not empty, tokenizer.json.
-#include "pare/model/tokenizer.hpp"
+#include "pare/tokenizer/tokenizer.hpp"
 #include "fuzz.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

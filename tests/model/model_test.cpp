@@ -11,7 +11,7 @@
 #include "files.hpp"
 #include "model_support.hpp"
 #include "pare/model/opt_save.hpp"
-#include "pare/model/tokenizer.hpp"
+#include "pare/tokenizer/tokenizer.hpp"
 
 using namespace test;
 namespace tt = boost::test_tools;

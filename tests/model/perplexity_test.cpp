@@ -14,9 +14,9 @@
 
 #include "pare/model/opt_load.hpp"
 #include "pare/model/perplexity.hpp"
-#include "pare/model/tokenizer.hpp"
 #include "pare/pipeline/compress.hpp"
 #include "pare/pipeline/dispatch.hpp"
+#include "pare/tokenizer/tokenizer.hpp"
 #include "support.hpp"
 
 namespace fs = std::filesystem;

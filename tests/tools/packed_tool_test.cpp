@@ -9,8 +9,8 @@
 #include "address_sanitizer.hpp"
 #include "cli_support.hpp"
 #include "pare/model/opt_config_json.hpp"
-#include "pare/model/tokenizer.hpp"
 #include "pare/storage/packed_file.hpp"
+#include "pare/tokenizer/tokenizer.hpp"
 
 namespace fs = std::filesystem;
 using cli::Arguments;

@@ -11,7 +11,7 @@
 #include "pare/core/error.hpp"
 #include "pare/core/text.hpp"
 #include "pare/model/opt_config.hpp"
-#include "pare/model/tokenizer.hpp"
+#include "pare/tokenizer/tokenizer.hpp"
 
 namespace pare::inline PARE_TARGET {
 

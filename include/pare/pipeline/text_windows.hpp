@@ -12,9 +12,9 @@
 #include "pare/core/error.hpp"
 #include "pare/model/opt_config.hpp"
 #include "pare/model/opt_text.hpp"
-#include "pare/model/tokenizer.hpp"
 #include "pare/pipeline/windows.hpp"
 #include "pare/storage/foreign.hpp"
+#include "pare/tokenizer/tokenizer.hpp"
 
 namespace pare::inline PARE_TARGET {
 

@@ -3,7 +3,7 @@
 #include <filesystem>
 
 #include "pare/core/version.hpp"
-#include "pare/model/tokenizer.hpp"
+#include "pare/tokenizer/tokenizer.hpp"
 
 int main(int, char** arguments) {
   const std::filesystem::path folder = arguments[1];

@@ -10,7 +10,9 @@
 #include <utility>
 #include <vector>
 
-#include "pare/model/byte_level.hpp"
+#include "pare/tokenizer/oniguruma.hpp"
+#include "pare/tokenizer/regex.hpp"
+#include "pare/tokenizer/utf8.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -37,10 +39,14 @@ namespace detail {
 class AddedTokenSet {
  public:
   explicit AddedTokenSet(std::vector<AddedToken> tokens = {})
-      : tokens_(std::move(tokens)), word_(word_pattern) {
-    std::sort(tokens_.begin(), tokens_.end(), [](const AddedToken& a, const AddedToken& b) {
-      return a.content < b.content;  // by bytes
+      : tokens_(std::move(tokens)), word_(word_pattern(), "Tokenizer", true) {
+    // By bytes. Of two with the same text, which normalizers can make of different ones, a special
+    // token goes first, then the one that was added before.
+    std::ranges::stable_sort(tokens_, [](const AddedToken& a, const AddedToken& b) {
+      return a.content != b.content ? a.content < b.content : a.special && !b.special;
     });
+    const auto same = std::ranges::unique(tokens_, {}, &AddedToken::content);
+    tokens_.erase(same.begin(), same.end());
     for (const AddedToken& token : tokens_)
       begins_[static_cast<unsigned char>(token.content.front())] = true;
   }
@@ -80,10 +86,10 @@ class AddedTokenSet {
   }
 
  private:
-  /// A character of a word as Unicode's UTS 18 has it: letters, marks, digits, what joins words.
-  static constexpr std::string_view word_pattern =
-      R"([\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{200C}\x{200D}\x{24B6}-\x{24E9}\x{1F130}-\x{1F149})"
-      R"(\x{1F150}-\x{1F169}\x{1F170}-\x{1F189}])";
+  /// A character of a word as Unicode's UTS 18 has it: with what joins characters.
+  static std::string word_pattern() {
+    return "[" + std::string(word_set.members) + "\\x{200C}\\x{200D}]";
+  }
 
   /// The longest token with which `text` begins; null where none does.
   const AddedToken* longest(std::string_view text) const {
@@ -104,7 +110,7 @@ class AddedTokenSet {
   }
 
   bool word_at(std::string_view text, std::size_t at, Regex::Match& match) const {
-    return at < text.size() && word_.end_of_match(text, at, match) != text.npos;
+    return at < text.size() && word_.find(text, at, match).has_value();
   }
   bool word_before(std::string_view text, std::size_t at, Regex::Match& match) const {
     if (at == 0) return false;
@@ -112,29 +118,6 @@ class AddedTokenSet {
       --at;
     } while (at > 0 && (text[at] & 0xc0) == 0x80);  // the first byte of the character
     return word_at(text, at, match);
-  }
-
-  static constexpr std::array<std::string_view, 25> spaces{
-      "\t",           "\n",           "\v",
-      "\f",           "\r",           " ",
-      "\xc2\x85",     "\xc2\xa0",     "\xe1\x9a\x80",
-      "\xe2\x80\x80", "\xe2\x80\x81", "\xe2\x80\x82",
-      "\xe2\x80\x83", "\xe2\x80\x84", "\xe2\x80\x85",
-      "\xe2\x80\x86", "\xe2\x80\x87", "\xe2\x80\x88",
-      "\xe2\x80\x89", "\xe2\x80\x8a", "\xe2\x80\xa8",
-      "\xe2\x80\xa9", "\xe2\x80\xaf", "\xe2\x81\x9f",
-      "\xe3\x80\x80"};
-  /// Bytes of the white-space character at `at`, 0 when there is none.
-  static std::size_t space_at(std::string_view text, std::size_t at) {
-    for (const std::string_view space : spaces)
-      if (text.substr(at).starts_with(space)) return space.size();
-    return 0;
-  }
-  /// The same of the character in front of `at`.
-  static std::size_t space_before(std::string_view text, std::size_t at) {
-    for (const std::string_view space : spaces)
-      if (text.substr(0, at).ends_with(space)) return space.size();
-    return 0;
   }
 
   std::vector<AddedToken> tokens_;

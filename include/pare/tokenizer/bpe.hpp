@@ -1,4 +1,5 @@
-// Byte-pair encoding: a vocabulary, and merges that make tokens of it from the bytes of a piece.
+// Byte-pair encoding: a vocabulary, and merges that make tokens of it from the characters of a
+// piece.
 #pragma once
 
 #include <algorithm>
@@ -19,9 +20,8 @@
 #include "pare/core/error.hpp"
 #include "pare/core/matrix.hpp"
 #include "pare/core/text.hpp"
-#include "pare/model/added_tokens.hpp"
-#include "pare/model/byte_level.hpp"
-#include "pare/storage/file.hpp"
+#include "pare/tokenizer/added_tokens.hpp"
+#include "pare/tokenizer/utf8.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -36,7 +36,7 @@ struct TokenMerge {
 /// A byte-pair encoding as files describe it.
 struct BpeDescription {
   std::string file;  ///< of the vocabulary, for messages
-  /// Ids by token, as the vocabulary spells them: a character stands for each byte.
+  /// Ids by token, as the vocabulary spells them.
   std::map<std::string, std::int32_t, std::less<>> vocabulary;
   /// The pairs that are merged, best first.
   std::vector<TokenMerge> merges;
@@ -45,9 +45,14 @@ struct BpeDescription {
   std::size_t first_line = 0;
   /// A piece that is a token of the vocabulary becomes it, whatever the merges would make.
   bool ignore_merges = false;
-  /// What a byte becomes that the vocabulary lacks; none: such a text is refused.
+  /// A character that the vocabulary lacks becomes the tokens "<0x00>" to "<0xFF>" of its bytes,
+  /// where it has them.
+  bool byte_fallback = false;
+  /// What a character becomes that the vocabulary lacks.
   std::optional<std::int32_t> unknown;
-  bool fuse_unknown = false;  ///< such bytes in a row become one
+  /// Where it becomes nothing: it is left out, as transformers does; otherwise the text is refused.
+  bool leave_out = false;
+  bool fuse_unknown = false;  ///< such characters in a row become one
 };
 
 namespace detail {
@@ -63,6 +68,13 @@ inline bool looks_special(std::string_view token) {
          token.find_first_not_of("0123456789", filler.size()) == token.npos;
 }
 
+/// The token of a byte where characters fall back to their bytes: "<0x0A>".
+inline std::string byte_token(unsigned char byte) {
+  char text[8];
+  std::snprintf(text, sizeof text, "<0x%02X>", unsigned{byte});
+  return text;
+}
+
 /// A byte-pair encoding ready for use. Immutable.
 class Bpe {
  public:
@@ -74,7 +86,9 @@ class Bpe {
   Bpe(const BpeDescription& description, const std::vector<AddedToken>& added)
       : file_(description.file),
         ignore_merges_(description.ignore_merges),
-        fuse_unknown_(description.fuse_unknown && description.unknown),
+        byte_fallback_(description.byte_fallback),
+        fuse_unknown_(description.fuse_unknown),
+        leave_out_(description.leave_out),
         unknown_(description.unknown.value_or(-1)) {
     read_vocabulary(description);
     read_merges(description);
@@ -90,10 +104,10 @@ class Bpe {
     return found->second;
   }
 
-  /// The bytes a token stands for; null for an id the vocabulary lacks.
-  const std::string* bytes_of(std::int32_t id) const {
-    const auto found = bytes_of_.find(id);
-    return found == bytes_of_.end() ? nullptr : &found->second;
+  /// A token as the vocabulary spells it; null for an id that the vocabulary lacks.
+  const std::string* token_of(std::int32_t id) const {
+    const auto found = tokens_.find(id);
+    return found == tokens_.end() ? nullptr : &found->second;
   }
 
   /// What one call of Tokenizer::encode needs. Pieces seen before are found again in `ids`.
@@ -117,10 +131,11 @@ class Bpe {
     std::unordered_map<std::string_view, std::pair<std::size_t, std::size_t>> seen;
     std::vector<Symbol> symbols;
     std::vector<Candidate> heap;
-    std::string spelled;
+    std::size_t left_out = 0;  ///< characters
   };
 
-  /// Appends the ids of a piece, whose bytes must stay where they are as long as `work`.
+  /// Appends the ids of a piece, which is spelled as the vocabulary is, and whose bytes must stay
+  /// where they are as long as `work`. Throws format_error for a character that nothing stands for.
   void encode_piece(std::string_view piece, Work& work) const {
     const auto seen = work.seen.find(piece);
     if (seen != work.seen.end()) {
@@ -128,9 +143,14 @@ class Bpe {
       for (std::size_t i = 0; i < count; ++i) work.ids.push_back(work.ids[first + i]);
       return;
     }
-    const std::size_t first = work.ids.size();
-    if (!whole_piece(piece, work)) merge_piece(piece, work);
-    if (piece.size() <= cached_bytes && work.seen.size() < cached_pieces)
+    const std::size_t first = work.ids.size(), left_out = work.left_out;
+    const auto whole = ignore_merges_ ? id_of(piece) : std::nullopt;
+    if (whole)
+      work.ids.push_back(*whole);
+    else
+      merge_piece(piece, work);
+    if (piece.size() <= cached_bytes && work.seen.size() < cached_pieces &&
+        work.left_out == left_out)
       work.seen.emplace(piece, std::pair(first, work.ids.size() - first));
   }
 
@@ -149,39 +169,21 @@ class Bpe {
     return std::uint64_t(std::uint32_t(left)) << 32 | std::uint32_t(right);
   }
 
-  using ByteOf = std::unordered_map<std::string_view, char>;
-  ByteOf byte_of() const {
-    ByteOf map;
-    for (std::size_t b = 0; b < 256; ++b) map.emplace(symbols_[b], static_cast<char>(b));
-    return map;
-  }
-
   void read_vocabulary(const BpeDescription& description) {
-    const ByteOf byte_of = this->byte_of();
+    ids_.reserve(description.vocabulary.size());
+    tokens_.reserve(description.vocabulary.size());
     for (const auto& [token, id] : description.vocabulary) {
-      if (!bytes_of_.emplace(id, token_bytes(token, byte_of).value_or(token)).second)
+      if (!tokens_.emplace(id, token).second)
         throw format_error(file_ + ": id " + std::to_string(id) + " of token " +
                            quoted_name(token) + " is used twice");
       ids_.emplace(token, id);
       max_id_ = std::max(max_id_, id);
     }
-    for (std::size_t b = 0; b < 256; ++b) {
-      const auto id = id_of(symbols_[b]);
-      lacking_[b] = !id;
-      byte_ids_[b] = id.value_or(unknown_);
+    for (unsigned b = 0; b < 256; ++b) {
+      const auto byte = static_cast<unsigned char>(b);
+      byte_ids_[b] = id_of(byte_token(byte)).value_or(-1);
+      if (b < 0x80) ascii_ids_[b] = id_of(std::string(1, static_cast<char>(b))).value_or(-1);
     }
-  }
-
-  /// The bytes a token stands for; nothing where a character of it stands for none.
-  static std::optional<std::string> token_bytes(std::string_view token, const ByteOf& byte_of) {
-    std::string bytes;
-    for (std::size_t i = 0, length = 0; i < token.size(); i += length) {
-      length = static_cast<unsigned char>(token[i]) < 0x80 ? 1 : 2;
-      const auto found = byte_of.find(token.substr(i, length));
-      if (found == byte_of.end()) return std::nullopt;
-      bytes += found->second;
-    }
-    return bytes;
   }
 
   void read_merges(const BpeDescription& description) {
@@ -205,7 +207,6 @@ class Bpe {
   /// A missing merge is a token that is never made: texts become other tokens, without a word.
   void require_merges(const BpeDescription& description,
                       const std::vector<AddedToken>& added) const {
-    const ByteOf byte_of = this->byte_of();
     std::unordered_set<std::int32_t> made;
     for (const auto& [pair, merge] : merges_) made.insert(merge.id);
     for (const AddedToken& token : added)
@@ -213,7 +214,7 @@ class Bpe {
     std::size_t missing = 0;
     std::pair<std::int32_t, std::string_view> first;  // by id
     for (const auto& [token, id] : description.vocabulary) {
-      if (made.contains(id) || looks_special(token) || !needs_merge(token, byte_of)) continue;
+      if (made.contains(id) || looks_special(token) || !needs_merge(token)) continue;
       if (missing++ == 0 || id < first.first) first = {id, token};
     }
     if (missing == 0) return;
@@ -223,35 +224,61 @@ class Bpe {
         "; the merges are cut or belong to another vocabulary, fetch them anew");
   }
 
-  /// One byte needs no merge, and nothing makes a token with a character that stands for no byte.
-  static bool needs_merge(std::string_view token, const ByteOf& byte_of) {
-    const auto bytes = token_bytes(token, byte_of);
-    return bytes && bytes->size() > 1;
+  /// One character needs no merge, and nothing makes a token with a character that is no token.
+  bool needs_merge(std::string_view token) const {
+    std::size_t characters = 0;
+    for (std::size_t i = 0, length = 0; i < token.size(); i += length, ++characters) {
+      length = utf8_length(token[i]);
+      if (character_id(token.substr(i, length)) < 0) return false;
+    }
+    return characters > 1;
   }
 
-  /// Appends the id of a piece that is a token as it stands, where merges are ignored for those.
-  bool whole_piece(std::string_view piece, Work& work) const {
-    if (!ignore_merges_) return false;
-    work.spelled.clear();
-    for (const char c : piece) work.spelled += symbols_[static_cast<unsigned char>(c)];
-    const auto id = id_of(work.spelled);
-    if (id) work.ids.push_back(*id);
-    return id.has_value();
+  /// The id of one character, -1 where the vocabulary lacks it.
+  std::int32_t character_id(std::string_view character) const {
+    if (character.size() == 1) return ascii_ids_[static_cast<unsigned char>(character[0]) & 0x7f];
+    return id_of(character).value_or(-1);
   }
 
-  /// Merges the bytes of a piece by rank, leftmost first among equals, and appends the result.
+  /// Sets down the characters of a piece as symbols to be merged.
+  void set_down(std::string_view piece, Work& work) const {
+    auto& symbols = work.symbols;
+    const auto push = [&](std::int32_t id) {
+      const auto i = index_t(symbols.size());
+      symbols.push_back({id, i - 1, i + 1});
+    };
+    // An unknown character waits for the next known one, as in the tokenizers of Hugging Face:
+    // bytes of characters between the two come before it.
+    bool waiting = false;
+    for (std::size_t i = 0, length = 0; i < piece.size(); i += length) {
+      length = utf8_length(piece[i]);
+      const std::string_view character = piece.substr(i, length);
+      if (const std::int32_t id = character_id(character); id >= 0) {
+        if (std::exchange(waiting, false)) push(unknown_);
+        push(id);
+      } else if (byte_fallback_ && std::ranges::all_of(character, [&](char c) {
+                   return byte_ids_[static_cast<unsigned char>(c)] >= 0;
+                 })) {
+        for (const char c : character) push(byte_ids_[static_cast<unsigned char>(c)]);
+      } else if (unknown_ >= 0) {
+        if (std::exchange(waiting, true) && !fuse_unknown_) push(unknown_);
+      } else if (leave_out_) {
+        ++work.left_out;
+      } else {
+        throw format_error(file_ + ": no token for " + quoted_name(character) +
+                           ", which the text needs");
+      }
+    }
+    if (waiting) push(unknown_);
+  }
+
+  /// Merges the characters of a piece by rank, leftmost first among equals, and appends the result.
   void merge_piece(std::string_view piece, Work& work) const {
     auto& symbols = work.symbols;
     auto& heap = work.heap;
     symbols.clear();
     heap.clear();
-    bool lacked = false;  // the byte before
-    for (const char c : piece) {
-      const bool fused = std::exchange(lacked, lacks(c)) && lacked && fuse_unknown_;
-      if (fused) continue;
-      const auto i = index_t(symbols.size());
-      symbols.push_back({byte_id(c), i - 1, i + 1});
-    }
+    set_down(piece, work);
     const auto size = index_t(symbols.size());
     const auto at = [&](index_t i) -> Work::Symbol& { return symbols[std::size_t(i)]; };
     const auto offer = [&](index_t left) {
@@ -260,9 +287,9 @@ class Bpe {
       const auto merge = merges_.find(pair_key(left_id, right_id));
       if (merge == merges_.end()) return;
       heap.push_back({merge->second.rank, left, left_id, right_id, merge->second.id});
-      std::push_heap(heap.begin(), heap.end());
     };
     for (index_t i = 0; i < size; ++i) offer(i);
+    std::make_heap(heap.begin(), heap.end());
     while (!heap.empty()) {
       std::pop_heap(heap.begin(), heap.end());
       const Work::Candidate best = heap.back();
@@ -274,34 +301,23 @@ class Bpe {
       left.next = at(right).next;
       if (left.next < size) at(left.next).previous = best.left;
       at(right).id = -1;
-      offer(best.left);
-      offer(left.previous);
+      for (const index_t i : {best.left, left.previous}) {
+        const std::size_t offered = heap.size();
+        offer(i);
+        if (heap.size() > offered) std::push_heap(heap.begin(), heap.end());
+      }
     }
     for (index_t i = 0; i < size; i = at(i).next) work.ids.push_back(at(i).id);
   }
 
-  bool lacks(char c) const { return lacking_[static_cast<unsigned char>(c)]; }
-
-  std::int32_t byte_id(char c) const {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte_ids_[byte] < 0) {
-      char hex[8];
-      std::snprintf(hex, sizeof hex, "0x%02X", unsigned{byte});
-      throw format_error(file_ + ": no token for byte " + hex + " (spelled '" + symbols_[byte] +
-                         "'), which the text needs");
-    }
-    return byte_ids_[byte];
-  }
-
   std::string file_;
-  std::array<std::string, 256> symbols_ = byte_symbols();
   std::unordered_map<std::string, std::int32_t, StringHash, std::equal_to<>> ids_;
-  std::unordered_map<std::int32_t, std::string> bytes_of_;
+  std::unordered_map<std::int32_t, std::string> tokens_;
   std::unordered_map<std::uint64_t, Merge> merges_;
-  std::array<std::int32_t, 256> byte_ids_{};
-  std::array<bool, 256> lacking_{};
+  std::array<std::int32_t, 256> byte_ids_{};   // of "<0x00>" to "<0xFF>"; -1: none
+  std::array<std::int32_t, 128> ascii_ids_{};  // the same of characters
   std::int32_t max_id_ = -1;
-  bool ignore_merges_, fuse_unknown_;
+  bool ignore_merges_, byte_fallback_, fuse_unknown_, leave_out_;
   std::int32_t unknown_;  // -1: none
 };
 

@@ -1,10 +1,9 @@
-// Byte-level byte-pair encoding, as GPT-2 and OPT use it: text to token ids and back.
+// Text to token ids and back, by a byte-pair encoding and the steps around it.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <filesystem>
 #include <optional>
 #include <span>
@@ -15,10 +14,13 @@
 #include <vector>
 
 #include "pare/core/error.hpp"
-#include "pare/model/added_tokens.hpp"
-#include "pare/model/bpe.hpp"
-#include "pare/model/byte_level.hpp"
-#include "pare/model/tokenizer_files.hpp"
+#include "pare/tokenizer/added_tokens.hpp"
+#include "pare/tokenizer/bpe.hpp"
+#include "pare/tokenizer/decoder.hpp"
+#include "pare/tokenizer/description.hpp"
+#include "pare/tokenizer/normalizer.hpp"
+#include "pare/tokenizer/pre_tokenizer.hpp"
+#include "pare/tokenizer/tokenizer_files.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -29,17 +31,21 @@ class Tokenizer {
   /// @throws format_error naming file and token or line for a vocabulary, merges or added tokens
   ///         that do not fit together, merges that are missing among them
   explicit Tokenizer(const TokenizerDescription& description)
-      : bpe_(description.bpe, description.added),
-        prefix_space_(description.prefix_space),
-        splits_(description.splits),
-        before_(description.before),
-        after_(description.after),
-        pattern_(detail::byte_level_pattern()) {
+      : normalizer_(description.normalizer, description.bpe.file + ": normalizer"),
+        pre_tokenizer_(description.pre_tokenizer, description.bpe.file + ": pre_tokenizer"),
+        bpe_(description.bpe, description.added),
+        frame_(description.frame),
+        decoder_(description.decoder, description.bpe.file + ": decoder"),
+        add_bos_token_(description.add_bos_token),
+        bos_(description.bos) {
     std::vector<AddedToken> exact, normalized;
+    detail::Regex::Match match;
     for (const AddedToken& token : description.added) {
       added_.emplace(token.id, token.content);
       (token.normalized ? normalized : exact).push_back(token);
     }
+    for (AddedToken& token : normalized) token.content = normalizer_.apply(token.content, match);
+    std::erase_if(normalized, [](const AddedToken& token) { return token.content.empty(); });
     exact_ = detail::AddedTokenSet(std::move(exact));
     normalized_ = detail::AddedTokenSet(std::move(normalized));
   }
@@ -73,70 +79,84 @@ class Tokenizer {
     return std::nullopt;
   }
 
-  /// Ids that belong in front of every text and behind it, as `tokenizer.json` says; encode()
+  /// Ids that belong in front of every text and after it, as `tokenizer.json` says; encode()
   /// leaves them out.
-  const std::vector<std::int32_t>& before() const { return before_; }
-  /// The same behind every text.
-  const std::vector<std::int32_t>& after() const { return after_; }
+  const std::vector<std::int32_t>& before() const { return frame_.before; }
+  /// The same after every text.
+  const std::vector<std::int32_t>& after() const { return frame_.after; }
+  /// Both, and whether the tokenizer says anything of them.
+  const TextFrame& frame() const { return frame_; }
+  /// `add_bos_token` of `tokenizer_config.json`; nothing where it does not say.
+  std::optional<bool> add_bos_token() const { return add_bos_token_; }
+  /// The id of the `bos_token` of `tokenizer_config.json`; nothing where it names none.
+  std::optional<std::int32_t> bos() const { return bos_; }
 
   /// The ids of a UTF-8 text; no special id is put in front. Added tokens in the text become their
   /// ids. Time O(n log n) in the text's length.
-  /// Throws format_error if the text is not UTF-8 or needs a byte the vocabulary lacks.
-  std::vector<std::int32_t> encode(std::string_view text) const {
+  /// @param text      UTF-8
+  /// @param left_out  where given, becomes the number of characters that the vocabulary has nothing
+  ///                  for and that `tokenizer.json` leaves out
+  /// @throws format_error if the text is not UTF-8, or where it is not `tokenizer.json` that is read
+  ///         and the vocabulary has nothing for a character
+  std::vector<std::int32_t> encode(std::string_view text, std::size_t* left_out = nullptr) const {
     const std::size_t invalid = detail::find_invalid_utf8(text);
     if (invalid != std::string_view::npos)
       throw format_error("not valid UTF-8 at byte " + std::to_string(invalid));
     Work work;
     work.bpe.ids.reserve(text.size() / 4);
     const auto push = [&](const AddedToken& token) { work.bpe.ids.push_back(token.id); };
-    const auto plain = [&](std::string_view part) { encode_plain(part, work); };
-    exact_.split(
-        text, work.match,
-        [&](std::string_view part) { normalized_.split(part, work.match, plain, push); }, push);
+    const auto between = [&](std::string_view part) {
+      const bool first = part.data() == text.data();
+      if (!normalizer_.empty())
+        part = work.cut.kept.emplace_back(normalizer_.apply(part, work.cut.match));
+      const auto plain = [&](std::string_view rest) {
+        encode_plain({rest, first && rest.data() == part.data()}, work);
+      };
+      normalized_.split(part, work.match, plain, push);
+    };
+    exact_.split(text, work.match, between, push);
+    if (left_out != nullptr) *left_out = work.bpe.left_out;
     return std::move(work.bpe.ids);
   }
 
   /// The bytes the ids stand for, added tokens spelled out; UTF-8 if the ids were cut between
   /// characters. Throws argument_error for an id that the vocabulary lacks.
   std::string decode(std::span<const std::int32_t> ids) const {
-    std::string text;
+    std::vector<detail::Decoder::Token> tokens;
+    tokens.reserve(ids.size());
     for (const std::int32_t id : ids) {
       const auto added = added_.find(id);
-      const std::string* bytes = added != added_.end() ? &added->second : bpe_.bytes_of(id);
-      if (bytes == nullptr)
+      const std::string* token = added != added_.end() ? &added->second : bpe_.token_of(id);
+      if (token == nullptr)
         throw argument_error("Tokenizer::decode: id " + std::to_string(id) +
                              " is not in the vocabulary");
-      text += *bytes;
+      tokens.push_back({*token, added != added_.end()});
     }
-    return text;
+    return decoder_.text(std::move(tokens));
   }
 
  private:
   struct Work {
     detail::Regex::Match match;
+    detail::PreTokenizer::Work cut;
     detail::Bpe::Work bpe;
-    std::deque<std::string> prefixed;  ///< parts that got a space; pieces lie in them
   };
 
   /// Appends the ids of a text without added tokens.
-  void encode_plain(std::string_view text, Work& work) const {
-    if (prefix_space_ && !text.starts_with(' '))
-      text = work.prefixed.emplace_back(" " + std::string(text));
-    for (std::size_t at = 0; at < text.size();) {
-      const std::size_t end = splits_ ? pattern_.end_of_match(text, at, work.match) : text.size();
-      if (end == text.npos || end <= at)
-        throw error("Tokenizer: the pattern matches nothing at byte " + std::to_string(at));
-      bpe_.encode_piece(text.substr(at, end - at), work.bpe);
-      at = end;
-    }
+  void encode_plain(detail::Piece part, Work& work) const {
+    pre_tokenizer_.cut(part, work.cut);
+    for (const detail::Piece& piece : work.cut.pieces) bpe_.encode_piece(piece.text, work.bpe);
   }
 
+  detail::Normalizer normalizer_;
+  detail::PreTokenizer pre_tokenizer_;
   detail::Bpe bpe_;
+  TextFrame frame_;
+  detail::Decoder decoder_;
+  std::optional<bool> add_bos_token_;
+  std::optional<std::int32_t> bos_;
   detail::AddedTokenSet exact_, normalized_;
   std::unordered_map<std::int32_t, std::string> added_;
-  bool prefix_space_, splits_;
-  std::vector<std::int32_t> before_, after_;
-  detail::Regex pattern_;
 };
 
 }  // namespace pare

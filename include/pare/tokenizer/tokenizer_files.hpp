@@ -16,12 +16,12 @@
 
 #include "pare/core/error.hpp"
 #include "pare/core/text.hpp"
-#include "pare/model/added_tokens.hpp"
-#include "pare/model/bpe.hpp"
-#include "pare/model/tokenizer_json.hpp"
 #include "pare/storage/file.hpp"
 #include "pare/storage/foreign.hpp"
 #include "pare/storage/json.hpp"
+#include "pare/tokenizer/description.hpp"
+#include "pare/tokenizer/json_fields.hpp"
+#include "pare/tokenizer/tokenizer_json.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -87,6 +87,33 @@ inline void read_added_tokens(const FieldReader& config, AddedTokenTable& tokens
   }
 }
 
+/// Where the pre-tokenizer is that of GPT-2, whether it puts a space in front; others have no such
+/// option.
+inline void set_prefix_space(TokenizerDescription& description, bool prefix_space) {
+  for (const bool splits : {false, true})
+    if (description.pre_tokenizer == byte_level_steps(!prefix_space, splits)) {
+      description.pre_tokenizer = byte_level_steps(prefix_space, splits);
+      return;
+    }
+}
+
+/// The token in a field of a tokenizer_config.json, a text or an object that holds it.
+inline std::optional<std::string> read_token_text(const FieldReader& config, const char* field) {
+  const nlohmann::json& token = config.at(field);
+  if (token.is_null()) return std::nullopt;
+  return token.is_object() ? config.object(field).text("content") : config.text(field);
+}
+
+/// The id of an added token or one of the vocabulary.
+inline std::optional<std::int32_t> find_token(const TokenizerDescription& description,
+                                              const std::string& token) {
+  for (const AddedToken& added : description.added)
+    if (added.content == token) return added.id;
+  const auto found = description.bpe.vocabulary.find(token);
+  if (found == description.bpe.vocabulary.end()) return std::nullopt;
+  return found->second;
+}
+
 /// Throws unless the files beside a tokenizer.json say the same as it. What it adds to them is
 /// fine.
 /// @param whole   what tokenizer.json says
@@ -140,6 +167,8 @@ inline void require_agreement(const TokenizerDescription& whole, const BpeDescri
 inline TokenizerDescription describe_tokenizer(const std::filesystem::path& vocab_json,
                                                const std::filesystem::path& merges_txt) {
   TokenizerDescription description;
+  description.pre_tokenizer = byte_level_steps(false, true);
+  description.decoder = {ReadBytesStep{}};
   BpeDescription& bpe = description.bpe;
   detail::read_vocab_json(vocab_json, bpe);
   detail::read_merges_txt(merges_txt, bpe);
@@ -174,13 +203,17 @@ inline TokenizerDescription describe_tokenizer(const std::filesystem::path& fold
     description = describe_tokenizer(vocab, merges);
   }
   detail::AddedTokenTable table;
+  std::optional<std::string> bos;
   if (present(config)) {
     const std::string file = config.string();
     const auto fields = detail::parse_json_object(file, detail::read_model_text(config));
     const detail::FieldReader reader(file, fields);
     detail::read_added_tokens(reader, table);
     if (!reader.at("add_prefix_space").is_null())
-      description.prefix_space = reader.boolean("add_prefix_space", false);
+      detail::set_prefix_space(description, reader.boolean("add_prefix_space", false));
+    if (!reader.at("add_bos_token").is_null())
+      description.add_bos_token = reader.boolean("add_bos_token", false);
+    bos = detail::read_token_text(reader, "bos_token");
   }
   if (present(added)) detail::read_added_tokens(added, table);
   const std::string table_file = (present(added) ? added : config).string();
@@ -191,6 +224,7 @@ inline TokenizerDescription describe_tokenizer(const std::filesystem::path& fold
       if (!table.contains(special.content)) table.add(special, description.bpe.file);
     description.added = table.checked(description.bpe, table_file);
   }
+  if (bos) description.bos = detail::find_token(description, *bos);
   return description;
 }
 
