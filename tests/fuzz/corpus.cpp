@@ -154,6 +154,35 @@ void write_all(const fs::path& root) {
   write_text(root / "tokenizer" / "json", "\1" + whole(R"(["a b","ab c"])") + zero + text);
   write_text(root / "tokenizer" / "json_pairs",
              "\1" + whole(R"([["a","b"],["ab","c"]])") + zero + text);
+  // Every component once: as LLaMA 2, and with splits.
+  const auto steps = [](const std::string& normalizer, const std::string& pre_tokenizer,
+                        const std::string& decoder) {
+    return R"({"added_tokens":[{"id":9,"content":"A B","normalized":true}],"normalizer":)" +
+           normalizer + R"(,"pre_tokenizer":)" + pre_tokenizer +
+           R"(,"post_processor":{"type":"RobertaProcessing","sep":["</s>",0],"cls":["<s>",0]},)"
+           R"("decoder":)" +
+           decoder +
+           R"(,"model":{"type":"BPE","unk_token":"<unk>","fuse_unk":true,"byte_fallback":true,)"
+           R"("vocab":{"<unk>":0,"_":1,"a":2,"b":3,"_a":4,"<0x0A>":5,"<0xC3>":6,"<0xA9>":7},)"
+           R"("merges":["_ a"]}})";
+  };
+  const std::string llama = R"({"type":"Sequence","normalizers":[{"type":"Prepend","prepend":"_"},)"
+                            R"({"type":"Replace","pattern":{"String":" "},"content":"_"}]})";
+  const std::string decoder =
+      R"({"type":"Sequence","decoders":[{"type":"Replace","pattern":{"String":"_"},"content":" "},)"
+      R"({"type":"ByteFallback"},{"type":"Fuse"},{"type":"Strip","content":" ","start":1}]})";
+  const std::string splits =
+      R"({"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"[^(\\s|[,])]+"},)"
+      R"("behavior":"MergedWithNext","invert":true},{"type":"Digits","individual_digits":true},)"
+      R"({"type":"Metaspace","replacement":"_","prepend_scheme":"first","split":true}]})";
+  const std::string forms =
+      R"({"type":"Sequence","normalizers":[{"type":"NFKC"},{"type":"Strip"},{"type":"Lowercase"},)"
+      R"({"type":"Replace","pattern":{"Regex":"\\d{1,3}+"},"content":"b"}]})";
+  const std::string words = " A B e\xcc\x81 a\n12 \xef\xac\x81,b ";
+  write_text(root / "tokenizer" / "fallback", "\1" + steps(llama, "null", decoder) + zero + words);
+  write_text(root / "tokenizer" / "splits",
+             "\1" + steps(forms, splits, R"({"type":"Metaspace","replacement":"_"})") + zero +
+                 words);
   const std::string parts = R"({"<s>":0,"a":1,"b":2,"c":3,"ab":4,"abc":5})" + zero +
                             "#version: 0.2\na b\nab c\n" + zero + R"({"ca":6})" + zero +
                             R"({"add_prefix_space":false,"added_tokens_decoder":{"6":{"content":)"

@@ -30,6 +30,12 @@ inline format_error not_supported(const std::string& who, const nlohmann::json& 
   return format_error(who + ": " + type + " is not supported; supported: " + supported);
 }
 
+/// The fields of one component, whose messages begin with "FILE: normalizer: Replace".
+inline FieldReader component(const nlohmann::json& json, const std::string& who,
+                             const std::string& type) {
+  return {type.empty() ? who : who + ": " + type, json};
+}
+
 /// Calls read(step, who) for each step of a Sequence.
 template <class Read>
 void read_sequence(const nlohmann::json& json, const std::string& who, const char* field,
@@ -63,7 +69,7 @@ inline void read_normalizer(const nlohmann::json& json, const std::string& who,
                             std::vector<NormalizerStep>& steps) {
   if (json.is_null()) return;
   const std::string type = type_of(json);
-  const FieldReader fields(who + ": " + type, json);
+  const FieldReader fields = component(json, who, type);
   if (type == "Sequence")
     read_sequence(json, who, "normalizers", [&](const auto& step, const std::string& name) {
       read_normalizer(step, name, steps);
@@ -123,7 +129,7 @@ inline void read_pre_tokenizer(const nlohmann::json& json, const std::string& wh
                                std::vector<PreTokenizerStep>& steps) {
   if (json.is_null()) return;
   const std::string type = type_of(json);
-  const FieldReader fields(who + ": " + type, json);
+  const FieldReader fields = component(json, who, type);
   const auto split = [&](const char* regex, SplitBehavior behavior, bool invert = false) {
     steps.push_back(SplitStep{{regex, true}, behavior, invert});
   };
@@ -194,7 +200,7 @@ inline void read_post_processor(const nlohmann::json& json, const std::string& w
                                 TextFrame& frame) {
   const std::string type = type_of(json);
   if (json.is_null() || type == "ByteLevel") return;  // ByteLevel trims offsets only
-  const FieldReader fields(who + ": " + type, json);
+  const FieldReader fields = component(json, who, type);
   if (type == "Sequence")
     return read_sequence(json, who, "processors", [&](const auto& step, const std::string& name) {
       read_post_processor(step, name, frame);
@@ -219,7 +225,7 @@ inline void read_decoder(const nlohmann::json& json, const std::string& who,
                          std::vector<DecoderStep>& steps) {
   if (json.is_null()) return;
   const std::string type = type_of(json);
-  const FieldReader fields(who + ": " + type, json);
+  const FieldReader fields = component(json, who, type);
   if (type == "Sequence")
     read_sequence(json, who, "decoders", [&](const auto& step, const std::string& name) {
       read_decoder(step, name, steps);

@@ -189,7 +189,7 @@ class TokenizerJson {
 
 }  // namespace detail
 
-/// The tokenizer in a tokenizer.json: a byte-pair encoding, with the steps that docs/tokenizers.md
+/// The tokenizer in a tokenizer.json: a byte-pair encoding, with the steps that docs/checkpoints.md
 /// lists. Throws io_error; format_error, naming file and component or field, for everything else
 /// that such a file may hold, and for what does not fit together.
 inline TokenizerDescription describe_tokenizer_json(const std::filesystem::path& path) {
