@@ -50,10 +50,11 @@ struct ActivationFunctions {
   PARE_HOST_DEVICE PARE_INLINE static A relu(A x) {
     return x < A(0) ? A(0) : x;
   }
-  /// Without the difference 1 + erf, which has no digits where x is far below 0.
+  /// max(x, 0) - |x| Phi(-|x|): 1 + erf would have no digits where x is far below 0.
   template <class A>
   PARE_HOST_DEVICE PARE_INLINE static A gelu(A x) {
-    return relu(x) - Math::normal_tail(x < A(0) ? -x : x);
+    const A size = std::abs(x);
+    return A(0.5) * x + A(0.5) * size - Math::normal_tail(size);
   }
   /// (1 + tanh(u)) / 2 = 1 / (1 + exp(-2u)), which keeps its digits.
   template <class A>

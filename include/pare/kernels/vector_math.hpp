@@ -7,6 +7,8 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
+#include <type_traits>
 
 #include "pare/core/matrix.hpp"
 
@@ -33,7 +35,7 @@ struct VectorConstants<float> {
   static constexpr int mantissa = 23, bias = 127;
   static constexpr float shift = 0x1.8p23f;  ///< its sum with a small number is an integer
   static constexpr float ln2_high = 0x1.62ep-1f, ln2_low = 0x1.0bfbe8p-15f;
-  static constexpr float lowest_exponent = -104, largest_exponent = 89;
+  static constexpr float largest_exponent = 104;
   static constexpr float largest_tanh = 10;
   /// 1 / k! from k = 2 on.
   static constexpr float factorials[] = {1.0f / 2,   1.0f / 6,   1.0f / 24,
@@ -50,7 +52,7 @@ struct VectorConstants<double> {
   static constexpr int mantissa = 52, bias = 1023;
   static constexpr double shift = 0x1.8p52;
   static constexpr double ln2_high = 0x1.62e42fefa2p-1, ln2_low = 0x1.9ef35793c7673p-41;
-  static constexpr double lowest_exponent = -746, largest_exponent = 710;
+  static constexpr double largest_exponent = 746;
   static constexpr double largest_tanh = 20;
   static constexpr double factorials[] = {1.0 / 2,        1.0 / 6,         1.0 / 24,
                                           1.0 / 120,      1.0 / 720,       1.0 / 5040,
@@ -72,7 +74,7 @@ struct VectorMath {
   template <std::floating_point T>
   PARE_INLINE static T exp(T x) {
     using C = VectorConstants<T>;
-    const Reduced<T> r(clamped(x, C::lowest_exponent, C::largest_exponent));
+    const Reduced<T> r(clamped(x, C::largest_exponent));
     // Two factors: 2^power itself may lie beyond the type where the result does not.
     const std::int32_t half = r.power >> 1;
     return (T(1) + r.fraction) * power_of_two<T>(half) * power_of_two<T>(r.power - half);
@@ -81,8 +83,7 @@ struct VectorMath {
   /// tanh(x).
   template <std::floating_point T>
   PARE_INLINE static T tanh(T x) {
-    constexpr T end = VectorConstants<T>::largest_tanh;
-    const Reduced<T> r(T(2) * clamped(x, -end, end));
+    const Reduced<T> r(T(2) * clamped(x, VectorConstants<T>::largest_tanh));
     const T scale = power_of_two<T>(r.power);
     const T expm1 = scale * r.fraction + (scale - T(1));  // of 2x
     return expm1 / (expm1 + T(2));
@@ -92,7 +93,7 @@ struct VectorMath {
   template <std::floating_point T>
   PARE_INLINE static T normal_tail(T y) {
     using C = VectorConstants<T>;
-    y = y > C::largest_tail ? C::largest_tail : y;
+    y = clamped(y, C::largest_tail);
     const T u = (y - C::tail_middle) / (y + C::tail_middle);
     return y * exp(y * y * T(-0.5)) * polynomial(C::tail, u) / (T(1) + T(0.8) * y);
   }
@@ -122,11 +123,19 @@ struct VectorMath {
     return std::bit_cast<T>((Bits(power) + Bits(C::bias)) << C::mantissa);
   }
 
-  /// A NaN stays one.
+  /// x with |x| at most `most`; a NaN stays one. In integers: comparisons of floats may raise flags of
+  /// the processor, and GCC keeps branches around them.
   template <class T>
-  PARE_INLINE static T clamped(T x, T low, T high) {
-    x = x < low ? low : x;
-    return x > high ? high : x;
+  PARE_INLINE static T clamped(T x, T most) {
+    using Bits = typename VectorConstants<T>::bits;
+    using Signed = std::make_signed_t<Bits>;
+    const Bits bits = std::bit_cast<Bits>(x);
+    const auto size = Signed(bits & ~Bits(0) >> 1);
+    const auto limit = std::bit_cast<Signed>(most);
+    const auto infinity = std::bit_cast<Signed>(std::numeric_limits<T>::infinity());
+    const Signed finite = size > limit ? limit : size;
+    return std::bit_cast<T>((size > infinity ? Bits(size) : Bits(finite)) |
+                            (bits & ~(~Bits(0) >> 1)));
   }
 };
 
