@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <optional>
@@ -94,12 +95,16 @@ inline void print_perplexities(const Perplexities& perplexities, const char* wha
   std::fflush(stdout);
 }
 
-/// The same of the compressed model, beside what the dense model had.
+/// The same of the compressed model, beside what the dense model had: an infinite one measures
+/// nothing.
 inline void print_perplexities(const Perplexities& perplexities, const Perplexities& dense) {
-  for (std::size_t i = 0; i < perplexities.size(); ++i)
-    std::printf("perplexity of the compressed model on %s: %.3f, %.4f times the dense model's\n",
-                perplexities[i].first.c_str(), perplexities[i].second,
-                perplexities[i].second / dense[i].second);
+  for (std::size_t i = 0; i < perplexities.size(); ++i) {
+    std::printf("perplexity of the compressed model on %s: %.3f", perplexities[i].first.c_str(),
+                perplexities[i].second);
+    if (std::isfinite(dense[i].second))
+      std::printf(", %.4f times the dense model's", perplexities[i].second / dense[i].second);
+    std::printf("\n");
+  }
   std::fflush(stdout);
 }
 
