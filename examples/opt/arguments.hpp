@@ -264,8 +264,8 @@ inline void check_against_config(const Arguments& arguments, const pare::OptConf
 }
 
 /// The texts of a command whose purpose is to measure perplexity.
-inline std::vector<EvaluationText> required_evaluations(const Arguments& arguments,
-                                                        const char* command) {
+inline std::vector<NamedFile> required_evaluations(const Arguments& arguments,
+                                                   const char* command) {
   if (arguments.evaluations.empty())
     throw usage_error(std::string(command) +
                       " without --eval: there is no text to measure perplexity on; add --eval "

@@ -27,25 +27,33 @@ namespace tool {
 
 using pare::index_t;
 
-/// A text and the name its perplexity goes by, "NAME=FILE" on the command line.
-struct EvaluationText {
+/// A file and the name that results of it go by, "NAME=FILE" on the command line.
+struct NamedFile {
   std::string name;
   fs::path file;
 };
 
-inline std::vector<EvaluationText> parse_evaluations(const std::vector<std::string>& arguments) {
-  std::vector<EvaluationText> texts;
+/// None unless both are there.
+inline std::optional<NamedFile> parse_named_file(const std::string& argument) {
+  const std::size_t equals = argument.find('=');
+  if (equals == std::string::npos || equals == 0 || equals + 1 == argument.size())
+    return std::nullopt;
+  return NamedFile{argument.substr(0, equals), argument.substr(equals + 1)};
+}
+
+/// The texts that perplexities are measured on.
+inline std::vector<NamedFile> parse_evaluations(const std::vector<std::string>& arguments) {
+  std::vector<NamedFile> texts;
   for (const std::string& argument : arguments) {
-    const std::size_t equals = argument.find('=');
-    if (equals == std::string::npos || equals == 0 || equals + 1 == argument.size())
+    const std::optional<NamedFile> text = parse_named_file(argument);
+    if (!text)
       throw usage_error(written("--eval", argument) +
                         ": a text needs a name to report it by; write NAME=FILE");
-    const std::string name = argument.substr(0, equals);
-    for (const EvaluationText& other : texts)
-      if (other.name == name)
+    for (const NamedFile& other : texts)
+      if (other.name == text->name)
         throw usage_error("--eval " + argument +
                           ": the name is taken by an earlier one; name each text differently");
-    texts.push_back({name, argument.substr(equals + 1)});
+    texts.push_back(*text);
   }
   return texts;
 }

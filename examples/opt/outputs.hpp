@@ -24,8 +24,7 @@ inline bool is_model_file(const fs::path& name) {
 
 /// What a run reads: the model's files, all of them where they are copied, the texts, sensitivities
 /// that were measured before.
-inline InputFiles inputs_of(const Arguments& arguments,
-                            const std::vector<EvaluationText>& evaluations) {
+inline InputFiles inputs_of(const Arguments& arguments, const std::vector<NamedFile>& evaluations) {
   InputFiles inputs;
   const bool copies = arguments.save || arguments.save_packed;
   std::error_code error;
@@ -35,7 +34,7 @@ inline InputFiles inputs_of(const Arguments& arguments,
       if (copies || is_model_file(entry->path().filename()) ||
           entry->path().filename() == packed_report_name)
         inputs.add(entry->path());
-  for (const EvaluationText& text : evaluations) inputs.add(text.file);
+  for (const NamedFile& text : evaluations) inputs.add(text.file);
   if (!arguments.calibration_text.empty()) inputs.add(arguments.calibration_text);
   if (arguments.flags.sensitivity && id_of(*arguments.flags.sensitivity))
     inputs.add(*arguments.flags.sensitivity);
@@ -88,7 +87,7 @@ class Outputs {
  public:
   std::optional<fs::path> save, save_packed, report, plot, checkpoint;
 
-  Outputs(const Arguments& arguments, const std::vector<EvaluationText>& evaluations)
+  Outputs(const Arguments& arguments, const std::vector<NamedFile>& evaluations)
       : inputs_(detail::inputs_of(arguments, evaluations)) {
     inputs_.refuse_standard_output();
     require_apart(arguments);

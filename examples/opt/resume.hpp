@@ -45,7 +45,7 @@ inline pare::Json run_identity(const Arguments& arguments, const Inputs& inputs,
     add("MODEL/" + file.path().filename().string(), file.path());
   if (!arguments.calibration_text.empty()) add("CALIB_TEXT", arguments.calibration_text);
   options["--eval"] = pare::Json::array();
-  for (const EvaluationText& text : parse_evaluations(arguments.evaluations)) {
+  for (const NamedFile& text : parse_evaluations(arguments.evaluations)) {
     options["--eval"].push_back(text.name);
     add("--eval " + text.name, text.file);
   }

@@ -153,14 +153,15 @@ inline void print_table(const std::vector<std::string>& reports) {
   std::vector<detail::TableRow> all;
   std::string first_file;
   for (const std::string& argument : reports) {
-    const std::size_t equals = argument.find('=');
-    if (equals == std::string::npos || equals == 0 || equals + 1 == argument.size())
-      throw usage_error(
-          written("REPORT", argument) +
-          ": a row needs a name; write NAME=FILE, for instance uniform=" +
-          (equals == std::string::npos && !argument.empty() ? argument : "report.json"));
-    const std::string file = argument.substr(equals + 1);
-    std::vector<detail::TableRow> rows = detail::read_rows(argument.substr(0, equals), file);
+    const std::optional<NamedFile> report = parse_named_file(argument);
+    if (!report) {
+      const bool file = !argument.empty() && argument.find('=') == std::string::npos;
+      throw usage_error(written("REPORT", argument) +
+                        ": a row needs a name; write NAME=FILE, for instance uniform=" +
+                        (file ? argument : "report.json"));
+    }
+    const std::string file = report->file.string();
+    std::vector<detail::TableRow> rows = detail::read_rows(report->name, file);
     if (all.empty()) {
       all = std::move(rows);
       first_file = file;

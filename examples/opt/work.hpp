@@ -40,8 +40,7 @@ struct Inputs {
 };
 
 /// @param request  what is compressed; null when nothing is
-inline Inputs read_inputs(const Arguments& arguments,
-                          const std::vector<EvaluationText>& evaluations,
+inline Inputs read_inputs(const Arguments& arguments, const std::vector<NamedFile>& evaluations,
                           const pare::CompressionRequest* request) {
   Inputs inputs;
   const fs::path folder = arguments.model;
@@ -61,7 +60,7 @@ inline Inputs read_inputs(const Arguments& arguments,
     require_window(arguments.calibration_text, ids, inputs.seqlen);
     inputs.windows = pare::first_windows(std::move(ids), asked, inputs.seqlen);
   }
-  for (const EvaluationText& text : evaluations) {
+  for (const NamedFile& text : evaluations) {
     std::vector<std::int32_t> ids = read_tokens(text.file, tokenizer, inputs.config);
     require_window(text.file, ids, inputs.seqlen);
     inputs.texts.emplace_back(text.name, std::move(ids));
