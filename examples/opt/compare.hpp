@@ -231,17 +231,20 @@ inline void run_compare(const Arguments& arguments) {
   const bool by_default = !flags.sparsity && !flags.prunen;
   std::printf("every row but dense has %s%s\n", pattern.c_str(),
               by_default ? ", the default; --sparsity 0 prunes nothing" : "");
-  std::optional<pare::Sensitivities> measured;  // serves every plan
-  std::shared_ptr<void> reference;              // of the dense model, serves every run
+  std::optional<pare::Sensitivities> given, measured;  // serve every plan
+  std::shared_ptr<void> reference;                     // of the dense model, serves every run
   for (Run& run : runs) {
     const std::unique_ptr<Model> model = backend.load_model(source);
-    if (reference == nullptr)
+    if (reference == nullptr) {
+      given = given_sensitivities(*model, inputs, arguments, *runs.back().planned);
       reference =
           model->keep_reference(ids.first(std::size_t(windows * inputs.seqlen)), inputs.seqlen);
-    else
+    } else {
       model->use_reference(reference);
+    }
     if (run.planned) {
-      if (!measured) measured = sensitivities(*model, inputs, arguments, *runs.back().planned);
+      if (!measured)
+        measured = sensitivities(*model, inputs, arguments, *runs.back().planned, given);
       run.plan = pare::plan_bits(*measured, run.planned->options);
     }
     if (run.request) {

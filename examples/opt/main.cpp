@@ -26,6 +26,8 @@ void run_compress(const Arguments& arguments) {
   const Outputs outputs(arguments, evaluations);
   const Inputs inputs = read_inputs(arguments, evaluations, &request);
   const std::unique_ptr<Model> model = backend.load_model(source);
+  std::optional<pare::Sensitivities> given;
+  if (planned) given = given_sensitivities(*model, inputs, arguments, *planned);
   const KeptRun run(arguments, inputs, request, outputs);
   if (!request.quantizes()) std::printf("quantization is off (no --wbits): this run only prunes\n");
 
@@ -39,7 +41,7 @@ void run_compress(const Arguments& arguments) {
   std::optional<pare::ModelPlan> plan;
   if (planned) {
     const pare::Sensitivities measured = run.sensitivities(arguments.flags.sensitivity, [&] {
-      return sensitivities(*model, inputs, arguments, *planned);
+      return sensitivities(*model, inputs, arguments, *planned, given);
     });
     try {
       plan = pare::plan_bits(measured, planned->options);

@@ -113,31 +113,47 @@ inline pare::Json to_json(const Perplexities& perplexities) {
   return json;
 }
 
-/// What a plan is made from: read from --sensitivity when the file is there, otherwise measured.
-inline pare::Sensitivities sensitivities(Model& model, const Inputs& inputs,
-                                         const Arguments& arguments, const PlanRequest& plan) {
+inline pare::SensitivityOptions sensitivity_options(const Arguments& arguments,
+                                                    const PlanRequest& plan) {
   pare::SensitivityOptions options = plan.sensitivity;
   options.selection = selection_of(arguments);
+  return options;
+}
+
+/// What the file of --sensitivity holds, none where it is still to be written. To be called before
+/// any long work: a file that does not serve the plan is refused.
+inline std::optional<pare::Sensitivities> given_sensitivities(Model& model, const Inputs& inputs,
+                                                              const Arguments& arguments,
+                                                              const PlanRequest& plan) {
   const std::optional<std::string>& file = arguments.flags.sensitivity;
   std::error_code error;
-  if (file && fs::exists(*file, error)) {
-    const pare::Sensitivities kept = [&] {
-      try {
-        const pare::Sensitivities read = pare::read_sensitivities(*file);
-        pare::require_measured_for(read, model.fingerprint(), inputs.windows, options);
-        return read;
-      } catch (const pare::argument_error& e) {
-        throw usage_error("--sensitivity " + *file + ": " + e.what() +
-                          "; name another file to measure anew");
-      }
-    }();
+  if (!file || !fs::exists(*file, error)) return std::nullopt;
+  pare::Sensitivities read = pare::read_sensitivities(*file);
+  try {
+    pare::require_measured_for(read, model.fingerprint(), inputs.windows,
+                               sensitivity_options(arguments, plan));
+  } catch (const pare::argument_error& e) {
+    throw usage_error("--sensitivity " + *file + ": " + e.what() +
+                      "; name another file to measure anew");
+  }
+  return read;
+}
+
+/// What a plan is made from: what was given, otherwise measured, and written to --sensitivity.
+/// @param given  of given_sensitivities
+inline pare::Sensitivities sensitivities(Model& model, const Inputs& inputs,
+                                         const Arguments& arguments, const PlanRequest& plan,
+                                         const std::optional<pare::Sensitivities>& given) {
+  const std::optional<std::string>& file = arguments.flags.sensitivity;
+  if (given) {
     std::printf("sensitivities: read from %s\n", file->c_str());
-    return kept;
+    return *given;
   }
   const auto start = std::chrono::steady_clock::now();
   pare::Sensitivities measured = [&] {
     ProgressLine line("measuring sensitivities");
-    return model.measure(inputs.windows, options, [&](double share) { line.advance(share); });
+    return model.measure(inputs.windows, sensitivity_options(arguments, plan),
+                         [&](double share) { line.advance(share); });
   }();
   std::printf("sensitivities: measured in %.3f s", seconds_since(start));
   if (measured.divergence_windows > 0)

@@ -180,6 +180,7 @@ BOOST_AUTO_TEST_CASE(sensitivities_serve_every_target_and_no_other_input) {
     const Outcome outcome = pare_opt(texts, "compress", with + options);
     check_failure(outcome, 2, "pare-opt",
                   {"--sensitivity " + file.string(), why, "name another file to measure anew"});
+    BOOST_TEST(!test::contains(outcome.out, "perplexity"));  // before any long work
     BOOST_CHECK(cli::listing(texts.path) == before);
   };
   const Arguments target{"--target-avg-bits", "3"};
@@ -192,7 +193,12 @@ BOOST_AUTO_TEST_CASE(sensitivities_serve_every_target_and_no_other_input) {
   refused(target, "another calibration text");
   cli::write_text(texts.calibration, calibration);
   cli::write_text(file, kept.substr(0, kept.size() / 2));
-  check_failure(pare_opt(texts, "compress", with + target), 2, "pare-opt", {file.string()});
+  for (const Outcome& outcome : {pare_opt(texts, "compress", with + target),
+                                 pare_opt(texts, "compare", {"--sensitivity", file.string()})}) {
+    check_failure(outcome, 2, "pare-opt", {file.string()});
+    BOOST_TEST(!test::contains(outcome.out, "perplexity"));
+    BOOST_TEST(!test::contains(outcome.out, "done"));
+  }
 }
 
 BOOST_AUTO_TEST_CASE(the_preset_is_the_options_it_names) {
