@@ -173,7 +173,9 @@ inline fs::path savable_folder(const std::string& option, const std::string& giv
 /// Builds a folder under another name; it appears whole or not at all. One that is there already
 /// keeps its place, its owner and its permissions: its files appear one by one when all of them
 /// are complete, config.json, without which no program reads a model, last.
-/// @param fill  fill(partial) writes the files into a folder of another name
+/// @param fill  fill(partial) writes the files into a folder of another name; a format_error of what
+///              it reads comes through as it is
+/// @throws std::runtime_error when the folder cannot be written, format_error
 template <class Fill>
 void fill_folder(const fs::path& folder, const Fill& fill, const Saving& saving = {}) {
   std::error_code ignored;
@@ -209,6 +211,8 @@ void fill_folder(const fs::path& folder, const Fill& fill, const Saving& saving 
     // Somebody else took the name meanwhile. That is no reason to lose hours of work.
     failure = std::generic_category().message(errno);
     failure += "; what it was to hold is in " + partial.keep().string();
+  } catch (const pare::format_error&) {
+    throw;  // of a file that is read
   } catch (const std::exception& e) {
     failure = e.what();
   }
