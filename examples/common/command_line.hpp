@@ -320,11 +320,12 @@ inline void require_arguments(const CLI::App& app, const CLI::App& command) {
 inline void require_printed() {
   errno = 0;
   std::cout.flush();
-  bool failed = std::fflush(stdout) != 0 || !std::cout;
+  // What failed in the middle of the run left a mark and no reason: another byte fails alike.
+  if (std::ferror(stdout) != 0) std::fputc('\n', stdout);
+  bool failed = std::fflush(stdout) != 0 || std::ferror(stdout) != 0 || !std::cout;
   // Some file systems tell of what went wrong only here.
   if (const int copy = ::dup(STDOUT_FILENO); !failed && copy >= 0) failed = ::close(copy) != 0;
-  if (!failed) errno = 0;
-  if (failed || std::ferror(stdout) != 0)
+  if (failed)
     throw std::runtime_error(
         "standard output: cannot be written" +
         (errno != 0 ? ": " + std::generic_category().message(errno) : std::string()));

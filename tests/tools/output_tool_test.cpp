@@ -580,9 +580,10 @@ BOOST_AUTO_TEST_CASE(what_cannot_be_written_is_a_failure) {
   const auto opt = [&](const Arguments& words, const fs::path& to) {
     return cli::run(PARE_OPT, words, layer.path, to);
   };
-  check_failure(opt(quick, "/dev/full"), 1, "pare-opt", {"standard output: cannot be written"});
+  check_failure(opt(quick, "/dev/full"), 1, "pare-opt",
+                {"standard output: cannot be written: " + full});
   check_failure(opt({"--help"}, "/dev/full"), 1, "pare-opt",
-                {"standard output: cannot be written"});
+                {"standard output: cannot be written: " + full});
   check_failure(opt(quick + Arguments{"--report", "/dev/full"}, {}), 1, "pare-opt",
                 {"/dev/full: cannot write: " + full});
 
@@ -591,6 +592,8 @@ BOOST_AUTO_TEST_CASE(what_cannot_be_written_is_a_failure) {
                                {layer.input.string(), "closed", "--wbits", "4"}, layer.path);
   check_failure(closed, 1, "pare-layer", {"standard output: cannot be written: Bad file"});
   BOOST_CHECK(cli::read_text(layer / "closed") == layer.expected);
+  check_failure(shell("exec \"$@\" >&-", PARE_OPT, quick, layer.path), 1, "pare-opt",
+                {"standard output: cannot be written: Bad file"});
   const Outcome all = shell("exec \"$@\" <&- >&- 2>&-", PARE_LAYER,
                             {layer.input.string(), "all", "--wbits", "4"}, layer.path);
   BOOST_TEST(all.code == 1);
