@@ -58,6 +58,10 @@ BOOST_AUTO_TEST_CASE(null_fields) {
   BOOST_TEST(read("bos_token_id").bos_token_id == -1);  // none is put in front of a text
   BOOST_TEST(read("word_embed_proj_dim").word_embed_proj_dim == 12);
   BOOST_TEST(!read("_remove_final_layer_norm").remove_final_layer_norm);
+  BOOST_TEST(read("do_layer_norm_before").do_layer_norm_before);
+  BOOST_TEST(read("enable_bias").enable_bias);
+  BOOST_TEST(read("layer_norm_elementwise_affine").layer_norm_elementwise_affine);
+  BOOST_TEST(read("tie_word_embeddings").tie_word_embeddings);
   BOOST_TEST(read("quantization_config").hidden_size == 12);
   BOOST_TEST(read("pad_token_id").hidden_size == 12);
 }
@@ -164,7 +168,7 @@ BOOST_AUTO_TEST_CASE(bad_configurations) {
       {"_remove_final_layer_norm", "\"no\"",
        "_remove_final_layer_norm: expected true or false, "
        "got \"no\""},
-      {"enable_bias", "null", "enable_bias: expected true or false, got null"},
+      {"enable_bias", "\"yes\"", "enable_bias: expected true or false, got \"yes\""},
       {"layer_norm_elementwise_affine", "0",
        "layer_norm_elementwise_affine: expected true or "
        "false, got 0"},

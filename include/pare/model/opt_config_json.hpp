@@ -73,10 +73,10 @@ class ConfigReader {
   }
 
   bool boolean(const char* field, bool otherwise) const {
-    const auto found = fields_.find(field);
-    if (found == fields_.end()) return otherwise;
-    if (!found->is_boolean()) throw bad(field, "true or false");
-    return found->get<bool>();
+    if (!has(field)) return otherwise;
+    const nlohmann::json& found = *fields_.find(field);
+    if (!found.is_boolean()) throw bad(field, "true or false");
+    return found.get<bool>();
   }
 
   void require_text(const char* field, const std::string& expected) const {
@@ -128,9 +128,7 @@ inline OptConfig parse_opt_config(const std::string& file, std::string_view text
                                    ? reader.positive("word_embed_proj_dim")
                                    : config.hidden_size;
   config.do_layer_norm_before = reader.boolean("do_layer_norm_before", true);
-  // Only here null, which is false in Python, is the default as well.
-  if (!reader.is_null("_remove_final_layer_norm"))
-    config.remove_final_layer_norm = reader.boolean("_remove_final_layer_norm", false);
+  config.remove_final_layer_norm = reader.boolean("_remove_final_layer_norm", false);
   config.enable_bias = reader.boolean("enable_bias", true);
   config.layer_norm_elementwise_affine = reader.boolean("layer_norm_elementwise_affine", true);
   config.tie_word_embeddings = reader.boolean("tie_word_embeddings", true);
