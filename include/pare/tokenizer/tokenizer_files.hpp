@@ -188,10 +188,15 @@ inline TokenizerDescription describe_tokenizer(const std::filesystem::path& fold
                               config = folder / "tokenizer_config.json";
   using detail::present;
   const bool has_json = present(json);
-  if (!has_json && !present(vocab) && !present(merges) && present(folder / "tokenizer.model"))
-    throw format_error((folder / "tokenizer.model").string() +
-                       ": a SentencePiece model, which is not read; tokenizer.json, or vocab.json "
-                       "and merges.txt are");
+  if (!has_json && !present(vocab) && !present(merges)) {
+    if (present(folder / "tokenizer.model"))
+      throw format_error((folder / "tokenizer.model").string() +
+                         ": a SentencePiece model, which is not read; tokenizer.json, or "
+                         "vocab.json and merges.txt are");
+    throw io_error(folder.string() +
+                   ": there is no tokenizer in it: neither tokenizer.json, nor vocab.json and "
+                   "merges.txt");
+  }
 
   TokenizerDescription description;
   BpeDescription beside;
