@@ -47,7 +47,8 @@ inline TableRow row_of(const std::string& name, const pare::Json& totals,
                .channels = {},
                .perplexities = perplexities_of(perplexities)};
   for (const auto& [bits, count] : totals.at("bits_histogram").items())
-    row.channels[std::stoi(bits)] = count.get<index_t>();
+    row.channels[pare::detail::whole_number_of_text<std::uint8_t>(bits, "bits_histogram")] =
+        count.get<index_t>();
   return row;
 }
 
@@ -74,7 +75,7 @@ inline std::vector<TableRow> read_rows(const std::string& name, const fs::path& 
   const std::string text = pare::detail::read_whole_file(file);
   try {
     return rows_of(name, pare::Json::parse(text));
-  } catch (const std::exception& e) {  // of nlohmann, and of std::stoi
+  } catch (const std::exception& e) {  // of nlohmann, and of widths
     throw pare::format_error(file.string() + ": not a report of compress or compare: " + e.what());
   }
 }

@@ -1,6 +1,7 @@
 // FNV-1a, the fingerprint of weights, texts and files. It finds damage and mistakes, not malice.
 #pragma once
 
+#include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -8,7 +9,7 @@
 #include <string>
 #include <string_view>
 
-#include "pare/core/config.hpp"
+#include "pare/core/error.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -50,6 +51,15 @@ inline std::string hex_text(std::uint64_t value) {
   char text[17];
   std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
   return text;
+}
+
+/// What hex_text() gave `digits` for. Throws format_error that begins with `who`.
+inline std::uint64_t hash_of_hex(const std::string& digits, const std::string& who) {
+  std::uint64_t value = 0;
+  const char* const end = digits.data() + digits.size();
+  std::from_chars(digits.data(), end, value, 16);
+  if (digits != hex_text(value)) throw format_error(who + ": expected 16 hexadecimal digits");
+  return value;
 }
 
 }  // namespace pare

@@ -6,8 +6,9 @@
 #include <cstddef>
 #include <string>
 #include <string_view>
+#include <system_error>
 
-#include "pare/core/config.hpp"
+#include "pare/core/error.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -35,6 +36,18 @@ inline std::string quoted_name(std::string_view name) {
     }
   }
   return text + (keep < name.size() ? "...'" : "'");
+}
+
+/// The whole number that all of `text` is, where a file has a number as the name of something.
+/// Throws format_error that begins with `who`.
+template <class Integer>
+Integer whole_number_of_text(std::string_view text, const std::string& who) {
+  Integer value{};
+  const char* const end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  if (stop != end || error != std::errc())
+    throw format_error(who + ": expected a whole number, got " + quoted_name(text));
+  return value;
 }
 
 }  // namespace detail

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
-#include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -12,6 +11,7 @@
 
 #include "pare/core/channel.hpp"
 #include "pare/core/fingerprint.hpp"
+#include "pare/core/text.hpp"
 #include "pare/pipeline/options_json.hpp"
 #include "pare/pipeline/plan.hpp"
 #include "pare/report/json.hpp"
@@ -81,8 +81,8 @@ inline Sensitivities sensitivities_of_json(const std::string& text) {
                          std::to_string(detail::sensitivity_version) + ", got " +
                          json.at("version").dump());
     Sensitivities s;
-    s.model = std::stoull(json.at("model").get<std::string>(), nullptr, 16);
-    s.text = std::stoull(json.at("text").get<std::string>(), nullptr, 16);
+    s.model = hash_of_hex(json.at("model").get<std::string>(), "sensitivities: model");
+    s.text = hash_of_hex(json.at("text").get<std::string>(), "sensitivities: text");
     detail::read_options(s.solver, json, detail::sensitivity_solver, "sensitivities");
     s.seqlen = number(json, "seqlen");
     s.windows = number(json, "windows");
@@ -98,7 +98,8 @@ inline Sensitivities sensitivities_of_json(const std::string& text) {
                              m.at("kept").get<std::vector<double>>(),
                              {}};
         for (const auto& [bits, value] : m.at("divergence").items())
-          mode.divergence[std::stoi(bits)] = value;
+          mode.divergence[detail::whole_number_of_text<std::uint8_t>(
+              bits, "sensitivities: " + linear.name + ": divergence")] = value;
         if (index_t(mode.kept.size()) != channels ||
             mode.distortion.size() != mode.kept.size() * s.widths.size())
           throw format_error("sensitivities: " + linear.name + ": expected " +
@@ -113,10 +114,6 @@ inline Sensitivities sensitivities_of_json(const std::string& text) {
     return s;
   } catch (const nlohmann::json::exception&) {
     throw format_error("sensitivities: a member is missing or is of another type than expected");
-  } catch (const std::invalid_argument&) {
-    throw format_error("sensitivities: expected hexadecimal fingerprints and widths as numbers");
-  } catch (const std::out_of_range&) {
-    throw format_error("sensitivities: a number is out of range");
   }
 }
 

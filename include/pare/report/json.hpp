@@ -11,6 +11,7 @@
 
 #include "pare/core/channel.hpp"
 #include "pare/core/error.hpp"
+#include "pare/core/text.hpp"
 #include "pare/report/statistics.hpp"
 
 namespace pare::inline PARE_TARGET {
@@ -102,7 +103,8 @@ inline Json record_json(const LinearStatistics& linear) {
 }
 
 /// @param json  what record_json gave
-/// @throws nlohmann::json::exception when a member is missing or is of another type
+/// @throws nlohmann::json::exception when a member is missing or is of another type, format_error
+///         for a width that is no number
 inline LinearStatistics linear_statistics_of_json(const Json& json) {
   LinearStatistics linear;
   json.at("name").get_to(linear.name);
@@ -111,7 +113,8 @@ inline LinearStatistics linear_statistics_of_json(const Json& json) {
   linear.axis = json.at("axis") == "input" ? ChannelAxis::input : ChannelAxis::output;
   json.at("channels").get_to(linear.channels);
   for (const auto& [bits, count] : json.at("bits_histogram").items())
-    linear.bits_histogram[std::stoi(bits)] = count.get<index_t>();
+    linear.bits_histogram[detail::whole_number_of_text<std::uint8_t>(
+        bits, linear.name + ": bits_histogram")] = count.get<index_t>();
   if (!json.at("average_bits").is_null()) linear.average_bits = json["average_bits"].get<double>();
   if (const Json& score = json.at("score"); !score.is_null())
     linear.score = Range{score.at("lowest"), score.at("mean"), score.at("highest")};

@@ -97,10 +97,7 @@ inline nlohmann::ordered_json entry_json(const std::string& tensor, const Packed
 
 /// A checksum in a file. `who` begins messages.
 inline std::uint64_t hash_of_json(const nlohmann::json& json, const std::string& who) {
-  const std::string digits = json.is_string() ? json.get<std::string>() : "";
-  if (digits.size() != 16 || digits.find_first_not_of("0123456789abcdef") != std::string::npos)
-    throw format_error(who + ": expected 16 hexadecimal digits");
-  return std::stoull(digits, nullptr, 16);
+  return hash_of_hex(json.is_string() ? json.get<std::string>() : "", who);
 }
 
 /// Reads one entry. `who` begins messages.
