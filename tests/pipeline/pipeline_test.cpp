@@ -372,6 +372,11 @@ BOOST_AUTO_TEST_CASE(plans_keep_their_budget) {
         if (scope == PlanScope::layer)
           for (const LinearStatistics& layer : statistics.linears)
             BOOST_TEST(*layer.average_bits <= target + 1e-9);
+        ModelPlan twice = plan;
+        twice.linears.push_back(plan.linears[1]);
+        BOOST_TEST(
+            message_of<argument_error>([&] { compress_model(compressed, windows, {}, twice); }) ==
+            "plan: expected every linear once, got " + plan.linears[1].name + " twice");
       }
     const ModelPlan stored = plan_bits(s, {PlanScope::model, PlanObjective::divergence,
                                            BudgetKind::stored_bits, target + 1});

@@ -282,8 +282,9 @@ struct PlannedWork {
 ///                  must be unset
 /// @param plan      of plan_bits, or written by hand
 /// @param progress  what is told while it runs
-/// @throws also argument_error when the plan does not fit the model or the selection, or with
-///         options.magnitude; invariant_error when a linear's widths are not the plan's
+/// @throws also argument_error when the plan names a linear twice or does not fit the model or the
+///         selection, or with options.magnitude; invariant_error when a linear's widths are not the
+///         plan's
 template <class B, class S>
 Statistics compress_model(OptModel<B, S>& model, const CalibrationWindows& windows,
                           const ModelCompressionOptions& options, const ModelPlan& plan,
@@ -303,7 +304,9 @@ Statistics compress_model(const OptModel<B, S>& model, LayerStream<B, S>& stream
   SolverOptions solver_options = options.solver;
   solver_options.axis = plan.axis;
   detail::PlannedWork<B, T> work{PlannedSolver<B, T>(solver_options), {}};
-  for (const LinearPlan& linear : plan.linears) work.linears[linear.name] = &linear;
+  for (const LinearPlan& linear : plan.linears)
+    if (!work.linears.emplace(linear.name, &linear).second)
+      throw argument_error("plan: expected every linear once, got " + linear.name + " twice");
   for (index_t i = 0; i < stream.count; ++i)
     for (const std::string& name : opt_linear_names(i))
       if (options.selection.selects(i, name)) work.of(name);
