@@ -8,6 +8,8 @@
 
 #include "pare/adapters/eigen.hpp"
 #include "pare/adapters/std.hpp"
+#include "pare/calibration/drift.hpp"
+#include "pare/importance/distortion.hpp"
 #include "pare/pare.hpp"
 #include "support.hpp"
 #ifdef PARE_TEST_XTENSOR
@@ -234,6 +236,30 @@ BOOST_AUTO_TEST_CASE(views_of_nothing_and_of_rows_that_overlap_are_errors) {
   calibration.add(good);
   check("weights (out, in)", [&](auto A) { solver.solve(A, calibration); });
   check("matrix", [](auto A) { Matrix<float>{A}; });
+
+  const auto factor = factorize(calibration);
+  InputDrift<B, float> drift(8);
+  const auto scored = [&](auto A) { return ScoringInput<B, float>{A, calibration, factor}; };
+  const std::vector<int> widths{4};
+  check("weights (out, in)", [&](auto A) { ImportanceScorer<5, B, float>().score(scored(A)); });
+  check("weights (out, in)", [&](auto A) { output_moments(scored(A)); });
+  check("weights (out, in)",
+        [&](auto A) { channel_distortion(scored(A), ChannelAxis::output, widths); });
+  check("W (out, in)",
+        [&](auto A) { corrected_weights<B, float>(A, drift, calibration, factor, 1); });
+  check("W (out, in)", [](auto A) { zero_mask<B>(A); });
+  Matrix<double> wide(4, 8);
+  check("convert: from", [&](auto A) { convert<B>(A, wide.view()); });
+  check("convert: to", [&](auto A) {
+    convert<B>(MatrixView<const double>(wide),
+               MatrixView<float>(const_cast<float*>(A.data), A.rows, A.cols, A.stride));
+  });
+  BOOST_TEST(message_of<shape_error>([&] { convert<B>(good, wide.view()); }) ==
+             "convert: expected shape (4, 8), got (8, 8)");
+  BOOST_TEST(message_of<argument_error>([&] {
+               channel_distortion(scored(good), ChannelAxis::output, widths,
+                                  MatrixView<const std::uint8_t>(nullptr, 8, 8));
+             }) == "mask (out, in): expected numbers, got a null view of shape (8, 8)");
   BOOST_TEST(message_of<argument_error>([&] {
                Calibration<B, float>::from_hessian({nullptr, 8, 8});
              }) == "H: expected numbers, got a null view of shape (8, 8)");

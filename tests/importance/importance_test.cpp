@@ -489,9 +489,17 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(weights_that_do_not_fit_the_calibration_are_an_err
   using T = typename C::scalar;
   const auto linear = example<C>();
   const auto W = upload<B>(Matrix<T>(11, 18));
-  const std::string text = message_of<shape_error>([&] {
-    ImportanceScorer<5, B, T>().score({W.view(), linear.calibration, linear.factor});
-  });
-  BOOST_TEST(contains(text, "(11, 19)"));
-  BOOST_TEST(contains(text, "(11, 18)"));
+  const Linear<B, T> narrow(Matrix<T>(11, 18), correlated_activations<T>(300, 18, 2), 4);
+  using Input = ScoringInput<B, T>;
+  const auto refuse = [](const Input& input, const std::string& against,
+                         const std::string& shapes) {
+    const std::string text = "weights (out, in) against " + against + ": expected shape " + shapes;
+    BOOST_TEST(message_of<shape_error>([&] { ImportanceScorer<5, B, T>().score(input); }) == text);
+    BOOST_TEST(message_of<shape_error>([&] { output_moments(input); }) == text);
+    BOOST_TEST(message_of<shape_error>([&] { output_signal::Activation{}(input); }) == text);
+  };
+  refuse({W.view(), linear.calibration, linear.factor}, "calibration (in)",
+         "(11, 19), got (11, 18)");
+  refuse({W.view(), narrow.calibration, linear.factor}, "factor (in, in)",
+         "(11, 19), got (11, 18)");
 }

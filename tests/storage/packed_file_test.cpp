@@ -287,9 +287,26 @@ BOOST_AUTO_TEST_CASE(a_flipped_bit_of_any_tensor_is_found_when_it_is_read) {
       BOOST_TEST(!fs::exists(packed.folder / "dense"));
       write_text(packed.file(), whole);
     }
+  const std::string embeddings = "model.decoder.embed_tokens.weight";
+  {
+    const PackedFile good(packed.folder.path);
+    std::vector<std::byte> bytes = file.read_bytes(embeddings);
+    good.require_intact(embeddings, bytes);
+    const std::string expected = hex_text(xxh64(bytes));
+    bytes[3] ^= std::byte(1);
+    BOOST_TEST(message_of<format_error>([&] { good.require_intact(embeddings, bytes); }) ==
+               packed.file().string() + ": tensor '" + embeddings + "': expected checksum " +
+                   expected + ", got " + hex_text(xxh64(bytes)) + ": the data was changed");
+    for (const std::string& other : {good.linears()[0].tensor + ".codes", std::string("none")})
+      BOOST_TEST(message_of<argument_error>([&] { good.require_intact(other, bytes); }) ==
+                 packed.file().string() + ": tensor '" + other +
+                     "': expected one that is there and not packed");
+  }
   // A file of before has no checksums of these, and is read all the same.
   describe_anew(packed.file(), [](nlohmann::json& json) { json.erase("checksums"); });
-  BOOST_TEST(!PackedFile(packed.folder.path).checks_every_tensor());
+  const PackedFile before(packed.folder.path);
+  BOOST_TEST(!before.checks_every_tensor());
+  before.require_intact(embeddings, {});
   const auto read = load_opt<B, float>(packed.folder.path);
   BOOST_TEST(read.layers.size() == 1u);
 }

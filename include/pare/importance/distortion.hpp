@@ -25,8 +25,8 @@ namespace pare::inline PARE_TARGET {
 /// @param mask    (out, in), 1 where a weight is pruned, which is then lost whole at every width;
 ///                empty when none is
 /// @return        (channels, widths), row-major
-/// @throws argument_error for a width out of range, shape_error for a mask of another shape, both
-///         for weights or a mask that cannot be read
+/// @throws argument_error for a width out of range, shape_error for a mask or a factor of another
+///         shape, both for weights or a mask that cannot be read
 /// Source: Frantar & Alistarh 2023 (SparseGPT), eq. 3, for the loss of one weight.
 template <class B, class T>
 std::vector<double> channel_distortion(const ScoringInput<B, T>& input, ChannelAxis axis,
@@ -34,6 +34,8 @@ std::vector<double> channel_distortion(const ScoringInput<B, T>& input, ChannelA
                                        MatrixView<const std::uint8_t> mask = {}) {
   const index_t rows = input.weights.rows, cols = input.weights.cols;
   require_view("weights (out, in)", input.weights);
+  require_shape("weights (out, in) against factor (in, in)", {rows, input.factor.in_features()},
+                {rows, cols});
   require_view("mask (out, in)", mask);
   if (mask.rows > 0) require_shape("mask (out, in)", {rows, cols}, {mask.rows, mask.cols});
   for (const int width : widths)

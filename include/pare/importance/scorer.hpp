@@ -123,13 +123,10 @@ class ImportanceScorer {
       : ImportanceScorer(std::to_array(weights), std::move(signals)...) {}
 
   /// @return scores, one per channel (out or in), and the normalised signals
-  /// @throws shape_error when weights and calibration disagree, argument_error for weights that
+  /// @throws shape_error when weights, calibration and factor disagree, argument_error for weights that
   ///         cannot be read or a negative signal, non_finite_error naming the signal
   Importance<N> score(const Input& input) const {
-    require_view("weights (out, in)", input.weights);
-    require_shape("weights (out, in) against calibration (in)",
-                  {input.weights.rows, input.calibration.in_features()},
-                  {input.weights.rows, input.weights.cols});
+    require_scorable(input);
     Importance<N> result;
     result.signals = evaluate(input);
     const index_t channels = Axis == ChannelAxis::output ? input.weights.rows : input.weights.cols;

@@ -26,6 +26,18 @@ struct ScoringInput {
   GridOptions grid = {};                 ///< and how its grid is fitted
 };
 
+/// Throws unless weights can be read and calibration and factor are of their inputs.
+/// @throws shape_error, argument_error
+template <class B, class T>
+void require_scorable(const ScoringInput<B, T>& in) {
+  require_view("weights (out, in)", in.weights);
+  const index_t rows = in.weights.rows, cols = in.weights.cols;
+  require_shape("weights (out, in) against calibration (in)", {rows, in.calibration.in_features()},
+                {rows, cols});
+  require_shape("weights (out, in) against factor (in, in)", {rows, in.factor.in_features()},
+                {rows, cols});
+}
+
 /// A signal of the channels of one axis: callable on ScoringInput, one number >= 0 per channel.
 template <class S, class B, class T, ChannelAxis Axis>
 concept Signal = S::axis == Axis&& requires(const S signal, const ScoringInput<B, T>& input) {
@@ -177,8 +189,11 @@ struct OutputMoments {
 };
 
 /// Computes OutputMoments without a second pass over activations.
+/// @return  of every output channel, (out) each
+/// @throws  what require_scorable throws
 template <class B, class T>
 OutputMoments output_moments(const ScoringInput<B, T>& in) {
+  require_scorable(in);
   const index_t rows = in.weights.rows, cols = in.weights.cols;
   typename B::template matrix<T> room;
   const MatrixView<const T> W = detail::live_weights<B, T>(in.weights, in.factor, room);
