@@ -61,13 +61,40 @@ concept RowReduction = std::is_trivially_copyable_v<R> &&
   reduction.finish(index_t{}, total);
 };
 
+/// What every loop over a reduction asserts first; always true. One message per misuse.
+template <class R>
+constexpr bool check_reduction() {
+  constexpr bool named = requires { typename R::partial; };
+  static_assert(named,
+                "pare: a row reduction without partial: the type of what some columns add up to; "
+                "write for instance using partial = kernels::Sums<double, 1>");
+  if constexpr (named) {
+    using P = typename R::partial;
+    constexpr bool plain =
+        std::is_trivially_copyable_v<R> && std::is_trivially_copyable_v<P> && sizeof(P) % 4 == 0;
+    static_assert(plain,
+                  "pare: a row reduction that is not plain data: threads of a GPU hand it and its "
+                  "partial to each other in 4-byte words; write trivially copyable types of whole "
+                  "words, for instance kernels::Sums<double, 1>");
+    if constexpr (plain)
+      static_assert(RowReduction<R>,
+                    "pare: a row reduction that lacks an operation: the type does not model "
+                    "kernels::RowReduction; write columns(), add(row, column, partial) and "
+                    "finish(row, total), all const, and partial::merge(other)");
+  }
+  return true;
+}
+
 /// Reduces one row, from its first column to its last: the loop of the hosts.
 template <class R>
 void reduce_row(const R& reduction, index_t row) {
-  typename R::partial total{};
-  const index_t columns = reduction.columns();
-  for (index_t j = 0; j < columns; ++j) reduction.add(row, j, total);
-  reduction.finish(row, total);
+  static_assert(check_reduction<R>());
+  if constexpr (RowReduction<R>) {
+    typename R::partial total{};
+    const index_t columns = reduction.columns();
+    for (index_t j = 0; j < columns; ++j) reduction.add(row, j, total);
+    reduction.finish(row, total);
+  }
 }
 
 }  // namespace pare::kernels

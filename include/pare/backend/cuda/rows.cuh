@@ -73,15 +73,18 @@ __global__ void __launch_bounds__(row_threads) reduce_short_rows_kernel(index_t 
 }
 
 /// Runs a reduction over rows 0 .. rows - 1.
-template <kernels::RowReduction R>
+template <class R>
 void reduce_rows(index_t rows, const R& reduction) {
-  if (rows == 0) return;
-  if (reduction.columns() > row_threads)
-    reduce_rows_kernel<<<unsigned(rows), row_threads, 0, stream()>>>(reduction);
-  else
-    reduce_short_rows_kernel<<<unsigned((rows + row_warps - 1) / row_warps), row_threads, 0,
-                               stream()>>>(rows, reduction);
-  check_launch("reduce_rows");
+  static_assert(kernels::check_reduction<R>());
+  if constexpr (kernels::RowReduction<R>) {
+    if (rows == 0) return;
+    if (reduction.columns() > row_threads)
+      reduce_rows_kernel<<<unsigned(rows), row_threads, 0, stream()>>>(reduction);
+    else
+      reduce_short_rows_kernel<<<unsigned((rows + row_warps - 1) / row_warps), row_threads, 0,
+                                 stream()>>>(rows, reduction);
+    check_launch("reduce_rows");
+  }
 }
 
 }  // namespace pare::backend::cuda
