@@ -27,6 +27,10 @@ inline constexpr std::string_view lfs_pointer = "version https://git-lfs";
 inline constexpr const char* lfs_text =
     "a Git LFS pointer, not the file itself; fetch it with 'git lfs pull'";
 
+/// The same of a GGUF file.
+inline constexpr const char* gguf_text =
+    "a GGUF file of llama.cpp, which is not read; give the Hugging Face folder it was made from";
+
 /// What a file of another kind is and what to do instead, by its first bytes; nothing when these
 /// say nothing.
 inline std::optional<std::string> foreign_content(std::string_view start) {
@@ -37,9 +41,7 @@ inline std::optional<std::string> foreign_content(std::string_view start) {
   };
   static constexpr Kind kinds[] = {
       {lfs_pointer, lfs_text},
-      {"GGUF"sv,
-       "a GGUF file of llama.cpp, which is not read; give the Hugging Face folder it was made "
-       "from"},
+      {"GGUF"sv, gguf_text},
       {"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"sv,
        "written in the format of PyTorch before 1.6, which is not read; load it with a newer "
        "PyTorch and save it again"},
@@ -119,10 +121,7 @@ inline std::string foreign_file(const std::filesystem::path& path) {
       return name + *what;
   } catch (const error&) {
   }
-  if (extension == ".gguf")
-    return name +
-           "a GGUF file of llama.cpp, which is not read; give the Hugging Face folder it "
-           "was made from";
+  if (extension == ".gguf") return name + gguf_text;
   for (const char* weights : {".safetensors", ".bin", ".pt", ".pth", ".ckpt"})
     if (extension == weights)
       return name +
@@ -161,9 +160,7 @@ inline std::optional<std::string> foreign_model(const std::filesystem::path& pat
                (path / "snapshots" / snapshot).string();
   for (const std::string& entry : names_in(path)) {
     if (fs::path(entry).extension() == ".gguf")
-      return name + "there is no config.json but " + quoted_name(entry) +
-             ", a GGUF file of llama.cpp, which is not read; give the Hugging Face folder it was "
-             "made from";
+      return name + "there is no config.json but " + quoted_name(entry) + ", " + gguf_text;
     if (fs::exists(path / entry / "config.json", ignored))
       return name + "there is no config.json in it, but in " + (path / entry).string() +
              "; give that folder";
