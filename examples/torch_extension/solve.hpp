@@ -48,9 +48,9 @@ struct Solved {
 /// H of one linear, gathered batch by batch, and the solves it serves.
 /// @tparam Wait  called when work was queued that PyTorch must not overtake
 template <class B, torch::DeviceType Device, auto Wait>
-class Layer {
+class Linear {
  public:
-  explicit Layer(index_t in_features) : calibration_(in_features) {}
+  explicit Linear(index_t in_features) : calibration_(in_features) {}
 
   void add(const torch::Tensor& X, index_t sequences) {
     calibration_.add(view_of("X (tokens, in)", X, Device), sequences);
@@ -100,7 +100,7 @@ class Layer {
   pare::Calibration<B, float> calibration_;
 };
 
-/// Binds Layer and Solved into a module.
+/// Binds Linear and Solved into a module.
 template <class B, torch::DeviceType Device, auto Wait>
 void bind(pybind11::module_& m) {
   namespace py = pybind11;
@@ -112,13 +112,13 @@ void bind(pybind11::module_& m) {
       .def_readonly("loss", &Solved::loss)
       .def_readonly("damping", &Solved::damping)
       .def_readonly("retries", &Solved::retries);
-  using Bound = Layer<B, Device, Wait>;
+  using Bound = Linear<B, Device, Wait>;
   using Free = py::call_guard<py::gil_scoped_release>;
-  py::class_<Bound>(m, "Layer")
+  py::class_<Bound>(m, "Linear")
       .def(py::init<index_t>())
       .def("add", &Bound::add, py::arg("X"), py::arg("sequences"), Free())
       .def("solve", &Bound::solve, py::arg("W"), py::arg("sparsity"), py::arg("zeros"),
-           py::arg("group"), py::arg("bits"), py::arg("symmetric"), py::arg("clip_search"),
+           py::arg("of"), py::arg("bits"), py::arg("symmetric"), py::arg("clip_search"),
            py::arg("target_average_bits"), py::arg("act_order"), py::arg("block_size"),
            py::arg("damping"), Free());
 }

@@ -60,7 +60,7 @@ class SparseGPT:
         self.layer = layer
         self.device = layer.weight.device
         self.columns = layer.weight.shape[1]
-        self.solver = extension(self.device.type).Layer(self.columns)
+        self.solver = extension(self.device.type).Linear(self.columns)
         self.quantizer = None
         self.loss = self.mask = self.bits = None
 
