@@ -75,8 +75,8 @@ inline void check_pattern(const CompressionFlags& flags, pare::CompressionReques
   if (flags.prunen && !(*flags.prunen > 0 && *flags.prunen < *flags.prunem))
     throw usage_error("--prunen " + std::to_string(*flags.prunen) + " --prunem " +
                       std::to_string(*flags.prunem) +
-                      ": a group loses some of its weights, not none and not all; write "
-                      "0 < n < m, for instance --prunen 2 --prunem 4");
+                      ": of m weights some are pruned, not none and not all; write 0 < n < m, for "
+                      "instance --prunen 2 --prunem 4");
   if (flags.sparsity && !(*flags.sparsity >= 0 && *flags.sparsity < 1))
     throw usage_error("--sparsity " + pare::number_text(*flags.sparsity) +
                       ": it is the share of weights to prune; write one within [0, 1), for "
@@ -199,7 +199,7 @@ inline void require_whole_runs(const pare::CompressionRequest& request, const st
   const std::string of = std::to_string(*request.solver.of);
   throw usage_error("--prunen " + std::to_string(*request.solver.zeros) + " --prunem " + of +
                     ": the " + std::to_string(inputs) + " inputs of " + linear +
-                    " do not divide into groups of " + of + "; write a --prunem that divides " +
+                    " are no multiple of " + of + "; write a --prunem that divides " +
                     std::to_string(inputs));
 }
 

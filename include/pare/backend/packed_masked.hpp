@@ -9,13 +9,13 @@
 namespace pare::inline PARE_TARGET::detail {
 
 /// What each piece of a mask, of 8 columns, prunes. A piece is 8 bits of a mask of bits, or the
-/// indices of as many groups as have 8 columns.
+/// 8 / m indices of n:m.
 struct MaskPieces {
-  int bits = 0;                      ///< of a piece; 0: no piece has whole groups
+  int bits = 0;                      ///< of a piece; 0: m does not divide 8
   std::vector<std::uint8_t> pruned;  ///< (pieces): a bit per column
 };
 
-/// The pieces of a linear's mask; none where groups do not divide 8 columns, or without a mask.
+/// The pieces of a linear's mask; none where the m of n:m does not divide 8, or without a mask.
 inline MaskPieces mask_pieces(const PackedLinear& packed) {
   const PackedLayout& layout = packed.layout;
   const bool n_of_m = packed.kind == PackedMask::n_of_m;

@@ -154,8 +154,8 @@ LinearStatistics recounted(const std::string& name, const CompressedLinear<B, T>
 /// @param recorded  what it reported, by linear
 /// @param progress  what is told while it runs
 /// @return          one entry per packed linear, in the order of compression
-/// @throws what compress_model throws; invariant_error when a weight lies on no grid or a group has
-///         another number of zeros
+/// @throws what compress_model throws; invariant_error when a weight lies on no grid or n:m does not
+///         hold
 template <class B, class S>
 std::vector<RecomputedLinear> recompute_packed(
     OptModel<B, S>& model, const PackedFile& file, const CalibrationWindows& windows,

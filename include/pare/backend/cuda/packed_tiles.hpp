@@ -67,8 +67,8 @@ struct PackedTiles {
   /// lanes, of their rows g + 8, and then piece j + 1. With one a stream per lane, all as long as
   /// the longest of the unit: word j of the 32 lanes and then word j + 1.
   std::vector<std::uint32_t> codes;
-  /// Bits of an index that says which of 8 weights are kept: 8 = a bit each, 4 or 6 = the index of
-  /// their groups; 0 without a mask.
+  /// Bits of an index that says which of 8 weights are kept: 8 = a bit each, 4 or 6 = the indices of
+  /// their n:m; 0 without a mask.
   int mask_bits = 0;
   int of = 0;                        ///< m of n:m, with an index of its ways
   int kept_of_eight = 0;             ///< weights kept of 8, with an index
@@ -88,7 +88,7 @@ struct PackedTiles {
 
 namespace packing {
 
-/// Bits of an index for 8 columns that n:m groups can be said in; 8: bits say it as shortly.
+/// Bits of an index for 8 columns that n:m can be said in; 8: bits say it as shortly.
 inline int index_bits_of_eight(int zeros, int of) {
   if (of != 2 && of != 4 && of != 8) return 8;
   const int bits = step_columns / of * pare::detail::n_of_m_index_bits(zeros, of);
@@ -227,7 +227,7 @@ class TileWriter {
         code[std::size_t(k)] = rows_.codes(row, j);
         kept[std::size_t(k)] = rows_.kept(row, j);
         any = any || kept[std::size_t(k)] != 0;
-      } else if (tiles_.mask_bits < 8) {  // a group that is not there is like the first
+      } else if (tiles_.mask_bits < 8) {  // m columns that are not there are like the first
         kept[std::size_t(k)] = kept[std::size_t(k % tiles_.of)];
       }
     std::uint32_t index = 0, pattern = 0;
@@ -350,7 +350,7 @@ inline PackedTiles arrange_tiles(const PackedLinear& packed) {
   const bool by_column = !layout.by_row() && layout.widths.size() > 1;
   if (by_column) packing::order_columns(layout, tiles);
   if (packed.kind != PackedMask::none) {
-    // Groups lie across columns of several widths; a bit per weight says them everywhere.
+    // The m of n:m lie across columns of several widths; a bit per weight says them everywhere.
     tiles.mask_bits = packed.kind == PackedMask::n_of_m && !by_column
                           ? packing::index_bits_of_eight(layout.pattern.zeros, layout.pattern.of)
                           : 8;

@@ -48,8 +48,8 @@ struct SweepShared {
 /// `Chain` that one lane holds: it hands them to the others, all of them work out the chain's
 /// errors, each applies them to its own columns. Every weight sees the operations of RowSweep in
 /// the same order.
-/// @tparam Group  weights of an n:m group, a divisor of Chain; 0 without groups
-template <class T, kernels::MaskSource Mask, bool Quantize, int Group, int Chain>
+/// @tparam Of  the m of n:m, a divisor of Chain; 0 without n:m
+template <class T, kernels::MaskSource Mask, bool Quantize, int Of, int Chain>
 __global__ void __launch_bounds__(sweep_threads)
     sweep_kernel(kernels::RowSweep<T, Mask, Quantize> sweep, bool aligned) {
   constexpr int strips = sweep_columns / (sweep_lanes * Chain);
@@ -115,17 +115,17 @@ __global__ void __launch_bounds__(sweep_threads)
       for (int c = 0; c < Chain; ++c) {
         const int j = first + c;
         const T diagonal = shared.diagonal[j][0], inverse = shared.diagonal[j][1];
-        if constexpr (Group > 0)
-          if (c % Group == 0) {
-            T score[Group];
+        if constexpr (Of > 0)
+          if (c % Of == 0) {
+            T score[Of];
 #pragma unroll
-            for (int g = 0; g < Group; ++g)
-              score[g] = quotient(std::abs(x[c + g]), shared.diagonal[j + g][0],
-                                  shared.diagonal[j + g][1]);
+            for (int k = 0; k < Of; ++k)
+              score[k] = quotient(std::abs(x[c + k]), shared.diagonal[j + k][0],
+                                  shared.diagonal[j + k][1]);
 #pragma unroll
-            for (int g = 0; g < Group; ++g)
-              if (among_smallest([&](int at) { return score[at]; }, g, Group, sweep.zeros))
-                bits |= 1u << (c + g);
+            for (int k = 0; k < Of; ++k)
+              if (among_smallest([&](int at) { return score[at]; }, k, Of, sweep.zeros))
+                bits |= 1u << (c + k);
           }
         kept[c] = x[c];
         if constexpr (Mask != kernels::MaskSource::none) kept[c] = (bits >> c) & 1u ? T(0) : x[c];
@@ -193,9 +193,9 @@ __global__ void __launch_bounds__(sweep_threads)
   if (active && lane == 0) sweep.row_loss[row] += loss;
 }
 
-template <int Group, int Chain, class T, kernels::MaskSource Mask, bool Quantize>
+template <int Of, int Chain, class T, kernels::MaskSource Mask, bool Quantize>
 void launch_sweep(const kernels::RowSweep<T, Mask, Quantize>& sweep) {
-  const auto kernel = sweep_kernel<T, Mask, Quantize, Group, Chain>;
+  const auto kernel = sweep_kernel<T, Mask, Quantize, Of, Chain>;
   static const bool raised = [&] {
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                int(sizeof(SweepShared<T>))),
@@ -213,7 +213,7 @@ void launch_sweep(const kernels::RowSweep<T, Mask, Quantize>& sweep) {
   check_launch("sweep_kernel");
 }
 
-/// Sweeps up to sweep_columns columns; false for group sizes without a tuned kernel.
+/// Sweeps up to sweep_columns columns; false for an m without a tuned kernel.
 template <class T, kernels::MaskSource Mask, bool Quantize>
 bool tuned_sweep(const kernels::RowSweep<T, Mask, Quantize>& sweep) {
   if constexpr (Mask == kernels::MaskSource::n_of_m_beside) {
