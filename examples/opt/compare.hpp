@@ -272,7 +272,7 @@ inline void run_compare(const Arguments& arguments) {
                     {"seconds", run.seconds}};
     json.update(pare::to_json(run.statistics));
     json["plan"] = run.plan ? to_json(*run.plan) : pare::Json();
-    json["config"] = run.request ? config_json(arguments, inputs, *run.request) : nullptr;
+    json["config"] = run.request ? config_json(arguments, inputs, *run.request) : pare::Json();
     report["runs"].push_back(std::move(json));
   }
   if (outputs.report) write_report(*outputs.report, report);

@@ -59,8 +59,8 @@ inline constexpr OptionName sensitivity_solver[] = {{"axis", Option::axis},
                                                     {"block_size", Option::block_size},
                                                     {"act_order", Option::act_order}};
 
-/// The value of a member. Of half_scale, which files did not always have, only true is written.
-inline std::optional<Json> option_json(const SolverOptions& o, Option option) {
+/// The value of a member.
+inline Json value_json(const SolverOptions& o, Option option) {
   const auto value = [](const auto& given) { return given ? Json(*given) : Json(nullptr); };
   switch (option) {
     case Option::sparsity:
@@ -82,7 +82,7 @@ inline std::optional<Json> option_json(const SolverOptions& o, Option option) {
     case Option::clip_search:
       return Json(o.grid.clip_search);
     case Option::half_scale:
-      return o.grid.half_scale ? std::optional(Json(true)) : std::nullopt;
+      return Json(o.grid.half_scale);
     case Option::damping:
       return Json(o.damping);
     case Option::block_size:
@@ -91,6 +91,12 @@ inline std::optional<Json> option_json(const SolverOptions& o, Option option) {
       break;
   }
   return Json(o.act_order);
+}
+
+/// The same as it is written: of half_scale, which files did not always have, only true.
+inline std::optional<Json> option_json(const SolverOptions& o, Option option) {
+  if (option == Option::half_scale && !o.grid.half_scale) return std::nullopt;
+  return std::optional<Json>(std::in_place, value_json(o, option));
 }
 
 /// Sets a member. Throws Json::exception for a value of another type, format_error that begins with
