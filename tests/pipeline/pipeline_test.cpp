@@ -76,6 +76,47 @@ ModelCompressionOptions with(bool true_sequential, double asymmetric) {
 
 }  // namespace
 
+BOOST_AUTO_TEST_CASE(totals_weigh_linears_by_their_weights) {
+  Statistics statistics;
+  statistics.linears = {{.name = "a",
+                         .rows = 2,
+                         .columns = 8,
+                         .channels = 2,
+                         .bits_histogram = {{3, 1}, {4, 1}},
+                         .average_bits = 3.5,
+                         .score = {},
+                         .sparsity = 0.5,
+                         .zeros = 0.75,
+                         .loss = 2,
+                         .rounding_loss = 0.5,
+                         .stored_bits = 64,
+                         .seconds = 1},
+                        {.name = "b",
+                         .rows = 6,
+                         .columns = 8,
+                         .channels = 6,
+                         .bits_histogram = {{4, 6}},
+                         .average_bits = 4.0,
+                         .score = {},
+                         .sparsity = 0.25,
+                         .zeros = 0.5,
+                         .loss = 1,
+                         .stored_bits = 256,
+                         .seconds = 2}};
+  const Totals t = totals(statistics);
+  BOOST_TEST(t.linears == 2);
+  BOOST_TEST(t.weights == 64);
+  BOOST_TEST(t.channels == 8);
+  BOOST_CHECK((t.bits_histogram == std::map<int, index_t>{{3, 1}, {4, 7}}));
+  BOOST_TEST(*t.average_bits == 3.875);
+  BOOST_TEST(t.sparsity == 0.3125);
+  BOOST_TEST(t.zeros == 0.5625);
+  BOOST_TEST(t.loss == 3);
+  BOOST_TEST(t.rounding_loss == 0.5);
+  BOOST_TEST(t.stored_bits_per_weight == 5);
+  BOOST_TEST(t.seconds == 3);
+}
+
 // Eight bits on grids of float32 scales are more digits than 16-bit types have.
 BOOST_AUTO_TEST_CASE(the_loss_is_that_of_the_weights_in_the_type_that_is_stored) {
   Model dense = random_opt<B, float>(small_config(), 3);

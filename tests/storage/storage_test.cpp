@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <bit>
 #include <cmath>
 #include <csignal>
 #include <cstdlib>
@@ -16,6 +17,7 @@
 #include <limits>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "files.hpp"
@@ -233,6 +235,15 @@ BOOST_AUTO_TEST_CASE(halves_exhaustively) {
     if (std::isnan(wide) ? !std::isnan(pare::bfloat_to_float(bf)) : bf != h) ++wrong;
   }
   BOOST_TEST(wrong == 0);
+}
+
+BOOST_AUTO_TEST_CASE(bfloat16_is_rounded_to_nearest_even) {
+  const std::pair<std::uint32_t, std::uint16_t> rounded[] = {
+      {0x3f807fff, 0x3f80}, {0x3f808000, 0x3f80}, {0x3f808001, 0x3f81}, {0x3f818000, 0x3f82},
+      {0x3f81ffff, 0x3f82}, {0xbf818000, 0xbf82}, {0x3fffffff, 0x4000}, {0x7f7fffff, 0x7f80},
+      {0x00008000, 0x0000}, {0x00018000, 0x0002}};
+  for (const auto& [bits, expected] : rounded)
+    BOOST_TEST(pare::float_to_bfloat(std::bit_cast<float>(bits)) == expected);
 }
 
 #if defined(__FLT16_MANT_DIG__)
