@@ -45,8 +45,11 @@ class AddedTokenSet {
     std::ranges::stable_sort(tokens_, [](const AddedToken& a, const AddedToken& b) {
       return a.content != b.content ? a.content < b.content : a.special && !b.special;
     });
-    const auto same = std::ranges::unique(tokens_, {}, &AddedToken::content);
-    tokens_.erase(same.begin(), same.end());
+    // Clang before 16 cannot compile std::ranges::unique of GCC's standard library.
+    const auto same = [](const AddedToken& a, const AddedToken& b) {
+      return a.content == b.content;
+    };
+    tokens_.erase(std::unique(tokens_.begin(), tokens_.end(), same), tokens_.end());
     for (const AddedToken& token : tokens_)
       begins_[static_cast<unsigned char>(token.content.front())] = true;
   }
