@@ -27,7 +27,7 @@ HEADERS = ["pare/core/backend.hpp", "pare/calibration/calibration.hpp",
            "pare/allocation/allocator.hpp", "pare/solver/sparsegpt.hpp", "pare/pare.hpp",
            "pare/backend/reference.hpp", "pare/backend/eigen.hpp", "pare/backend/xtensor.hpp",
            "pare/backend/thrust.hpp", "pare/backend/thrust_tbb.hpp", "pare/report/json.hpp",
-           "pare/storage/checkpoint.hpp", "pare/tokenizer/tokenizer.hpp", "pare/model/opt.hpp",
+           "pare/storage/checkpoint.hpp", "pare/tokenizer/tokenizer.hpp", "pare/model/decoder.hpp",
            "pare/pipeline/compress.hpp"]
 PROGRAMS = [("core.cpp", "-O0"), ("core.cpp", "-O3"), ("eigen.cpp", "-O0"), ("eigen.cpp", "-O3"),
             ("eigen.cpp", "-O0 -DPARE_EXTERN_KERNELS"), ("eigen.cpp", "-O3 -DPARE_EXTERN_KERNELS")]

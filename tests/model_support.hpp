@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "matrix_support.hpp"
-#include "pare/model/opt_load.hpp"
+#include "pare/model/load.hpp"
 #include "pare/model/perplexity.hpp"
 #include "support.hpp"
 
@@ -53,8 +53,8 @@ inline Matrix<float> read_rows(const pare::SafetensorsFile& file, const std::str
 
 /// All logits of `hidden`, (tokens, vocab).
 template <class B, class T>
-Matrix<T> all_logits(const pare::OptModel<B, T>& model, MatrixView<const T> hidden,
-                     pare::OptWorkspace<B, T>& workspace) {
+Matrix<T> all_logits(const pare::LanguageModel<B, T>& model, MatrixView<const T> hidden,
+                     pare::ModelWorkspace<B, T>& workspace) {
   Matrix<T> all(hidden.rows, model.config.vocab_size);
   index_t expected = 0;
   pare::head(model, hidden, workspace, [&](index_t first, MatrixView<const T> logits) {
@@ -70,8 +70,8 @@ Matrix<T> all_logits(const pare::OptModel<B, T>& model, MatrixView<const T> hidd
 }
 
 template <class B, class T>
-Matrix<T> run_model(const pare::OptModel<B, T>& model, const ids_t& ids, index_t seqlen) {
-  pare::OptWorkspace<B, T> workspace;
+Matrix<T> run_model(const pare::LanguageModel<B, T>& model, const ids_t& ids, index_t seqlen) {
+  pare::ModelWorkspace<B, T> workspace;
   typename B::template matrix<T> hidden;
   pare::embed(model, std::span<const std::int32_t>(ids), seqlen, workspace, hidden);
   for (const auto& layer : model.layers)
@@ -79,7 +79,7 @@ Matrix<T> run_model(const pare::OptModel<B, T>& model, const ids_t& ids, index_t
   return all_logits<B, T>(model, hidden.view(), workspace);
 }
 
-/// A made-up model in a folder that is removed at the end.
+/// A made-up OPT model in a folder that is removed at the end.
 struct SmallModel {
   nlohmann::json config{{"model_type", "opt"},    {"activation_function", "relu"},
                         {"hidden_size", 12},      {"ffn_dim", 20},
@@ -95,10 +95,10 @@ struct SmallModel {
              ("pare_model_" + std::to_string(::getpid()) + "_" + std::to_string(counter++));
     fs::create_directories(folder);
     config.update(changes);
-    const pare::OptConfig c = pare::parse_opt_config("config.json", config.dump());
-    const auto h = c.hidden_size, word = c.word_embed_proj_dim;
+    const pare::Architecture c = pare::parse_architecture("config.json", config.dump());
+    const auto h = c.hidden_size, word = c.embedding_size;
     put("embed_tokens.weight", {c.vocab_size, word});
-    put("embed_positions.weight", {c.max_position_embeddings + 2, h});
+    put("embed_positions.weight", {c.max_position_embeddings + c.position_offset, h});
     if (c.projects_embeddings()) {
       put("project_in.weight", {h, word});
       put("project_out.weight", {word, h});
@@ -107,12 +107,12 @@ struct SmallModel {
       const std::string layer = "layers." + std::to_string(i) + ".";
       for (const char* name : {"q_proj", "k_proj", "v_proj", "out_proj"})
         put_linear(layer + "self_attn." + name, h, h, c);
-      put_linear(layer + "fc1", c.ffn_dim, h, c);
-      put_linear(layer + "fc2", h, c.ffn_dim, c);
+      put_linear(layer + "fc1", c.intermediate_size, h, c);
+      put_linear(layer + "fc2", h, c.intermediate_size, c);
       put_norm(layer + "self_attn_layer_norm", c);
       put_norm(layer + "final_layer_norm", c);
     }
-    if (c.has_final_layer_norm()) put_norm("final_layer_norm", c);
+    if (!c.names.final_norm.empty()) put_norm("final_layer_norm", c);
     if (!c.tie_word_embeddings) {
       put("lm_head.weight", {c.vocab_size, word});
       tensors["lm_head.weight"].name = "";  // the only one without prefix
@@ -130,12 +130,12 @@ struct SmallModel {
     tensors[name] = {name, "F32", std::move(shape),
                      pare::encode_floats({values.data(), std::size_t(count)}, pare::DType::f32)};
   }
-  void put_linear(const std::string& name, index_t out, index_t in, const pare::OptConfig& c) {
+  void put_linear(const std::string& name, index_t out, index_t in, const pare::Architecture& c) {
     put(name + ".weight", {out, in});
-    if (c.enable_bias) put(name + ".bias", {out});
+    if (c.linears.front().bias) put(name + ".bias", {out});
   }
-  void put_norm(const std::string& name, const pare::OptConfig& c) {
-    if (!c.layer_norm_elementwise_affine) return;
+  void put_norm(const std::string& name, const pare::Architecture& c) {
+    if (!c.norm_affine) return;
     put(name + ".weight", {c.hidden_size});
     put(name + ".bias", {c.hidden_size});
   }

@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "pare/model/opt_random.hpp"
+#include "pare/model/random.hpp"
 #include "pare/pipeline/compress.hpp"
 #include "timing.cuh"
 
@@ -116,18 +116,24 @@ struct Memory {
 };
 
 /// Floating-point operations of a run by stage, a multiply-add as two.
-std::map<std::string, double> operations(const pare::OptConfig& c, double seqlen) {
-  const double tokens = double(windows) * seqlen, h = double(c.hidden_size), f = double(c.ffn_dim);
-  const double layers = double(c.num_hidden_layers);
-  return {{"linear", layers * 2 * tokens * (2 * (4 * h * h + 2 * h * f) - h * f) -
-                         2 * tokens * (4 * h * h + 2 * h * f)},
-          {"attention", (2 * layers - 1) * 2 * tokens * seqlen * h},
-          {"gram", layers * tokens * (3 * h * h + f * f)}};
+std::map<std::string, double> operations(const pare::Architecture& c, double seqlen) {
+  const double tokens = double(windows) * seqlen, layers = double(c.num_hidden_layers);
+  const double h = double(c.hidden_size), q = double(c.query_size());
+  const double f = double(c.intermediate_size);
+  double all = 0, down = 0;  // weights of a layer's linears, and of the last one
+  for (const pare::LinearSpec& linear : c.linears) {
+    const double weights = double(rows_of(c, linear.role)) * double(columns_of(c, linear.role));
+    all += weights;
+    if (linear.role == pare::LinearRole::down) down = weights;
+  }
+  return {{"linear", layers * 2 * tokens * (2 * all - down) - 2 * tokens * all},
+          {"attention", (2 * layers - 1) * 2 * tokens * seqlen * q},
+          {"gram", layers * tokens * (2 * h * h + q * q + f * f)}};
 }
 
 /// A number that differs between models whose compressed weights differ.
 template <class S>
-std::uint64_t fingerprint(const pare::OptModel<TimedModel, S>& model) {
+std::uint64_t fingerprint(const pare::LanguageModel<TimedModel, S>& model) {
   std::uint64_t hash = 1;
   for (const auto& layer : model.layers)
     for (const auto* linear : layer.linears()) {
@@ -141,12 +147,12 @@ std::uint64_t fingerprint(const pare::OptModel<TimedModel, S>& model) {
 
 /// Compresses a fresh model and returns it; the times go to `result`.
 template <class S>
-pare::OptModel<TimedModel, S> run(const std::string& shape, index_t count, json& result) {
-  const pare::OptConfig config = pare::opt_shape(shape);
+pare::LanguageModel<TimedModel, S> run(const std::string& shape, index_t count, json& result) {
+  const pare::Architecture config = pare::named_shape(shape);
   const index_t seqlen = config.max_position_embeddings;
   const pare::CalibrationWindows text{pare::random_tokens(config, count * seqlen, 2), seqlen};
   const Memory memory;
-  auto model = pare::random_opt<TimedModel, S>(config, 1);
+  auto model = pare::random_model<TimedModel, S>(config, 1);
   gpu::synchronize();
   Stages::get().clear();
   const auto start = std::chrono::steady_clock::now();
@@ -200,7 +206,7 @@ json measure(const std::string& shape, double limit, bool twice) {
   for (const auto& [name, value] : result["stages"].items())
     std::printf(" %s %.3f,", name.c_str(), value.get<double>());
   std::printf("\n   ");
-  const pare::OptConfig config = pare::opt_shape(shape);
+  const pare::Architecture config = pare::named_shape(shape);
   for (const auto& [name, flop] : operations(config, double(config.max_position_embeddings))) {
     const double rate = flop / result["stages"].value(name, 1.0) * 1e-12;
     result["tflop_per_s"][name] = rate;

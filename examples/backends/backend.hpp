@@ -77,10 +77,10 @@ class Model {
 
 /// Where a model comes from.
 struct ModelSource {
-  fs::path folder = {};                        ///< a Hugging Face folder, or
-  std::optional<pare::OptConfig> random = {};  ///< a shape that gets random weights
-  pare::DType dtype = pare::DType::f32;        ///< what it is stored in while it is worked on
-  bool whole = false;                          ///< all of it in memory; random models are
+  fs::path folder = {};                           ///< a Hugging Face folder, or
+  std::optional<pare::Architecture> random = {};  ///< a shape that gets random weights
+  pare::DType dtype = pare::DType::f32;           ///< what it is stored in while it is worked on
+  bool whole = false;                             ///< all of it in memory; random models are
 };
 
 /// A linear in a file that is to be compressed into another.

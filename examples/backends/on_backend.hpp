@@ -13,9 +13,9 @@
 
 #include "backends/backend.hpp"
 #include "opt/model_io.hpp"
-#include "pare/model/opt_load.hpp"
-#include "pare/model/opt_random.hpp"
+#include "pare/model/load.hpp"
 #include "pare/model/perplexity.hpp"
+#include "pare/model/random.hpp"
 #include "pare/pipeline/linear_statistics.hpp"
 #include "pare/pipeline/plan.hpp"
 #include "pare/pipeline/run_layers.hpp"
@@ -30,9 +30,9 @@ class ModelOn : public Model {
  public:
   explicit ModelOn(const ModelSource& source) {
     if (source.random) {
-      model_ = pare::random_opt<B, S>(*source.random, 1);
+      model_ = pare::random_model<B, S>(*source.random, 1);
     } else if (source.whole) {
-      model_ = pare::load_opt<B, S>(source.folder);
+      model_ = pare::load_model<B, S>(source.folder);
     } else {
       files_.emplace(source.folder);
       model_ = files_->frame();
@@ -97,7 +97,8 @@ class ModelOn : public Model {
   std::uint64_t fingerprint() override {
     if (!files_) return pare::model_fingerprint(model_);
     pare::Fingerprint fingerprint;
-    for (index_t i = 0; i < layers(); ++i) pare::add_weights(fingerprint, read_layer(i));
+    for (index_t i = 0; i < layers(); ++i)
+      pare::add_weights<pare::LanguageModel<B, S>>(fingerprint, read_layer(i));
     return fingerprint.value();
   }
 
@@ -121,13 +122,13 @@ class ModelOn : public Model {
   }
 
  private:
-  using Stream = pare::LayerStream<B, S>;
-  using Reference = pare::ReferencePredictions<B, S>;
+  using Stream = pare::LayerStream<pare::LanguageModel<B, S>>;
+  using Reference = pare::ReferencePredictions<pare::LanguageModel<B, S>>;
 
   index_t layers() const { return model_.config.num_hidden_layers; }
 
   /// A layer of the folder, compressed when that is finished; valid until the next call.
-  pare::OptLayer<B, S>& read_layer(index_t i) {
+  pare::DecoderLayer<B, S>& read_layer(index_t i) {
     layer_ = {};  // one at a time
     std::optional<pare::SafetensorsFile> finished;
     if (finished_ != nullptr && i < finished_->finished()) finished.emplace(finished_->layer(i));
@@ -150,6 +151,8 @@ class ModelOn : public Model {
     Stream stream = pare::layers_in_memory(model_);
     if (files_) {
       stream.count = layers();
+      stream.inputs = pare::down_input + 1;
+      stream.names = [this](index_t i) { return pare::linear_names(model_.config, i); };
       stream.fetch = [this](index_t i) -> auto& { return read_layer(i); };
     }
     if (keeping.folder == nullptr) return run(stream, told);
@@ -163,7 +166,7 @@ class ModelOn : public Model {
       stream.states = pare::read_states<B, S>(*file, windows.count() * windows.seqlen,
                                               model_.config.hidden_size, options.asymmetric > 0);
     }
-    stream.finished = [&](index_t i, const pare::OptLayer<B, S>& layer,
+    stream.finished = [&](index_t i, const pare::DecoderLayer<B, S>& layer,
                           std::span<const pare::LinearStatistics> statistics,
                           const pare::CalibrationStates<B, S>& states) {
       pare::RunFolder::Tensors behind;
@@ -179,9 +182,9 @@ class ModelOn : public Model {
     return statistics;
   }
 
-  std::optional<pare::OptFiles<B, S>> files_;  // none: all layers are in model_
-  pare::OptModel<B, S> model_;
-  pare::OptLayer<B, S> layer_;                 // of files_, at work
+  std::optional<pare::ModelFiles<B, S>> files_;  // none: all layers are in model_
+  pare::LanguageModel<B, S> model_;
+  pare::DecoderLayer<B, S> layer_;             // of files_, at work
   const pare::RunFolder* finished_ = nullptr;  // holds the compressed layers
   std::shared_ptr<Reference> reference_;
 };

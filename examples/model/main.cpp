@@ -8,10 +8,10 @@
 
 // [headers]
 #include "pare/backend/eigen.hpp"
-#include "pare/model/opt_load.hpp"
-#include "pare/model/opt_save.hpp"
-#include "pare/model/opt_text.hpp"
+#include "pare/model/load.hpp"
 #include "pare/model/perplexity.hpp"
+#include "pare/model/save.hpp"
+#include "pare/model/text.hpp"
 #include "pare/pipeline/compress.hpp"
 #include "pare/pipeline/text_windows.hpp"
 #include "pare/report/text.hpp"
@@ -27,21 +27,21 @@ void compress_folder(const std::filesystem::path& folder, const std::string& cal
   using namespace pare;
   using Config = Compression<Unstructured, BaseQuantizer, MixedPrecision<Budget>>;
 
-  auto model = load_opt<backend::Eigen, float>(folder);
-  const Tokenizer tokenizer = load_opt_tokenizer(folder, model.config);
+  auto model = load_model<backend::Eigen, float>(folder);
+  const Tokenizer tokenizer = load_tokenizer(folder, model.config);
   const CalibrationWindows windows = text_windows(tokenizer, model.config, calibration_text, 16);
-  const auto ids = opt_token_ids(tokenizer, model.config, evaluation_text);
+  const auto ids = token_ids(tokenizer, model.config, evaluation_text);
 
   const double dense = perplexity(model, ids, windows.seqlen);
   const Statistics statistics =
       compress_model<Config>(model, windows,
                              {.solver = {.sparsity = 0.5, .bits = 4, .target_average_bits = 3.5}});
   const double compressed = perplexity(model, ids, windows.seqlen);
-  save_opt(model, folder, result);
+  save_model(model, folder, result);
 
   std::fputs(totals_text(statistics).c_str(), stdout);
   std::printf("perplexity         %.3f, of the dense model %.3f\n", compressed, dense);
-  const auto saved = load_opt<backend::Eigen, float>(result);
+  const auto saved = load_model<backend::Eigen, float>(result);
   std::printf("perplexity, saved  %.3f\n", perplexity(saved, ids, windows.seqlen));
 }
 // [model]

@@ -10,7 +10,7 @@
 #include "opt/model_io.hpp"
 #include "opt/planning.hpp"
 #include "pare/core/text.hpp"
-#include "pare/model/opt_random.hpp"
+#include "pare/model/random.hpp"
 #include "pare/pipeline/compress.hpp"
 
 namespace tool {
@@ -70,7 +70,7 @@ inline void add_shape(CLI::App& command, Arguments& arguments) {
   add_value(command, "--shape", arguments.shape,
             "instead of MODEL and CALIB_TEXT: random weights of this shape and random tokens, to "
             "measure a machine; " +
-                one_of(pare::opt_shape_names()),
+                one_of(pare::shape_names()),
             "TEXT", "a run has one model");
 }
 
@@ -112,7 +112,7 @@ inline void apply_preset(Arguments& arguments, bool quantizes = false) {
 /// Checks --shape, which stands for a model and a text.
 inline void check_shape(const Arguments& arguments) {
   const std::string shape = written("--shape", *arguments.shape);
-  const std::vector<std::string> known = pare::opt_shape_names();
+  const std::vector<std::string> known = pare::shape_names();
   if (std::find(known.begin(), known.end(), *arguments.shape) == known.end())
     throw unknown_value("--shape", *arguments.shape, "shape", known);
   if (!arguments.model.empty())
@@ -142,7 +142,7 @@ inline ModelSource source_of(const Arguments& arguments, const NamedBackend& bac
     throw usage_error("MODEL " + arguments.model + " CALIB_TEXT " + text +
                       ": MODEL is a file and CALIB_TEXT a folder; write them in the other order");
   ModelSource source{.folder = arguments.model};
-  if (arguments.shape) source.random = pare::opt_shape(*arguments.shape);
+  if (arguments.shape) source.random = pare::named_shape(*arguments.shape);
   if (arguments.dtype) source.dtype = dtype_of(*arguments.dtype, backend);
   return source;
 }
@@ -227,9 +227,10 @@ inline void check_magnitude(const Arguments& arguments) {
 
 /// Checks what needs the model's configuration alone.
 /// @param request  what is compressed; null when nothing is
-inline void check_against_config(const Arguments& arguments, const pare::OptConfig& config,
+inline void check_against_config(const Arguments& arguments, const pare::Architecture& config,
                                  const pare::CompressionRequest* request) {
-  if (arguments.seqlen && *arguments.seqlen > config.max_position_embeddings)
+  if (arguments.seqlen && !config.extrapolates() &&
+      *arguments.seqlen > config.max_position_embeddings)
     throw usage_error("--seqlen " + std::to_string(*arguments.seqlen) + ": the model has " +
                       std::to_string(config.max_position_embeddings) +
                       " positions; write at most that");
@@ -245,22 +246,24 @@ inline void check_against_config(const Arguments& arguments, const pare::OptConf
   const pare::LinearSelection selection = selection_of(arguments);
   bool named = false, selected = false;
   for (index_t i = 0; i < layers; ++i)
-    for (const std::string& name : pare::opt_linear_names(i)) {
+    for (std::size_t l = 0; l < config.linears.size(); ++l) {
+      const std::string name = pare::linear_names(config, i)[l];
       named |= name.find(selection.name_part) != std::string::npos;
       if (!selection.selects(i, name)) continue;
       selected = true;
-      require_whole_runs(*request, name,
-                         name.ends_with("fc2") ? config.ffn_dim : config.hidden_size);
+      require_whole_runs(*request, name, pare::columns_of(config, config.linears[l].role));
     }
-  if (!named)
+  const std::string example = pare::linear_names(config, 0).front();
+  if (!named) {
+    std::vector<std::string> parts;
+    for (const pare::LinearSpec& linear : config.linears) parts.push_back(linear.name);
     throw usage_error("--prune-only " + selection.name_part +
-                      ": no linear's name holds it; names are like " +
-                      pare::opt_linear_names(0).front() +
-                      did_you_mean(selection.name_part, {"self_attn", "q_proj", "k_proj", "v_proj",
-                                                         "out_proj", "fc1", "fc2"}));
+                      ": no linear's name holds it; names are like " + example +
+                      did_you_mean(selection.name_part, parts));
+  }
   if (!selected)
     throw usage_error(selection_text(arguments) + ": together they select no linear; names are " +
-                      "like " + pare::opt_linear_names(0).front());
+                      "like " + example);
 }
 
 /// The texts of a command whose purpose is to measure perplexity.

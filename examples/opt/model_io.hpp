@@ -11,10 +11,10 @@
 #include "common/compression_options.hpp"
 #include "opt/result_folder.hpp"
 #include "opt/side_files.hpp"
-#include "pare/model/opt_load.hpp"
-#include "pare/model/opt_names.hpp"
-#include "pare/model/opt_save.hpp"
-#include "pare/model/opt_text.hpp"
+#include "pare/model/architecture.hpp"
+#include "pare/model/load.hpp"
+#include "pare/model/save.hpp"
+#include "pare/model/text.hpp"
 #include "pare/pipeline/run_folder.hpp"
 #include "pare/storage/checkpoint.hpp"
 #include "pare/storage/convert.hpp"
@@ -58,12 +58,14 @@ inline std::vector<NamedFile> parse_evaluations(const std::vector<std::string>& 
   return texts;
 }
 
-/// Token ids of a whole text file, the model's leading id in front.
+/// Token ids of a whole text file as windows of `seqlen` are cut from it.
 inline std::vector<std::int32_t> read_tokens(const fs::path& file, const pare::Tokenizer& tokenizer,
-                                             const pare::OptConfig& config) {
+                                             const pare::Architecture& config,
+                                             pare::index_t seqlen) {
   const std::string text = pare::detail::read_text_file(file);
   try {
-    return pare::opt_token_ids(tokenizer, config, text);
+    return pare::window_ids(pare::token_ids(tokenizer, config, text),
+                            pare::leading_ids(tokenizer, config), config, seqlen);
   } catch (const pare::format_error& e) {
     throw pare::format_error(file.string() + ": " + e.what());
   }
@@ -85,17 +87,17 @@ inline void print_notes(const std::vector<std::string>& notes) {
 }
 
 /// The tokenizer of a model folder. Says on standard error where it contradicts the configuration.
-inline pare::Tokenizer load_tokenizer(const fs::path& folder, const pare::OptConfig& config) {
-  pare::Tokenizer tokenizer = pare::load_opt_tokenizer(folder, config);
-  print_notes(pare::opt_notes(tokenizer, config));
+inline pare::Tokenizer read_tokenizer(const fs::path& folder, const pare::Architecture& config) {
+  pare::Tokenizer tokenizer = pare::load_tokenizer(folder, config);
+  print_notes(pare::tokenizer_notes(tokenizer, config));
   return tokenizer;
 }
 
 /// Says on standard error what of the weights in a model folder could be read in two ways.
-inline void print_weight_notes(const fs::path& folder, const pare::OptConfig& config) {
-  print_notes(pare::opt_notes(config, pare::PackedFile::is_in(folder)
-                                          ? pare::Checkpoint(folder, pare::PackedFile::name)
-                                          : pare::Checkpoint(folder)));
+inline void print_weight_notes(const fs::path& folder, const pare::Architecture& config) {
+  print_notes(pare::weight_notes(config, pare::PackedFile::is_in(folder)
+                                             ? pare::Checkpoint(folder, pare::PackedFile::name)
+                                             : pare::Checkpoint(folder)));
 }
 
 /// Files of a model folder that decide, beside its weights, what it computes.
@@ -130,7 +132,7 @@ inline void save_model(const pare::RunFolder& run, const fs::path& source, const
   fill_folder(
       folder,
       [&](const fs::path& partial) {
-        pare::write_opt_weights(source, partial, replacement);
+        pare::write_model_weights(source, partial, replacement);
         copy_side_files(source, partial, weight_names(pare::Checkpoint(source)));
       },
       saving);

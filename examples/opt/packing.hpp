@@ -48,7 +48,7 @@ inline void save_packed(const pare::RunFolder& run, const fs::path& source, cons
         const fs::path file = partial / pare::PackedFile::name;
         const pare::Checkpoint checkpoint(source);
         pare::write_packed(file, checkpoint, linears,
-                           tied_head(pare::load_opt_config(source), checkpoint));
+                           tied_head(pare::load_architecture(source), checkpoint));
         copy_side_files(source, partial, weight_names(checkpoint));
         pare::Json checksums = pare::Json::object();
         for (const auto& [tensor, parts] : linears) checksums[tensor] = parts.entry.at("checksum");

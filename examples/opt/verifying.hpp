@@ -101,7 +101,7 @@ namespace detail {
 inline void compare_with_original(const fs::path& original, const pare::PackedFile& packed,
                                   const fs::path& folder, Differences& differences) {
   const pare::Checkpoint checkpoint(original);
-  const std::set<std::string> tied = tied_head(pare::load_opt_config(original), checkpoint);
+  const std::set<std::string> tied = tied_head(pare::load_architecture(original), checkpoint);
   std::size_t known = 0, linears = 0;
   for (const auto& file : checkpoint.files())
     for (const pare::TensorInfo& info : file.tensors()) {
@@ -109,8 +109,7 @@ inline void compare_with_original(const fs::path& original, const pare::PackedFi
       const std::span<const std::byte> bytes = file.bytes(info);
       if (const pare::PackedEntry* entry = packed.find(info.name)) {
         ++linears;
-        if (info.shape != std::vector<std::int64_t>{entry->layout.rows, entry->layout.columns} ||
-            info.dtype != pare::dtype_name(entry->dtype))
+        if (info.shape != entry->stored_shape() || info.dtype != pare::dtype_name(entry->dtype))
           differences.add(info.name, "the original has another shape or dtype");
         else if (pare::fingerprint(bytes) != entry->original)
           differences.add(info.name, "was made from other weights than the original's");
@@ -189,16 +188,18 @@ inline void verify_packed(const VerifyArguments& arguments) {
   ModelSource source{.folder = arguments.original, .whole = true};
   source.dtype = dtype_of(report.dtype, backend);
   const pare::PackedFile file(folder);
-  const pare::OptConfig config = pare::load_opt_config(arguments.original);
-  if (report.seqlen < 1 || report.seqlen > config.max_position_embeddings || report.windows < 0)
+  const pare::Architecture config = pare::load_architecture(arguments.original);
+  if (report.seqlen < 1 ||
+      (!config.extrapolates() && report.seqlen > config.max_position_embeddings) ||
+      report.windows < 0)
     throw pare::format_error((folder / packed_report_name).string() +
                              ": seqlen and nsamples do not fit the model");
 
   Differences differences;
   pare::CalibrationWindows windows;
   if (!arguments.text.empty()) {
-    const pare::Tokenizer tokenizer = load_tokenizer(arguments.original, config);
-    std::vector<std::int32_t> ids = read_tokens(arguments.text, tokenizer, config);
+    const pare::Tokenizer tokenizer = read_tokenizer(arguments.original, config);
+    std::vector<std::int32_t> ids = read_tokens(arguments.text, tokenizer, config, report.seqlen);
     if (index_t(ids.size()) / report.seqlen < report.windows)
       throw pare::error(arguments.text + ": the model was calibrated on " +
                         std::to_string(report.windows) + " windows of " +

@@ -33,7 +33,7 @@ using Perplexities = std::vector<std::pair<std::string, double>>;
 
 /// A model folder's configuration and texts, read and checked before any long work.
 struct Inputs {
-  pare::OptConfig config;
+  pare::Architecture config;
   index_t seqlen = 0;
   pare::CalibrationWindows windows;
   std::vector<std::pair<std::string, std::vector<std::int32_t>>> texts;
@@ -46,22 +46,22 @@ inline Inputs read_inputs(const Arguments& arguments, const std::vector<NamedFil
   const fs::path folder = arguments.model;
   if (request != nullptr && !arguments.shape) require_dense_model(arguments.model);
   inputs.config =
-      arguments.shape ? pare::opt_shape(*arguments.shape) : pare::load_opt_config(folder);
+      arguments.shape ? pare::named_shape(*arguments.shape) : pare::load_architecture(folder);
   check_against_config(arguments, inputs.config, request);
-  inputs.seqlen = arguments.seqlen.value_or(inputs.config.max_position_embeddings);
+  inputs.seqlen = arguments.seqlen.value_or(pare::default_seqlen(inputs.config));
   const index_t asked = arguments.nsamples.value_or(128);
   if (arguments.shape && !arguments.gmp)
     inputs.windows = {pare::random_tokens(inputs.config, asked * inputs.seqlen, 2), inputs.seqlen};
   if (evaluations.empty() && arguments.calibration_text.empty()) return inputs;
-  const pare::Tokenizer tokenizer = load_tokenizer(folder, inputs.config);
+  const pare::Tokenizer tokenizer = read_tokenizer(folder, inputs.config);
   if (!arguments.calibration_text.empty() && !arguments.gmp) {
     std::vector<std::int32_t> ids =
-        read_tokens(arguments.calibration_text, tokenizer, inputs.config);
+        read_tokens(arguments.calibration_text, tokenizer, inputs.config, inputs.seqlen);
     require_window(arguments.calibration_text, ids, inputs.seqlen);
     inputs.windows = pare::first_windows(std::move(ids), asked, inputs.seqlen);
   }
   for (const NamedFile& text : evaluations) {
-    std::vector<std::int32_t> ids = read_tokens(text.file, tokenizer, inputs.config);
+    std::vector<std::int32_t> ids = read_tokens(text.file, tokenizer, inputs.config, inputs.seqlen);
     require_window(text.file, ids, inputs.seqlen);
     inputs.texts.emplace_back(text.name, std::move(ids));
   }

@@ -14,4 +14,4 @@ struct B : backend::Reference {
 };
 static_assert(Backend<B, float> && ModelBackend<B, float>);
 #endif
-const Linear<B, float> linear;  // or OptModel<B, float>
+const Linear<B, float> linear;  // or LanguageModel<B, float>

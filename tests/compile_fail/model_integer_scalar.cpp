@@ -8,4 +8,4 @@ static_assert(!ModelBackend<backend::Reference, Scalar>);
 using Scalar = float;
 static_assert(ModelBackend<backend::Reference, Scalar>);
 #endif
-const Linear<backend::Reference, Scalar> linear;  // or OptModel, or load_opt
+const Linear<backend::Reference, Scalar> linear;  // or LanguageModel, or load_model

@@ -13,4 +13,4 @@ static_assert(!ModelBackend<B, Stored>);
 using Stored = float;
 static_assert(ModelBackend<B, Stored>);
 #endif
-const Linear<B, Stored> linear;  // or OptModel<B, Stored>, load_opt<B, Stored>(folder)
+const Linear<B, Stored> linear;  // or LanguageModel<B, Stored>, load_model<B, Stored>(folder)

@@ -33,8 +33,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(variants_of_the_architecture, C, Cases) {
   for (const auto& variant : variants) {
     const SmallModel files(variant);
     const fs::path folder = files.write();
-    const auto logits = run_model(pare::load_opt<B, T>(folder), ids, 7);
-    const auto expected = run_model(pare::load_opt<Oracle, double>(folder), ids, 7);
+    const auto logits = run_model(pare::load_model<B, T>(folder), ids, 7);
+    const auto expected = run_model(pare::load_model<Oracle, double>(folder), ids, 7);
     BOOST_TEST_CONTEXT(variant.dump()) {
       BOOST_TEST(distance(logits, expected) < 20 * rounding<T>);
       if (first.size() == 0)
@@ -50,7 +50,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(windows_and_positions_are_independent, C, Cases) {
   using T = typename C::scalar;
   using View = MatrixView<const T>;
   const SmallModel files;
-  const auto model = pare::load_opt<B, T>(files.write());
+  const auto model = pare::load_model<B, T>(files.write());
   const ids_t ids{2, 5, 16, 0, 7, 7, 1, 2, 3, 4};
   const auto both = run_model(model, ids, 5);
   for (const index_t w : {0, 1}) {
@@ -69,21 +69,20 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(taps, C, Cases) {
   using T = typename C::scalar;
   for (const bool norm_first : {true, false}) {
     const SmallModel files(nlohmann::json{{"do_layer_norm_before", norm_first}});
-    const auto model = pare::load_opt<B, T>(files.write());
+    const auto model = pare::load_model<B, T>(files.write());
     const ids_t ids{2, 5, 16, 0, 7, 7, 1, 2};
-    pare::OptWorkspace<B, T> workspace;
+    pare::ModelWorkspace<B, T> workspace;
     typename B::template matrix<T> hidden;
     pare::embed(model, std::span<const std::int32_t>(ids), 4, workspace, hidden);
     const Matrix<T> before = download<B>(hidden);
-    std::vector<std::pair<pare::LayerInput, Matrix<T>>> partial, whole;
+    std::vector<std::pair<index_t, Matrix<T>>> partial, whole;
     const auto into = [](auto& list) {
-      return [&list](pare::LayerInput input, MatrixView<const T> X) {
+      return [&list](index_t input, MatrixView<const T> X) {
         list.emplace_back(input, B::to_host(X));
       };
     };
     const auto& layer = model.layers[0];
-    pare::forward_layer(model, layer, hidden.view(), 4, workspace, into(partial),
-                        pare::LayerRun::to_fc2);
+    pare::forward_layer(model, layer, hidden.view(), 4, workspace, into(partial), pare::down_input);
     BOOST_TEST(distance(download<B>(hidden), before) == 0);
     pare::forward_layer(model, layer, hidden.view(), 4, workspace, into(whole));
     BOOST_TEST(distance(download<B>(hidden), before) > 1e-3);
@@ -92,20 +91,29 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(taps, C, Cases) {
     BOOST_TEST(distance(download<B>(hidden), download<B>(untapped)) == 0);
 
     BOOST_REQUIRE(partial.size() == 4 && whole.size() == 4);
-    const std::pair<pare::LayerInput, index_t> expected[] = {{pare::LayerInput::qkv, 12},
-                                                             {pare::LayerInput::out_proj, 12},
-                                                             {pare::LayerInput::fc1, 12},
-                                                             {pare::LayerInput::fc2, 20}};
+    const std::pair<index_t, index_t> expected[] = {{pare::attention_input, 12},
+                                                    {pare::out_input, 12},
+                                                    {pare::feed_forward_input, 12},
+                                                    {pare::down_input, 20}};
     for (std::size_t i = 0; i < 4; ++i) {
       BOOST_TEST((whole[i].first == expected[i].first && partial[i].first == expected[i].first));
       BOOST_TEST(whole[i].second.rows() == 8);
       BOOST_TEST(whole[i].second.cols() == expected[i].second);
       BOOST_TEST(distance(whole[i].second, partial[i].second) == 0);
     }
+    for (std::size_t stop = 0; stop < 4; ++stop) {
+      partial.clear();
+      auto left = upload<B>(before);
+      pare::forward_layer(model, layer, left.view(), 4, workspace, into(partial), index_t(stop));
+      BOOST_REQUIRE(partial.size() == stop + 1);
+      BOOST_TEST(distance(partial[stop].second, whole[stop].second) == 0);
+      BOOST_TEST(distance(download<B>(left), before) == 0);
+    }
     // The tapped values are what the products read.
     const auto read = upload<B>(whole[2].second);
     auto ffn = upload<B>(Matrix<T>(8, 20));
-    B::template linear<T>(ffn.view(), read.view(), layer.fc1.weight.view(), layer.fc1.bias.view());
+    const auto& up = layer.at(pare::LinearRole::up);
+    B::template linear<T>(ffn.view(), read.view(), up.weight.view(), up.bias.view());
     B::for_each_element(8, 20,
                         pare::kernels::Activate<T>{ffn.view(), pare::kernels::Activation::relu});
     BOOST_TEST(distance(download<B>(ffn), whole[3].second) < rounding<T>);
@@ -117,7 +125,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(perplexity_by_hand, C, Cases) {
   using B = typename C::backend;
   using T = typename C::scalar;
   const SmallModel files;
-  const auto model = pare::load_opt<B, T>(files.write());
+  const auto model = pare::load_model<B, T>(files.write());
   ids_t ids{2};
   for (int i = 0; i < 2500; ++i) ids.push_back((i * 7 + i / 5) % 17);  // two batches and a rest
   std::vector<index_t> seen;
@@ -145,9 +153,9 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(logits_of_opt_tiny, C, FloatCases) {
   const fs::path shared = shared_folder();
   if (shared.empty()) return;
   const pare::SafetensorsFile golden(shared / "golden" / "forward.safetensors");
-  const auto model = pare::load_opt<B, float>(model_folder("opt-tiny"));
+  const auto model = pare::load_model<B, float>(model_folder("opt-tiny"));
   const ids_t ids = read_ids(golden, "tiny.input_ids");
-  pare::OptWorkspace<B, float> workspace;
+  pare::ModelWorkspace<B, float> workspace;
   typename B::template matrix<float> hidden;
   const auto check = [&](const char* name, double allowed) {
     BOOST_TEST(distance(download<B>(hidden), read_rows(golden, name)) < allowed);
@@ -159,7 +167,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(logits_of_opt_tiny, C, FloatCases) {
     if (i == 0) check("tiny.hidden1", 2e-3);
   }
   const auto logits = all_logits<B, float>(model, hidden.view(), workspace);
-  pare::detail::apply<B, float>(*model.final_layer_norm, hidden.view(), hidden.view());
+  pare::detail::apply<B, float>(model.config, *model.final_norm, hidden.view(), hidden.view());
   check("tiny.hidden4", 2e-3);
   const auto last = read_rows(golden, "tiny.logits_last");
   const auto mid = read_rows(golden, "tiny.logits_mid");
@@ -181,7 +189,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(logits_of_opt_postln, C, Cases) {
   const fs::path shared = shared_folder();
   if (shared.empty()) return;
   const pare::SafetensorsFile golden(shared / "golden" / "forward.safetensors");
-  const auto model = pare::load_opt<B, T>(model_folder("opt-postln"));
+  const auto model = pare::load_model<B, T>(model_folder("opt-postln"));
   const auto logits = run_model(model, read_ids(golden, "postln.input_ids"), 64);
   BOOST_TEST(distance(logits, read_rows(golden, "postln.logits")) < 2e-3);
 }
@@ -196,7 +204,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(perplexity_of_opt_tiny_agrees_with_the_oracle, C, 
   const auto measure = [&](const auto& model) {
     return pare::perplexity(model, std::span<const std::int32_t>(ids), 128);
   };
-  static const double expected = measure(pare::load_opt<Oracle, double>(folder));
-  const double got = measure(pare::load_opt<B, T>(folder));
+  static const double expected = measure(pare::load_model<Oracle, double>(folder));
+  const double got = measure(pare::load_model<B, T>(folder));
   BOOST_TEST(relative_difference(got, expected) < 10 * rounding<T>);
 }

@@ -12,7 +12,7 @@
 #include <tuple>
 #include <vector>
 
-#include "pare/model/opt_load.hpp"
+#include "pare/model/load.hpp"
 #include "pare/model/perplexity.hpp"
 #include "pare/pipeline/compress.hpp"
 #include "pare/pipeline/dispatch.hpp"
@@ -23,7 +23,7 @@ namespace fs = std::filesystem;
 namespace utf = boost::unit_test;
 /// The fastest of the backends this is compiled for.
 using B = std::tuple_element_t<std::tuple_size_v<test::Backends> - 1, test::Backends>;
-using Model = pare::OptModel<B, float>;
+using Model = pare::LanguageModel<B, float>;
 using pare::index_t;
 
 namespace {
@@ -101,10 +101,10 @@ class Subject {
   Subject(const fs::path& shared, const char* model)
       : shared_(shared),
         folder_(shared / "models" / model),
-        config_(pare::load_opt_config(folder_)),
+        config_(pare::load_architecture(folder_)),
         tokenizer_(pare::Tokenizer::load(folder_ / "vocab.json", folder_ / "merges.txt")) {}
 
-  Model load() const { return pare::load_opt<B, float>(folder_); }
+  Model load() const { return pare::load_model<B, float>(folder_); }
 
   /// Perplexity on "<text>.test.txt".
   double measure(const Model& model, const std::string& text) {
@@ -143,7 +143,7 @@ class Subject {
   }
 
   fs::path shared_, folder_;
-  pare::OptConfig config_;
+  pare::Architecture config_;
   pare::Tokenizer tokenizer_;
   std::map<std::string, std::vector<std::int32_t>> tokens_;
 };

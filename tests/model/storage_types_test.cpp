@@ -9,7 +9,8 @@
 #include <vector>
 
 #include "model_support.hpp"
-#include "pare/model/opt_random.hpp"
+#include "opt_architecture.hpp"
+#include "pare/model/random.hpp"
 #include "pare/pipeline/compress.hpp"
 
 using namespace test;
@@ -39,16 +40,7 @@ double relative_error(const Matrix<A>& a, const Matrix<B>& b) {
   return std::sqrt(difference / size);
 }
 
-pare::OptConfig small_config() {
-  pare::OptConfig config;
-  config.hidden_size = config.word_embed_proj_dim = 48;
-  config.ffn_dim = 96;
-  config.num_hidden_layers = 2;
-  config.num_attention_heads = 3;
-  config.vocab_size = 101;
-  config.max_position_embeddings = 32;
-  return config;
-}
+pare::Architecture small_config() { return opt_architecture(48, 96, 2, 3, 101, 32); }
 
 ids_t random_ids(std::size_t count, index_t vocab, unsigned seed = 1) {
   std::mt19937 engine(seed);
@@ -242,12 +234,13 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(attention, C, Stored) {
 BOOST_AUTO_TEST_CASE_TEMPLATE(random_models_have_the_same_bytes_everywhere, C, Stored) {
   using B = typename C::backend;
   using S = typename C::scalar;
-  pare::OptConfig config = small_config();
-  config.word_embed_proj_dim = 20;
+  pare::Architecture config = small_config();
+  config.embedding_size = 20;
   config.tie_word_embeddings = false;
-  const auto model = pare::random_opt<B, S>(config, 7), other = pare::random_opt<B, S>(config, 8);
-  const auto expected = pare::random_opt<Oracle, S>(config, 7);
-  const auto wide = pare::random_opt<B, float>(config, 7);
+  const auto model = pare::random_model<B, S>(config, 7),
+             other = pare::random_model<B, S>(config, 8);
+  const auto expected = pare::random_model<Oracle, S>(config, 7);
+  const auto wide = pare::random_model<B, float>(config, 7);
   const auto check = [](const auto& got, const auto& oracle) {
     const Matrix<S> bytes = download<B>(got);
     BOOST_TEST(bytes.size() > 0);
@@ -258,14 +251,14 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(random_models_have_the_same_bytes_everywhere, C, S
   check(model.project_in->weight, expected.project_in->weight);
   check(model.project_out->weight, expected.project_out->weight);
   check(model.untied_head, expected.untied_head);
-  check(model.final_layer_norm->weight, expected.final_layer_norm->weight);
+  check(model.final_norm->weight, expected.final_norm->weight);
   BOOST_TEST(!same_bytes(download<B>(model.embed_tokens), download<B>(other.embed_tokens)));
   std::vector<std::vector<double>> seen;
   for (std::size_t i = 0; i < model.layers.size(); ++i) {
     const auto linears = model.layers[i].linears();
     const auto oracles = expected.layers[i].linears();
     const auto wides = wide.layers[i].linears();
-    const auto names = pare::opt_linear_names(index_t(i));
+    const auto names = pare::linear_names(config, index_t(i));
     for (std::size_t l = 0; l < linears.size(); ++l) {
       check(linears[l]->weight, oracles[l]->weight);
       check(linears[l]->bias, oracles[l]->bias);
@@ -291,34 +284,49 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(random_models_have_the_same_bytes_everywhere, C, S
 }
 
 BOOST_AUTO_TEST_CASE(shapes_of_published_models) {
-  // Parameters as the publication counts them, to its three digits.
-  const std::tuple<const char*, double> sizes[] = {{"opt-125m", 125e6},
-                                                   {"opt-350m", 331e6},
-                                                   {"opt-1.3b", 1.32e9},
-                                                   {"opt-2.7b", 2.65e9},
-                                                   {"opt-6.7b", 6.66e9}};
+  // Parameters as the publications count them, to three digits.
+  const std::tuple<const char*, double> sizes[] = {{"opt-125m", 125e6},    {"opt-350m", 331e6},
+                                                   {"opt-1.3b", 1.32e9},   {"opt-2.7b", 2.65e9},
+                                                   {"opt-6.7b", 6.66e9},   {"opt-13b", 12.9e9},
+                                                   {"opt-30b", 30.0e9},    {"opt-66b", 65.7e9},
+                                                   {"opt-175b", 175e9},    {"llama-2-7b", 6.74e9},
+                                                   {"llama-3-8b", 8.03e9}, {"mistral-7b", 7.24e9},
+                                                   {"qwen3-8b", 8.19e9}};
+  std::vector<std::string> names;
   for (const auto& [name, parameters] : sizes) {
-    const pare::OptConfig c = pare::opt_shape(name);
-    const double h = double(c.hidden_size), f = double(c.ffn_dim);
-    const double word = double(c.word_embed_proj_dim);
-    double count = double(c.vocab_size) * word + double(c.max_position_embeddings + 2) * h;
+    names.emplace_back(name);
+    const pare::Architecture c = pare::named_shape(name);
+    const double h = double(c.hidden_size), word = double(c.embedding_size);
+    double count = double(c.vocab_size) * word * (c.tie_word_embeddings ? 1 : 2);
+    if (c.positions == pare::PositionKind::learned)
+      count += double(c.max_position_embeddings + c.position_offset) * h;
     if (c.projects_embeddings()) count += 2 * h * word;
-    count += double(c.num_hidden_layers) * (4 * h * h + 4 * h + 2 * h * f + f + h + 4 * h);
+    double layer = 2 * h * (c.norm == pare::NormKind::layer ? 2 : 1);
+    for (const pare::LinearSpec& linear : c.linears) {
+      const double rows = double(rows_of(c, linear.role));
+      layer += rows * double(columns_of(c, linear.role)) + (linear.bias ? rows : 0);
+    }
+    count += double(c.num_hidden_layers) * layer;
     BOOST_TEST(std::abs(count / parameters - 1) < 0.01, name << ": " << count);
     BOOST_TEST(c.hidden_size % c.num_attention_heads == 0);
+    BOOST_TEST(index_t(c.layers.size()) == c.num_hidden_layers);
   }
-  BOOST_TEST(!pare::opt_shape("opt-350m").do_layer_norm_before);
-  BOOST_TEST(message_of<pare::argument_error>([] { pare::opt_shape("opt-13b"); }) ==
-             "shape: expected one of opt-125m, opt-350m, opt-1.3b, opt-2.7b, opt-6.7b, got "
-             "opt-13b");
+  BOOST_CHECK(names == pare::shape_names());
+  BOOST_CHECK(pare::named_shape("opt-350m").norm_place == pare::NormPlace::after);
+  BOOST_TEST(pare::named_shape("llama-3-8b").rotaries.at(0).theta == 5e5);
+  BOOST_TEST(pare::named_shape("llama-3-8b").rotaries.at(0).width == 128);
+  BOOST_TEST(pare::named_shape("mistral-7b").layers.at(31).window == 4096);
+  BOOST_TEST(message_of<pare::argument_error>([] { pare::named_shape("opt-1b"); })
+                 .starts_with("shape: expected one of opt-125m, opt-350m, opt-1.3b, opt-2.7b, "
+                              "opt-6.7b, opt-13b, "));
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(opt_tiny_agrees_with_float, C, Stored) {
   using B = typename C::backend;
   using S = typename C::scalar;
   const fs::path folder = fs::path(test::examples_data) / "opt-tiny";
-  const auto model = pare::load_opt<B, S>(folder);
-  const auto wide = pare::load_opt<B, float>(folder);
+  const auto model = pare::load_model<B, S>(folder);
+  const auto wide = pare::load_model<B, float>(folder);
   const ids_t ids = random_ids(3 * 128, 4096);
   const std::span<const std::int32_t> text(ids);
   const double got = pare::perplexity(model, text, 128);
@@ -326,15 +334,15 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(opt_tiny_agrees_with_float, C, Stored) {
   BOOST_TEST(relative_difference(got, expected) < 0.01, got << " against " << expected);
 
   // H of the first and of the last layer.
-  const auto hessians = [&]<class T>(const pare::OptModel<B, T>& m) {
+  const auto hessians = [&]<class T>(const pare::LanguageModel<B, T>& m) {
     std::vector<Matrix<float>> result;
-    pare::OptWorkspace<B, T> workspace;
+    pare::ModelWorkspace<B, T> workspace;
     typename B::template matrix<T> hidden;
     pare::embed(m, text, 128, workspace, hidden);
     for (const auto& layer : m.layers) {
       std::vector<pare::Calibration<B, float>> calibrations;
       pare::forward_layer(m, layer, hidden.view(), 128, workspace,
-                          [&](pare::LayerInput, MatrixView<const T> X) {
+                          [&](index_t, MatrixView<const T> X) {
                             calibrations.emplace_back(X.cols);
                             calibrations.back().add(X, 3);
                           });
@@ -356,13 +364,13 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(compression, C, Stored) {
   using B = typename C::backend;
   using S = typename C::scalar;
   using Config = pare::Compression<pare::Unstructured, pare::BaseQuantizer>;
-  const pare::OptConfig config = small_config();
+  const pare::Architecture config = small_config();
   const pare::CalibrationWindows windows{random_ids(8 * 32, config.vocab_size), 32};
   const pare::ModelCompressionOptions options{.solver = {.sparsity = 0.5, .bits = 4},
                                               .batch_tokens = 96};
-  const auto dense = pare::random_opt<B, S>(config, 3);
+  const auto dense = pare::random_model<B, S>(config, 3);
   auto model = dense, again = dense;
-  auto wide = pare::random_opt<B, float>(config, 3);
+  auto wide = pare::random_model<B, float>(config, 3);
   const auto statistics = pare::compress_model<Config>(model, windows, options);
   pare::compress_model<Config>(again, windows, options);
   const auto expected = pare::compress_model<Config>(wide, windows, options);
@@ -406,7 +414,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(numbers_beyond_the_type, C, Stored) {
   std::memcpy(bytes.data() + sizeof(float) * (3 * 20 + 7), &value, sizeof(value));
   const fs::path folder = files.write();
   const std::string message =
-      message_of<pare::non_finite_error>([&] { pare::load_opt<B, S>(folder); });
+      message_of<pare::non_finite_error>([&] { pare::load_model<B, S>(folder); });
   BOOST_TEST(message ==
              (folder / "model.safetensors").string() +
                  ": tensor 'model.decoder.layers.0.fc2.weight': expected numbers within " +
@@ -433,10 +441,10 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_failure_leaves_every_linear_whole, C, Stored) {
   using B = RunsOut<typename C::backend>;
   using S = typename C::scalar;
   using Config = pare::Compression<pare::Unstructured>;
-  const pare::OptConfig config = small_config();
+  const pare::Architecture config = small_config();
   const pare::CalibrationWindows windows{random_ids(8 * 32, config.vocab_size), 32};
   const pare::ModelCompressionOptions options{.solver = {.sparsity = 0.5}};
-  const auto dense = pare::random_opt<B, S>(config, 3);
+  const auto dense = pare::random_model<B, S>(config, 3);
   auto whole = dense, broken = dense;
   B::left = 1000;
   pare::compress_model<Config>(whole, windows, options);

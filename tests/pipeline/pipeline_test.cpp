@@ -4,7 +4,8 @@
 
 #include "files.hpp"
 #include "model_support.hpp"
-#include "pare/model/opt_random.hpp"
+#include "opt_architecture.hpp"
+#include "pare/model/random.hpp"
 #include "pare/pipeline/sensitivity_json.hpp"
 #include "pare/pipeline/text_windows.hpp"
 #include "pare/report/json.hpp"
@@ -16,19 +17,10 @@ using namespace test;
 namespace {
 
 using B = backend::Eigen;
-using Model = OptModel<B, float>;
+using Model = LanguageModel<B, float>;
 using Config = Compression<Unstructured, BaseQuantizer>;
 
-OptConfig small_config() {
-  OptConfig config;
-  config.hidden_size = config.word_embed_proj_dim = 48;
-  config.ffn_dim = 96;
-  config.num_hidden_layers = 3;
-  config.num_attention_heads = 3;
-  config.vocab_size = 101;
-  config.max_position_embeddings = 32;
-  return config;
-}
+Architecture small_config() { return opt_architecture(48, 96, 3, 3, 101, 32); }
 
 CalibrationWindows random_windows(index_t count, unsigned seed) {
   CalibrationWindows windows;
@@ -40,7 +32,7 @@ CalibrationWindows random_windows(index_t count, unsigned seed) {
 
 /// States after the last layer, (tokens, hidden).
 Matrix<float> states_of(const Model& model, const CalibrationWindows& windows) {
-  OptWorkspace<B, float> workspace;
+  ModelWorkspace<B, float> workspace;
   Matrix<float> hidden;
   embed(model, std::span<const std::int32_t>(windows.ids), windows.seqlen, workspace, hidden);
   for (const auto& layer : model.layers)
@@ -119,7 +111,7 @@ BOOST_AUTO_TEST_CASE(totals_weigh_linears_by_their_weights) {
 
 // Eight bits on grids of float32 scales are more digits than 16-bit types have.
 BOOST_AUTO_TEST_CASE(the_loss_is_that_of_the_weights_in_the_type_that_is_stored) {
-  Model dense = random_opt<B, float>(small_config(), 3);
+  Model dense = random_model<B, float>(small_config(), 3);
   const CalibrationWindows windows = random_windows(8, 1);
   using Round = Compression<Dense, BaseQuantizer>;
   ModelCompressionOptions options{.solver = {.bits = 8}};
@@ -162,7 +154,7 @@ BOOST_AUTO_TEST_CASE(the_loss_is_that_of_the_weights_in_the_type_that_is_stored)
 
 // What true-sequential means, by calls of the plain pipeline that select one input's linears each.
 BOOST_AUTO_TEST_CASE(true_sequential_calibrates_behind_the_linears_before) {
-  const Model dense = random_opt<B, float>(small_config(), 3);
+  const Model dense = random_model<B, float>(small_config(), 3);
   const CalibrationWindows windows = random_windows(8, 1);
   Model at_once = dense, by_hand = dense;
   const Statistics statistics = compress_model<Config>(at_once, windows, with(true, 0));
@@ -184,7 +176,7 @@ BOOST_AUTO_TEST_CASE(true_sequential_calibrates_behind_the_linears_before) {
 
 BOOST_AUTO_TEST_CASE(zeros_of_a_pruned_model_are_kept_on_request) {
   const CalibrationWindows windows = random_windows(8, 1);
-  Model sparse = random_opt<B, float>(small_config(), 3);
+  Model sparse = random_model<B, float>(small_config(), 3);
   compress_model<Compression<NofM<2, 4>>>(sparse, windows, {.solver = {}, .batch_tokens = 96});
   /// Zeros of the pruned model that a compression leaves, and all of them.
   const auto left_of = [&]<class Rounding>(std::type_identity<Rounding>, bool keep,
@@ -222,7 +214,7 @@ BOOST_AUTO_TEST_CASE(zeros_of_a_pruned_model_are_kept_on_request) {
 }
 
 BOOST_AUTO_TEST_CASE(asymmetric_calibration_stays_closer_to_the_dense_model) {
-  const Model dense = random_opt<B, float>(small_config(), 3);
+  const Model dense = random_model<B, float>(small_config(), 3);
   const CalibrationWindows windows = random_windows(64, 1), others = random_windows(16, 2);
   const auto distance = [&](const ModelCompressionOptions& options) {
     Model model = dense;
@@ -251,7 +243,7 @@ BOOST_AUTO_TEST_CASE(asymmetric_calibration_stays_closer_to_the_dense_model) {
 BOOST_AUTO_TEST_CASE(progress_reaches_the_end) {
   for (const bool sequential : {false, true})
     for (const double share : {0.0, 0.5}) {
-      Model model = random_opt<B, float>(small_config(), 3);
+      Model model = random_model<B, float>(small_config(), 3);
       double last = 0;
       int linears = 0;
       ModelCompressionOptions options = with(sequential, share);
@@ -268,7 +260,7 @@ BOOST_AUTO_TEST_CASE(progress_reaches_the_end) {
 }
 
 BOOST_AUTO_TEST_CASE(options_that_cannot_be_met_are_refused) {
-  Model model = random_opt<B, float>(small_config(), 3);
+  Model model = random_model<B, float>(small_config(), 3);
   const Model before = model;
   for (const double share : {-0.5, 1.5, std::nan("")})
     BOOST_CHECK_THROW(compress_model<Config>(model, random_windows(2, 1), with(true, share)),
@@ -299,7 +291,7 @@ SensitivityOptions measuring(std::vector<Pattern> patterns = {Pattern{}}) {
 double code_bits(const Statistics& statistics) { return *totals(statistics).average_bits; }
 
 double divergence_after(const Model& dense, const ModelPlan& plan,
-                        const CalibrationWindows& windows, ReferencePredictions<B, float>& from) {
+                        const CalibrationWindows& windows, ReferencePredictions<Model>& from) {
   Model model = dense;
   compress_model(model, windows, {}, plan);
   return from.divergence(model);
@@ -308,15 +300,15 @@ double divergence_after(const Model& dense, const ModelPlan& plan,
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(divergence_is_the_mean_of_kl) {
-  const Model dense = random_opt<B, float>(small_config(), 3);
+  const Model dense = random_model<B, float>(small_config(), 3);
   const CalibrationWindows windows = random_windows(3, 7);
-  ReferencePredictions<B, float> reference(dense, windows.ids, 32);
+  ReferencePredictions<Model> reference(dense, windows.ids, 32);
   BOOST_TEST(reference.divergence(dense) < 1e-10);
   Model other = dense;
   compress_model<Config>(other, windows, plain);
   // By hand, in double.
   const auto logits_of = [&](const Model& model) {
-    OptWorkspace<B, float> workspace;
+    ModelWorkspace<B, float> workspace;
     const Matrix<float> hidden = states_of(model, windows);
     Matrix<double> logits(hidden.rows(), 101);
     head(model, hidden.view(), workspace, [&](index_t first, MatrixView<const float> chunk) {
@@ -341,17 +333,17 @@ BOOST_AUTO_TEST_CASE(divergence_is_the_mean_of_kl) {
   tail.layers[2] = other.layers[2];
   Matrix<float> states = states_of(dense, windows);
   {
-    OptWorkspace<B, float> workspace;
+    ModelWorkspace<B, float> workspace;
     embed(dense, std::span<const std::int32_t>(windows.ids), 32, workspace, states);
     for (std::size_t l = 0; l < 2; ++l)
       forward_layer(dense, dense.layers[l], states.view(), 32, workspace);
   }
   BOOST_TEST(reference.divergence(tail, 2, states.view()) == reference.divergence(tail));
-  BOOST_CHECK_THROW((ReferencePredictions<B, float>(dense, {}, 32)), argument_error);
+  BOOST_CHECK_THROW((ReferencePredictions<Model>(dense, {}, 32)), argument_error);
 }
 
 BOOST_AUTO_TEST_CASE(sensitivities_leave_the_model_as_it_was) {
-  Model model = random_opt<B, float>(small_config(), 3);
+  Model model = random_model<B, float>(small_config(), 3);
   const Model before = model;
   const CalibrationWindows windows = random_windows(16, 1);
   const Sensitivities s = measure_sensitivities(model, windows, measuring(three_patterns));
@@ -370,7 +362,7 @@ BOOST_AUTO_TEST_CASE(sensitivities_leave_the_model_as_it_was) {
     BOOST_TEST(linear.modes[2].divergence.at(3) > linear.modes[0].divergence.at(3));
   }
   // What one of them says, by hand.
-  ReferencePredictions<B, float> reference(before, std::span(windows.ids).first(4 * 32), 32);
+  ReferencePredictions<Model> reference(before, std::span(windows.ids).first(4 * 32), 32);
   Model one = before;
   ModelCompressionOptions options{.solver = {.bits = 3}};
   options.selection = {.first_layer = 1, .last_layer = 2, .name_part = "fc1"};
@@ -384,19 +376,20 @@ BOOST_AUTO_TEST_CASE(sensitivities_leave_the_model_as_it_was) {
   const Sensitivities again = measure_sensitivities(model, windows, measuring(three_patterns));
   BOOST_TEST(to_json(s) == to_json(again));
   // When it ends early.
-  model.layers[2].fc2.weight(3, 5) = std::numeric_limits<float>::infinity();
+  model.layers[2].at(LinearRole::down).weight(3, 5) = std::numeric_limits<float>::infinity();
   Model broken = model;
   BOOST_CHECK_THROW(measure_sensitivities(model, windows, measuring()), error);
-  BOOST_TEST(squared_distance(model.layers[1].fc1.weight, broken.layers[1].fc1.weight) == 0);
+  BOOST_TEST(squared_distance(model.layers[1].at(LinearRole::up).weight,
+                              broken.layers[1].at(LinearRole::up).weight) == 0);
 }
 
 BOOST_AUTO_TEST_CASE(plans_keep_their_budget) {
-  const Model dense = random_opt<B, float>(small_config(), 3);
+  const Model dense = random_model<B, float>(small_config(), 3);
   const CalibrationWindows windows = random_windows(16, 1);
   Model model = dense;
   const Sensitivities s = measure_sensitivities(model, windows, measuring());
   const Sensitivities joint = measure_sensitivities(model, windows, measuring(three_patterns));
-  ReferencePredictions<B, float> reference(dense, windows.ids, 32);
+  ReferencePredictions<Model> reference(dense, windows.ids, 32);
   for (const double target : {2.5, 3.0, 4.3}) {
     for (const PlanScope scope : {PlanScope::layer, PlanScope::model})
       for (const PlanObjective objective : {PlanObjective::distortion, PlanObjective::divergence}) {
@@ -472,11 +465,11 @@ BOOST_AUTO_TEST_CASE(plans_keep_their_budget) {
 }
 
 BOOST_AUTO_TEST_CASE(a_plan_for_the_model_beats_uniform_widths) {
-  const Model dense = random_opt<B, float>(small_config(), 3);
+  const Model dense = random_model<B, float>(small_config(), 3);
   const CalibrationWindows windows = random_windows(32, 1);
   Model model = dense;
   const Sensitivities s = measure_sensitivities(model, windows, measuring());
-  ReferencePredictions<B, float> reference(dense, windows.ids, 32);
+  ReferencePredictions<Model> reference(dense, windows.ids, 32);
   ModelPlan uniform = plan_bits(s, {.bits_per_weight = 3});
   for (LinearPlan& linear : uniform.linears) std::fill(linear.bits.begin(), linear.bits.end(), 3);
   const double best =
@@ -542,7 +535,7 @@ BOOST_AUTO_TEST_CASE(options_and_patterns_survive_json) {
 }
 
 BOOST_AUTO_TEST_CASE(sensitivities_survive_a_file) {
-  Model model = random_opt<B, float>(small_config(), 3);
+  Model model = random_model<B, float>(small_config(), 3);
   const CalibrationWindows windows = random_windows(8, 1);
   const SensitivityOptions options = measuring(three_patterns);
   const Sensitivities s = measure_sensitivities(model, windows, options);
@@ -583,7 +576,7 @@ BOOST_AUTO_TEST_CASE(sensitivities_survive_a_file) {
   other = options;
   other.divergence_widths = {2};
   BOOST_TEST(contains(refusal(fingerprint, windows, other), "at 2 bits"));
-  model.layers[0].fc1.weight(0, 0) += 1;
+  model.layers[0].at(LinearRole::up).weight(0, 0) += 1;
   BOOST_TEST(model_fingerprint(model) != fingerprint);
 
   for (const auto& [from, to] : std::vector<std::pair<std::string, std::string>>{
@@ -632,10 +625,10 @@ BOOST_AUTO_TEST_CASE(sensitivities_survive_a_file) {
 
 BOOST_AUTO_TEST_CASE(a_text_becomes_windows_of_the_model) {
   const std::filesystem::path folder = std::filesystem::path(test::examples_data) / "opt-tiny";
-  const OptConfig config = load_opt_config(folder);
-  const Tokenizer tokenizer = load_opt_tokenizer(folder, config);
+  const Architecture config = load_architecture(folder);
+  const Tokenizer tokenizer = load_tokenizer(folder, config);
   const std::string text = read_text(folder.parent_path() / "sampled.calib.txt").substr(0, 9000);
-  const std::vector<std::int32_t> ids = opt_token_ids(tokenizer, config, text);
+  const std::vector<std::int32_t> ids = token_ids(tokenizer, config, text);
 
   // All that fit, in order; the rest of the text is dropped.
   const CalibrationWindows all = text_windows(tokenizer, config, text);

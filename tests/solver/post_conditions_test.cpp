@@ -4,6 +4,7 @@
 
 #include <functional>
 
+#include "opt_architecture.hpp"
 #include "pare/pipeline/compress.hpp"
 #include "solver_support.hpp"
 
@@ -431,32 +432,29 @@ struct ForgetsTheErrors : B {
   static void trailing_update(MatrixView<T>, MatrixView<const T>, MatrixView<const T>) {}
 };
 
-/// Two small decoder layers of random weights.
+/// Two small decoder layers of random weights, without biases and with norms of no weight.
 template <class B, class T>
-OptModel<B, T> small_model() {
-  constexpr index_t hidden = 24, ffn = 40;
-  OptModel<B, T> model;
-  model.config = {.hidden_size = hidden,
-                  .ffn_dim = ffn,
-                  .num_hidden_layers = 2,
-                  .num_attention_heads = 2,
-                  .vocab_size = 13,
-                  .max_position_embeddings = 16,
-                  .word_embed_proj_dim = hidden};
+LanguageModel<B, T> small_model() {
+  LanguageModel<B, T> model;
+  Architecture& config = model.config = opt_architecture(24, 40, 2, 2, 13, 16);
+  config.norm_affine = false;
+  for (LinearSpec& linear : config.linears) linear.bias = false;
   std::uint64_t seed = 200;
   const auto matrix = [&](index_t rows, index_t cols, double scale) {
     return upload<B>(random_normal<T>(rows, cols, ++seed, scale));
   };
-  model.embed_tokens = matrix(13, hidden, 1);
-  model.embed_positions = matrix(16 + opt_position_offset, hidden, 1);
+  model.embed_tokens = matrix(13, 24, 1);
+  model.embed_positions = matrix(16 + config.position_offset, 24, 1);
   for (index_t i = 0; i < 2; ++i) {
-    auto& layer = model.layers.emplace_back();
-    const auto names = opt_linear_names(i);
-    const auto linears = layer.linears();
-    for (std::size_t l = 0; l < linears.size(); ++l) {
-      linears[l]->name = names[l];
-      const bool up = linears[l] == &layer.fc1, down = linears[l] == &layer.fc2;
-      linears[l]->weight = matrix(up ? ffn : hidden, down ? ffn : hidden, 0.1);
+    DecoderLayer<B, T>& layer = model.layers.emplace_back();
+    layer.index = i;
+    const std::vector<std::string> names = linear_names(config, i);
+    for (std::size_t l = 0; l < names.size(); ++l) {
+      Linear<B, T>& linear = layer.weights.emplace_back();
+      linear.name = names[l];
+      linear.role = config.linears[l].role;
+      linear.input = input_of(linear.role);
+      linear.weight = matrix(rows_of(config, linear.role), columns_of(config, linear.role), 0.1);
     }
   }
   return model;

@@ -16,7 +16,7 @@ using namespace test;
 namespace {
 
 using B = backend::Eigen;
-using Model = OptModel<B, float>;
+using Model = LanguageModel<B, float>;
 
 /// A way to compress a model.
 struct Way {
@@ -64,7 +64,7 @@ struct Packed {
   PackedLinears linears;
 
   explicit Packed(const Way& way, const nlohmann::json& changes = {}) : source(wide(changes)) {
-    model = load_opt<B, float>(source.write());
+    model = load_model<B, float>(source.write());
     windows = windows_of(model);
     CompressionProgress progress;
     progress.linear_packed = [&](const std::string& tensor, PackedLinear&& packed) {
@@ -125,7 +125,7 @@ BOOST_AUTO_TEST_CASE(a_packed_model_is_the_compressed_one_to_the_bit) {
   for (const Way& way : ways()) BOOST_TEST_CONTEXT(way.name) {
       const Packed packed(way);
       BOOST_REQUIRE(PackedFile::is_in(packed.folder.path));
-      const Model read = load_opt<B, float>(packed.folder.path);
+      const Model read = load_model<B, float>(packed.folder.path);
       BOOST_TEST(perplexity_of(read, packed.windows) ==
                  perplexity_of(packed.model, packed.windows));
       for (std::size_t i = 0; i < read.layers.size(); ++i)
@@ -172,7 +172,7 @@ BOOST_AUTO_TEST_CASE(unpacked_it_is_a_dense_checkpoint_with_the_same_weights) {
       const Folder out;
       fs::copy_file(packed.source.folder / "config.json", out / "config.json");
       write_unpacked(out / Checkpoint::single_name, PackedFile(packed.folder.path));
-      const Model read = load_opt<B, float>(out.path);
+      const Model read = load_model<B, float>(out.path);
       for (std::size_t i = 0; i < read.layers.size(); ++i)
         for (std::size_t l = 0; l < 6; ++l)
           BOOST_TEST((same_bytes(read.layers[i].linears()[l]->weight,
@@ -186,8 +186,8 @@ BOOST_AUTO_TEST_CASE(a_block_of_rows_is_all_that_is_dense) {
   // Wider than a block of rows, so that linears are multiplied in pieces.
   const nlohmann::json wide{{"hidden_size", 48}, {"ffn_dim", 1200}, {"num_hidden_layers", 1}};
   const Packed packed(ways()[1], wide);
-  const Model read = load_opt<B, float>(packed.folder.path);
-  OptWorkspace<B, float> workspace;
+  const Model read = load_model<B, float>(packed.folder.path);
+  ModelWorkspace<B, float> workspace;
   Matrix<float> hidden;
   embed(read, std::span<const std::int32_t>(packed.windows.ids), packed.windows.seqlen, workspace,
         hidden);
@@ -280,7 +280,7 @@ BOOST_AUTO_TEST_CASE(a_flipped_bit_of_any_tensor_is_found_when_it_is_read) {
       std::string tensor = info.name;
       for (const char* part : detail::packed_parts)
         if (tensor.ends_with(part)) tensor.resize(tensor.size() - std::string(part).size());
-      BOOST_CHECK(contains(message_of<error>([&] { load_opt<B, float>(packed.folder.path); }),
+      BOOST_CHECK(contains(message_of<error>([&] { load_model<B, float>(packed.folder.path); }),
                            "packed.safetensors: tensor '" + tensor));
       BOOST_CHECK_THROW(write_unpacked(packed.folder / "dense", PackedFile(packed.folder.path)),
                         error);
@@ -307,7 +307,7 @@ BOOST_AUTO_TEST_CASE(a_flipped_bit_of_any_tensor_is_found_when_it_is_read) {
   const PackedFile before(packed.folder.path);
   BOOST_TEST(!before.checks_every_tensor());
   before.require_intact(embeddings, {});
-  const auto read = load_opt<B, float>(packed.folder.path);
+  const auto read = load_model<B, float>(packed.folder.path);
   BOOST_TEST(read.layers.size() == 1u);
 }
 

@@ -19,7 +19,7 @@
 #include <nlohmann/json.hpp>
 
 #include "files.hpp"
-#include "pare/model/opt_text.hpp"
+#include "pare/model/text.hpp"
 #include "pare/storage/safetensors.hpp"
 #include "pare/tokenizer/tokenizer.hpp"
 
@@ -574,33 +574,37 @@ BOOST_AUTO_TEST_CASE(tokenizers_of_folders) {
 BOOST_AUTO_TEST_CASE(texts_as_the_model_reads_them) {
   const test::Folder folder;
   json j = small_json();
-  pare::OptConfig config;
+  pare::Architecture config;
   config.vocab_size = 8;
   config.bos_token_id = 3;
+  config.begins_with_bos = true;
   const auto load = [&] {
     test::write_text(folder / "tokenizer.json", j.dump());
-    return pare::load_opt_tokenizer(folder.path, config);
+    return pare::load_tokenizer(folder.path, config);
   };
-  check_ids(pare::opt_token_ids(load(), config, "abc"), {3, 5});
-  BOOST_TEST(pare::opt_notes(load(), config).empty());
+  check_ids(pare::token_ids(load(), config, "abc"), {3, 5});
+  BOOST_TEST(pare::tokenizer_notes(load(), config).empty());
+  config.begins_with_bos = false;
+  check_ids(pare::token_ids(load(), config, "abc"), {5});
+  config.begins_with_bos = true;
   config.bos_token_id = -1;
-  check_ids(pare::opt_token_ids(load(), config, "abc"), {5});
+  check_ids(pare::token_ids(load(), config, "abc"), {5});
   j["post_processor"] = json::parse(R"({"type":"TemplateProcessing",
     "single":[{"SpecialToken":{"id":"<s>","type_id":0}},{"Sequence":{"id":"A","type_id":0}}],
     "special_tokens":{"<s>":{"id":"<s>","ids":[0],"tokens":["<s>"]}}})");
-  check_ids(pare::opt_token_ids(load(), config, "abc"), {0, 5});
-  BOOST_TEST(pare::opt_notes(load(), config).empty());
+  check_ids(pare::token_ids(load(), config, "abc"), {0, 5});
+  BOOST_TEST(pare::tokenizer_notes(load(), config).empty());
   config.bos_token_id = 3;
-  check_ids(pare::opt_token_ids(load(), config, "abc"), {0, 5});
-  BOOST_REQUIRE(pare::opt_notes(load(), config).size() == 1u);
-  BOOST_TEST(pare::opt_notes(load(), config)[0] ==
+  check_ids(pare::token_ids(load(), config, "abc"), {0, 5});
+  BOOST_REQUIRE(pare::tokenizer_notes(load(), config).size() == 1u);
+  BOOST_TEST(pare::tokenizer_notes(load(), config)[0] ==
              "tokenizer.json puts id 0 in front of a text, the bos_token_id of config.json is 3; "
              "the former is used");
   // An added token may lie beyond the embeddings; a text must not need it.
   j["added_tokens"].push_back({{"id", 8}, {"content", "<|endoftext|>"}});
-  check_ids(pare::opt_token_ids(load(), config, "abc"), {0, 5});
+  check_ids(pare::token_ids(load(), config, "abc"), {0, 5});
   BOOST_TEST(message_of<pare::format_error>([&] {
-               pare::opt_token_ids(load(), config, "a<|endoftext|>");
+               pare::token_ids(load(), config, "a<|endoftext|>");
              }) == "token '<|endoftext|>' has id 8, which is outside the model's vocabulary of 8");
   config.vocab_size = 7;
   BOOST_TEST(message_of<pare::format_error>([&] { load(); }) ==

@@ -8,7 +8,7 @@
 
 #include "address_sanitizer.hpp"
 #include "cli_support.hpp"
-#include "pare/model/opt_config_json.hpp"
+#include "pare/model/config_json.hpp"
 #include "pare/storage/packed_file.hpp"
 #include "pare/tokenizer/tokenizer.hpp"
 
@@ -135,7 +135,7 @@ std::optional<double> perplexity_of_transformers(const Texts& texts, const fs::p
     std::cout << "skipped: the perplexity of the unpacked folder in transformers: install it\n";
     return {};
   }
-  const pare::OptConfig config = pare::load_opt_config(model);
+  const pare::Architecture config = pare::load_architecture(model);
   const auto tokenizer = pare::Tokenizer::load(model / "vocab.json", model / "merges.txt");
   std::vector<std::int32_t> ids = tokenizer.encode(cli::read_text(texts.evaluation));
   ids.insert(ids.begin(), std::int32_t(config.bos_token_id));

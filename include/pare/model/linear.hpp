@@ -2,14 +2,18 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 #include "pare/core/matrix.hpp"
 #include "pare/core/scalar.hpp"
+#include "pare/model/architecture.hpp"
 #include "pare/model/model_backend.hpp"
 #include "pare/storage/packed.hpp"
+#include "pare/storage/tensor_file.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -21,6 +25,11 @@ struct Linear {
 
   std::string name;    ///< "layers.0.self_attn.q_proj"
   std::string tensor;  ///< name of the weight in the files, "model.decoder.layers.0....weight"
+  LinearRole role = LinearRole::up;  ///< what it does in a DecoderLayer
+  /// Which input of its layer it reads, from 0, in the order in which a forward pass makes them.
+  /// Linears that read the same one share a calibration.
+  index_t input = 0;
+  bool transposed = false;                     ///< the files hold the weight as (in, out)
   DType dtype = DType::f32;                    ///< type the weight is stored in
   typename B::template matrix<T> weight;       // (out, in), empty when packed
   typename B::template matrix<T> bias;         // (1, out), or empty
@@ -62,6 +71,17 @@ void apply(const Linear<B, T>& linear, MatrixView<const T> X, MatrixView<T> Y,
     B::template linear<T>(Y.columns(first, count), X, W,
                           bias.rows > 0 ? bias.columns(first, count) : bias);
   }
+}
+
+/// The weights of a linear as its checkpoint stores them.
+template <class B, class S>
+std::vector<std::byte> stored_weights(const Linear<B, S>& linear) {
+  const Matrix<S> W = B::to_host(as_const(linear.weight.view()));  // (out, in)
+  std::vector<float> values(std::size_t(W.size()));
+  for (index_t i = 0; i < W.rows(); ++i)
+    for (index_t j = 0; j < W.cols(); ++j)
+      values[std::size_t(linear.transposed ? j * W.rows() + i : i * W.cols() + j)] = float(W(i, j));
+  return encode_floats(values, linear.dtype);
 }
 
 /// Throws argument_error for a packed linear, whose weights cannot be changed.

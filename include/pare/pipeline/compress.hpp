@@ -1,4 +1,4 @@
-// Compresses an OPT model layer by layer, each calibrated on what the compressed ones before it
+// Compresses a model layer by layer, each calibrated on what the compressed ones before it
 // give.
 #pragma once
 
@@ -16,8 +16,7 @@
 
 #include "pare/calibration/drift.hpp"
 #include "pare/core/scalar.hpp"
-#include "pare/model/opt.hpp"
-#include "pare/model/opt_names.hpp"
+#include "pare/model/walk.hpp"
 #include "pare/pipeline/layer_stream.hpp"
 #include "pare/pipeline/linear_statistics.hpp"
 #include "pare/pipeline/planned_solver.hpp"
@@ -54,8 +53,8 @@ struct ModelCompressionOptions {
   /// Magnitude pruning and round-to-nearest: every Hessian is the identity and a block is the
   /// whole linear. No calibration text is read.
   bool magnitude = false;
-  /// Linears of a layer are calibrated after those before them in the layer too: q, k and v, then
-  /// out_proj, fc1, fc2, with a pass over the text for each.
+  /// Linears of a layer are calibrated after those before them in the layer too, with a pass over
+  /// the text for each input of the layer.
   bool true_sequential = false;
   /// Share of the correction of weights towards what the dense model does on its own inputs, 0..1
   /// (see corrected_weights). Above 0 the dense model's states are kept beside the others.
@@ -78,22 +77,10 @@ struct CompressionProgress {
 
 namespace detail {
 
-/// Tokens of a forward batch: large enough for fast products, small enough to stay small.
-template <class B>
-inline constexpr index_t batch_tokens = 4096;
-template <class B>
-  requires requires { B::batch_tokens; }
-inline constexpr index_t batch_tokens<B> = B::batch_tokens;
-
-/// Which calibration a linear shares: 0 for k, v and q, then out_proj, fc1, fc2.
-inline constexpr std::array<int, 6> input_of_linear{0, 0, 0, 1, 2, 3};
-inline constexpr std::array<LayerRun, 4> run_to_input{LayerRun::to_qkv, LayerRun::to_out_proj,
-                                                      LayerRun::to_fc1, LayerRun::to_fc2};
-
 /// The linears of a layer that are calibrated in one pass: they read inputs first <= i <= last.
 struct CalibrationStage {
-  int first, last;
-  bool holds(int input) const { return input >= first && input <= last; }
+  index_t first, last;
+  bool holds(index_t input) const { return input >= first && input <= last; }
 };
 
 /// The weights of a linear as the solver takes them; `converted` is used where types differ.
@@ -194,12 +181,13 @@ struct ConfiguredWork {
 };
 
 /// Compresses the linears of a model layer by layer; see compress_model. `work` solves them.
-template <class B, class S>
-Statistics compress_layers(const OptModel<B, S>& model, LayerStream<B, S>& stream,
-                           const CalibrationWindows& windows,
-                           const ModelCompressionOptions& options,
-                           const CompressionProgress& progress,
-                           const LinearWork<B, compute_scalar<S>>& work) {
+template <class M>
+Statistics compress_layers(
+    const M& model, LayerStream<M>& stream, const CalibrationWindows& windows,
+    const ModelCompressionOptions& options, const CompressionProgress& progress,
+    const LinearWork<typename M::backend_type, compute_scalar<typename M::scalar_type>>& work) {
+  using B = typename M::backend_type;
+  using S = typename M::scalar_type;
   using T = compute_scalar<S>;
   const index_t layers = stream.count;
   const auto selected = [&](index_t i, const Linear<B, S>& linear) {
@@ -207,7 +195,7 @@ Statistics compress_layers(const OptModel<B, S>& model, LayerStream<B, S>& strea
   };
   std::vector<std::string> chosen;
   for (index_t i = 0; i < layers; ++i)
-    for (const std::string& name : opt_linear_names(i))
+    for (const std::string& name : stream.names(i))
       if (options.selection.selects(i, name)) chosen.push_back(name);
   if (chosen.empty())
     throw argument_error("selection: no linear of the model's " + std::to_string(layers) +
@@ -224,8 +212,11 @@ Statistics compress_layers(const OptModel<B, S>& model, LayerStream<B, S>& strea
     throw argument_error(std::string(options.true_sequential ? "true_sequential" : "asymmetric") +
                          ": would be ignored with magnitude, which reads no calibration text");
   const bool asymmetric = options.asymmetric > 0;
-  std::vector<CalibrationStage> stages{{0, 3}};
-  if (options.true_sequential) stages = {{0, 0}, {1, 1}, {2, 2}, {3, 3}};
+  std::vector<CalibrationStage> stages{{0, stream.inputs - 1}};
+  if (options.true_sequential) {
+    stages.clear();
+    for (index_t input = 0; input < stream.inputs; ++input) stages.push_back({input, input});
+  }
 
   // The work in units of one forward pass of one layer over all windows.
   const double total = double(index_t(stages.size() + 1) * layers);
@@ -236,95 +227,89 @@ Statistics compress_layers(const OptModel<B, S>& model, LayerStream<B, S>& strea
   };
 
   const index_t seqlen = windows.seqlen, count = options.magnitude ? 0 : windows.count();
-  const index_t batch = std::max<index_t>(1, batch_tokens / std::max<index_t>(1, seqlen));
-  OptWorkspace<B, S> workspace;
-  auto& [hidden, dense_hidden] = stream.states;
-  typename B::template matrix<T> converted;  // (out, in) of the linear at work
+  const std::span<const std::int32_t> ids(windows.ids.data(), std::size_t(count * seqlen));
+  Walk<M> walk(model, ids, seqlen, batch_tokens);
+  Walk<M> dense_walk(model, ids, seqlen, batch_tokens);  // of the dense model, when asymmetric
+  typename B::template matrix<T> converted;              // (out, in) of the linear at work
   if (stream.first == 0) {
-    if (count > 0)
-      embed(model, std::span<const std::int32_t>(windows.ids.data(), std::size_t(count * seqlen)),
-            seqlen, workspace, hidden);
-    if (asymmetric) dense_hidden = hidden;
+    if (count > 0) walk.embed_all();
+    if (asymmetric) dense_walk.states() = walk.states();
+  } else {
+    walk.states() = std::move(stream.states.hidden);
+    dense_walk.states() = std::move(stream.states.dense_hidden);
   }
-  // Runs pass(rows of hidden, rows of dense_hidden or none, windows) over all batches.
+  // Runs pass(batch) over all batches.
   const auto for_each_batch = [&](const auto& pass) {
-    CalibrationStates<B, S>& states = stream.states;
-    for (index_t first = 0; first < count; first += batch) {
-      const index_t size = std::min(batch, count - first);
-      const auto rows_of = [&](auto& all) {
-        return all.view().block(first * seqlen, 0, size * seqlen, all.cols());
-      };
-      pass(rows_of(states.hidden), asymmetric ? rows_of(states.dense_hidden) : MatrixView<S>{},
-           size);
-      advance(double(size) / double(count));
+    for (index_t b = 0; b < walk.batches(); ++b) {
+      pass(b);
+      advance(double(walk.size(b)) / double(count));
     }
   };
-  std::array<typename B::template matrix<S>, 4> dense_inputs;  // of a batch, (tokens, in)
+  using Input = std::size_t;
+  const Input inputs = Input(stream.inputs);
+  std::vector<typename B::template matrix<S>> dense_inputs(inputs);  // of a batch, (tokens, in)
 
   Statistics statistics = std::move(stream.before);
   for (index_t i = stream.first; i < layers; ++i) {
     const std::size_t before = statistics.linears.size();
-    OptLayer<B, S>& layer = stream.fetch(i);
+    typename M::layer_type& layer = stream.fetch(i);
     const auto linears = layer.linears();
     for (const auto* linear : linears)
       if (selected(i, *linear)) require_dense(*linear);
-    std::optional<OptLayer<B, S>> dense;  // the layer as it was
+    std::optional<typename M::layer_type> dense;  // the layer as it was
     if (asymmetric) dense = layer;
 
     for (const CalibrationStage& stage : stages) {
-      std::array<bool, 4> needed{};
-      int last = -1;
-      for (std::size_t l = 0; l < linears.size(); ++l) {
-        const int input = input_of_linear[l];
-        if (!stage.holds(input) || !selected(i, *linears[l])) continue;
-        needed[std::size_t(input)] = true;
-        last = std::max(last, input);
+      index_t last = -1;
+      std::vector<std::optional<Calibration<B, T>>> calibrations(inputs);
+      std::vector<std::optional<InputDrift<B, T>>> drifts(inputs);
+      for (const auto* linear : linears) {
+        if (!stage.holds(linear->input) || !selected(i, *linear)) continue;
+        last = std::max(last, linear->input);
+        auto& calibration = calibrations[Input(linear->input)];
+        if (calibration) continue;
+        const index_t in = linear->weight.cols();
+        if (options.magnitude)
+          calibration = identity_calibration<B, T>(in);
+        else
+          calibration.emplace(in);
+        if (asymmetric) drifts[Input(linear->input)].emplace(in);
       }
       if (last < 0) {
         advance(1);
         continue;
       }
-
-      std::array<std::optional<Calibration<B, T>>, 4> calibrations;
-      std::array<std::optional<InputDrift<B, T>>, 4> drifts;
-      for (const std::size_t l : {0u, 3u, 4u, 5u}) {
-        const std::size_t input = std::size_t(input_of_linear[l]);
-        if (!needed[input]) continue;
-        const index_t in = linears[l]->weight.cols();
-        if (options.magnitude)
-          calibrations[input] = identity_calibration<B, T>(in);
-        else
-          calibrations[input].emplace(in);
-        if (asymmetric) drifts[input].emplace(in);
-      }
       if (options.magnitude) advance(1);
-      for_each_batch([&](MatrixView<S> states, MatrixView<S> dense_states, index_t size) {
-        const LayerRun run = run_to_input[std::size_t(last)];
-        if (asymmetric) {
-          const auto keep = [&](LayerInput input, MatrixView<const S> X) {
-            if (!needed[std::size_t(input)]) return;
-            auto& kept = dense_inputs[std::size_t(input)];
-            kept.resize(X.rows, X.cols);
-            B::copy(X, kept.view());
-          };
-          forward_layer(model, *dense, dense_states, seqlen, workspace, keep, run);
-        }
-        const auto tap = [&](LayerInput input, MatrixView<const S> X) {
-          const std::size_t at = std::size_t(input);
-          if (!needed[at]) return;
-          calibrations[at]->add(X, size);
-          if (asymmetric) drifts[at]->add(as_const(dense_inputs[at].view()), X);
-        };
-        forward_layer(model, layer, states, seqlen, workspace, tap, run);
+      for_each_batch([&](index_t b) {
+        if (asymmetric)
+          dense_walk.run(
+              *dense, b,
+              [&](index_t input, MatrixView<const S> X) {
+                if (!calibrations[Input(input)]) return;
+                auto& kept = dense_inputs[Input(input)];
+                kept.resize(X.rows, X.cols);
+                B::copy(X, kept.view());
+              },
+              last);
+        walk.run(
+            layer, b,
+            [&](index_t input, MatrixView<const S> X) {
+              auto& calibration = calibrations[Input(input)];
+              if (!calibration) return;
+              calibration->add(X, walk.size(b));
+              if (asymmetric)
+                drifts[Input(input)]->add(as_const(dense_inputs[Input(input)].view()), X);
+            },
+            last);
       });
 
       Factor<B, T> factor;
-      std::pair<int, Pattern> factored{-1, {}};  // input and pattern of the factor
-      for (std::size_t l = 0; l < linears.size(); ++l) {
-        Linear<B, S>& linear = *linears[l];
-        const int input = input_of_linear[l];
+      std::pair<index_t, Pattern> factored{-1, {}};  // input and pattern of the factor
+      for (Linear<B, S>* const at : linears) {
+        Linear<B, S>& linear = *at;
+        const index_t input = linear.input;
         if (!stage.holds(input) || !selected(i, linear)) continue;
-        const Calibration<B, T>& calibration = *calibrations[std::size_t(input)];
+        const Calibration<B, T>& calibration = *calibrations[Input(input)];
         in_context(linear.name, [&] {
           const std::pair needed_factor{input, work.pattern(linear.name)};
           if (factored != needed_factor) factor = work.prepare(linear.name, calibration);
@@ -334,14 +319,17 @@ Statistics compress_layers(const OptModel<B, S>& model, LayerStream<B, S>& strea
           if (options.keep_zeros) zero = zero_mask<B>(weights);
           typename B::template matrix<T> corrected;  // (out, in)
           if (asymmetric) {
-            corrected = corrected_weights<B, T>(weights, *drifts[std::size_t(input)], calibration,
-                                                factor, options.asymmetric);
+            corrected = corrected_weights<B, T>(weights, *drifts[Input(input)], calibration, factor,
+                                                options.asymmetric);
             weights = corrected.view();
           }
           auto solved =
               work.solve(linear.name, weights, calibration, factor, as_const(zero.view()));
           std::optional<PackedLinear> packed;
-          if (progress.linear_packed) packed = pack_linear(solved, linear.dtype);
+          if (progress.linear_packed) {
+            packed = pack_linear(solved, linear.dtype);
+            packed->transposed = linear.transposed;
+          }
           round_stored(linear, solved);
           statistics.linears.push_back(
               linear_statistics(linear.name, solved, 8 * dtype_bytes(linear.dtype)));
@@ -358,14 +346,20 @@ Statistics compress_layers(const OptModel<B, S>& model, LayerStream<B, S>& strea
     }
     // The last layer's output calibrates nothing.
     if (i + 1 < layers && count > 0)
-      for_each_batch([&](MatrixView<S> states, MatrixView<S> dense_states, index_t) {
-        forward_layer(model, layer, states, seqlen, workspace);
-        if (asymmetric) forward_layer(model, *dense, dense_states, seqlen, workspace);
+      for_each_batch([&](index_t b) {
+        walk.run(layer, b);
+        if (asymmetric) dense_walk.run(*dense, b);
       });
     else
       advance(1);
-    if (stream.finished)
+    if (stream.finished) {
+      auto& [hidden, dense_hidden] = stream.states;
+      hidden = std::move(walk.states());
+      dense_hidden = std::move(dense_walk.states());
       stream.finished(i, layer, std::span(statistics.linears).subspan(before), stream.states);
+      walk.states() = std::move(hidden);
+      dense_walk.states() = std::move(dense_hidden);
+    }
   }
   require_linears(statistics, chosen);
   return statistics;
@@ -375,9 +369,9 @@ Statistics compress_layers(const OptModel<B, S>& model, LayerStream<B, S>& strea
 
 /// Compresses the selected linears of a model in place.
 ///
-/// Per decoder layer: its inputs are those of the already compressed layers before it, H of all
-/// six linears is accumulated, then all six are compressed; q, k and v share one H and one factor.
-/// With options.true_sequential each of the four inputs has its own pass.
+/// Per layer: its inputs are those of the already compressed layers before it. H of every input is
+/// accumulated, then all linears are compressed; those that read the same input share one H and one
+/// factor. With options.true_sequential each input has its own pass.
 /// The solver computes in `compute_scalar<S>`, S being what the model is stored in. Whatever is
 /// thrown, every linear is then either as it was or compressed, never half of it.
 /// @param model     in the backend's memory
@@ -389,21 +383,23 @@ Statistics compress_layers(const OptModel<B, S>& model, LayerStream<B, S>& strea
 ///         range or would be ignored; what the solver throws, with the linear's name in front;
 ///         invariant_error naming the linear unless every selected one is in the statistics once,
 ///         with all its channels and the mean bits asked for
-template <class Config, class B, class S>
-Statistics compress_model(OptModel<B, S>& model, const CalibrationWindows& windows,
+template <class Config, class M>
+Statistics compress_model(M& model, const CalibrationWindows& windows,
                           const ModelCompressionOptions& options,
                           const CompressionProgress& progress = {}) {
-  LayerStream<B, S> stream = layers_in_memory(model);
+  LayerStream<M> stream = layers_in_memory(model);
   return compress_model<Config>(model, stream, windows, options, progress);
 }
 
 /// The same for decoder layers that come one at a time; those of `model` are not looked at. What
 /// goes on from stream.first gives the same bytes as what began at layer 0.
-template <class Config, class B, class S>
-Statistics compress_model(const OptModel<B, S>& model, LayerStream<B, S>& stream,
-                          const CalibrationWindows& windows, const ModelCompressionOptions& options,
+template <class Config, class M>
+Statistics compress_model(const M& model, LayerStream<M>& stream, const CalibrationWindows& windows,
+                          const ModelCompressionOptions& options,
                           const CompressionProgress& progress = {}) {
-  using T = compute_scalar<S>;
+  static_assert(detail::check_layered_model<M>());
+  using B = typename M::backend_type;
+  using T = compute_scalar<typename M::scalar_type>;
   SolverOptions solver_options = options.solver;
   if (options.magnitude) solver_options.block_size = std::numeric_limits<index_t>::max() / 2;
   detail::ConfiguredWork<Config, B, T> work{SparseGPTSolver<Config, B, T>(solver_options)};

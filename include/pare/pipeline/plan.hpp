@@ -285,20 +285,21 @@ struct PlannedWork {
 /// @throws also argument_error when the plan names a linear twice or does not fit the model or the
 ///         selection, or with options.magnitude; invariant_error when a linear's widths are not the
 ///         plan's
-template <class B, class S>
-Statistics compress_model(OptModel<B, S>& model, const CalibrationWindows& windows,
+template <class M>
+Statistics compress_model(M& model, const CalibrationWindows& windows,
                           const ModelCompressionOptions& options, const ModelPlan& plan,
                           const CompressionProgress& progress = {}) {
-  LayerStream<B, S> stream = layers_in_memory(model);
+  LayerStream<M> stream = layers_in_memory(model);
   return compress_model(model, stream, windows, options, plan, progress);
 }
 
 /// The same for decoder layers that come one at a time; those of `model` are not looked at.
-template <class B, class S>
-Statistics compress_model(const OptModel<B, S>& model, LayerStream<B, S>& stream,
-                          const CalibrationWindows& windows, const ModelCompressionOptions& options,
-                          const ModelPlan& plan, const CompressionProgress& progress = {}) {
-  using T = compute_scalar<S>;
+template <class M>
+Statistics compress_model(const M& model, LayerStream<M>& stream, const CalibrationWindows& windows,
+                          const ModelCompressionOptions& options, const ModelPlan& plan,
+                          const CompressionProgress& progress = {}) {
+  using B = typename M::backend_type;
+  using T = compute_scalar<typename M::scalar_type>;
   if (options.magnitude)
     throw argument_error("magnitude: a plan calibrates, which magnitude pruning does not");
   SolverOptions solver_options = options.solver;
@@ -308,7 +309,7 @@ Statistics compress_model(const OptModel<B, S>& model, LayerStream<B, S>& stream
     if (!work.linears.emplace(linear.name, &linear).second)
       throw argument_error("plan: expected every linear once, got " + linear.name + " twice");
   for (index_t i = 0; i < stream.count; ++i)
-    for (const std::string& name : opt_linear_names(i))
+    for (const std::string& name : stream.names(i))
       if (options.selection.selects(i, name)) work.of(name);
   Statistics statistics = detail::compress_layers(model, stream, windows, options, progress,
                                                   detail::linear_work<B, T>(work));

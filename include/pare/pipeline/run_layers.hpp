@@ -48,9 +48,8 @@ std::span<const std::byte> bytes_of_matrix(const M& matrix) {
 /// @param layer       the layer, compressed
 /// @param statistics  of the linears that were compressed
 /// @param packed      of its linears, by tensor; may be empty
-template <class B, class S>
-RunFolder::Tensors layer_tensors(const OptLayer<B, S>& layer,
-                                 std::span<const LinearStatistics> statistics,
+template <class B, class S, class Layer>
+RunFolder::Tensors layer_tensors(const Layer& layer, std::span<const LinearStatistics> statistics,
                                  const PackedLinears& packed) {
   RunFolder::Tensors tensors;
   std::vector<const Linear<B, S>*> dense;
@@ -58,9 +57,9 @@ RunFolder::Tensors layer_tensors(const OptLayer<B, S>& layer,
     for (const LinearStatistics& s : statistics)
       if (s.name == linear->name) {
         dense.push_back(linear);
-        tensors.infos.push_back({linear->tensor,
-                                 dtype_name(linear->dtype),
-                                 {linear->weight.rows(), linear->weight.cols()}});
+        std::vector<std::int64_t> shape{linear->weight.rows(), linear->weight.cols()};
+        if (linear->transposed) std::swap(shape[0], shape[1]);
+        tensors.infos.push_back({linear->tensor, dtype_name(linear->dtype), std::move(shape)});
       }
   std::vector<PackedParts> parts;  // of every tensor behind the dense ones
   for (const auto& [tensor, linear] : packed) {
@@ -74,10 +73,7 @@ RunFolder::Tensors layer_tensors(const OptLayer<B, S>& layer,
   const auto buffer = std::make_shared<std::vector<std::byte>>();
   tensors.bytes = [dense, parts, buffer, infos = tensors.infos](std::size_t i) {
     if (i >= dense.size()) return parts[i - dense.size()].bytes(infos[i]);
-    const Matrix<S> W = B::to_host(detail::as_const(dense[i]->weight.view()));
-    std::vector<float> values(std::size_t(W.size()));
-    for (index_t k = 0; k < W.size(); ++k) values[std::size_t(k)] = float(W.data()[k]);
-    *buffer = encode_floats(values, dense[i]->dtype);
+    *buffer = detail::stored_weights(*dense[i]);
     return std::span<const std::byte>(*buffer);
   };
   return tensors;

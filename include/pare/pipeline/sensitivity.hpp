@@ -71,13 +71,19 @@ struct Sensitivities {
 namespace detail {
 
 /// Windows for the KL: each evaluation of a linear runs the layers from its own on and the head.
-inline index_t affordable_windows(const OptConfig& config, index_t windows, std::size_t solves) {
-  const double h = double(config.hidden_size), layers = double(config.num_hidden_layers);
-  const double layer = 4 * h * h + 2 * h * double(config.ffn_dim);
-  const double head = double(config.vocab_size) * double(config.word_embed_proj_dim) / layer;
+template <class M>
+index_t affordable_windows(const M& model, index_t windows, std::size_t solves) {
+  double weights = 0, linears = 0;
+  const double layers = double(model.layers.size());
+  for (const auto& layer : model.layers)
+    for (const auto* linear : layer.linears()) {
+      weights += double(linear->weight.rows()) * double(linear->weight.cols());
+      ++linears;
+    }
+  const double head = double(model.lm_head().size()) / (weights / layers);
   // A plain compression runs every layer twice; this pass once, which leaves 2 layers * windows. A
   // quarter of that is left to the solves.
-  const double passes = 6 * double(solves) * ((layers + 1) / 2 + head);
+  const double passes = linears / layers * double(solves) * ((layers + 1) / 2 + head);
   return std::clamp<index_t>(index_t(1.5 * double(windows) / passes), 1, windows);
 }
 
@@ -96,19 +102,19 @@ class AtExit {
 }  // namespace detail
 
 /// Adds the weights of a layer's linears to the fingerprint of a model.
-template <class B, class S>
-void add_weights(Fingerprint& fingerprint, const OptLayer<B, S>& layer) {
+template <class M>
+void add_weights(Fingerprint& fingerprint, const typename M::layer_type& layer) {
   for (const auto* linear : layer.linears()) {
-    const Matrix<S> W = B::to_host(linear->weight.view());
+    const auto W = M::backend_type::to_host(linear->weight.view());
     fingerprint.add(W.data(), std::size_t(W.size()));
   }
 }
 
 /// Fingerprint of all linears' weights.
-template <class B, class S>
-std::uint64_t model_fingerprint(const OptModel<B, S>& model) {
+template <class M>
+std::uint64_t model_fingerprint(const M& model) {
   Fingerprint fingerprint;
-  for (const auto& layer : model.layers) add_weights(fingerprint, layer);
+  for (const auto& layer : model.layers) add_weights<M>(fingerprint, layer);
   return fingerprint.value();
 }
 
@@ -130,10 +136,13 @@ inline std::uint64_t text_fingerprint(const CalibrationWindows& windows) {
 /// @param options   what is measured
 /// @param advanced  told the share of linears done, 0..1; may be empty
 /// @throws argument_error naming an option that does not fit; what the solver throws
-template <class B, class S>
-Sensitivities measure_sensitivities(OptModel<B, S>& model, const CalibrationWindows& windows,
+template <class M>
+Sensitivities measure_sensitivities(M& model, const CalibrationWindows& windows,
                                     const SensitivityOptions& options,
                                     const std::function<void(double)>& advanced = {}) {
+  static_assert(detail::check_layered_model<M>());
+  using B = typename M::backend_type;
+  using S = typename M::scalar_type;
   using T = compute_scalar<S>;
   if (windows.count() < 1)
     throw argument_error("windows: expected at least one calibration window, got none");
@@ -157,7 +166,7 @@ Sensitivities measure_sensitivities(OptModel<B, S>& model, const CalibrationWind
   if (evaluations > 0)
     result.divergence_windows =
         std::min(count, options.divergence_windows.value_or(
-                            detail::affordable_windows(model.config, count, evaluations)));
+                            detail::affordable_windows(model, count, evaluations)));
   if (evaluations > 0 && result.divergence_windows < 1)
     throw argument_error("divergence_windows: expected at least 1, got " +
                          std::to_string(*options.divergence_windows));
@@ -165,45 +174,44 @@ Sensitivities measure_sensitivities(OptModel<B, S>& model, const CalibrationWind
   result.text = text_fingerprint(windows);
 
   const std::span<const std::int32_t> ids(windows.ids.data(), std::size_t(count * seqlen));
-  OptWorkspace<B, S> workspace;
-  typename B::template matrix<S> hidden, start;  // (windows * seqlen, hidden), first of them
-  typename B::template matrix<T> converted;      // (out, in) of the linear at work
-  embed(model, ids, seqlen, workspace, hidden);
+  const index_t batch_tokens = options.batch_tokens.value_or(detail::batch_tokens<B>);
+  Walk<M> walk(model, ids, seqlen, batch_tokens);
+  typename B::template matrix<S> start;      // what enters a layer, of the windows the KL is of
+  typename B::template matrix<T> converted;  // (out, in) of the linear at work
+  walk.embed_all();
   const index_t first_tokens = result.divergence_windows * seqlen;
-  std::optional<ReferencePredictions<B, S>> reference;
+  std::optional<ReferencePredictions<M>> reference;
   if (evaluations > 0) reference.emplace(model, ids.first(std::size_t(first_tokens)), seqlen);
 
   const index_t layers = index_t(model.layers.size());
-  const index_t batch_tokens = options.batch_tokens.value_or(detail::batch_tokens<B>);
-  const index_t batch = std::max<index_t>(1, batch_tokens / seqlen);
   for (index_t i = 0; i < layers; ++i) {
     auto& layer = model.layers[std::size_t(i)];
     const auto linears = layer.linears();
-    std::array<std::optional<Calibration<B, T>>, 4> calibrations;
-    for (std::size_t l = 0; l < linears.size(); ++l)
-      if (options.selection.selects(i, linears[l]->name))
-        calibrations[std::size_t(detail::input_of_linear[l])].emplace(linears[l]->weight.cols());
+    const index_t inputs = detail::inputs_of(layer);
+    std::vector<std::optional<Calibration<B, T>>> calibrations{std::size_t(inputs)};
+    for (const auto* linear : linears)
+      if (options.selection.selects(i, linear->name))
+        calibrations[std::size_t(linear->input)].emplace(linear->weight.cols());
     if (first_tokens > 0) {
-      start.resize(first_tokens, hidden.cols());
-      B::copy(detail::as_const(hidden.view()).block(0, 0, first_tokens, hidden.cols()),
-              start.view());
+      const auto hidden = detail::as_const(walk.states().view());
+      start.resize(first_tokens, hidden.cols);
+      B::copy(hidden.block(0, 0, first_tokens, hidden.cols), start.view());
     }
-    for (index_t first = 0; first < count; first += batch) {
-      const index_t size = std::min(batch, count - first);
-      const auto tap = [&](LayerInput input, MatrixView<const S> X) {
-        if (calibrations[std::size_t(input)]) calibrations[std::size_t(input)]->add(X, size);
-      };
-      forward_layer(model, layer,
-                    hidden.view().block(first * seqlen, 0, size * seqlen, hidden.cols()), seqlen,
-                    workspace, tap, i + 1 < layers ? LayerRun::whole : LayerRun::to_fc2);
-    }
+    for (index_t b = 0; b < walk.batches(); ++b)
+      walk.run(
+          layer, b,
+          [&](index_t input, MatrixView<const S> X) {
+            auto& calibration = calibrations[std::size_t(input)];
+            if (calibration) calibration->add(X, walk.size(b));
+          },
+          i + 1 < layers ? whole_layer : inputs - 1);
 
     Factor<B, T> factor;
-    std::pair<int, Pattern> factored{-1, {}};
+    std::pair<index_t, Pattern> factored{-1, {}};
     for (std::size_t l = 0; l < linears.size(); ++l) {
       Linear<B, S>& linear = *linears[l];
       if (!options.selection.selects(i, linear.name)) continue;
-      const int input = detail::input_of_linear[l];
+      const index_t input = linear.input;
       const Calibration<B, T>& calibration = *calibrations[std::size_t(input)];
       LinearSensitivity measured{linear.name, linear.weight.rows(), linear.weight.cols(), {}};
       const bool by_row = options.solver.axis == ChannelAxis::output;
@@ -248,7 +256,7 @@ Sensitivities measure_sensitivities(OptModel<B, S>& model, const CalibrationWind
         measured.modes.push_back(std::move(mode));
       }
       result.linears.push_back(std::move(measured));
-      if (advanced) advanced((double(i) + double(l + 1) / 6) / double(layers));
+      if (advanced) advanced((double(i) + double(l + 1) / double(linears.size())) / double(layers));
     }
   }
   if (result.linears.empty())

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "pare/core/error.hpp"
-#include "pare/model/opt_config.hpp"
-#include "pare/model/opt_text.hpp"
+#include "pare/model/architecture.hpp"
+#include "pare/model/text.hpp"
 #include "pare/pipeline/windows.hpp"
 #include "pare/storage/foreign.hpp"
 #include "pare/tokenizer/tokenizer.hpp"
@@ -25,7 +25,7 @@ inline std::string read_text_file(const std::filesystem::path& file) {
 }
 
 /// The first windows of a text's ids.
-/// @param ids     what opt_token_ids gave
+/// @param ids     what token_ids gave
 /// @param count   windows asked for, 1 or more; fewer are returned where the text holds no more
 /// @param seqlen  tokens of a window, 2 or more
 /// @throws argument_error when the ids do not fill one window
@@ -44,17 +44,18 @@ inline CalibrationWindows first_windows(std::vector<std::int32_t> ids, index_t c
   return {std::move(ids), seqlen};
 }
 
-/// A text as calibration windows: its tokens, cut into windows of as many tokens as the
-/// model has positions.
+/// A text as calibration windows: its tokens, cut into windows of default_seqlen tokens.
 /// @param tokenizer  the model's
 /// @param config     the model's
 /// @param text       UTF-8
 /// @param count      windows asked for; fewer are returned where the text holds no more
-/// @throws format_error as opt_token_ids, argument_error as first_windows
-inline CalibrationWindows text_windows(const Tokenizer& tokenizer, const OptConfig& config,
+/// @throws format_error as token_ids, argument_error as first_windows
+inline CalibrationWindows text_windows(const Tokenizer& tokenizer, const Architecture& config,
                                        std::string_view text, index_t count = 128) {
-  return first_windows(opt_token_ids(tokenizer, config, text), count,
-                       config.max_position_embeddings);
+  const index_t seqlen = default_seqlen(config);
+  return first_windows(window_ids(token_ids(tokenizer, config, text),
+                                  leading_ids(tokenizer, config), config, seqlen),
+                       count, seqlen);
 }
 
 }  // namespace pare

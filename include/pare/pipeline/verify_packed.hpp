@@ -156,11 +156,13 @@ LinearStatistics recounted(const std::string& name, const CompressedLinear<B, T>
 /// @return          one entry per packed linear, in the order of compression
 /// @throws what compress_model throws; invariant_error when a weight lies on no grid or n:m does not
 ///         hold
-template <class B, class S>
+template <class M>
 std::vector<RecomputedLinear> recompute_packed(
-    OptModel<B, S>& model, const PackedFile& file, const CalibrationWindows& windows,
+    M& model, const PackedFile& file, const CalibrationWindows& windows,
     const ModelCompressionOptions& options, const std::map<std::string, RecordedLinear>& recorded,
     const CompressionProgress& progress = {}) {
+  using B = typename M::backend_type;
+  using S = typename M::scalar_type;
   using T = compute_scalar<S>;
   std::map<std::string, std::string> tensors;  // by the linear's name
   std::vector<RecomputedLinear> result;
@@ -185,7 +187,7 @@ std::vector<RecomputedLinear> recompute_packed(
     }
   if (windows.count() == 0 && !options.magnitude) return result;
   detail::RecomputeWork<B, S> work{read, recorded, options.solver.damping};
-  LayerStream<B, S> stream = layers_in_memory(model);
+  LayerStream<M> stream = layers_in_memory(model);
   const Statistics statistics = detail::compress_layers(model, stream, windows, options, progress,
                                                         detail::linear_work<B, T>(work));
   std::map<std::string, double> losses;

@@ -22,6 +22,7 @@ struct PackedLinear {
   DType dtype = DType::f32;  ///< what the checkpoint stores weights in, and weights round to
   /// How pruned weights are told.
   PackedMask kind = PackedMask::none;
+  bool transposed = false;            ///< the checkpoint stores the weight as (in, out)
   std::vector<std::byte> codes;       ///< a little-endian bit stream per row
   std::vector<std::byte> mask;        ///< the same, empty without a mask
   std::vector<std::uint16_t> scales;  ///< (grids, out) float16

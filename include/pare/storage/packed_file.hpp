@@ -66,8 +66,15 @@ struct PackedEntry {
   DType dtype = DType::f32;
   /// How pruned weights are told.
   PackedMask kind = PackedMask::none;
+  bool transposed = false;     ///< the checkpoint stores the weight as (in, out)
   std::uint64_t checksum = 0;  ///< of the packed data
   std::uint64_t original = 0;  ///< FNV-1a of the dense weight's bytes in the checkpoint
+
+  /// Shape of the dense weight in the checkpoint.
+  std::vector<std::int64_t> stored_shape() const {
+    if (transposed) return {layout.columns, layout.rows};
+    return {layout.rows, layout.columns};
+  }
 };
 
 namespace detail {
@@ -91,6 +98,7 @@ inline nlohmann::ordered_json entry_json(const std::string& tensor, const Packed
     json["zeros"] = layout.pattern.zeros;
     json["group"] = layout.pattern.of;
   }
+  if (packed.transposed) json["transposed"] = true;
   json["checksum"] = hex_text(checksum(packed));
   return json;
 }
@@ -159,6 +167,10 @@ inline PackedEntry entry_of_json(const nlohmann::json& json, const std::string& 
     layout.pattern = unstructured(0);  // the file does not say the share
   } else if (mask != "none") {
     fail("mask: expected none, bits or groups");
+  }
+  if (const auto transposed = json.find("transposed"); transposed != json.end()) {
+    if (!transposed->is_boolean()) fail("transposed: expected true or false");
+    entry.transposed = transposed->get<bool>();
   }
   entry.checksum = hash("checksum");
   entry.original = hash("original");
@@ -252,6 +264,7 @@ class PackedFile {
     packed.layout = entry.layout;
     packed.dtype = entry.dtype;
     packed.kind = entry.kind;
+    packed.transposed = entry.transposed;
     PackedLayout& layout = packed.layout;
     if (entry.widths_by_channel) {
       const auto bytes = part(entry, ".widths", "U8", {layout.channels()});

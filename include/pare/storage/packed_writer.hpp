@@ -123,7 +123,9 @@ inline void write_packed(const std::filesystem::path& path, const Checkpoint& so
         continue;
       }
       const PackedParts& parts = found->second;
-      if (parts.entry.at("shape") != info.shape || parts.entry.at("dtype") != info.dtype)
+      std::vector<std::int64_t> shape = parts.entry.at("shape");
+      if (parts.entry.value("transposed", false)) std::swap(shape[0], shape[1]);
+      if (shape != info.shape || parts.entry.at("dtype") != info.dtype)
         throw argument_error(path.string() + ": tensor " + detail::quoted_name(info.name) +
                              ": has another shape or dtype in the checkpoint");
       for (const TensorInfo& part : parts.infos) pieces.push_back({part, nullptr, &parts});
@@ -178,7 +180,7 @@ inline void write_unpacked(const std::filesystem::path& path, const PackedFile& 
       const std::string tensor =
           info.name.substr(0, info.name.size() - std::string_view(detail::packed_parts[0]).size());
       const PackedEntry& entry = *source.find(tensor);
-      infos.push_back({tensor, dtype_name(entry.dtype), {entry.layout.rows, entry.layout.columns}});
+      infos.push_back({tensor, dtype_name(entry.dtype), entry.stored_shape()});
     }
   }
   std::vector<std::byte> bytes;
@@ -191,6 +193,12 @@ inline void write_unpacked(const std::filesystem::path& path, const PackedFile& 
       const PackedLinear packed = source.read(*entry);
       Matrix<float> weights(entry->layout.rows, entry->layout.columns);
       unpack_rows(packed, 0, weights.view());
+      if (entry->transposed) {
+        Matrix<float> stored(weights.cols(), weights.rows());
+        for (index_t i = 0; i < weights.rows(); ++i)
+          for (index_t j = 0; j < weights.cols(); ++j) stored(j, i) = weights(i, j);
+        weights = std::move(stored);
+      }
       bytes = encode_floats({weights.data(), std::size_t(weights.size())}, entry->dtype);
     }
     return std::span<const std::byte>(bytes);

@@ -1,4 +1,4 @@
-// An OPT model from memory as a folder of Hugging Face.
+// A model from memory as a folder of Hugging Face.
 #pragma once
 
 #include <algorithm>
@@ -12,10 +12,9 @@
 
 #include "pare/core/error.hpp"
 #include "pare/core/matrix.hpp"
-#include "pare/model/opt.hpp"
-#include "pare/model/opt_config_json.hpp"
-#include "pare/model/opt_load.hpp"
-#include "pare/model/opt_names.hpp"
+#include "pare/model/config_json.hpp"
+#include "pare/model/decoder.hpp"
+#include "pare/model/load.hpp"
 #include "pare/storage/checkpoint.hpp"
 #include "pare/storage/convert.hpp"
 #include "pare/storage/file.hpp"
@@ -26,47 +25,36 @@ namespace pare::inline PARE_TARGET {
 /// The head where it only repeats the embeddings that it is tied to: safetensors has no tensors
 /// that share bytes, so transformers leaves it out there and ties it again when loading.
 /// @return  the names of the tensors that need not be written; empty or one
-inline std::set<std::string> tied_head(const OptConfig& config, const Checkpoint& checkpoint) {
-  const auto head = checkpoint.find(opt_head_name);
-  const auto embedding = checkpoint.find(opt_tensor_prefix(checkpoint) + "embed_tokens.weight");
+inline std::set<std::string> tied_head(const Architecture& config, const Checkpoint& checkpoint) {
+  const std::string head_name = config.names.head + ".weight";
+  const auto head = checkpoint.find(head_name);
+  const auto embedding =
+      checkpoint.find(tensor_prefix(config, checkpoint) + config.names.embedding + ".weight");
   if (!config.tie_word_embeddings || !head || !embedding) return {};
   if (head->info->dtype != embedding->info->dtype ||
       !std::ranges::equal(head->file->bytes(*head->info), embedding->file->bytes(*embedding->info)))
     return {};
-  return {opt_head_name};
+  return {head_name};
 }
 
 /// Writes the weights of a model folder into another one: the same names and types, the same shards
 /// and their index; what PyTorch saved becomes safetensors. Holds one tensor at a time.
-/// @param source   a folder with an OPT model
+/// @param source   a folder with a model
 /// @param folder   an existing one
 /// @param replace  the data of a tensor, or nothing to keep what it has
-/// @throws as load_opt_config, Checkpoint and write_safetensors
-inline void write_opt_weights(const std::filesystem::path& source,
-                              const std::filesystem::path& folder,
-                              const TensorReplacement& replace) {
+/// @throws as load_architecture, Checkpoint and write_safetensors
+inline void write_model_weights(const std::filesystem::path& source,
+                                const std::filesystem::path& folder,
+                                const TensorReplacement& replace) {
   const Checkpoint checkpoint(source);
   if (checkpoint.format() != CheckpointFormat::safetensors)
-    return write_as_safetensors(checkpoint, folder, tied_head(load_opt_config(source), checkpoint),
-                                replace);
+    return write_as_safetensors(checkpoint, folder,
+                                tied_head(load_architecture(source), checkpoint), replace);
   for (const TensorFile& file : checkpoint.files())
     copy_safetensors(SafetensorsFile(file.path()), folder / file.path().filename(), replace);
   if (checkpoint.sharded())
     std::filesystem::copy_file(source / Checkpoint::index_name, folder / Checkpoint::index_name);
 }
-
-namespace detail {
-
-/// The weights of a linear as its checkpoint stores them.
-template <class B, class S>
-std::vector<std::byte> stored_weights(const Linear<B, S>& linear) {
-  const Matrix<S> W = B::to_host(as_const(linear.weight.view()));
-  std::vector<float> values(std::size_t(W.size()));
-  for (index_t k = 0; k < W.size(); ++k) values[std::size_t(k)] = float(W.data()[k]);
-  return encode_floats(values, linear.dtype);
-}
-
-}  // namespace detail
 
 /// Writes a model that was loaded from `source`, and perhaps compressed, to a new folder that other
 /// programs load as they do `source`: its linears as they are in `model`, rounded to the type that
@@ -76,13 +64,13 @@ std::vector<std::byte> stored_weights(const Linear<B, S>& linear) {
 /// @param source  the folder that it was loaded from
 /// @param folder  new or empty; the folder around it exists
 /// @throws argument_error when the model is packed, or `folder` is not empty; io_error when it
-///         cannot be written; as write_opt_weights
+///         cannot be written; as write_model_weights
 template <class B, class S>
-void save_opt(const OptModel<B, S>& model, const std::filesystem::path& source,
-              const std::filesystem::path& folder) {
+void save_model(const LanguageModel<B, S>& model, const std::filesystem::path& source,
+                const std::filesystem::path& folder) {
   namespace fs = std::filesystem;
   std::map<std::string, const Linear<B, S>*> linears;
-  for (const OptLayer<B, S>& layer : model.layers)
+  for (const DecoderLayer<B, S>& layer : model.layers)
     for (const Linear<B, S>* linear : layer.linears()) {
       if (linear->packed != nullptr)
         throw argument_error("model: expected dense linears, got " + linear->name +
@@ -95,12 +83,12 @@ void save_opt(const OptModel<B, S>& model, const std::filesystem::path& source,
     throw argument_error("folder: expected a new or empty one, got " + folder.string());
   fs::create_directory(folder, error);
   if (error) throw io_error(folder.string() + ": cannot be made: " + error.message());
-  write_opt_weights(source, folder,
-                    [&](const TensorInfo& info) -> std::optional<std::vector<std::byte>> {
-                      const auto linear = linears.find(info.name);
-                      if (linear == linears.end()) return std::nullopt;
-                      return detail::stored_weights(*linear->second);
-                    });
+  write_model_weights(source, folder,
+                      [&](const TensorInfo& info) -> std::optional<std::vector<std::byte>> {
+                        const auto linear = linears.find(info.name);
+                        if (linear == linears.end()) return std::nullopt;
+                        return detail::stored_weights(*linear->second);
+                      });
   for (const char* name :
        {"generation_config.json", "vocab.json", "merges.txt", "tokenizer.json",
         "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json"}) {

@@ -1,4 +1,4 @@
-// Loads OPT models from Hugging Face folders, whole or a decoder layer at a time.
+// Loads models from Hugging Face folders, whole or a decoder layer at a time.
 #pragma once
 
 #include <algorithm>
@@ -15,30 +15,34 @@
 #include "pare/core/matrix.hpp"
 #include "pare/core/scalar.hpp"
 #include "pare/core/text.hpp"
-#include "pare/model/opt.hpp"
-#include "pare/model/opt_config_json.hpp"
-#include "pare/model/opt_names.hpp"
+#include "pare/kernels/matrices.hpp"
+#include "pare/model/config_json.hpp"
+#include "pare/model/decoder.hpp"
 #include "pare/storage/checkpoint.hpp"
 #include "pare/storage/packed_file.hpp"
 #include "pare/storage/quantized.hpp"
 
 namespace pare::inline PARE_TARGET {
 
-/// What stands in front of every tensor's name but the head's: "model.decoder." in language models,
-/// "decoder." in base models, nothing in bare decoders. Throws format_error if the checkpoint holds
-/// the token embeddings under none of these or under two, or weights that are quantized already.
-inline std::string opt_tensor_prefix(const Checkpoint& checkpoint) {
+/// What stands in front of every tensor's name but the head's. Throws format_error if the checkpoint
+/// holds the embeddings under none of the family's prefixes or under two, or weights that are
+/// quantized already.
+inline std::string tensor_prefix(const Architecture& config, const Checkpoint& checkpoint) {
   if (const auto method = quantized_by(checkpoint))
     throw detail::already_quantized(checkpoint.folder().string(), *method);
+  const TensorNames& names = config.names;
   std::optional<std::string> prefix;
-  // The token embeddings may be there as the head only; see opt_embedding_name.
-  const auto embedding = [](const std::string& p) {
-    return detail::quoted_name(p + "embed_tokens.weight");
+  const auto embedding = [&](const std::string& p) {
+    return detail::quoted_name(p + names.embedding + ".weight");
   };
-  for (const char* candidate : {"model.decoder.", "decoder.", ""}) {
-    const bool head_only = checkpoint.find(std::string(candidate) + "embed_positions.weight") &&
-                           checkpoint.find(opt_head_name);
-    if (!head_only && !checkpoint.find(std::string(candidate) + "embed_tokens.weight")) continue;
+  std::string wanted;
+  for (const std::string& candidate : names.prefixes) {
+    wanted += (wanted.empty() ? "" : ", ") + embedding(candidate);
+    // The embeddings may be there as the head only; see embedding_name.
+    const bool head_only =
+        checkpoint.find(names.head + ".weight") &&
+        checkpoint.find(candidate + names.layers + "0." + names.attention_norm + ".weight");
+    if (!head_only && !checkpoint.find(candidate + names.embedding + ".weight")) continue;
     if (prefix)
       throw format_error(checkpoint.folder().string() + ": holds both tensor " +
                          embedding(*prefix) + " and tensor " + embedding(candidate) +
@@ -46,28 +50,30 @@ inline std::string opt_tensor_prefix(const Checkpoint& checkpoint) {
     prefix = candidate;
   }
   if (!prefix)
-    throw format_error(checkpoint.folder().string() + ": there is no tensor " +
-                       embedding("model.decoder.") + ", " + embedding("decoder.") + " or " +
-                       embedding(""));
+    throw format_error(checkpoint.folder().string() + ": there is no tensor, expected one of " +
+                       wanted);
   return *prefix;
 }
 
-/// The tensor that holds the token embeddings: `embed_tokens.weight` under the prefix, or where
-/// that is missing the head that is tied to it, under whose name alone safetensors.torch.save_model
-/// keeps the two.
-inline std::string opt_embedding_name(const OptConfig& config, const Checkpoint& checkpoint,
-                                      const std::string& prefix) {
-  const std::string name = prefix + "embed_tokens.weight";
+/// The tensor that holds the token embeddings; where it is missing, the head that is tied to it,
+/// under whose name alone safetensors.torch.save_model keeps the two.
+inline std::string embedding_name(const Architecture& config, const Checkpoint& checkpoint,
+                                  const std::string& prefix) {
+  const std::string name = prefix + config.names.embedding + ".weight";
+  const std::string head = config.names.head + ".weight";
   const bool head_only =
-      config.tie_word_embeddings && !checkpoint.find(name) && checkpoint.find(opt_head_name);
-  return head_only ? opt_head_name : name;
+      config.tie_word_embeddings && !checkpoint.find(name) && checkpoint.find(head);
+  return head_only ? head : name;
 }
 
 /// What of a checkpoint may be read in two ways, and how it is: one sentence each. Reads the head
 /// and the embeddings where both are there.
-inline std::vector<std::string> opt_notes(const OptConfig& config, const Checkpoint& checkpoint) {
-  const std::string embedding = opt_tensor_prefix(checkpoint) + "embed_tokens.weight";
-  const auto head = checkpoint.find(opt_head_name), tokens = checkpoint.find(embedding);
+inline std::vector<std::string> weight_notes(const Architecture& config,
+                                             const Checkpoint& checkpoint) {
+  const std::string head_name = config.names.head + ".weight";
+  const std::string embedding =
+      tensor_prefix(config, checkpoint) + config.names.embedding + ".weight";
+  const auto head = checkpoint.find(head_name), tokens = checkpoint.find(embedding);
   if (!config.tie_word_embeddings || !head || !tokens) return {};
   const bool equal =
       head->info->dtype == tokens->info->dtype && head->info->shape == tokens->info->shape &&
@@ -75,7 +81,7 @@ inline std::vector<std::string> opt_notes(const OptConfig& config, const Checkpo
   head->file->release(*head->info);
   tokens->file->release(*tokens->info);
   if (equal) return {};
-  return {head->file->path().string() + ": tensor " + detail::quoted_name(opt_head_name) +
+  return {head->file->path().string() + ": tensor " + detail::quoted_name(head_name) +
           " is not equal to tensor " + detail::quoted_name(embedding) +
           ", to which config.json ties it; the latter is the head, as in transformers 4. For the "
           "former, as in transformers 5, write \"tie_word_embeddings\": false"};
@@ -83,65 +89,78 @@ inline std::vector<std::string> opt_notes(const OptConfig& config, const Checkpo
 
 namespace detail {
 
-/// Reads checked tensors of an OPT checkpoint into the memory of B.
+/// Reads checked tensors of a checkpoint into the memory of B.
 template <class B, class T>
-class OptLoader {
+class ModelLoader {
  public:
   /// @param packed   the file whose linears stay packed; null: all are dense
   /// @param instead  a file whose tensors go before those of the checkpoint; null: none does
-  OptLoader(const OptConfig& config, const Checkpoint& checkpoint,
-            const PackedFile* packed = nullptr, const TensorFile* instead = nullptr)
+  ModelLoader(const Architecture& config, const Checkpoint& checkpoint,
+              const PackedFile* packed = nullptr, const TensorFile* instead = nullptr)
       : config_(config),
         checkpoint_(checkpoint),
         packed_(packed),
         instead_(instead),
-        prefix_(opt_tensor_prefix(checkpoint)) {}
+        prefix_(tensor_prefix(config, checkpoint)) {}
 
   /// Checks names, types and shapes of all tensors; reads none.
   void check() {
     reads_ = false;
-    OptModel<B, T> model = frame();
+    LanguageModel<B, T> model = frame();
     for (index_t i = 0; i < config_.num_hidden_layers; ++i) layer(i);
     reads_ = true;
   }
 
   /// All but the decoder layers.
-  OptModel<B, T> frame() const {
-    const index_t hidden = config_.hidden_size, word = config_.word_embed_proj_dim;
-    OptModel<B, T> model;
+  LanguageModel<B, T> frame() const {
+    const index_t hidden = config_.hidden_size, word = config_.embedding_size;
+    const TensorNames& names = config_.names;
+    LanguageModel<B, T> model;
     model.config = config_;
     model.embed_tokens =
-        matrix(opt_embedding_name(config_, checkpoint_, prefix_), config_.vocab_size, word);
-    model.embed_positions = matrix(prefix_ + "embed_positions.weight",
-                                   config_.max_position_embeddings + opt_position_offset, hidden);
+        matrix(embedding_name(config_, checkpoint_, prefix_), config_.vocab_size, word);
+    if (config_.positions == PositionKind::learned)
+      model.embed_positions =
+          matrix(prefix_ + names.positions + ".weight",
+                 config_.max_position_embeddings + config_.position_offset, hidden);
+    if (!names.embedding_norm.empty())
+      model.embedding_norm = norm(prefix_ + names.embedding_norm, hidden);
     if (config_.projects_embeddings()) {
-      model.project_in = linear("project_in", hidden, word, false);
-      model.project_out = linear("project_out", word, hidden, false);
+      model.project_in =
+          linear({.role = LinearRole::up, .name = names.project_in}, "", hidden, word);
+      model.project_out =
+          linear({.role = LinearRole::up, .name = names.project_out}, "", word, hidden);
     }
-    if (config_.has_final_layer_norm()) model.final_layer_norm = layer_norm("final_layer_norm");
+    if (!names.final_norm.empty()) model.final_norm = norm(prefix_ + names.final_norm, hidden);
     if (!config_.tie_word_embeddings)
-      model.untied_head = matrix(opt_head_name, config_.vocab_size, word);
+      model.untied_head = matrix(names.head + ".weight", config_.vocab_size, word);
     return model;
   }
 
-  OptModel<B, T> model() const {
-    OptModel<B, T> model = frame();
+  LanguageModel<B, T> model() const {
+    LanguageModel<B, T> model = frame();
     for (index_t i = 0; i < config_.num_hidden_layers; ++i) model.layers.push_back(layer(i));
     return model;
   }
 
-  OptLayer<B, T> layer(index_t index) const {
-    const index_t hidden = config_.hidden_size, ffn = config_.ffn_dim;
-    const std::string name = "layers." + std::to_string(index) + ".";
-    OptLayer<B, T> layer;
-    layer.q_proj = linear(name + "self_attn.q_proj", hidden, hidden, config_.enable_bias);
-    layer.k_proj = linear(name + "self_attn.k_proj", hidden, hidden, config_.enable_bias);
-    layer.v_proj = linear(name + "self_attn.v_proj", hidden, hidden, config_.enable_bias);
-    layer.out_proj = linear(name + "self_attn.out_proj", hidden, hidden, config_.enable_bias);
-    layer.fc1 = linear(name + "fc1", ffn, hidden, config_.enable_bias);
-    layer.fc2 = linear(name + "fc2", hidden, ffn, config_.enable_bias);
-    layer.self_attn_layer_norm = layer_norm(name + "self_attn_layer_norm");
-    layer.final_layer_norm = layer_norm(name + "final_layer_norm");
+  DecoderLayer<B, T> layer(index_t index) const {
+    const index_t hidden = config_.hidden_size;
+    const TensorNames& names = config_.names;
+    const std::string within = names.layers + std::to_string(index) + ".";
+    DecoderLayer<B, T> layer;
+    layer.index = index;
+    for (const LinearSpec& spec : config_.linears)
+      layer.weights.push_back(
+          linear(spec, within, rows_of(config_, spec.role), columns_of(config_, spec.role)));
+    const auto read_norm = [&](const std::string& name, index_t width) {
+      return name.empty() ? Norm<B, T>{} : norm(prefix_ + within + name, width);
+    };
+    layer.attention_norm = read_norm(names.attention_norm, hidden);
+    layer.feed_forward_norm = read_norm(names.feed_forward_norm, hidden);
+    layer.after_attention_norm = read_norm(names.after_attention_norm, hidden);
+    layer.after_feed_forward_norm = read_norm(names.after_feed_forward_norm, hidden);
+    layer.query_norm = read_norm(names.query_norm, config_.head_dim);
+    layer.key_norm = read_norm(names.key_norm, config_.head_dim);
     return layer;
   }
 
@@ -201,10 +220,15 @@ class OptLoader {
     return read(name, {rows, cols});
   }
 
-  Linear<B, T> linear(const std::string& name, index_t out, index_t in, bool has_bias) const {
+  /// @param within  what stands in front of its name in a layer
+  Linear<B, T> linear(const LinearSpec& spec, const std::string& within, index_t out,
+                      index_t in) const {
     Linear<B, T> linear;
-    linear.name = name;
-    linear.tensor = prefix_ + name + ".weight";
+    linear.name = within + spec.name;
+    linear.tensor = prefix_ + linear.name + ".weight";
+    linear.role = spec.role;
+    linear.input = input_of(spec.role);
+    linear.transposed = spec.transposed;
     const PackedEntry* entry = packed_ != nullptr ? packed_->find(linear.tensor) : nullptr;
     if (entry != nullptr) {
       const Shape expected{out, in}, given{entry->layout.rows, entry->layout.columns};
@@ -215,22 +239,31 @@ class OptLoader {
       if (reads_) linear.packed = std::make_shared<const PackedLinear>(packed_->read(*entry));
       linear.dtype = entry->dtype;
     } else {
-      linear.weight = matrix(linear.tensor, out, in);
+      auto stored =
+          spec.transposed ? matrix(linear.tensor, in, out) : matrix(linear.tensor, out, in);
       linear.dtype = *float_dtype(at(linear.tensor).info->dtype);
+      if (spec.transposed && reads_) {
+        linear.weight.resize(out, in);
+        B::for_each_element(out, in,
+                            kernels::TransposeElement<T>{stored.view(), linear.weight.view()});
+      } else {
+        linear.weight = std::move(stored);
+      }
     }
-    if (has_bias) linear.bias = read(prefix_ + name + ".bias", {out});
+    if (spec.bias) linear.bias = read(prefix_ + linear.name + ".bias", {out});
     return linear;
   }
 
-  LayerNorm<B, T> layer_norm(const std::string& name) const {
-    LayerNorm<B, T> norm;
-    if (!config_.layer_norm_elementwise_affine) return norm;
-    norm.weight = read(prefix_ + name + ".weight", {config_.hidden_size});
-    norm.bias = read(prefix_ + name + ".bias", {config_.hidden_size});
+  /// @param name  with all that stands in front of it
+  Norm<B, T> norm(const std::string& name, index_t width) const {
+    Norm<B, T> norm;
+    if (!config_.norm_affine) return norm;
+    norm.weight = read(name + ".weight", {width});
+    if (config_.norm == NormKind::layer) norm.bias = read(name + ".bias", {width});
     return norm;
   }
 
-  OptConfig config_;
+  Architecture config_;
   const Checkpoint& checkpoint_;
   const PackedFile* packed_;
   const TensorFile* instead_;
@@ -241,21 +274,24 @@ class OptLoader {
 }  // namespace detail
 
 /// The model that `config` describes with the weights of `checkpoint`. Throws format_error naming
-/// the tensor that is missing or has another shape or dtype and as opt_tensor_prefix,
+/// the tensor that is missing or has another shape or dtype and as tensor_prefix,
 /// non_finite_error naming tensor and index of a NaN or infinity, io_error if a file cannot be
 /// read.
 template <class B, class T>
-OptModel<B, T> load_opt(const OptConfig& config, const Checkpoint& checkpoint) {
-  return detail::OptLoader<B, T>(config, checkpoint).model();
+LanguageModel<B, T> load_model(const Architecture& config, const Checkpoint& checkpoint) {
+  return detail::ModelLoader<B, T>(config, checkpoint).model();
 }
 
 /// A model folder whose decoder layers are read one at a time. Nothing but tables stays in memory.
 template <class B, class T>
-class OptFiles {
+class ModelFiles {
  public:
-  /// Opens `folder` and checks the names, types and shapes of all its tensors. Throws as load_opt,
+  /// Opens `folder` and checks the names, types and shapes of all its tensors. Throws as load_model,
   /// but for numbers that are not finite, which are found when they are read.
-  explicit OptFiles(const std::filesystem::path& folder) : config_(load_opt_config(folder)) {
+  /// @param families  those that are known
+  explicit ModelFiles(const std::filesystem::path& folder,
+                      const std::vector<Family>& families = known_families())
+      : config_(load_architecture(folder, families)) {
     if (PackedFile::is_in(folder)) {
       packed_.emplace(folder);
       checkpoint_.emplace(folder, PackedFile::name);
@@ -266,34 +302,35 @@ class OptFiles {
   }
 
   /// What config.json says.
-  const OptConfig& config() const { return config_; }
+  const Architecture& config() const { return config_; }
   /// The model without its decoder layers.
-  OptModel<B, T> frame() const { return loader().frame(); }
+  LanguageModel<B, T> frame() const { return loader().frame(); }
   /// Decoder layer `index`.
   /// @param index    from 0
   /// @param instead  a file whose tensors go before the folder's; null: none does
-  OptLayer<B, T> layer(index_t index, const TensorFile* instead = nullptr) const {
+  DecoderLayer<B, T> layer(index_t index, const TensorFile* instead = nullptr) const {
     return loader(instead).layer(index);
   }
   /// The whole model.
-  OptModel<B, T> model() const { return loader().model(); }
+  LanguageModel<B, T> model() const { return loader().model(); }
 
  private:
-  detail::OptLoader<B, T> loader(const TensorFile* instead = nullptr) const {
+  detail::ModelLoader<B, T> loader(const TensorFile* instead = nullptr) const {
     return {config_, *checkpoint_, packed_ ? &*packed_ : nullptr, instead};
   }
 
-  OptConfig config_;
+  Architecture config_;
   std::optional<PackedFile> packed_;
   std::optional<Checkpoint> checkpoint_;
 };
 
 /// The model in `folder` (config.json and a Checkpoint). The linears of a packed model stay packed:
-/// they are multiplied a block of rows at a time. Throws as load_opt_config, PackedFile and the
+/// they are multiplied a block of rows at a time. Throws as load_architecture, PackedFile and the
 /// above.
 template <class B, class T>
-OptModel<B, T> load_opt(const std::filesystem::path& folder) {
-  return OptFiles<B, T>(folder).model();
+LanguageModel<B, T> load_model(const std::filesystem::path& folder,
+                               const std::vector<Family>& families = known_families()) {
+  return ModelFiles<B, T>(folder, families).model();
 }
 
 }  // namespace pare

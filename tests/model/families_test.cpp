@@ -1,0 +1,360 @@
+// Every family of models on every backend: against what transformers computes, and from files.
+#define BOOST_TEST_MODULE pare_families
+#include <boost/test/unit_test.hpp>
+
+#include <cmath>
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <vector>
+
+#include "files.hpp"
+#include "model_support.hpp"
+#include "pare/model/random.hpp"
+#include "pare/model/save.hpp"
+#include "pare/tokenizer/tokenizer.hpp"
+
+using namespace test;
+using nlohmann::json;
+using pare::LanguageModel;
+
+namespace {
+
+using AllCases = decltype(std::tuple_cat(FloatCases{}, Stored{}));
+
+/// Checks values against those of transformers, float32. Errors are in standard deviations of these.
+template <class S>
+void check_values(const Matrix<S>& got, const Matrix<float>& expected, const std::string& what) {
+  BOOST_REQUIRE(got.rows() == expected.rows() && got.cols() == expected.cols());
+  double sum = 0, squares = 0, worst = 0, errors = 0;
+  for (index_t i = 0; i < got.size(); ++i) {
+    const double value = expected.data()[i], error = std::abs(double(got.data()[i]) - value);
+    sum += value;
+    squares += value * value;
+    errors += error * error;
+    if (!(error <= worst)) worst = std::isnan(error) ? INFINITY : error;
+  }
+  const double count = double(got.size()), mean = sum / count;
+  const double spread = std::sqrt(squares / count - mean * mean);
+  const double largest = worst / spread, typical = std::sqrt(errors / count) / spread;
+  BOOST_TEST_MESSAGE(what << ": largest error " << largest << ", root mean square " << typical);
+  if constexpr (std::is_same_v<S, pare::bfloat16>) {
+    BOOST_TEST(largest < 0.15, what << ": " << largest);
+    BOOST_TEST(typical < 2e-2, what << ": " << typical);
+  } else {
+    BOOST_TEST(largest < (std::is_same_v<S, float> ? 1e-4 : 2e-2), what << ": " << largest);
+  }
+}
+
+/// A small configuration of a family; what it may have besides is switched on.
+json small_config(const pare::Family& family) {
+  const pare::FieldNames& names = family.fields;
+  json config = {{"model_type", family.model_type}, {"vocab_size", 37}, {"bos_token_id", 1}};
+  config[names.hidden_size] = 32;
+  config[names.layers] = 3;
+  config[names.heads] = 4;
+  if (!names.intermediate_size.empty()) config[names.intermediate_size] = 40;
+  if (!names.positions.empty()) config[names.positions] = 16;
+  for (const pare::BiasField& field : family.biases) config[field.name] = true;
+  if (family.base.norm == pare::NormKind::rms)
+    config.update({{"num_key_value_heads", 2},
+                   {"head_dim", 10},
+                   {"sliding_window", 5},
+                   {"use_sliding_window", true},
+                   {"max_window_layers", 1}});
+  if (family.model_type == "opt") config["word_embed_proj_dim"] = 20;
+  return config;
+}
+
+/// A model of random weights, among them those of norms and biases.
+template <class B>
+LanguageModel<B, float> made_up(const pare::Architecture& architecture) {
+  auto model = pare::random_model<B, float>(architecture, 3);
+  unsigned seed = 10;
+  const auto stir = [&](auto& owner) {
+    const auto view = owner.view();
+    if (view.rows > 0) owner = upload<B>(random_matrix<float>(view.rows, view.cols, ++seed, 0.3));
+  };
+  const auto stir_norm = [&](pare::Norm<B, float>& norm) {
+    stir(norm.weight);
+    stir(norm.bias);
+  };
+  stir(model.embed_tokens);
+  stir(model.embed_positions);
+  stir(model.untied_head);
+  if (model.embedding_norm) stir_norm(*model.embedding_norm);
+  if (model.final_norm) stir_norm(*model.final_norm);
+  for (auto& layer : model.layers) {
+    for (auto* norm : {&layer.attention_norm, &layer.feed_forward_norm, &layer.after_attention_norm,
+                       &layer.after_feed_forward_norm, &layer.query_norm, &layer.key_norm})
+      stir_norm(*norm);
+    for (auto* linear : layer.linears()) {
+      stir(linear->weight);
+      stir(linear->bias);
+    }
+  }
+  return model;
+}
+
+/// All tensors of a model as a checkpoint names and holds them.
+template <class B>
+std::vector<pare::TensorData> tensors_of(const LanguageModel<B, float>& model,
+                                         const std::string& prefix) {
+  std::vector<pare::TensorData> tensors;
+  const auto add = [&](const std::string& name, const auto& owner, bool transposed = false) {
+    Matrix<float> m = download<B>(owner);
+    if (m.size() == 0) return;
+    if (transposed) {
+      Matrix<float> other(m.cols(), m.rows());
+      for (index_t i = 0; i < m.rows(); ++i)
+        for (index_t j = 0; j < m.cols(); ++j) other(j, i) = m(i, j);
+      m = other;
+    }
+    std::vector<std::int64_t> shape{m.rows(), m.cols()};
+    if (m.rows() == 1) shape.erase(shape.begin());
+    tensors.push_back({name, "F32", shape,
+                       pare::encode_floats({m.data(), std::size_t(m.size())}, pare::DType::f32)});
+  };
+  const auto add_norm = [&](const std::string& name, const pare::Norm<B, float>& norm) {
+    add(name + ".weight", norm.weight);
+    add(name + ".bias", norm.bias);
+  };
+  const pare::TensorNames& names = model.config.names;
+  add(prefix + names.embedding + ".weight", model.embed_tokens);
+  add(prefix + names.positions + ".weight", model.embed_positions);
+  if (model.embedding_norm) add_norm(prefix + names.embedding_norm, *model.embedding_norm);
+  if (model.project_in) add(prefix + names.project_in + ".weight", model.project_in->weight);
+  if (model.project_out) add(prefix + names.project_out + ".weight", model.project_out->weight);
+  if (model.final_norm) add_norm(prefix + names.final_norm, *model.final_norm);
+  add(names.head + ".weight", model.untied_head);
+  for (const auto& layer : model.layers) {
+    const std::string within = prefix + names.layers + std::to_string(layer.index) + ".";
+    add_norm(within + names.attention_norm, layer.attention_norm);
+    add_norm(within + names.feed_forward_norm, layer.feed_forward_norm);
+    add_norm(within + names.after_attention_norm, layer.after_attention_norm);
+    add_norm(within + names.after_feed_forward_norm, layer.after_feed_forward_norm);
+    add_norm(within + names.query_norm, layer.query_norm);
+    add_norm(within + names.key_norm, layer.key_norm);
+    for (std::size_t l = 0; l < layer.weights.size(); ++l) {
+      const pare::LinearSpec& spec = model.config.linears[l];
+      add(within + spec.name + ".weight", layer.weights[l].weight, spec.transposed);
+      add(within + spec.name + ".bias", layer.weights[l].bias);
+    }
+  }
+  return tensors;
+}
+
+/// Buffers and others that published checkpoints hold beside the weights, in types that no weight
+/// has.
+void add_what_is_ignored(std::vector<pare::TensorData>& tensors, const std::string& prefix,
+                         const std::string& layers) {
+  const auto add = [&](const std::string& name, const char* dtype,
+                       const std::vector<std::int64_t>& shape, std::size_t bytes) {
+    tensors.push_back({name, dtype, shape, std::vector<std::byte>(bytes, std::byte{0x7f})});
+  };
+  for (const char* layer : {"0.", "2."}) {
+    const std::string within = prefix + layers + layer;
+    add(within + "attn.bias", "BOOL", {1, 1, 16, 16}, 256);
+    add(within + "attn.masked_bias", "F32", {}, 4);
+    add(within + "attention.bias", "U8", {1, 1, 16, 16}, 256);
+    add(within + "attention.masked_bias", "F16", {}, 2);
+    add(within + "attention.rotary_emb.inv_freq", "F8_E4M3", {5}, 5);
+    add(within + "self_attn.rotary_emb.inv_freq", "BF16", {5}, 10);
+  }
+  add(prefix + "rotary_emb.inv_freq", "I64", {5}, 40);
+}
+
+const ids_t text{1, 5, 36, 0, 7, 7, 1, 2, 3, 4, 30, 6, 11, 12, 13, 14};  // two windows of 8
+
+}  // namespace
+
+// ---------------------------------------------------------------- published values
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(values_of_every_family, C, AllCases) {
+  using B = typename C::backend;
+  using S = typename C::scalar;
+  const fs::path shared = shared_folder();
+  if (shared.empty()) return;
+  const pare::SafetensorsFile golden(shared / "golden" / "families.safetensors");
+  const ids_t ids = read_ids(golden, "input_ids");
+  int models = 0;
+  for (const pare::TensorInfo& tensor : golden.tensors()) {
+    const std::string ending = ".logits";
+    if (!tensor.name.ends_with(ending)) continue;
+    const std::string name = tensor.name.substr(0, tensor.name.size() - ending.size());
+    ++models;
+    const auto model = pare::load_model<B, S>(shared / "models" / name);
+    pare::ModelWorkspace<B, S> workspace;
+    typename B::template matrix<S> hidden;
+    pare::embed(model, std::span<const std::int32_t>(ids), 96, workspace, hidden);
+    for (const auto& layer : model.layers) {
+      pare::forward_layer(model, layer, hidden.view(), 96, workspace);
+      if (layer.index > 0) continue;
+      const std::string first = name + ".hidden1";
+      check_values(download<B>(hidden), read_rows(golden, first), first);
+    }
+    check_values(all_logits<B, S>(model, hidden.view(), workspace), read_rows(golden, tensor.name),
+                 tensor.name);
+  }
+  BOOST_TEST(models == 16);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(perplexity_of_three_families, C, FloatCases) {
+  using B = typename C::backend;
+  if constexpr (!std::is_same_v<B, Oracle>) {  // which is slow
+    const fs::path shared = shared_folder();
+    if (shared.empty()) return;
+    const json expected = json::parse(read_text(shared / "golden" / "families.json"));
+    const std::string short_text = read_text(shared / "text" / "short.txt");
+    for (const char* name : {"tiny-llama", "tiny-gemma3", "tiny-gpt2"}) {
+      const fs::path folder = shared / "models" / name;
+      const ids_t ids = pare::Tokenizer::load(folder).encode(short_text);
+      const double got = pare::perplexity(pare::load_model<B, float>(folder),
+                                          std::span<const std::int32_t>(ids), 96);
+      BOOST_TEST(std::abs(got / expected.at(name).get<double>() - 1) < 1e-4,
+                 name << ": " << got << ", expected " << expected.at(name));
+    }
+  }
+}
+
+// ---------------------------------------------------------------- files
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(every_family_is_read_from_files, C, FloatCases) {
+  using B = typename C::backend;
+  std::vector<pare::Family> families = pare::known_families();
+  families.push_back(pare::family_of("llama"));  // and one of the user's own
+  families.back().model_type = "mine";
+  families.back().base.names.prefixes = {"net."};
+  families.back().base.names.layers = "blocks.";
+  families.back().base.linears.front().transposed = true;
+  for (const pare::Family& family : families) BOOST_TEST_CONTEXT(family.model_type) {
+      const json config = small_config(family);
+      const pare::Architecture architecture =
+          pare::parse_architecture("config.json", config.dump(), families);
+      const LanguageModel<B, float> model = made_up<B>(architecture);
+      const Matrix<float> expected = run_model(model, text, 8);
+      const Folder folder;
+      write_text(folder / "config.json", config.dump());
+      for (const bool beside : {false, true})
+        for (const std::string& prefix : architecture.names.prefixes) {
+          std::vector<pare::TensorData> tensors = tensors_of<B>(model, prefix);
+          if (beside) add_what_is_ignored(tensors, prefix, architecture.names.layers);
+          pare::write_safetensors(folder / "model.safetensors", tensors);
+          const auto read = pare::load_model<B, float>(folder.path, families);
+          BOOST_TEST((read.config == architecture));
+          BOOST_TEST(same_bytes(run_model(read, text, 8), expected), prefix);
+          for (std::size_t i = 0; i < read.layers.size(); ++i) {
+            const std::vector<std::string> names = pare::linear_names(architecture, index_t(i));
+            BOOST_REQUIRE(read.layers[i].weights.size() == names.size());
+            for (std::size_t l = 0; l < names.size(); ++l) {
+              BOOST_TEST(read.layers[i].weights[l].name == names[l]);
+              BOOST_TEST(read.layers[i].weights[l].tensor == prefix + names[l] + ".weight");
+            }
+          }
+        }
+
+      // Every tensor is needed: a model without one is refused by its name.
+      const std::vector<pare::TensorData> all =
+          tensors_of<B>(model, architecture.names.prefixes.front());
+      for (std::size_t without = 0; without < all.size(); without += 5) {
+        std::vector<pare::TensorData> rest = all;
+        rest.erase(rest.begin() + std::ptrdiff_t(without));
+        pare::write_safetensors(folder / "model.safetensors", rest);
+        const std::string message = message_of<pare::format_error>(
+            [&] { pare::load_model<B, float>(folder.path, families); });
+        BOOST_TEST(contains(message, "'" + all[without].name + "'"), message);
+      }
+    }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(every_family_is_saved_as_it_came, C, FloatCases) {
+  using B = typename C::backend;
+  for (const pare::Family& family : pare::known_families()) BOOST_TEST_CONTEXT(family.model_type) {
+      const json config = small_config(family);
+      auto model = made_up<B>(pare::parse_architecture("config.json", config.dump()));
+      const std::string prefix = model.config.names.prefixes.front();
+      const Folder folder;
+      write_text(folder / "config.json", config.dump());
+      pare::write_safetensors(folder / "model.safetensors", tensors_of<B>(model, prefix));
+      const Matrix<float> before = run_model(model, text, 8);
+      model = pare::load_model<B, float>(folder.path);
+      for (auto* linear : model.layers[1].linears()) {
+        Matrix<float> changed = download<B>(linear->weight);
+        for (index_t i = 0; i < changed.size(); i += 3) changed.data()[i] = 0;
+        linear->weight = upload<B>(changed);
+      }
+      pare::save_model(model, folder.path, folder / "saved");
+      const auto again = pare::load_model<B, float>(folder / "saved");
+      const Matrix<float> expected = run_model(model, text, 8);
+      BOOST_TEST(same_bytes(run_model(again, text, 8), expected));
+      BOOST_TEST(!same_bytes(before, expected));
+      // Names, shapes and types in the file are those of the source.
+      const pare::SafetensorsFile source(folder / "model.safetensors");
+      const pare::SafetensorsFile saved(folder / "saved" / "model.safetensors");
+      BOOST_REQUIRE(saved.tensors().size() == source.tensors().size());
+      for (const pare::TensorInfo& tensor : source.tensors()) {
+        BOOST_TEST(saved.at(tensor.name).shape == tensor.shape);
+        BOOST_TEST(saved.at(tensor.name).dtype == tensor.dtype);
+      }
+    }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(the_text_part_of_a_model_that_sees, C, FloatCases) {
+  using B = typename C::backend;
+  const json part = small_config(pare::family_of("gemma3_text"));
+  const json whole = {{"model_type", "gemma3"},
+                      {"text_config", part},
+                      {"vision_config", {{"hidden_size", 1152}, {"model_type", "siglip"}}}};
+  const auto model = made_up<B>(pare::parse_architecture("config.json", part.dump()));
+  const Folder folder;
+  write_text(folder / "config.json", whole.dump());
+  for (const char* prefix : {"language_model.model.", "model.language_model."}) {
+    std::vector<pare::TensorData> tensors = tensors_of<B>(model, prefix);
+    tensors.push_back({"vision_tower.vision_model.embeddings.position_embedding.weight",
+                       "BF16",
+                       {2, 3},
+                       std::vector<std::byte>(12)});
+    tensors.push_back({"multi_modal_projector.mm_input_projection_weight",
+                       "F16",
+                       {3, 2},
+                       std::vector<std::byte>(12)});
+    pare::write_safetensors(folder / "model.safetensors", tensors);
+    const auto read = pare::load_model<B, float>(folder.path);
+    BOOST_TEST(same_bytes(run_model(read, text, 8), run_model(model, text, 8)), prefix);
+  }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(fields_change_what_is_computed, C, FloatCases) {
+  using B = typename C::backend;
+  const auto logits = [](const std::string& type, const json& changes) {
+    json config = small_config(pare::family_of(type));
+    config.update(changes);
+    return run_model(made_up<B>(pare::parse_architecture("config.json", config.dump())), text, 8);
+  };
+  const std::tuple<const char*, json> variants[] = {
+      {"opt", {{"activation_function", "gelu"}}},
+      {"opt", {{"do_layer_norm_before", false}}},
+      {"llama", {{"rope_theta", 100}}},
+      {"llama", {{"rope_scaling", {{"type", "linear"}, {"factor", 2.0}}}}},
+      {"llama", {{"hidden_act", "gelu"}}},
+      {"llama", {{"rms_norm_eps", 0.1}}},
+      {"mistral", {{"sliding_window", 3}}},
+      {"qwen2", {{"max_window_layers", 2}}},
+      {"gemma2", {{"attn_logit_softcapping", 0.5}}},
+      {"gemma2", {{"final_logit_softcapping", 0.5}}},
+      {"gemma2", {{"query_pre_attn_scalar", 4}}},
+      {"gemma3_text", {{"rope_local_base_freq", 100}}},
+      {"gemma3_text", {{"_sliding_window_pattern", 2}}},
+      {"phi3", {{"partial_rotary_factor", 0.4}}},
+      {"gpt_neox", {{"use_parallel_residual", false}}},
+      {"gpt_neox", {{"rotary_pct", 1.0}}},
+      {"bloom", {{"apply_residual_connection_post_layernorm", true}}},
+      {"gpt2", {{"scale_attn_weights", false}}},
+      {"gpt2", {{"scale_attn_by_inverse_layer_idx", true}}}};
+  for (const auto& [type, changes] : variants) {
+    const double moved = distance(logits(type, changes), logits(type, json::object()));
+    BOOST_TEST(moved > 1e-3, type << " " << changes.dump() << ": " << moved);
+  }
+}
