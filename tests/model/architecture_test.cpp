@@ -84,7 +84,7 @@ BOOST_AUTO_TEST_CASE(frequencies_that_are_not_stretched) {
 }
 
 BOOST_AUTO_TEST_CASE(dynamic_frequencies_depend_on_the_window) {
-  const Rotary rotary = three_pairs(RotaryScaling::dynamic, 4);
+  const Rotary rotary = three_pairs(RotaryScaling::dynamic_ntk, 4);
   check_close(rotary_frequencies(rotary, 10), {1, 0.1, 0.01});
   check_close(rotary_frequencies(rotary, 1000), {1, 0.1, 0.01});
   // theta grows by (4 * 2 - 3)^(6/4) = 5^(3/2), the powers of it are 0, -1/3 and -2/3.
@@ -188,7 +188,7 @@ BOOST_AUTO_TEST_CASE(rotary_settings_of_llama) {
   BOOST_CHECK(linear.scaling == RotaryScaling::linear);
   BOOST_TEST(linear.factor == 4);
   const Rotary dynamic = both(1e4, "dynamic", {{"factor", 2.0}});
-  BOOST_CHECK(dynamic.scaling == RotaryScaling::dynamic);
+  BOOST_CHECK(dynamic.scaling == RotaryScaling::dynamic_ntk);
   BOOST_TEST(dynamic.original_positions == 128);
   const Rotary llama3 = both(5e5, "llama3",
                              {{"factor", 8.0},

@@ -493,7 +493,7 @@ BOOST_AUTO_TEST_CASE(bad_arguments) {
         [&] { pare::perplexity(model, std::span<const std::int32_t>(ids), seqlen); });
   };
   BOOST_TEST(ppl(5) == "perplexity: the text has 3 tokens, at least 5 are needed for one window");
-  BOOST_TEST(ppl(1) == "perplexity: seqlen: expected at least 2, got 1");
+  BOOST_TEST(ppl(1) == "perplexity: seqlen: expected 2 to 9 (max_position_embeddings), got 1");
   ids.resize(10, 5);
   BOOST_TEST(ppl(10) == "perplexity: seqlen: expected 2 to 9 (max_position_embeddings), got 10");
 }

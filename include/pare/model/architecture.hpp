@@ -32,7 +32,7 @@ enum class PositionKind : std::uint8_t {
 };
 
 /// How rotary frequencies are stretched for windows longer than those trained on.
-enum class RotaryScaling : std::uint8_t { none, linear, dynamic, llama3, yarn, longrope };
+enum class RotaryScaling : std::uint8_t { none, linear, dynamic_ntk, llama3, yarn, longrope };
 
 /// Rotary positions. Names are those of config.json; docs/families.md has the formulas.
 struct Rotary {
@@ -44,7 +44,7 @@ struct Rotary {
   double low_frequency_factor = 1, high_frequency_factor = 4;  ///< of llama3
   double beta_fast = 32, beta_slow = 1;                        ///< of yarn
   bool truncate = true;                                        ///< of yarn: whole dimensions
-  std::vector<double> short_factor, long_factor;               ///< of longrope, (width / 2)
+  std::vector<double> short_factor = {}, long_factor = {};     ///< of longrope, (width / 2)
   double attention_factor = 1;                                 ///< on cosines and sines
   /// Memberwise.
   bool operator==(const Rotary&) const = default;
@@ -75,16 +75,17 @@ struct LinearSpec {
 struct TensorNames {
   std::vector<std::string> prefixes = {"model.", ""};  ///< the same tensors are under one of these
   std::string embedding = "embed_tokens";
-  std::string positions;       ///< of the learned table
-  std::string embedding_norm;  ///< empty: none
+  std::string positions = "";       ///< of the learned table
+  std::string embedding_norm = "";  ///< empty: none
   std::string layers = "layers.";
   std::string attention_norm = "input_layernorm";
   std::string feed_forward_norm = "post_attention_layernorm";
-  std::string after_attention_norm, after_feed_forward_norm;  ///< where norms stand around
-  std::string query_norm, key_norm;                           ///< empty: none
-  std::string final_norm = "norm";                            ///< empty: none
-  std::string project_in, project_out;                        ///< of the embeddings
-  std::string head = "lm_head";                               ///< without a prefix
+  std::string after_attention_norm = "",
+              after_feed_forward_norm = "";       ///< where norms stand around
+  std::string query_norm = "", key_norm = "";     ///< empty: none
+  std::string final_norm = "norm";                ///< empty: none
+  std::string project_in = "", project_out = "";  ///< of the embeddings
+  std::string head = "lm_head";                   ///< without a prefix
   /// Memberwise.
   bool operator==(const TensorNames&) const = default;
 };
@@ -152,7 +153,7 @@ struct Architecture {
   bool extrapolates() const {
     if (positions != PositionKind::rotary) return positions == PositionKind::alibi;
     for (const Rotary& rotary : rotaries)
-      if (rotary.scaling == RotaryScaling::dynamic) return true;
+      if (rotary.scaling == RotaryScaling::dynamic_ntk) return true;
     return false;
   }
   /// Memberwise.

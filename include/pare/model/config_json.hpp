@@ -55,7 +55,7 @@ inline void read_scaling(const ConfigReader& config, const Family& family, const
       {"", RotaryScaling::none},
       {"default", RotaryScaling::none},
       {"linear", RotaryScaling::linear},
-      {"dynamic", RotaryScaling::dynamic},
+      {"dynamic", RotaryScaling::dynamic_ntk},
       {"llama3", RotaryScaling::llama3},
       {"yarn", RotaryScaling::yarn},
       {"longrope", RotaryScaling::longrope}};
@@ -74,7 +74,7 @@ inline void read_scaling(const ConfigReader& config, const Family& family, const
   if (!config.has("factor") && !derived) throw config.bad("factor", "a positive number");
   rotary.factor = config.number("factor", stretched);
   switch (rotary.scaling) {
-    case RotaryScaling::dynamic:
+    case RotaryScaling::dynamic_ntk:
       rotary.original_positions = a.max_position_embeddings;
       break;
     case RotaryScaling::llama3:

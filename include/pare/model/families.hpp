@@ -24,7 +24,7 @@ struct BiasField {
 /// What config.json calls the numbers of a model.
 struct FieldNames {
   std::string hidden_size = "hidden_size";
-  std::string older_hidden_size;  ///< goes first where it is there
+  std::string older_hidden_size = "";  ///< goes first where it is there
   std::string intermediate_size = "intermediate_size";
   std::string layers = "num_hidden_layers";
   std::string heads = "num_attention_heads";
@@ -43,7 +43,7 @@ struct Family {
   /// required; an intermediate_size of 0 is four times hidden_size where `fields` names none.
   Architecture base;
   FieldNames fields;
-  std::vector<BiasField> biases;
+  std::vector<BiasField> biases = {};
   double rotary_share = 1;  ///< of a head's columns that turn, where no field says it
   /// Older names of ways to stretch rotary positions, and today's.
   std::vector<std::pair<std::string, std::string>> older_scalings = {};

@@ -61,7 +61,7 @@ inline void stretch_llama3(const Rotary& rotary, std::vector<double>& frequencie
 inline std::vector<double> rotary_frequencies(const Rotary& rotary, index_t seqlen) {
   const double width = double(rotary.width), positions = double(rotary.original_positions);
   double theta = rotary.theta;
-  if (rotary.scaling == RotaryScaling::dynamic && double(seqlen) > positions)
+  if (rotary.scaling == RotaryScaling::dynamic_ntk && double(seqlen) > positions)
     theta *= std::pow(rotary.factor * double(seqlen) / positions - (rotary.factor - 1),
                       width / (width - 2));
   std::vector<double> frequencies;
@@ -84,7 +84,7 @@ inline std::vector<double> rotary_frequencies(const Rotary& rotary, index_t seql
       break;
     }
     case RotaryScaling::none:
-    case RotaryScaling::dynamic:
+    case RotaryScaling::dynamic_ntk:
       break;
   }
   return frequencies;
