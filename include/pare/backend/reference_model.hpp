@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "pare/core/matrix.hpp"
+#include "pare/core/scalar.hpp"
 #include "pare/kernels/attention.hpp"
 
 namespace pare::inline PARE_TARGET::backend {

@@ -29,6 +29,7 @@ struct VectorConstants;
 // tail: exp(y^2 / 2) Phi(-y) (1 + 0.8 y) as a polynomial in u = (y - m) / (y + m), m = tail_middle,
 // interpolated at the Chebyshev nodes of 0 <= y <= largest_tail with 60 digits. The mapping is of
 // Shepherd and Laframboise, Chebyshev approximation of (1 + 2x) exp(x^2) erfc x (1981).
+/// @cond (numbers)
 template <>
 struct VectorConstants<float> {
   using bits = std::uint32_t;
@@ -67,6 +68,7 @@ struct VectorConstants<double> {
       0x1.a6424cfd5a63bp-24,  0x1.3d6e8bb141926p-23, -0x1.e7829e8f76d9cp-28, -0x1.3651bd934c983p-26,
       -0x1.76773f41a070bp-29};
 };
+/// @endcond
 
 /// The functions of LibraryMath. Relative errors are below 3e-7 for float and 1e-14 for double.
 struct VectorMath {
@@ -142,8 +144,8 @@ struct VectorMath {
 /// Neighbours in a row that are done together.
 template <class T>
 struct RowBlock {
-  static constexpr index_t width = 128 / index_t(sizeof(T));
-  T values[width] = {};
+  static constexpr index_t width = 128 / index_t(sizeof(T));  ///< how many
+  T values[width] = {};                                       ///< theirs
 
   RowBlock() = default;
   /// The first `count` from a row, zeros behind them.

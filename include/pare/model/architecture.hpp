@@ -38,7 +38,7 @@ enum class RotaryScaling : std::uint8_t { none, linear, dynamic_ntk, llama3, yar
 struct Rotary {
   double theta = 10000;  ///< base of the frequencies
   index_t width = 0;     ///< columns of a head that turn, even; the others stay
-  RotaryScaling scaling = RotaryScaling::none;
+  RotaryScaling scaling = RotaryScaling::none;                 ///< how frequencies are stretched
   double factor = 1;                                           ///< by which windows are longer
   index_t original_positions = 0;                              ///< positions trained on
   double low_frequency_factor = 1, high_frequency_factor = 4;  ///< of llama3
@@ -74,17 +74,18 @@ struct LinearSpec {
 /// one of `prefixes`.
 struct TensorNames {
   std::vector<std::string> prefixes = {"model.", ""};  ///< the same tensors are under one of these
-  std::string embedding = "embed_tokens";
-  std::string positions = "";       ///< of the learned table
-  std::string embedding_norm = "";  ///< empty: none
-  std::string layers = "layers.";
-  std::string attention_norm = "input_layernorm";
-  std::string feed_forward_norm = "post_attention_layernorm";
-  std::string after_attention_norm = "",
+  std::string embedding = "embed_tokens";              ///< of the table of tokens
+  std::string positions = {};                          ///< of the learned table
+  std::string embedding_norm = {};                     ///< empty: none
+  std::string layers = "layers.";                      ///< in front of the index of a layer
+  std::string attention_norm = "input_layernorm";      ///< of the attention
+  std::string feed_forward_norm = "post_attention_layernorm";  ///< of the feed-forward part
+  /// Where norms stand around.
+  std::string after_attention_norm = {},
               after_feed_forward_norm = "";       ///< where norms stand around
-  std::string query_norm = "", key_norm = "";     ///< empty: none
+  std::string query_norm = {}, key_norm = {};     ///< empty: none
   std::string final_norm = "norm";                ///< empty: none
-  std::string project_in = "", project_out = "";  ///< of the embeddings
+  std::string project_in = {}, project_out = {};  ///< of the embeddings
   std::string head = "lm_head";                   ///< without a prefix
   /// Memberwise.
   bool operator==(const TensorNames&) const = default;
@@ -113,20 +114,20 @@ struct Architecture {
       0;  ///< width of the embedding table; hidden_size, or else project_in and
           ///< project_out exist
 
-  NormKind norm = NormKind::layer;
-  NormPlace norm_place = NormPlace::before;
-  double norm_epsilon = 1e-5;
-  double norm_offset = 0;            ///< a norm multiplies by this plus its weight
-  bool norm_affine = true;           ///< norms have weights, and layer norms biases
+  NormKind norm = NormKind::layer;           ///< how rows are normalised
+  NormPlace norm_place = NormPlace::before;  ///< where the norms of a layer stand
+  double norm_epsilon = 1e-5;                ///< added under the root
+  double norm_offset = 0;                    ///< a norm multiplies by this plus its weight
+  bool norm_affine = true;                   ///< norms have weights, and layer norms biases
   bool parallel_residual = false;    ///< attention and feed-forward read the same residual stream
   bool residual_after_norm = false;  ///< what a norm gives is added, not what it reads
 
-  PositionKind positions = PositionKind::rotary;
+  PositionKind positions = PositionKind::rotary;  ///< how positions enter
   index_t position_offset = 0;    ///< rows of the learned table before that of the first position
   std::vector<Rotary> rotaries;   ///< one for every kind of layer
   std::vector<LayerSpec> layers;  ///< (num_hidden_layers)
 
-  kernels::Activation activation = kernels::Activation::silu;
+  kernels::Activation activation = kernels::Activation::silu;  ///< of the feed-forward part
   bool gated = true;  ///< feed-forward is down(act(gate(x)) up(x)), else down(act(up(x)))
   FusedOrder fused_order = FusedOrder::in_one;  ///< of a qkv
   double attention_scale = 0;                   ///< on scores; 0: 1 / sqrt(head_dim)
@@ -141,7 +142,7 @@ struct Architecture {
   bool every_window_has_bos = false;  ///< each window begins with it, not only the text
 
   std::vector<LinearSpec> linears;  ///< of a layer, in the order of compression
-  TensorNames names;
+  TensorNames names;                ///< of its tensors in a checkpoint
 
   /// Whether project_in and project_out exist.
   bool projects_embeddings() const { return embedding_size != hidden_size; }

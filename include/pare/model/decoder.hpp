@@ -230,6 +230,11 @@ void embed(const LanguageModel<B, T>& model, std::span<const std::int32_t> ids, 
 }
 
 /// Runs one layer on `hidden` (windows * seqlen, hidden_size), in place.
+/// @param model      whose configuration counts
+/// @param layer      one of its layers
+/// @param hidden     (windows * seqlen, hidden_size)
+/// @param seqlen     tokens of a window
+/// @param workspace  buffers
 /// @param tap      tap(input, X) is called with what the linears read, X (windows * seqlen, in),
 ///                 before they do, once for all that read the same; input is that of input_of(); X
 ///                 is valid during the call only

@@ -23,17 +23,18 @@ struct BiasField {
 
 /// What config.json calls the numbers of a model.
 struct FieldNames {
-  std::string hidden_size = "hidden_size";
-  std::string older_hidden_size = "";  ///< goes first where it is there
-  std::string intermediate_size = "intermediate_size";
-  std::string layers = "num_hidden_layers";
-  std::string heads = "num_attention_heads";
-  std::string key_value_heads = "num_key_value_heads";
-  std::string positions = "max_position_embeddings";
-  std::string epsilon = "rms_norm_eps";
-  std::string activation = "hidden_act";
-  std::string rotary_theta = "rope_theta";
-  std::string rotary_share = "partial_rotary_factor";  ///< of a head's columns that turn
+  std::string hidden_size = "hidden_size";  ///< width of the residual stream
+  std::string older_hidden_size = {};       ///< goes first where it is there
+  std::string intermediate_size =
+      "intermediate_size";  ///< inner width of the feed-forward part; empty: four times that
+  std::string layers = "num_hidden_layers";             ///< decoder layers
+  std::string heads = "num_attention_heads";            ///< query heads
+  std::string key_value_heads = "num_key_value_heads";  ///< key-value heads
+  std::string positions = "max_position_embeddings";    ///< longest window; empty: not limited
+  std::string epsilon = "rms_norm_eps";                 ///< of the norms; empty: that of the family
+  std::string activation = "hidden_act";                ///< its name; empty: that of the family
+  std::string rotary_theta = "rope_theta";              ///< base of the frequencies
+  std::string rotary_share = "partial_rotary_factor";   ///< of a head's columns that turn
 };
 
 /// A family of models: what all of them have in common, and where config.json says the rest.
@@ -42,9 +43,9 @@ struct Family {
   /// What every model has, and what one has whose config.json lacks a field. A size of 0 is
   /// required; an intermediate_size of 0 is four times hidden_size where `fields` names none.
   Architecture base;
-  FieldNames fields;
-  std::vector<BiasField> biases = {};
-  double rotary_share = 1;  ///< of a head's columns that turn, where no field says it
+  FieldNames fields;                   ///< where config.json says the numbers
+  std::vector<BiasField> biases = {};  ///< where it says who has biases
+  double rotary_share = 1;             ///< of a head's columns that turn, where no field says it
   /// Older names of ways to stretch rotary positions, and today's.
   std::vector<std::pair<std::string, std::string>> older_scalings = {};
   /// Reads what only this family has; null: nothing.

@@ -288,6 +288,7 @@ class ModelFiles {
  public:
   /// Opens `folder` and checks the names, types and shapes of all its tensors. Throws as load_model,
   /// but for numbers that are not finite, which are found when they are read.
+  /// @param folder    of the model
   /// @param families  those that are known
   explicit ModelFiles(const std::filesystem::path& folder,
                       const std::vector<Family>& families = known_families())

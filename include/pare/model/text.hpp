@@ -61,6 +61,8 @@ inline std::vector<std::int32_t> token_ids(const Tokenizer& tokenizer, const Arc
 /// every window of the model begins with the leading ids (Gemma), they stand in front of each.
 /// @param ids      what token_ids gave
 /// @param leading  what leading_ids gave; shorter than a window
+/// @param config   the model's
+/// @param seqlen   tokens of a window
 inline std::vector<std::int32_t> window_ids(std::vector<std::int32_t> ids,
                                             const std::vector<std::int32_t>& leading,
                                             const Architecture& config, index_t seqlen) {

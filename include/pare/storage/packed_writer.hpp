@@ -195,8 +195,8 @@ inline void write_unpacked(const std::filesystem::path& path, const PackedFile& 
       unpack_rows(packed, 0, weights.view());
       if (entry->transposed) {
         Matrix<float> stored(weights.cols(), weights.rows());
-        for (index_t i = 0; i < weights.rows(); ++i)
-          for (index_t j = 0; j < weights.cols(); ++j) stored(j, i) = weights(i, j);
+        for (index_t r = 0; r < weights.rows(); ++r)
+          for (index_t c = 0; c < weights.cols(); ++c) stored(c, r) = weights(r, c);
         weights = std::move(stored);
       }
       bytes = encode_floats({weights.data(), std::size_t(weights.size())}, entry->dtype);
