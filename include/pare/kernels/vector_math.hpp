@@ -23,13 +23,13 @@ PARE_INLINE T polynomial(const T (&c)[n], T x) {
     return c[first];
 }
 
+/// @cond
 /// Constants of a format of IEEE 754.
 template <class T>
 struct VectorConstants;
 // tail: exp(y^2 / 2) Phi(-y) (1 + 0.8 y) as a polynomial in u = (y - m) / (y + m), m = tail_middle,
 // interpolated at the Chebyshev nodes of 0 <= y <= largest_tail with 60 digits. The mapping is of
 // Shepherd and Laframboise, Chebyshev approximation of (1 + 2x) exp(x^2) erfc x (1981).
-/// @cond (numbers)
 template <>
 struct VectorConstants<float> {
   using bits = std::uint32_t;

@@ -81,8 +81,7 @@ struct TensorNames {
   std::string attention_norm = "input_layernorm";      ///< of the attention
   std::string feed_forward_norm = "post_attention_layernorm";  ///< of the feed-forward part
   /// Where norms stand around.
-  std::string after_attention_norm = {},
-              after_feed_forward_norm = "";       ///< where norms stand around
+  std::string after_attention_norm = {}, after_feed_forward_norm = {};
   std::string query_norm = {}, key_norm = {};     ///< empty: none
   std::string final_norm = "norm";                ///< empty: none
   std::string project_in = {}, project_out = {};  ///< of the embeddings

@@ -201,6 +201,7 @@ inline void read_derived_sizes(const ConfigReader& config, const FieldNames& fie
 /// "gpt2, llama, ...".
 inline std::string known_types(const std::vector<Family>& families) {
   std::vector<std::string> names;
+  names.reserve(families.size());
   for (const Family& family : families) names.push_back(family.model_type);
   std::sort(names.begin(), names.end());
   std::string text;
