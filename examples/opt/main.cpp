@@ -125,7 +125,10 @@ void run_evaluate(const Arguments& arguments) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app{"Compresses and evaluates OPT language models", "pare-opt"};
+  // Called by its other name, pare, it goes by that.
+  const bool short_name = argc > 0 && fs::path(argv[0]).filename() == "pare";
+  const std::string program = short_name ? "pare" : "pare-opt";
+  CLI::App app{"Compresses and evaluates language models", program};
   app.require_subcommand(1);
   Arguments arguments;
 
@@ -182,7 +185,7 @@ int main(int argc, char** argv) {
                "the text it was calibrated on, to compute every loss again", Need::never);
   add_backend_option(verify, verification.backend);
 
-  return tool::run("pare-opt", [&] {
+  return tool::run(program, [&] {
     if (!tool::parse(app, argc, argv)) return;
     if (compress.parsed()) {
       if (arguments.shape)
