@@ -1,6 +1,6 @@
 """Every family against transformers: what pare saves, transformers loads, with the same perplexity.
 
-python3 -m pytest tests/transformers [--tool FILE] (PARE_TOOL names the tool, too)
+python3 -m pytest tests/transformers   (PARE_TOOL names the tool; PARE_SHARED_DIR the models)
 
 Compresses each of the small models to 50 % and 4 bits, saves it dense and packed, verifies and
 unpacks the packed one, and stops one run with SIGKILL and resumes it. Skips, and says so, where
@@ -22,7 +22,7 @@ tokenizers = pytest.importorskip("tokenizers")
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHARED = pathlib.Path(os.environ.get("PARE_SHARED_DIR", ROOT / "../shared")).resolve()
-TOOL = os.environ.get("PARE_TOOL", str(ROOT / "build/bin/pare"))
+TOOL = os.environ.get("PARE_TOOL", str(ROOT / "build/bin/pare-opt"))
 MODELS = sorted(path.name for path in (SHARED / "models").glob("tiny-*"))
 SEQLEN = 96
 PERPLEXITY = re.compile(r"perplexity.* on short: ([0-9.]+)", re.M)

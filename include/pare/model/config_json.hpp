@@ -174,10 +174,10 @@ inline void read_sizes(const ConfigReader& config, const FieldNames& fields, Arc
 }
 
 /// What follows from these where config.json does not say it.
-inline void read_derived_sizes(const ConfigReader& config, const FieldNames& fields,
-                               Architecture& a) {
-  const bool four_times = fields.intermediate_size.empty() || fields.intermediate_size == "n_inner";
-  a.intermediate_size = four_times ? 4 * a.hidden_size : a.intermediate_size;
+inline void read_derived_sizes(const ConfigReader& config, const Family& family, Architecture& a) {
+  const FieldNames& fields = family.fields;
+  if (family.intermediate_factor > 0)
+    a.intermediate_size = family.intermediate_factor * a.hidden_size;
   if (!fields.intermediate_size.empty())
     a.intermediate_size = config.size(fields.intermediate_size, a.intermediate_size);
   a.embedding_size = a.hidden_size;
@@ -209,13 +209,6 @@ inline std::string known_types(const std::vector<Family>& families) {
   return text;
 }
 
-/// The configuration of the language model in one that has others beside it.
-inline ConfigReader text_part(const ConfigReader& config) {
-  return config.text("model_type") == "gemma3" && config.has("text_config")
-             ? config.object("text_config")
-             : config;
-}
-
 }  // namespace detail
 
 /// What the content of a config.json says of a model.
@@ -230,18 +223,20 @@ inline Architecture parse_architecture(const std::string& file, std::string_view
   const nlohmann::json fields = detail::parse_json_object(file, text);
   const ConfigReader whole(file, fields);
   whole.refuse_quantized();
-  const ConfigReader config = detail::text_part(whole);
-  config.refuse_quantized();
-  std::string type = config.text("model_type");
-  if (type == "gemma3") type = "gemma3_text";
-  const auto family = std::ranges::find(families, type, &Family::model_type);
+  const std::string type = whole.text("model_type");
+  const auto family = std::ranges::find_if(families, [&](const Family& f) {
+    return !type.empty() && (type == f.model_type || type == f.whole_model_type);
+  });
   if (family == families.end())
-    throw config.bad("model_type", "one of " + detail::known_types(families));
+    throw whole.bad("model_type", "one of " + detail::known_types(families));
+  const bool beside = type == family->whole_model_type && whole.has("text_config");
+  const ConfigReader config = beside ? whole.object("text_config") : whole;
+  config.refuse_quantized();
 
   Architecture a = family->base;
   a.family = family->model_type;
   detail::read_sizes(config, family->fields, a);
-  detail::read_derived_sizes(config, family->fields, a);
+  detail::read_derived_sizes(config, *family, a);
   for (const BiasField& field : family->biases)
     for (LinearSpec& linear : a.linears)
       if (std::ranges::count(field.linears, linear.role) > 0)

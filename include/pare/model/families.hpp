@@ -26,7 +26,7 @@ struct FieldNames {
   std::string hidden_size = "hidden_size";  ///< width of the residual stream
   std::string older_hidden_size = {};       ///< goes first where it is there
   std::string intermediate_size =
-      "intermediate_size";  ///< inner width of the feed-forward part; empty: four times that
+      "intermediate_size";  ///< inner width of the feed-forward part; empty: no field says it
   std::string layers = "num_hidden_layers";             ///< decoder layers
   std::string heads = "num_attention_heads";            ///< query heads
   std::string key_value_heads = "num_key_value_heads";  ///< key-value heads
@@ -40,11 +40,14 @@ struct FieldNames {
 /// A family of models: what all of them have in common, and where config.json says the rest.
 struct Family {
   std::string model_type;  ///< of config.json
+  /// The model_type of folders that hold such a model beside others, in `text_config`; or empty.
+  std::string whole_model_type = {};
   /// What every model has, and what one has whose config.json lacks a field. A size of 0 is
-  /// required; an intermediate_size of 0 is four times hidden_size where `fields` names none.
+  /// required, but for what follows from others.
   Architecture base;
   FieldNames fields;                   ///< where config.json says the numbers
   std::vector<BiasField> biases = {};  ///< where it says who has biases
+  index_t intermediate_factor = 0;     ///< times hidden_size, where no field says it; 0: required
   double rotary_share = 1;             ///< of a head's columns that turn, where no field says it
   /// Older names of ways to stretch rotary positions, and today's.
   std::vector<std::pair<std::string, std::string>> older_scalings = {};
@@ -215,6 +218,7 @@ inline Family gemma2_family() {
 inline Family gemma3_family() {
   Family family = gemma2_family();
   family.model_type = "gemma3_text";
+  family.whole_model_type = "gemma3";
   Architecture& a = family.base;
   a.attention_soft_cap = a.logit_soft_cap = 0;
   a.vocab_size = 262208;
@@ -326,6 +330,7 @@ inline Family bloom_family() {
                    .positions = "",
                    .epsilon = "layer_norm_epsilon",
                    .activation = ""};
+  family.intermediate_factor = 4;
   family.adjust = adjust_bloom;
   return family;
 }
@@ -353,6 +358,7 @@ inline Family gpt2_family() {
                    .positions = "n_positions",
                    .epsilon = "layer_norm_epsilon",
                    .activation = "activation_function"};
+  family.intermediate_factor = 4;
   family.adjust = adjust_gpt2;
   return family;
 }

@@ -118,4 +118,48 @@ struct LanguageModel {
   }
 };
 
+namespace detail {
+
+/// A linear as the architecture describes it, still without numbers.
+/// @param prefix  in front of every tensor's name
+/// @param within  in front of its name in a layer: "layers.3."
+template <class B, class T>
+Linear<B, T> described_linear(const LinearSpec& spec, const std::string& prefix,
+                              const std::string& within) {
+  Linear<B, T> linear;
+  linear.name = within + spec.name;
+  linear.tensor = prefix + linear.name + ".weight";
+  linear.role = spec.role;
+  linear.input = input_of(spec.role);
+  linear.transposed = spec.transposed;
+  return linear;
+}
+
+/// A layer whose numbers come from elsewhere.
+/// @param linear  linear(spec, within, out, in) gives a linear
+/// @param norm    norm(name, width) gives a norm, by its name within the model
+template <class B, class T, class MakeLinear, class MakeNorm>
+DecoderLayer<B, T> build_layer(const Architecture& architecture, index_t index,
+                               const MakeLinear& linear, const MakeNorm& norm) {
+  const TensorNames& names = architecture.names;
+  const std::string within = names.layers + std::to_string(index) + ".";
+  DecoderLayer<B, T> layer;
+  layer.index = index;
+  for (const LinearSpec& spec : architecture.linears)
+    layer.weights.push_back(linear(spec, within, rows_of(architecture, spec.role),
+                                   columns_of(architecture, spec.role)));
+  const auto named = [&](const std::string& name, index_t width) {
+    return name.empty() ? Norm<B, T>{} : norm(within + name, width);
+  };
+  const index_t hidden = architecture.hidden_size;
+  layer.attention_norm = named(names.attention_norm, hidden);
+  layer.feed_forward_norm = named(names.feed_forward_norm, hidden);
+  layer.after_attention_norm = named(names.after_attention_norm, hidden);
+  layer.after_feed_forward_norm = named(names.after_feed_forward_norm, hidden);
+  layer.query_norm = named(names.query_norm, architecture.head_dim);
+  layer.key_norm = named(names.key_norm, architecture.head_dim);
+  return layer;
+}
+
+}  // namespace detail
 }  // namespace pare

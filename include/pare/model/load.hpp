@@ -144,24 +144,9 @@ class ModelLoader {
   }
 
   DecoderLayer<B, T> layer(index_t index) const {
-    const index_t hidden = config_.hidden_size;
-    const TensorNames& names = config_.names;
-    const std::string within = names.layers + std::to_string(index) + ".";
-    DecoderLayer<B, T> layer;
-    layer.index = index;
-    for (const LinearSpec& spec : config_.linears)
-      layer.weights.push_back(
-          linear(spec, within, rows_of(config_, spec.role), columns_of(config_, spec.role)));
-    const auto read_norm = [&](const std::string& name, index_t width) {
-      return name.empty() ? Norm<B, T>{} : norm(prefix_ + within + name, width);
-    };
-    layer.attention_norm = read_norm(names.attention_norm, hidden);
-    layer.feed_forward_norm = read_norm(names.feed_forward_norm, hidden);
-    layer.after_attention_norm = read_norm(names.after_attention_norm, hidden);
-    layer.after_feed_forward_norm = read_norm(names.after_feed_forward_norm, hidden);
-    layer.query_norm = read_norm(names.query_norm, config_.head_dim);
-    layer.key_norm = read_norm(names.key_norm, config_.head_dim);
-    return layer;
+    return build_layer<B, T>(
+        config_, index, [&](const auto&... given) { return linear(given...); },
+        [&](const std::string& name, index_t width) { return norm(prefix_ + name, width); });
   }
 
  private:
@@ -223,12 +208,7 @@ class ModelLoader {
   /// @param within  what stands in front of its name in a layer
   Linear<B, T> linear(const LinearSpec& spec, const std::string& within, index_t out,
                       index_t in) const {
-    Linear<B, T> linear;
-    linear.name = within + spec.name;
-    linear.tensor = prefix_ + linear.name + ".weight";
-    linear.role = spec.role;
-    linear.input = input_of(spec.role);
-    linear.transposed = spec.transposed;
+    auto linear = described_linear<B, T>(spec, prefix_, within);
     const PackedEntry* entry = packed_ != nullptr ? packed_->find(linear.tensor) : nullptr;
     if (entry != nullptr) {
       const Shape expected{out, in}, given{entry->layout.rows, entry->layout.columns};

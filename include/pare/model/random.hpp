@@ -129,12 +129,7 @@ class RandomModel {
   }
 
   Linear<B, S> linear(const LinearSpec& spec, const std::string& within, index_t out, index_t in) {
-    Linear<B, S> linear;
-    linear.name = within + spec.name;
-    linear.tensor = config_.names.prefixes.front() + linear.name + ".weight";
-    linear.role = spec.role;
-    linear.input = input_of(spec.role);
-    linear.transposed = spec.transposed;
+    auto linear = described_linear<B, S>(spec, config_.names.prefixes.front(), within);
     linear.dtype = scalar_traits<S>::dtype;
     linear.weight = normal(out, in);
     if (spec.bias) linear.bias = constant(out, 0);
@@ -150,23 +145,9 @@ class RandomModel {
   }
 
   DecoderLayer<B, S> layer(index_t index) {
-    const index_t hidden = config_.hidden_size;
-    const TensorNames& names = config_.names;
-    DecoderLayer<B, S> layer;
-    layer.index = index;
-    for (const LinearSpec& spec : config_.linears)
-      layer.weights.push_back(linear(spec, names.layers + std::to_string(index) + ".",
-                                     rows_of(config_, spec.role), columns_of(config_, spec.role)));
-    const auto made = [&](const std::string& name, index_t width) {
-      return name.empty() ? Norm<B, S>{} : norm(width);
-    };
-    layer.attention_norm = made(names.attention_norm, hidden);
-    layer.feed_forward_norm = made(names.feed_forward_norm, hidden);
-    layer.after_attention_norm = made(names.after_attention_norm, hidden);
-    layer.after_feed_forward_norm = made(names.after_feed_forward_norm, hidden);
-    layer.query_norm = made(names.query_norm, config_.head_dim);
-    layer.key_norm = made(names.key_norm, config_.head_dim);
-    return layer;
+    return build_layer<B, S>(
+        config_, index, [&](const auto&... given) { return linear(given...); },
+        [&](const std::string&, index_t width) { return norm(width); });
   }
 
   Architecture config_;

@@ -121,6 +121,7 @@ class Walk {
 
   /// Makes the states those that enter the first layer.
   void embed_all() {
+    if (batches() == 1) return embed(*model_, ids_, seqlen_, workspace_, states_);
     for (index_t b = 0; b < batches(); ++b) {
       embed(*model_, ids(b), seqlen_, workspace_, embedded_);
       if (b == 0) states_.resize(windows_ * seqlen_, embedded_.cols());
