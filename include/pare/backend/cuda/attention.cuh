@@ -1,10 +1,12 @@
-// Causal attention: batched products over the heads and one kernel for the softmax between them.
+// Causal attention: in 16 bits one kernel, otherwise batched products over the heads with the softmax
+// between them.
 #pragma once
 
 #include <algorithm>
 #include <limits>
 
 #include "pare/backend/cuda/arithmetic.cuh"
+#include "pare/backend/cuda/flash_attention.cuh"
 #include "pare/backend/cuda/product.cuh"
 #include "pare/kernels/attention.hpp"
 
@@ -56,6 +58,8 @@ struct Attention {
                         const kernels::AttentionShape& shape) {
     using A = compute_scalar<S>;
     if (q.size() == 0) return;
+    if constexpr (is_storage_only<S>)
+      if (flash_attention(native(out), native(q), native(k), native(v), slopes, shape)) return;
     const index_t seqlen = shape.seqlen;
     const index_t fitting = index_t(score_bytes / sizeof(A)) / (shape.heads * seqlen);
     const index_t rows = std::clamp<index_t>(fitting, 1, std::min(query_rows, seqlen));

@@ -16,12 +16,22 @@ class Context {
   cublasHandle_t blas = nullptr;
   cusolverDnHandle_t solver = nullptr;
   int multiprocessors = 0;
+  int compute_capability = 0;  ///< 10 * major + minor
+  int shared_bytes = 0;        ///< of shared memory that a block can have
 
  private:
   Context() {
     int device = 0;
     check(cudaGetDevice(&device), "cudaGetDevice");
     check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
+          "cudaDeviceGetAttribute");
+    int major = 0, minor = 0;
+    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+          "cudaDeviceGetAttribute");
+    check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device),
+          "cudaDeviceGetAttribute");
+    compute_capability = 10 * major + minor;
+    check(cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
           "cudaDeviceGetAttribute");
     check(cublasCreate(&blas), "cublasCreate");
     check(cublasSetStream(blas, stream()), "cublasSetStream");
