@@ -1,10 +1,11 @@
-// Grids: rounding, min-max and symmetric fits, clip search.
+// Grids: rounding, min-max and symmetric fits, clip search; which one a weight is on.
 #define BOOST_TEST_MODULE pare_quantization
 #include <boost/test/unit_test.hpp>
 
 #include <set>
 
 #include "pare/quantization/fit.hpp"
+#include "pare/quantization/grid_map.hpp"
 #include "support.hpp"
 
 using namespace pare;
@@ -319,4 +320,54 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(power_2_4_is_accurate_on_the_unit_interval, T, Sca
   BOOST_TEST(worst <= limit);
   BOOST_TEST(detail::pow_2_4(T(1)) == T(1), boost::test_tools::tolerance(T(limit)));
   BOOST_TEST(double(detail::pow_2_4(T(0))) < 1e-60);
+}
+
+BOOST_AUTO_TEST_CASE(groups_of_a_row_are_neighbouring_columns_the_last_may_be_shorter) {
+  const std::vector<std::uint8_t> bits{3, 4};
+  for (const auto& [columns, size, begin] :
+       {std::tuple<index_t, index_t, std::vector<index_t>>{100, 64, {0, 64, 100}},
+        {128, 64, {0, 64, 128}},
+        {5, 8, {0, 5}},
+        {3, 1, {0, 1, 2, 3}},
+        {7, 0, {0, 7}}}) {
+    const GridMap map = grid_map(ChannelAxis::output, bits, columns, size);
+    BOOST_TEST(map.begin == begin, boost::test_tools::per_element());
+    BOOST_TEST(map.grids() == group_count(columns, size));
+    BOOST_TEST((map.by_row() && map.natural_order()));
+    for (index_t j = 0; j < columns; ++j)
+      BOOST_TEST(map.of_column[std::size_t(j)] == (size == 0 ? 0 : j / size));
+    BOOST_TEST(map.width_of(map.grids() - 1, 1, bits) == 4);
+  }
+  BOOST_TEST(grid_map(ChannelAxis::output, {}, 7, 2).grids() == 0);
+}
+
+BOOST_AUTO_TEST_CASE(groups_of_input_channels_are_runs_of_a_tier_the_widest_first) {
+  const std::vector<std::uint8_t> bits{2, 8, 2, 4, 8, 2, 8};
+  const auto columns_of = [&](const GridMap& map, index_t g) {
+    const auto columns = map.columns_of(g);
+    return std::vector<index_t>(columns.begin(), columns.end());
+  };
+  using Columns = std::vector<index_t>;
+  const GridMap whole = grid_map(ChannelAxis::input, bits, 7, 0);
+  BOOST_TEST(whole.grids() == 3);
+  BOOST_TEST((columns_of(whole, 0) == Columns{1, 4, 6} && columns_of(whole, 1) == Columns{3} &&
+              columns_of(whole, 2) == Columns{0, 2, 5}));
+  const GridMap pairs = grid_map(ChannelAxis::input, bits, 7, 2);
+  BOOST_TEST(pairs.grids() == 5);
+  BOOST_TEST((columns_of(pairs, 0) == Columns{1, 4} && columns_of(pairs, 1) == Columns{6} &&
+              columns_of(pairs, 4) == Columns{5}));
+  BOOST_TEST((pairs.of_column == std::vector<std::int32_t>{3, 0, 3, 2, 0, 4, 1}));
+  BOOST_TEST((pairs.width == std::vector<std::uint8_t>{8, 8, 4, 2, 2}));
+  BOOST_TEST((!pairs.by_row() && !pairs.natural_order()));
+  BOOST_TEST(pairs.width_of(2, 5, bits) == 4);
+  // A number of grids beyond a byte, and a single width for all columns.
+  const GridMap many = grid_map(ChannelAxis::input, std::vector<std::uint8_t>{4}, 1000, 1);
+  BOOST_TEST((many.grids() == 1000 && many.of_column[999] == 999 && many.width[999] == 4));
+}
+
+BOOST_AUTO_TEST_CASE(a_grid_map_of_what_does_not_fit_is_refused) {
+  const std::vector<std::uint8_t> bits(3, 4);
+  BOOST_CHECK_THROW(grid_map(ChannelAxis::input, bits, 4, 0), shape_error);
+  BOOST_CHECK_THROW(grid_map(ChannelAxis::output, bits, 0, 0), argument_error);
+  BOOST_CHECK_THROW(grid_map(ChannelAxis::output, bits, 4, -1), argument_error);
 }
