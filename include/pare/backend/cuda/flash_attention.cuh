@@ -121,7 +121,8 @@ __device__ inline float fast_tanh(float x) {
 /// Starts the copy of rows first .. first + Rows - 1 of one head to shared memory; what lies behind
 /// `seqlen` or `width` becomes zero.
 template <int Rows, class Tiles, class N>
-__device__ void start_copy(unsigned to, const N* from, index_t stride, int first, int seqlen, int width) {
+__device__ void start_copy(unsigned to, const N* from, index_t stride, int first, int seqlen,
+                           int width) {
   constexpr int chunks = Tiles::width / 8;
   for (int at = int(threadIdx.x); at < Rows * chunks; at += Tiles::threads) {
     const int r = at / chunks, c = at % chunks * 8;
@@ -179,7 +180,7 @@ __global__ void __launch_bounds__(Tiles::threads, Tiles::blocks)
 
   const int begin = int(shape.oldest(first)) / keys, end = last / keys + 1;
   start_copy<Tiles::queries, Tiles>(queries, q.row(window) + head * shape.q_step, q.stride, first,
-                                seqlen, width);
+                                    seqlen, width);
   start_copy<keys, Tiles>(key_tiles, keys_from, k.stride, begin * keys, seqlen, width);
   start_copy<keys, Tiles>(value_tiles, values_from, v.stride, begin * keys, seqlen, width);
   end_of_copies();
@@ -188,9 +189,10 @@ __global__ void __launch_bounds__(Tiles::threads, Tiles::blocks)
     const unsigned half = unsigned(tile - begin) % 2 * tile_bytes;
     if (tile + 1 < end) {
       const unsigned next = tile_bytes - half;
-      start_copy<keys, Tiles>(key_tiles + next, keys_from, k.stride, (tile + 1) * keys, seqlen, width);
+      start_copy<keys, Tiles>(key_tiles + next, keys_from, k.stride, (tile + 1) * keys, seqlen,
+                              width);
       start_copy<keys, Tiles>(value_tiles + next, values_from, v.stride, (tile + 1) * keys, seqlen,
-                          width);
+                              width);
     }
     end_of_copies();
     wait_for_copies<1>();
@@ -286,8 +288,8 @@ __global__ void __launch_bounds__(Tiles::threads, Tiles::blocks)
 #pragma unroll
       for (int n = 0; n < D / 16; ++n) {
         unsigned b[4];
-        load_transposed(
-            b, value_tile + 2 * ((16 * step + lane % 16) * stride + 16 * n + lane / 16 * 8));
+        load_transposed(b, value_tile +
+                               2 * ((16 * step + lane % 16) * stride + 16 * n + lane / 16 * 8));
 #pragma unroll
         for (int r = 0; r < row_tiles; ++r) {
           multiply_add<N>(sums[r][2 * n], weights[r], b[0], b[1]);
@@ -307,7 +309,8 @@ __global__ void __launch_bounds__(Tiles::threads, Tiles::blocks)
       sum += __shfl_xor_sync(~0u, sum, 1);
       sum += __shfl_xor_sync(~0u, sum, 2);
       const float factor = 1 / sum;
-      N* const row = reinterpret_cast<N*>(memory) + (mine + 16 * r + lane_row + 8 * h) * stride + lane_col;
+      N* const row =
+          reinterpret_cast<N*>(memory) + (mine + 16 * r + lane_row + 8 * h) * stride + lane_col;
 #pragma unroll
       for (int n = 0; n < D / 8; ++n)
         *reinterpret_cast<unsigned*>(row + 8 * n) =
@@ -339,9 +342,11 @@ bool launch_flash_attention(MatrixView<N> out, MatrixView<const N> q, MatrixView
     const index_t count = std::min(flash_detail::most_blocks, windows - done);
     const index_t first = done * shape.seqlen, rows = count * shape.seqlen;
     const dim3 grid{unsigned(shape.heads), unsigned(tiles), unsigned(count)};
-    kernel<<<grid, Tiles::threads, Tiles::bytes, stream()>>>(
-        out.block(first, 0, rows, out.cols), q.block(first, 0, rows, q.cols),
-        k.block(first, 0, rows, k.cols), v.block(first, 0, rows, v.cols), slopes, shape);
+    kernel<<<grid, Tiles::threads, Tiles::bytes, stream()>>>(out.block(first, 0, rows, out.cols),
+                                                             q.block(first, 0, rows, q.cols),
+                                                             k.block(first, 0, rows, k.cols),
+                                                             v.block(first, 0, rows, v.cols),
+                                                             slopes, shape);
     check_launch("flash_attention_kernel");
   }
   return true;
