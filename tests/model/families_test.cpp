@@ -12,6 +12,7 @@
 
 #include "files.hpp"
 #include "model_support.hpp"
+#include "pare/model/fold_rotation.hpp"
 #include "pare/model/random.hpp"
 #include "pare/model/save.hpp"
 #include "pare/tokenizer/tokenizer.hpp"
@@ -356,5 +357,173 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(fields_change_what_is_computed, C, FloatCases) {
   for (const auto& [type, changes] : variants) {
     const double moved = distance(logits(type, changes), logits(type, json::object()));
     BOOST_TEST(moved > 1e-3, type << " " << changes.dump() << ": " << moved);
+  }
+}
+
+// ---------------------------------------------------------------- rotations
+
+BOOST_AUTO_TEST_CASE(rotations_are_orthogonal_and_spread) {
+  for (const index_t n : {1, 2, 3, 4, 6, 8, 12, 15, 24, 37, 64, 96, 576, 768, 1000})
+    for (const bool keeps_ones : {false, true}) BOOST_TEST_CONTEXT(n << " " << keeps_ones) {
+        const pare::Rotation rotation = pare::make_rotation(n, 5, keeps_ones);
+        Matrix<double> columns(n, n);  // R e_j in row j
+        std::vector<double> buffer;
+        double largest = 0;
+        for (index_t j = 0; j < n; ++j) {
+          std::fill_n(columns.view().row(j), n, 0.0);
+          columns(j, j) = 1;
+          pare::rotate(rotation, columns.view().row(j), buffer);
+          for (index_t i = 0; i < n; ++i) largest = std::max(largest, std::abs(columns(j, i)));
+        }
+        double worst = 0;
+        for (index_t i = 0; i < n; i += 1 + n / 40)
+          for (index_t j = 0; j < n; ++j) {
+            double dot = i == j ? -1 : 0;
+            for (index_t k = 0; k < n; ++k) dot += columns(i, k) * columns(j, k);
+            worst = std::max(worst, std::abs(dot));
+          }
+        BOOST_TEST(worst < 1e-12);
+        BOOST_TEST(std::abs(pare::largest_entry(rotation) - largest) < 1e-12);
+        BOOST_TEST(largest <= 6 / std::sqrt(double(n)));
+        if (n > 36) BOOST_TEST(largest < 1);
+        if (!keeps_ones) BOOST_TEST(largest <= 1.5 / std::sqrt(double(n)));
+        if (!keeps_ones) continue;
+        std::vector<double> ones(std::size_t(n), 1.0);
+        pare::rotate(rotation, ones.data(), buffer);
+        for (const double one : ones) BOOST_TEST(std::abs(one - 1) < 1e-12);
+      }
+  const auto other = pare::make_rotation(64, 6), same = pare::make_rotation(64, 5);
+  BOOST_TEST((other.signs != same.signs));
+  BOOST_TEST((pare::make_rotation(64, 5).signs == same.signs));
+  BOOST_CHECK_THROW(pare::make_rotation(0, 1), pare::argument_error);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(every_family_rotated_computes_the_same, C, FloatCases) {
+  using B = typename C::backend;
+  using pare::ResidualRotation;
+  struct Variant {
+    const char* type;
+    json changes;
+    ResidualRotation expected;
+  };
+  const ResidualRotation any = ResidualRotation::any, ones = ResidualRotation::keeps_ones;
+  const ResidualRotation none = ResidualRotation::none;
+  const Variant variants[] = {
+      {"opt", {{"word_embed_proj_dim", 32}}, ones},
+      {"opt", {{"word_embed_proj_dim", 32}, {"enable_bias", false}}, ones},  // norms keep beta
+      {"opt", {{"word_embed_proj_dim", 32}, {"layer_norm_elementwise_affine", false}}, ones},
+      {"opt", {{"word_embed_proj_dim", 32}, {"_remove_final_layer_norm", true}}, ones},
+      {"opt", {{"do_layer_norm_before", false}}, none},
+      {"opt", {{"hidden_size", 24}}, ones},  // embeddings projected from 20
+      {"llama", {{"hidden_size", 36}, {"tie_word_embeddings", true}}, any},
+      {"llama", json::object(), any},
+      {"mistral", json::object(), any},
+      {"qwen2", json::object(), any},
+      {"qwen3", {{"tie_word_embeddings", true}}, any},
+      {"gemma2", json::object(), none},
+      {"gemma3_text", json::object(), none},
+      {"phi3", json::object(), any},
+      {"gpt_neox", {{"use_parallel_residual", false}}, ones},
+      {"gpt_neox", {{"attention_bias", false}}, ones},
+      {"bloom", {{"apply_residual_connection_post_layernorm", true}}, none},
+      {"bloom", json::object(), none},
+      {"gpt2", {{"n_embd", 24}}, ones}};
+  for (const auto& [type, changes, expected] : variants)
+    BOOST_TEST_CONTEXT(type << " " << changes.dump()) {
+      json config = small_config(pare::family_of(type));
+      config.update(changes);
+      const auto model = made_up<B>(pare::parse_architecture("config.json", config.dump()));
+      const Folder folder;
+      write_text(folder / "config.json", config.dump());
+      pare::write_safetensors(folder / "model.safetensors",
+                              tensors_of<B>(model, model.config.names.prefixes.front()));
+      const pare::ModelFiles<B, float> source(folder.path);
+      const pare::FoldedRotation folded = pare::fold_rotation(source, folder / "rotated", 7);
+      BOOST_TEST((folded.rule.residual == expected));
+      BOOST_TEST(folded.rule.reason.empty() == (expected != none));
+      const bool affine_end = model.config.norm_affine && !model.config.names.final_norm.empty();
+      BOOST_TEST(folded.head_untied == (expected != none && model.config.tie_word_embeddings &&
+                                        affine_end && !model.config.projects_embeddings()));
+      const pare::ModelFiles<B, float> rotated(folder / "rotated");
+      BOOST_TEST(rotated.config().tie_word_embeddings ==
+                 (model.config.tie_word_embeddings && !folded.head_untied));
+      const auto distance = pare::require_equal_logits(source, rotated, text, 8);
+      BOOST_TEST(distance.largest < 2e-4, distance.largest);
+      // What reads the residual stream has other weights, and so has what makes values.
+      const auto again = rotated.model();
+      for (const auto role :
+           {pare::LinearRole::out, pare::LinearRole::down, pare::LinearRole::qkv,
+            pare::LinearRole::v, pare::LinearRole::up, pare::LinearRole::gate_up}) {
+        const auto* linear = model.layers[1].find(role);
+        if (linear == nullptr) continue;
+        const bool values = role != pare::LinearRole::down && role != pare::LinearRole::up &&
+                            role != pare::LinearRole::gate_up;
+        BOOST_TEST(same_bytes(download<B>(linear->weight),
+                              download<B>(again.layers[1].find(role)->weight)) ==
+                   (expected == none && !values));
+        BOOST_TEST(again.layers[1].find(role)->bias.rows() == linear->bias.rows());
+      }
+      BOOST_CHECK_THROW(pare::fold_rotation(source, folder / "rotated", 7), pare::argument_error);
+    }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_rotation_that_is_wrong_is_found, C, FloatCases) {
+  using B = typename C::backend;
+  const json config = small_config(pare::family_of("gpt2"));
+  auto model = made_up<B>(pare::parse_architecture("config.json", config.dump()));
+  const Folder folder;
+  write_text(folder / "config.json", config.dump());
+  std::vector<pare::TensorData> tensors = tensors_of<B>(model, "transformer.");
+  pare::write_safetensors(folder / "model.safetensors", tensors);
+  const pare::ModelFiles<B, float> source(folder.path);
+  pare::fold_rotation(source, folder / "rotated", 1);
+  pare::fold_rotation(source, folder / "other", 2);
+  // A layer of another rotation does not fit.
+  const pare::SafetensorsFile other(folder / "other" / "model.safetensors");
+  fs::create_directory(folder / "mixed");
+  write_text(folder / "mixed" / "config.json", read_text(folder / "rotated" / "config.json"));
+  pare::copy_safetensors(pare::SafetensorsFile(folder / "rotated" / "model.safetensors"),
+                         folder / "mixed" / "model.safetensors",
+                         [&](const pare::TensorInfo& info)
+                             -> std::optional<std::vector<std::byte>> {
+                           if (!contains(info.name, "h.1.mlp")) return std::nullopt;
+                           return other.read_bytes(info.name);
+                         });
+  const pare::ModelFiles<B, float> mixed(folder / "mixed");
+  BOOST_CHECK_THROW(pare::require_equal_logits(source, mixed, text, 8), pare::invariant_error);
+
+  // A bias that a norm would have to keep and cannot, its weight being 0.
+  for (pare::TensorData& tensor : tensors)
+    if (tensor.name == "transformer.ln_f.weight") tensor.bytes.assign(tensor.bytes.size(), {});
+  pare::write_safetensors(folder / "model.safetensors", tensors);
+  const std::string message = message_of<pare::argument_error>(
+      [&] { pare::fold_rotation(pare::ModelFiles<B, float>(folder.path), folder / "refused", 1); });
+  BOOST_TEST(contains(message, "transformer.ln_f: weight 0 and bias"), message);
+  BOOST_TEST(!fs::exists(folder / "refused"));
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(published_values_of_rotated_models, C, FloatCases) {
+  using B = typename C::backend;
+  const fs::path shared = shared_folder();
+  if (shared.empty()) return;
+  const pare::SafetensorsFile golden(shared / "golden" / "families.safetensors");
+  const ids_t ids = read_ids(golden, "input_ids");
+  for (const pare::TensorInfo& tensor : golden.tensors()) {
+    const std::string ending = ".logits";
+    if (!tensor.name.ends_with(ending)) continue;
+    const std::string name = tensor.name.substr(0, tensor.name.size() - ending.size());
+    const Folder folder;
+    pare::fold_rotation(pare::ModelFiles<B, float>(shared / "models" / name), folder / "rotated",
+                        3);
+    const auto model = pare::load_model<B, float>(folder / "rotated");
+    // Weights are rounded to float16 once more.
+    const Matrix<float> logits = run_model(model, ids, 96),
+                        expected = read_rows(golden, tensor.name);
+    double errors = 0, squares = 0;
+    for (index_t i = 0; i < logits.size(); ++i) {
+      errors += std::pow(double(logits.data()[i]) - double(expected.data()[i]), 2);
+      squares += std::pow(double(expected.data()[i]), 2);
+    }
+    BOOST_TEST(std::sqrt(errors / squares) < 3e-3, name << ": " << std::sqrt(errors / squares));
   }
 }

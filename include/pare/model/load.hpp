@@ -284,6 +284,10 @@ class ModelFiles {
 
   /// What config.json says.
   const Architecture& config() const { return config_; }
+  /// The files of its weights.
+  const Checkpoint& checkpoint() const { return *checkpoint_; }
+  /// Whether its linears are packed.
+  bool packed() const { return packed_.has_value(); }
   /// The model without its decoder layers.
   LanguageModel<B, T> frame() const { return loader().frame(); }
   /// Decoder layer `index`.

@@ -56,6 +56,35 @@ inline void write_model_weights(const std::filesystem::path& source,
     std::filesystem::copy_file(source / Checkpoint::index_name, folder / Checkpoint::index_name);
 }
 
+namespace detail {
+
+/// Makes `folder`, or takes an empty one. Throws argument_error, io_error.
+inline void make_model_folder(const std::filesystem::path& folder) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  if (fs::exists(folder, error) &&
+      !(fs::is_directory(folder, error) && fs::is_empty(folder, error)))
+    throw argument_error("folder: expected a new or empty one, got " + folder.string());
+  fs::create_directory(folder, error);
+  if (error) throw io_error(folder.string() + ": cannot be made: " + error.message());
+}
+
+/// Copies what a model folder holds beside weights and config.json. Throws io_error.
+inline void copy_beside_weights(const std::filesystem::path& source,
+                                const std::filesystem::path& folder) {
+  namespace fs = std::filesystem;
+  for (const char* name :
+       {"generation_config.json", "vocab.json", "merges.txt", "tokenizer.json",
+        "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}) {
+    std::error_code error;
+    if (!fs::exists(source / name, error)) continue;
+    fs::copy_file(source / name, folder / name, error);
+    if (error) throw io_error((folder / name).string() + ": cannot be written: " + error.message());
+  }
+}
+
+}  // namespace detail
+
 /// Writes a model that was loaded from `source`, and perhaps compressed, to a new folder that other
 /// programs load as they do `source`: its linears as they are in `model`, rounded to the type that
 /// `source` stores, all other tensors, the configuration and the tokenizer as they are there.
@@ -77,25 +106,18 @@ void save_model(const LanguageModel<B, S>& model, const std::filesystem::path& s
                              " packed; pare-opt unpack writes a packed folder as a dense one");
       linears[linear->tensor] = linear;
     }
-  std::error_code error;
-  if (fs::exists(folder, error) &&
-      !(fs::is_directory(folder, error) && fs::is_empty(folder, error)))
-    throw argument_error("folder: expected a new or empty one, got " + folder.string());
-  fs::create_directory(folder, error);
-  if (error) throw io_error(folder.string() + ": cannot be made: " + error.message());
+  detail::make_model_folder(folder);
   write_model_weights(source, folder,
                       [&](const TensorInfo& info) -> std::optional<std::vector<std::byte>> {
                         const auto linear = linears.find(info.name);
                         if (linear == linears.end()) return std::nullopt;
                         return detail::stored_weights(*linear->second);
                       });
-  for (const char* name :
-       {"generation_config.json", "vocab.json", "merges.txt", "tokenizer.json",
-        "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json"}) {
-    if (!fs::exists(source / name, error)) continue;
-    fs::copy_file(source / name, folder / name, error);
-    if (error) throw io_error((folder / name).string() + ": cannot be written: " + error.message());
-  }
+  detail::copy_beside_weights(source, folder);
+  std::error_code error;
+  fs::copy_file(source / "config.json", folder / "config.json", error);
+  if (error)
+    throw io_error((folder / "config.json").string() + ": cannot be written: " + error.message());
 }
 
 }  // namespace pare::inline PARE_TARGET

@@ -29,9 +29,11 @@ namespace pare::inline PARE_TARGET {
 /// @param folder      an existing one
 /// @param left_out  names of tensors that are not written
 /// @param replace   the data of a tensor, or nothing to keep what it has
+/// @param added     tensors that the checkpoint lacks, whose data `replace` gives; they come last
 inline void write_as_safetensors(const Checkpoint& checkpoint, const std::filesystem::path& folder,
                                  const std::set<std::string>& left_out,
-                                 const TensorReplacement& replace) {
+                                 const TensorReplacement& replace,
+                                 const std::vector<TensorInfo>& added = {}) {
   const std::size_t shards = checkpoint.files().size();
   nlohmann::json weight_map = nlohmann::json::object();
   std::uint64_t total = 0;
@@ -50,6 +52,12 @@ inline void write_as_safetensors(const Checkpoint& checkpoint, const std::filesy
       weight_map[info.name] = name;
       total += info.end - info.begin;
     }
+    if (i + 1 == shards)
+      for (const TensorInfo& info : added) {
+        tensors.push_back(info);
+        weight_map[info.name] = name;
+        total += info.end - info.begin;
+      }
     // Wide elements first, so that every one lies at a multiple of its size.
     std::stable_sort(tensors.begin(), tensors.end(), [](const TensorInfo& a, const TensorInfo& b) {
       return element_bytes(a.dtype) > element_bytes(b.dtype);
