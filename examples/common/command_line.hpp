@@ -34,8 +34,9 @@ struct usage_error : pare::argument_error {
   using pare::argument_error::argument_error;
 };
 
-/// "--a-b,--a_b": an option in both spellings.
+/// "--a-b,--a_b": an option in both spellings; the scripts of GPTQ have a third of one.
 inline std::string both_spellings(std::string name) {
+  if (name == "--group-size") return "--group-size,--group_size,--groupsize";
   std::string underscored = name;
   for (std::size_t i = 2; i < underscored.size(); ++i)
     if (underscored[i] == '-') underscored[i] = '_';

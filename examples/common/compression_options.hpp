@@ -15,8 +15,8 @@ namespace tool {
 struct CompressionFlags {
   std::optional<double> sparsity, target_average_bits, target_stored_bits, percdamp;
   std::optional<int> prunen, prunem, wbits;
-  std::optional<std::string> bit_method, axis, scope, importance, sensitivity;
-  std::optional<pare::index_t> blocksize, kl_windows;
+  std::optional<std::string> bit_method, axis, scope, importance, sensitivity, group_fit;
+  std::optional<pare::index_t> blocksize, kl_windows, group_size;
   bool sparsity_auto = false, act_order = false, clip_search = false, symmetric = false,
        keep_zeros = false;
 };
@@ -50,6 +50,16 @@ inline void add_solver_options(CLI::App& app, CompressionFlags& flags,
   add_value(app, "--percdamp", flags.percdamp,
             "damping as a share of mean(diag H) (default: 0.01)");
   add_value(app, "--blocksize", flags.blocksize, "columns per block (default: 128)");
+}
+
+/// Options of grids per group of inputs.
+inline void add_group_options(CLI::App& app, CompressionFlags& flags) {
+  begin_group(app, "Groups");
+  add_value(app, "--group-size", flags.group_size,
+            "inputs that share a grid, for instance 128 (default: all of a row)");
+  add_value(app, "--group-fit", flags.group_fit,
+            "what grids of groups are fitted to: dense weights (default), or compensated, as they "
+            "are when the sweep reaches the group");
 }
 
 /// Options that choose bits.
@@ -98,6 +108,30 @@ inline bool equal_shares(const CompressionFlags& flags) {
   return flags.bit_method == "quantile" && !has_target(flags);
 }
 
+inline void check_groups(const CompressionFlags& flags, pare::CompressionRequest& request) {
+  if (flags.group_size && *flags.group_size < 1)
+    throw usage_error("--group-size " + std::to_string(*flags.group_size) +
+                      ": a group has at least one input; write for instance --group-size 128, or "
+                      "leave it out for a grid per row");
+  request.solver.group_size = flags.group_size.value_or(0);
+  if (!flags.group_fit || *flags.group_fit == "dense") return;
+  if (*flags.group_fit != "compensated")
+    throw unknown_value("--group-fit", *flags.group_fit, "fit", {"dense", "compensated"});
+  request.solver.group_fit = pare::GroupFit::compensated;
+  const std::string fit = "--group-fit compensated";
+  if (!flags.group_size)
+    throw usage_error(fit +
+                      " without --group-size: the grid of a whole row is fitted before the "
+                      "sweep; add --group-size 128");
+  if (flags.act_order || flags.axis == "input")
+    throw usage_error(fit + (flags.act_order ? " with --act-order" : " with --axis input") +
+                      ": the sweep does not visit the inputs of a group one after the other; leave "
+                      "one of them out");
+  if (flags.prunem && *flags.group_size % *flags.prunem != 0)
+    throw usage_error(fit + " with --prunem " + std::to_string(*flags.prunem) + ": --group-size " +
+                      std::to_string(*flags.group_size) + " is no multiple of it; write one");
+}
+
 inline void check_quantizer(const CompressionFlags& flags, pare::CompressionRequest& request) {
   constexpr int off = 16;
   if (flags.wbits && *flags.wbits != off &&
@@ -116,6 +150,10 @@ inline void check_quantizer(const CompressionFlags& flags, pare::CompressionRequ
   if ((flags.clip_search || flags.symmetric) && !request.quantizes())
     throw usage_error((flags.clip_search ? "--clip-search" : "--symmetric") + no_grid +
                       ": there is no grid to fit; write --wbits 4");
+  if ((flags.group_size || flags.group_fit) && !request.quantizes())
+    throw usage_error((flags.group_size ? "--group-size" : "--group-fit") + no_grid +
+                      ": there is no grid to fit; write --wbits 4");
+  check_groups(flags, request);
   request.solver.grid = {.symmetric = flags.symmetric, .clip_search = flags.clip_search};
 }
 

@@ -77,6 +77,7 @@ int main(int argc, char** argv) {
                      "safetensors to write: Q, mask, bits, scale, zero, grid, loss");
   tool::add_solver_options(app, flags);
   tool::add_bit_options(app, flags);
+  tool::add_group_options(app, flags);
   tool::begin_group(app, "Computing");
   tool::add_value(app, "--sequences", sequences,
                   "sequences in X; scales H and the loss (default: 1)");

@@ -1,4 +1,4 @@
-// Post-conditions 1 to 7 on random linears: every shape, pattern, policy and magnitude.
+// Post-conditions 1 to 7 on random linears: every shape, pattern, policy, group size and magnitude.
 //
 // A case is its seed. "property_test -- 17 23" runs the seeds 17 and 23 alone.
 #define BOOST_TEST_MODULE pare_property
@@ -82,6 +82,7 @@ std::ostream& operator<<(std::ostream& out, const Recipe& r) {
     out << (r.request.policy == PolicyKind::budget ? ", budget" : ", quantile") << ", tiers "
         << tiers_text(o.tiers.value_or(default_tiers())) << ", axis " << to_string(o.axis);
   if (o.target_average_bits) out << ", target " << *o.target_average_bits;
+  if (o.group_size > 0) out << ", groups of " << o.group_size << " " << to_string(o.group_fit);
   return out << (o.grid.symmetric ? ", symmetric" : "") << (o.grid.clip_search ? ", clipped" : "")
              << (o.act_order ? ", act-order" : "") << ", block " << o.block_size << ", damping "
              << o.damping;
@@ -139,6 +140,17 @@ void choose_bits(Recipe& r, Random& random) {
     o.target_average_bits.reset();
 }
 
+/// Of the cases that round half have groups; from a stream of their own, so that all else of a case
+/// is as it was without.
+void choose_groups(Recipe& r) {
+  Random random = fresh(r.seed, 3);
+  SolverOptions& o = r.request.solver;
+  if (!r.request.quantizes() || random.below(2) == 0) return;
+  o.group_size = pick<index_t>(random, {1, 2, 3, 8, 16, 32, 64, 128, 1 + random.below(40)});
+  const bool in_turn = !o.act_order && !r.by_input() && o.group_size % o.of.value_or(1) == 0;
+  if (in_turn && random.below(3) == 0) o.group_fit = GroupFit::compensated;
+}
+
 /// The case of a seed. Magnitudes depend on the scalar's range.
 Recipe recipe_of(std::uint64_t seed, bool is_double) {
   Random random = fresh(seed, 0);
@@ -155,6 +167,7 @@ Recipe recipe_of(std::uint64_t seed, bool is_double) {
   if (choose_pattern(r, random)) choose_bits(r, random);
   o.damping = pick(random, {0.001, 0.01, 0.01, 0.1, 1.0});
   o.act_order = random.below(3) == 0;
+  choose_groups(r);
 
   r.weights = Weights(random.below(index_t(weight_names.size())));
   if (random.below(3) == 0) r.weights = Weights::normal;
@@ -403,32 +416,47 @@ int bits_of(const Recipe& r, const Result& s, index_t i, index_t j) {
   return int(s.bits[std::size_t(r.by_input() ? j : i)]);
 }
 
+/// Which of the grids of its row and width a column is on: one per group_size columns.
+std::vector<index_t> groups_of(const Recipe& r, const Result& s) {
+  std::map<int, index_t> seen;  // columns so far, by width
+  std::vector<index_t> groups;
+  for (index_t j = 0; j < r.cols; ++j) {
+    const index_t before = seen[bits_of(r, s, 0, j)]++;
+    groups.push_back(r.options().group_size == 0 ? 0 : before / r.options().group_size);
+  }
+  return groups;
+}
+
 template <class T>
 std::string check_grids(const Recipe& r, const Result& s) {
   if (!r.request.quantizes()) return "";
+  using Key = std::pair<int, index_t>;  // width and group
+  const std::vector<index_t> groups = groups_of(r, s);
   for (index_t i = 0; i < r.rows; ++i) {
-    std::map<int, std::set<double>> values, dense;  // by width
-    std::map<int, bool> changed;
+    std::map<Key, std::set<double>> values, dense;
+    std::map<Key, std::set<std::size_t>> grids;
+    std::map<Key, bool> changed;
+    std::set<std::size_t> of_row;
     for (index_t j = 0; j < r.cols; ++j) {
       const std::size_t at = std::size_t(i * r.cols + j);
-      const int bits = bits_of(r, s, i, j);
-      values[bits].insert(s.Q[at]);
-      dense[bits].insert(s.W[at]);
-      changed[bits] |= s.Q[at] != s.W[at];
+      const Key key{bits_of(r, s, i, j), groups[std::size_t(j)]};
+      values[key].insert(s.Q[at]);
+      dense[key].insert(s.W[at]);
+      changed[key] |= s.Q[at] != s.W[at];
+      const std::size_t g = std::size_t(s.grid_of_column[std::size_t(j)] * r.rows + i);
+      grids[key].insert(g);
+      of_row.insert(g);
     }
-    for (const auto& [bits, distinct] : values) {
+    if (of_row.size() != grids.size()) return "two groups share a grid";
+    for (const auto& [key, distinct] : values) {
+      const int bits = key.first;
       const std::size_t limit = std::size_t(1) << bits;
       const std::string where =
           "row " + std::to_string(i) + " at " + std::to_string(bits) + " bits";
       if (distinct.size() > limit) return where + " holds too many values";
-      if (bits < 8 && !changed[bits] && dense[bits].size() > limit)
-        return where + " is not rounded";
-      std::set<std::size_t> grids;
-      for (index_t j = 0; j < r.cols; ++j)
-        if (bits_of(r, s, i, j) == bits)
-          grids.insert(std::size_t(s.grid_of_column[std::size_t(j)] * r.rows + i));
-      if (grids.size() != 1) return where + " is on several grids";
-      const std::size_t g = *grids.begin();
+      if (bits < 8 && !changed[key] && dense[key].size() > limit) return where + " is not rounded";
+      if (grids[key].size() != 1) return where + " is on several grids";
+      const std::size_t g = *grids[key].begin();
       if (s.top[g] != double(limit - 1)) return where + " has a grid of another width";
       std::set<double> codes;
       for (std::size_t code = 0; code < limit; ++code)

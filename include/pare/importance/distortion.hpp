@@ -13,7 +13,8 @@
 namespace pare::inline PARE_TARGET {
 
 /// Distortion of every channel at every width: the sum of (w_ij - q_ij)^2 / U_jj^2 over the weights
-/// of the channel, q_ij being w_ij on the grid that is fitted to its row at that width.
+/// of the channel, q_ij being w_ij on the grid that is fitted to its row, or to its group of
+/// neighbouring columns, at that width.
 ///
 /// Dead inputs have no distortion and take no part in a grid.
 ///
@@ -50,8 +51,10 @@ std::vector<double> channel_distortion(const ScoringInput<B, T>& input, ChannelA
   auto roots = detail::zeros<B, double>(by_row ? 0 : rows, cols);
   std::vector<double> result(std::size_t((by_row ? rows : cols) * levels));
   for (index_t k = 0; k < levels; ++k) {
-    const auto grids = detail::row_grids<B, T>(W, widths[std::size_t(k)], input.grid);
-    const kernels::RoundingLoss<T> loss{W, mask, inverse_u.view().data, grids.view()};
+    const auto grids =
+        detail::row_grids<B, T>(W, widths[std::size_t(k)], input.grid, input.group_size);
+    const kernels::RoundingLoss<T> loss{W, mask, inverse_u.view().data, grids.view(),
+                                        grids.of_column()};
     if (by_row) {
       B::reduce_rows(rows, kernels::RowRoundingLoss<T>{loss, sums.view(), k});
       continue;

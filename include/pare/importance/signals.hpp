@@ -13,6 +13,7 @@
 #include "pare/core/channel.hpp"
 #include "pare/kernels/fit.hpp"
 #include "pare/kernels/scores.hpp"
+#include "pare/quantization/grid_map.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -24,6 +25,7 @@ struct ScoringInput {
   const Factor<B, T>& factor;            ///< U
   int bits = 4;                          ///< width at which a rounding distortion is measured
   GridOptions grid = {};                 ///< and how its grid is fitted
+  index_t group_size = 0;                ///< neighbouring inputs that share a grid; 0: whole rows
 };
 
 /// Throws unless weights can be read and calibration and factor are of their inputs.
@@ -67,24 +69,33 @@ typename B::template matrix<T> quadratic_product(MatrixView<const T> W, MatrixVi
   return product;
 }
 
-/// One grid per row of a matrix, where the backend computes.
+/// Grids of one width for all rows of a matrix, where the backend computes.
 template <class B, class T>
 struct RowGrids {
-  typename B::template matrix<T> scale, zero, top;  // (1, out)
+  typename B::template matrix<T> scale, zero, top;        // (grids, out)
+  typename B::template matrix<std::int32_t> column_grid;  // (1, in)
 
-  explicit RowGrids(index_t rows) : scale(1, rows), zero(1, rows), top(1, rows) {}
   GridView<const T> view() const { return {scale.view(), zero.view(), top.view()}; }
+  const std::int32_t* of_column() const { return column_grid.view().data; }
 };
 
-/// The grids of the given width that are fitted to the rows of W (out, in).
+/// The grids of the given width that are fitted to the rows of W (out, in), or to groups of
+/// group_size neighbouring columns of each.
 template <class B, class T>
-RowGrids<B, T> row_grids(MatrixView<const T> W, int bits, GridOptions options) {
-  RowGrids<B, T> grids(W.rows);
-  const auto width = to_backend<B>(std::vector<std::uint8_t>{std::uint8_t(bits)});
+RowGrids<B, T> row_grids(MatrixView<const T> W, int bits, GridOptions options, index_t group_size) {
+  const std::vector<std::uint8_t> widths{std::uint8_t(bits)};
+  const GridMap map = grid_map(ChannelAxis::output, widths, W.cols, group_size);
+  RowGrids<B, T> grids;
+  for (auto* m : {&grids.scale, &grids.zero, &grids.top}) m->resize(map.grids(), W.rows);
+  grids.column_grid = to_backend<B>(map.of_column);
+  const auto begin = to_backend<B>(map.begin);
+  const auto width = to_backend<B>(widths);
   B::fit_grids(
       kernels::GridFit<T>{.weights = W,
+                          .begin = begin.view().data,
                           .bits = width.view().data,
                           .options = options,
+                          .clip_steps = clip_steps_for(group_size),
                           .grids = {grids.scale.view(), grids.zero.view(), grids.top.view()}});
   return grids;
 }
@@ -201,10 +212,11 @@ OutputMoments output_moments(const ScoringInput<B, T>& in) {
   const InputMoments moments = in.calibration.moments();
   const auto mean = detail::to_backend<B>(moments.mean);
   const auto diagonal = detail::to_backend<B>(in.calibration.hessian_diagonal());
-  const auto grids = detail::row_grids<B, T>(W, in.bits, in.grid);
+  const auto grids = detail::row_grids<B, T>(W, in.bits, in.grid, in.group_size);
   auto sums = detail::zeros<B, double>(rows, 5);
-  B::reduce_rows(rows, kernels::ScoreSums<T>{W, product.view(), mean.view().data,
-                                             diagonal.view().data, grids.view(), sums.view()});
+  B::reduce_rows(rows,
+                 kernels::ScoreSums<T>{W, product.view(), mean.view().data, diagonal.view().data,
+                                       grids.view(), grids.of_column(), sums.view()});
   const Matrix<double> s = B::to_host(MatrixView<const double>(sums.view()));
 
   const double scale = in.calibration.hessian_scale();

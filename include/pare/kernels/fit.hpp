@@ -20,7 +20,9 @@ struct GridFit {
   index_t per_row = 0;                 ///< 0 where all rows have one width
   /// How a grid is fitted.
   GridOptions options = {};
-  GridView<T> grids;  // (grids, out)
+  int clip_steps =
+      detail::clip_steps;  ///< ranges that a clip search tries: these, or those of groups
+  GridView<T> grids;       // (grids, out)
 
   /// The first column of grid g; that of the grid after the last is the number of columns.
   PARE_HOST_DEVICE index_t first_column(index_t g) const {
@@ -44,7 +46,8 @@ void fit_row(const GridFit<T>& fit, index_t i) {
   const T* row = fit.weights.row(i);
   for (index_t g = 0; g < fit.grids.scale.rows; ++g) {
     const index_t first = fit.first_column(g), last = fit.first_column(g + 1);
-    fit.store(g, i, fit_grid(row + first, last - first, fit.width(g, i), fit.options));
+    fit.store(g, i,
+              fit_grid(row + first, last - first, fit.width(g, i), fit.options, fit.clip_steps));
   }
 }
 

@@ -19,7 +19,8 @@ struct ScoreSums {
   MatrixView<const T> weights, product;  // (out, in)
   const double* mean;                    ///< (in)
   const double* diagonal;                ///< (in): diag(H)
-  GridView<const T> grids;               // (1, out)
+  GridView<const T> grids;               // (grids, out)
+  const std::int32_t* column_grid;       ///< (in): grid of each column
   MatrixView<double> out;                // (out, 5)
 
   /// See RowReduction.
@@ -27,7 +28,8 @@ struct ScoreSums {
   /// Adds one weight.
   PARE_HOST_DEVICE void add(index_t i, index_t j, partial& sums) const {
     const T w = weights(i, j);
-    const T q = round_to_grid(w, grids.scale(0, i), grids.zero(0, i), grids.top(0, i));
+    const index_t g = column_grid[j];
+    const T q = round_to_grid(w, grids.scale(g, i), grids.zero(g, i), grids.top(g, i));
     const double d = double(w) - double(q);
     sums[0] += double(w) * mean[j];
     sums[1] += double(w) * double(product(i, j));
@@ -47,14 +49,16 @@ struct RoundingLoss {
   MatrixView<const T> weights;          // (out, in)
   MatrixView<const std::uint8_t> mask;  // (out, in), 1 = pruned; may be empty
   const double* inverse_u;              ///< (in): 1 / U_jj, 0 where the input is dead
-  GridView<const T> grids;              // (1, out)
+  GridView<const T> grids;              // (grids, out)
+  const std::int32_t* column_grid;      ///< (in): grid of each column
 
   /// The root of the loss.
   PARE_HOST_DEVICE double root(index_t i, index_t j) const {
     const T w = weights(i, j);
     const bool pruned = mask.rows > 0 && mask(i, j) != 0;
+    const index_t g = column_grid[j];
     const double q =
-        pruned ? 0 : double(round_to_grid(w, grids.scale(0, i), grids.zero(0, i), grids.top(0, i)));
+        pruned ? 0 : double(round_to_grid(w, grids.scale(g, i), grids.zero(g, i), grids.top(g, i)));
     return std::abs(double(w) - q) * inverse_u[j];
   }
 };

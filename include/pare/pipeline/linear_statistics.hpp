@@ -31,6 +31,7 @@ LinearStatistics linear_statistics(std::string name, const CompressedLinear<B, T
   s.rows = linear.weights.rows();
   s.columns = linear.weights.cols();
   s.axis = linear.axis;
+  s.group_size = linear.group_size;
   s.channels = index_t(linear.bits.size());
   for (const std::uint8_t bits : linear.bits) ++s.bits_histogram[bits];
   if (linear.quantized())

@@ -29,6 +29,8 @@ enum class Option : std::uint8_t {
   symmetric,
   clip_search,
   half_scale,
+  group_size,
+  group_fit,
   damping,
   block_size,
   act_order
@@ -47,6 +49,8 @@ inline constexpr OptionName report_solver[] = {{"axis", Option::axis},
                                                {"act_order", Option::act_order},
                                                {"clip_search", Option::clip_search},
                                                {"symmetric", Option::symmetric},
+                                               {"group_size", Option::group_size},
+                                               {"group_fit", Option::group_fit},
                                                {"percdamp", Option::damping},
                                                {"blocksize", Option::block_size},
                                                {"half_scale", Option::half_scale}};
@@ -55,6 +59,8 @@ inline constexpr OptionName sensitivity_solver[] = {{"axis", Option::axis},
                                                     {"symmetric", Option::symmetric},
                                                     {"clip_search", Option::clip_search},
                                                     {"half_scale", Option::half_scale},
+                                                    {"group_size", Option::group_size},
+                                                    {"group_fit", Option::group_fit},
                                                     {"damping", Option::damping},
                                                     {"block_size", Option::block_size},
                                                     {"act_order", Option::act_order}};
@@ -83,6 +89,10 @@ inline Json value_json(const SolverOptions& o, Option option) {
       return Json(o.grid.clip_search);
     case Option::half_scale:
       return Json(o.grid.half_scale);
+    case Option::group_size:
+      return Json(o.group_size);
+    case Option::group_fit:
+      return Json(to_string(o.group_fit));
     case Option::damping:
       return Json(o.damping);
     case Option::block_size:
@@ -93,10 +103,17 @@ inline Json value_json(const SolverOptions& o, Option option) {
   return Json(o.act_order);
 }
 
-/// The same as it is written: of half_scale, which files did not always have, only true.
+/// Whether files may lack a member, which then has its default.
+inline bool may_be_missing(Option option) {
+  return option == Option::half_scale || option == Option::group_size ||
+         option == Option::group_fit;
+}
+
+/// The same as it is written: of what files may lack only what is not the default.
 inline std::optional<Json> option_json(const SolverOptions& o, Option option) {
-  if (option == Option::half_scale && !o.grid.half_scale) return std::nullopt;
-  return std::optional<Json>(std::in_place, value_json(o, option));
+  Json value = value_json(o, option);
+  if (may_be_missing(option) && value == value_json(SolverOptions{}, option)) return std::nullopt;
+  return std::optional<Json>(std::in_place, std::move(value));
 }
 
 /// Sets a member. Throws Json::exception for a value of another type, format_error that begins with
@@ -139,6 +156,14 @@ inline void set_option(SolverOptions& o, Option option, const Json& json, const 
     case Option::half_scale:
       json.get_to(o.grid.half_scale);
       return;
+    case Option::group_size:
+      o.group_size = index_t(whole_number(json, what, std::numeric_limits<std::int64_t>::max()));
+      return;
+    case Option::group_fit:
+      if (json != "dense" && json != "compensated")
+        throw format_error(what + ": expected dense or compensated, got " + json.dump());
+      o.group_fit = json == "compensated" ? GroupFit::compensated : GroupFit::dense;
+      return;
     case Option::damping:
       json.get_to(o.damping);
       return;
@@ -158,11 +183,11 @@ inline void add_options(Json& json, const SolverOptions& options,
     if (const std::optional<Json> value = option_json(options, option)) json[name] = *value;
 }
 
-/// Reads them back; `who` begins messages. half_scale that is not there is false.
+/// Reads them back; `who` begins messages.
 inline void read_options(SolverOptions& options, const Json& json,
                          std::span<const OptionName> names, const std::string& who) {
   for (const auto& [name, option] : names)
-    if (option != Option::half_scale || json.contains(name))
+    if (!may_be_missing(option) || json.contains(name))
       set_option(options, option, json.at(name), who + ": " + name);
 }
 
@@ -192,7 +217,8 @@ inline Pattern pattern_of_json(const Json& json, const std::string& who) {
   return n_of_m(number("zeros"), number("group"));
 }
 
-/// Every option in force, by the names of a report. half_scale is there when it is true.
+/// Every option in force, by the names of a report. half_scale, group_size and group_fit are there
+/// when they are not the default.
 inline Json to_json(const CompressionRequest& request) {
   Json json = Json::object();
   detail::add_options(json, request.solver, detail::report_pattern);

@@ -26,7 +26,8 @@ PackedLayout packed_layout(const CompressedLinear<B, T>& linear, int value_bits)
           .widths = merged_widths(linear.bits),
           .value_bits = linear.quantized() ? 0 : value_bits,
           // n:m has more zeros where a given mask marks more: a bit per weight.
-          .pattern = linear.given_mask ? Pattern(Unstructured{}) : linear.pattern};
+          .pattern = linear.given_mask ? Pattern(Unstructured{}) : linear.pattern,
+          .group_size = linear.group_size};
 }
 
 /// What packing a row needs, in host memory.
@@ -92,6 +93,9 @@ PackedLinear pack_linear(const CompressedLinear<B, T>& linear, DType dtype) {
   packed.layout = detail::packed_layout(linear, 8 * dtype_bytes(dtype));
   packed.dtype = dtype;
   const PackedLayout& layout = packed.layout;
+  if (layout.group_size != 0)
+    throw argument_error("group_size: packed linears have a grid per row or tier, got groups of " +
+                         std::to_string(layout.group_size));
   const Matrix<T> weights = B::to_host(detail::as_const(linear.weights.view()));
   const Matrix<std::uint8_t> mask = B::to_host(detail::as_const(linear.mask.view()));
   const Matrix<T> scale = B::to_host(detail::as_const(linear.grids.scale.view()));

@@ -149,12 +149,11 @@ inline void require_measured_for(const Sensitivities& s, std::uint64_t model,
   require("number of calibration windows", windows.count(), s.windows);
   require("calibration text", text_fingerprint(windows), s.text);
   for (const auto& [name, option] : detail::sensitivity_solver) {
-    const auto expected = detail::option_json(options.solver, option);
-    const auto found = detail::option_json(s.solver, option);
+    const Json expected = detail::value_json(options.solver, option);
+    const Json found = detail::value_json(s.solver, option);
     if (expected != found)
       throw argument_error(std::string("sensitivities: measured with another ") + name +
-                           ": expected " + (expected ? expected->dump() : "false") + ", found " +
-                           (found ? found->dump() : "false"));
+                           ": expected " + expected.dump() + ", found " + found.dump());
   }
   require("list of widths", options.widths, s.widths);
   if (options.divergence_windows)

@@ -33,8 +33,7 @@ PARE_HOST_DEVICE PARE_INLINE T round_to_grid(T w, T scale, T zero, T top) {
   return scale * (clamped - zero);
 }
 
-/// Grids of a linear: entry (g, i) belongs to row i and the columns of tier g. With output
-/// channels there is one grid per row (g = 0), with input channels one per row and tier.
+/// Grids of a linear: entry (g, i) belongs to row i and the columns of grid g of a GridMap.
 template <class T>
 struct GridView {
   MatrixView<T> scale;  // (grids, out)

@@ -70,7 +70,7 @@ inline std::int64_t whole_number(const Json& json, const std::string& what,
 }
 
 /// One linear; average_bits is null without a quantizer, score null without mixed precision,
-/// rounding_loss there only where it is not 0.
+/// rounding_loss and group_size there only where they are not 0.
 inline Json to_json(const LinearStatistics& linear) {
   Json json{{"name", linear.name},
             {"rows", linear.rows},
@@ -91,6 +91,7 @@ inline Json to_json(const LinearStatistics& linear) {
     json["score"] = {{"lowest", linear.score->lowest},
                      {"mean", linear.score->mean},
                      {"highest", linear.score->highest}};
+  if (linear.group_size != 0) json["group_size"] = linear.group_size;
   if (linear.rounding_loss != 0) json["rounding_loss"] = linear.rounding_loss;
   return json;
 }
@@ -122,6 +123,7 @@ inline LinearStatistics linear_statistics_of_json(const Json& json) {
   json.at("zeros").get_to(linear.zeros);
   json.at("loss").get_to(linear.loss);
   linear.rounding_loss = json.value("rounding_loss", 0.0);
+  linear.group_size = json.value("group_size", index_t{0});
   json.at("damping").get_to(linear.damping);
   json.at("damping_retries").get_to(linear.damping_retries);
   json.at("stored_bits").get_to(linear.stored_bits);

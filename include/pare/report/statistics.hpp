@@ -31,6 +31,7 @@ struct LinearStatistics {
   std::map<int, index_t> bits_histogram;  ///< channels by width
   std::optional<double> average_bits;     ///< mean width of the channels
   std::optional<Range> score;             ///< of the channels; with mixed precision
+  index_t group_size = 0;                 ///< inputs that share a grid; 0: all of a row or tier
   double sparsity = 0;                    ///< share of weights the mask pruned
   double zeros = 0;                       ///< share of weights that are zero, rounded ones too
   double loss = 0;                        ///< of the weights that are stored; half the sum of

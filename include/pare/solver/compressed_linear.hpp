@@ -25,6 +25,7 @@ struct CompressedLinear {
   /// What a channel is.
   ChannelAxis axis = ChannelAxis::output;
   std::vector<std::uint8_t> bits;  ///< width per channel of `axis`; empty without a quantizer
+  index_t group_size = 0;          ///< inputs that share a grid, 0: all of a row or tier
   bool mixed_widths = false;       ///< every channel has its own width, to be stored with it
   std::vector<double> scores;      ///< importance per channel; empty unless a policy used it
   std::vector<index_t> order;      ///< input visited at each position

@@ -1,8 +1,10 @@
 // Run-time options of the solver, checked against what its configuration can use.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -10,9 +12,19 @@
 #include "pare/allocation/tiers.hpp"
 #include "pare/core/channel.hpp"
 #include "pare/core/text.hpp"
+#include "pare/quantization/grid.hpp"
 #include "pare/solver/compression.hpp"
 
 namespace pare::inline PARE_TARGET {
+
+/// What the grids of groups are fitted to: the dense weights before the sweep, or the weights as they
+/// are when the sweep reaches the first of a group, moved by the errors of all before it.
+enum class GroupFit : std::uint8_t { dense, compensated };
+
+/// "dense" or "compensated".
+constexpr std::string_view to_string(GroupFit fit) {
+  return fit == GroupFit::dense ? "dense" : "compensated";
+}
 
 /// Options of one SparseGPTSolver. Those its configuration has no use for must stay unset.
 struct SolverOptions {
@@ -25,9 +37,11 @@ struct SolverOptions {
   std::optional<std::vector<int>> tiers = {};  ///< MixedPrecision: widths; {2,3,4,6,8} when unset
   ChannelAxis axis = ChannelAxis::output;      ///< MixedPrecision: what a channel is
   GridOptions grid = {};                       ///< quantizers: symmetric, clip_search, half_scale
-  double damping = 0.01;                       ///< share of mean(diag H) added to the diagonal
-  index_t block_size = 128;                    ///< columns per block; the mask's region
-  bool act_order = false;                      ///< visit inputs by falling H_jj
+  index_t group_size = 0;                ///< quantizers: inputs that share a grid; 0: all of a row
+  GroupFit group_fit = GroupFit::dense;  ///< quantizers: what the grids of groups are fitted to
+  double damping = 0.01;                 ///< share of mean(diag H) added to the diagonal
+  index_t block_size = 128;              ///< columns per block; the mask's region
+  bool act_order = false;                ///< visit inputs by falling H_jj
 
   /// Whether every option is the same.
   friend bool operator==(const SolverOptions&, const SolverOptions&) = default;
@@ -74,6 +88,26 @@ inline void require_unassigned(bool set, const char* option) {
     throw argument_error(std::string(option) +
                          ": with MixedPrecision<Assigned> the widths are "
                          "given to solve(), the option would be ignored; leave it unset");
+}
+
+/// Throws argument_error for a group size that is none, and where the sweep would not reach groups
+/// one after the other.
+inline void require_groups(const SolverOptions& options) {
+  if (options.group_size < 0)
+    throw argument_error("group_size: expected a number of inputs, or 0 for whole rows, got " +
+                         std::to_string(options.group_size));
+  if (options.group_fit == GroupFit::dense) return;
+  const auto fail = [](const std::string& why) {
+    throw argument_error("group_fit: compensated " + why);
+  };
+  if (options.group_size == 0)
+    fail("without group_size: the grid of a whole row is fitted before the sweep; set group_size");
+  if (options.act_order || options.axis == ChannelAxis::input)
+    fail(std::string(options.act_order ? "with act_order" : "with input channels") +
+         ": the sweep does not visit the inputs of a group one after the other; leave it dense");
+  if (options.of && options.group_size % *options.of != 0)
+    fail("with n:m: expected a group_size that is a multiple of m, " + std::to_string(*options.of) +
+         ", got " + std::to_string(options.group_size));
 }
 
 /// Throws argument_error unless the options fit the configuration; fills in static values.
@@ -123,7 +157,10 @@ SolverOptions validated(SolverOptions options) {
     require_unset(options.grid.symmetric, "grid.symmetric", "BaseQuantizer");
     require_unset(options.grid.clip_search, "grid.clip_search", "BaseQuantizer");
     require_unset(options.grid.half_scale, "grid.half_scale", "BaseQuantizer");
+    require_unset(options.group_size != 0, "group_size", "BaseQuantizer");
+    require_unset(options.group_fit != GroupFit::dense, "group_fit", "BaseQuantizer");
   }
+  require_groups(options);
   if constexpr (!Config::mixed) {
     require_unset(options.target_average_bits.has_value(), "target_average_bits", "MixedPrecision");
     require_unset(options.tiers.has_value(), "tiers", "MixedPrecision");

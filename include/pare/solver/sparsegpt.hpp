@@ -5,8 +5,6 @@
 #include <chrono>
 #include <cmath>
 #include <cstdint>
-#include <functional>
-#include <numeric>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -21,6 +19,7 @@
 #include "pare/kernels/fit.hpp"
 #include "pare/kernels/masks.hpp"
 #include "pare/kernels/sweep.hpp"
+#include "pare/quantization/grid_map.hpp"
 #include "pare/solver/compressed_linear.hpp"
 #include "pare/solver/inputs.hpp"
 #include "pare/solver/options.hpp"
@@ -118,10 +117,7 @@ class SparseGPTSolver {
     linear.damping_retries = factor->retries;
 
     const auto order = detail::to_backend<B>(factor->order);
-    if constexpr (Config::quantizes) {
-      fit_grids(linear, live);
-      require_half_scales(linear);
-    }
+    if constexpr (Config::quantizes) fit_grids(linear, live);
     current_.resize(W.rows, W.cols);
     B::for_each_element(W.rows, W.cols,
                         kernels::GatherColumns<T>{live, current_.view(), order.view().data});
@@ -194,6 +190,7 @@ class SparseGPTSolver {
   Compressed blank(MatrixView<const T> W) const {
     Compressed linear;
     linear.axis = options_.axis;
+    linear.group_size = options_.group_size;
     linear.mixed_widths = Config::mixed;
     const index_t of = kept_together(W.cols);
     // Neighbours of n:m must not straddle two blocks; for n:m the block size changes no result.
@@ -212,12 +209,17 @@ class SparseGPTSolver {
   void choose_bits(Compressed& linear, MatrixView<const T> W, const Calibration<B, T>& calibration,
                    const Factor<B, T>& factor, MatrixView<const std::uint8_t> zero) const {
     if constexpr (Config::mixed && distortion_objective) {
-      const ScoringInput<B, T> input{W, calibration, factor, *options_.bits, options_.grid};
+      const ScoringInput<B, T> input{
+          W, calibration, factor, *options_.bits, options_.grid, options_.group_size};
       choose_by_distortion(linear, input, zero);
     } else if constexpr (Config::mixed) {
       // Without clip search: a score ranks rows, and the search would cost as much as the solve.
-      const ScoringInput<B, T> input{
-          W, calibration, factor, *options_.bits, {.symmetric = options_.grid.symmetric}};
+      const ScoringInput<B, T> input{W,
+                                     calibration,
+                                     factor,
+                                     *options_.bits,
+                                     {.symmetric = options_.grid.symmetric},
+                                     options_.group_size};
       if (input_channels())
         linear.scores = ImportanceScorer<5, B, T, ChannelAxis::input>().score(input).score;
       else
@@ -270,63 +272,59 @@ class SparseGPTSolver {
     }
   }
 
-  /// Fits the grids to the dense weights, those of dead inputs zero: one per row, or one per row
-  /// and tier, over the columns of that tier.
+  /// Makes room for the grids and, unless the sweep does it, fits them to the dense weights, those
+  /// of dead inputs zero.
   void fit_grids(Compressed& linear, MatrixView<const T> W) {
-    const bool by_tier = input_channels();
-    std::vector<std::uint8_t> tiers;  // present, widest first, as they are visited
-    if (by_tier) {
-      tiers = linear.bits;
-      std::sort(tiers.begin(), tiers.end(), std::greater<>());
-      tiers.erase(std::unique(tiers.begin(), tiers.end()), tiers.end());
-    }
-    const index_t grids = by_tier ? index_t(tiers.size()) : 1;
+    const GridMap map = grid_map(linear.axis, linear.bits, W.cols, linear.group_size);
     for (auto* m : {&linear.grids.scale, &linear.grids.zero, &linear.grids.top})
-      *m = Owner<T>(grids, W.rows);
-    linear.grids.of_column.assign(std::size_t(W.cols), 0);
-    kernels::GridFit<T> fit{.weights = W,
-                            .options = options_.grid,
-                            .grids = {linear.grids.scale.view(), linear.grids.zero.view(),
-                                      linear.grids.top.view()}};
-    const auto widths = detail::to_backend<B>(by_tier ? tiers : linear.bits);
-    fit.bits = widths.view().data;
-    (by_tier ? fit.per_grid : fit.per_row) = 1;
-    if (!by_tier) {
-      B::fit_grids(fit);
-      return;
+      *m = Owner<T>(map.grids(), W.rows);
+    linear.grids.of_column = map.of_column;
+    if (options_.group_fit == GroupFit::compensated) return;
+    MatrixView<const T> by_grid = W;
+    if (!map.natural_order()) {
+      const auto gather = detail::to_backend<B>(map.columns);
+      current_.resize(W.rows, W.cols);
+      B::for_each_element(W.rows, W.cols,
+                          kernels::GatherColumns<T>{W, current_.view(), gather.view().data});
+      by_grid = current_.view();
     }
-    // Columns of a tier side by side; with n:m the visit order alone does not do that.
-    std::vector<index_t> by_width(std::size_t(W.cols));
-    std::iota(by_width.begin(), by_width.end(), index_t{0});
-    std::stable_sort(by_width.begin(), by_width.end(), [&](index_t a, index_t b) {
-      return linear.bits[std::size_t(a)] > linear.bits[std::size_t(b)];
-    });
-    const auto gather = detail::to_backend<B>(by_width);
-    current_.resize(W.rows, W.cols);
-    B::for_each_element(W.rows, W.cols,
-                        kernels::GatherColumns<T>{W, current_.view(), gather.view().data});
-    std::vector<index_t> begin{0};  // of each tier's columns, and where the last end
-    for (index_t g = 0; g < grids; ++g) {
-      index_t end = begin.back();
-      for (; end < W.cols; ++end) {
-        const std::size_t column = std::size_t(by_width[std::size_t(end)]);
-        if (linear.bits[column] != tiers[std::size_t(g)]) break;
-        linear.grids.of_column[column] = std::int32_t(g);
-      }
-      begin.push_back(end);
-    }
-    const auto begin_there = detail::to_backend<B>(begin);
-    fit.weights = current_.view();
-    fit.begin = begin_there.view().data;
-    B::fit_grids(fit);
+    const auto begin = detail::to_backend<B>(map.begin);
+    const auto widths = detail::to_backend<B>(map.by_row() ? linear.bits : map.width);
+    B::fit_grids(kernels::GridFit<T>{.weights = by_grid,
+                                     .begin = begin.view().data,
+                                     .bits = widths.view().data,
+                                     .per_grid = map.by_row() ? 0 : 1,
+                                     .per_row = map.by_row() ? 1 : 0,
+                                     .options = options_.grid,
+                                     .clip_steps = detail::clip_steps_for(linear.group_size),
+                                     .grids = {linear.grids.scale.view(), linear.grids.zero.view(),
+                                               linear.grids.top.view()}});
+    require_half_scales(linear, 0, map.grids());
   }
 
-  /// Throws argument_error naming the first row whose scale float16 cannot hold.
-  void require_half_scales(const Compressed& linear) const {
+  /// Fits grid g of every row to some columns of current_, its group as compensated so far.
+  /// @param widths  of every row, (out), in the backend's memory
+  void fit_group(Compressed& linear, index_t g, index_t begin, index_t count,
+                 const std::uint8_t* widths) const {
+    const auto row_of = [&](Owner<T>& m) { return m.view().block(g, 0, 1, m.cols()); };
+    B::fit_grids(
+        kernels::GridFit<T>{.weights = current_.view().columns(begin, count),
+                            .bits = widths,
+                            .per_row = 1,
+                            .options = options_.grid,
+                            .clip_steps = detail::clip_steps_for(linear.group_size),
+                            .grids = {row_of(linear.grids.scale), row_of(linear.grids.zero),
+                                      row_of(linear.grids.top)}});
+    require_half_scales(linear, g, 1);
+  }
+
+  /// Throws argument_error naming the first row with a scale that float16 cannot hold, in some grids.
+  void require_half_scales(const Compressed& linear, index_t first, index_t count) const {
     if (!options_.grid.half_scale) return;
-    const index_t at = B::find_non_finite(detail::as_const(linear.grids.scale.view()));
+    const MatrixView<const T> scale = linear.grids.scale.view();
+    const index_t at = B::find_non_finite(scale.block(first, 0, count, scale.cols));
     if (at < 0) return;
-    throw argument_error("grid.half_scale: row " + std::to_string(at % linear.grids.scale.cols()) +
+    throw argument_error("grid.half_scale: row " + std::to_string(at % scale.cols) +
                          " of the weights needs a scale beyond 65504, the largest float16; scale "
                          "the weights down, or leave it unset");
   }
@@ -365,6 +363,9 @@ class SparseGPTSolver {
     for (std::size_t p = 0; p < visited_grid.size(); ++p)
       visited_grid[p] = linear.grids.of_column[std::size_t(factor.order[p])];
     const auto column_grid = detail::to_backend<B>(visited_grid);
+    const bool fits_groups = Config::quantizes && options_.group_fit == GroupFit::compensated;
+    const auto widths =
+        detail::to_backend<B>(fits_groups ? linear.bits : std::vector<std::uint8_t>{});
     std::vector<T> diagonal(factor.upper_diagonal.begin(), factor.upper_diagonal.end());
     const auto u = detail::to_backend<B>(diagonal);
 
@@ -372,7 +373,6 @@ class SparseGPTSolver {
       const index_t count = std::min(width, cols - begin);
       const MatrixView<T> block = current_.view().columns(begin, count);
       const MatrixView<std::uint8_t> block_mask = mask_.view().columns(begin, count);
-      const MatrixView<T> errors = errors_.view().columns(0, count);
       if constexpr (mask_source == kernels::MaskSource::given) {
         const auto divisor = detail::as_const(u.view()).columns(begin, count);
         const index_t k = pruned_count(linear.pattern.sparsity, rows * count);
@@ -381,29 +381,18 @@ class SparseGPTSolver {
         else if (const index_t more = k - forced[std::size_t(begin / width)]; more > 0)
           select_beside(detail::as_const(block), divisor, more, block_mask);
       }
-      const MatrixView<const T> upper = factor.upper.view();
-      const auto sweep = [&]<kernels::MaskSource Mask>() {
-        B::row_sweep(kernels::RowSweep<T, Mask, Config::quantizes>{
-            block,
-            errors,
-            block_mask,
-            upper.block(begin, begin, count, count),
-            {linear.grids.scale.view(), linear.grids.zero.view(), linear.grids.top.view()},
-            Config::quantizes ? column_grid.view().data + begin : nullptr,
-            row_loss.view().data,
-            linear.pattern.zeros,
-            linear.pattern.of});
-      };
-      if (!given)
-        sweep.template operator()<mask_source>();
-      else if constexpr (mask_source == kernels::MaskSource::n_of_m)
-        sweep.template operator()<kernels::MaskSource::n_of_m_beside>();
-      else
-        sweep.template operator()<kernels::MaskSource::given>();
-      const index_t rest = cols - begin - count;
-      if (rest > 0)
-        B::trailing_update(current_.view().columns(begin + count, rest), detail::as_const(errors),
-                           upper.block(begin, begin + count, count, rest));
+      // In one piece, or, where a group is fitted to what the columns before it leave, up to there.
+      for (index_t at = begin; at < begin + count;) {
+        index_t size = begin + count - at;
+        if (fits_groups) {
+          const index_t group = linear.group_size, in_group = at % group;
+          if (in_group == 0)
+            fit_group(linear, at / group, at, std::min(group, cols - at), widths.view().data);
+          size = std::min(size, group - in_group);
+        }
+        sweep_columns(linear, factor, at, size, column_grid.view().data, row_loss.view().data);
+        at += size;
+      }
     }
     const auto host = B::to_host(detail::as_const(row_loss.view()));
     linear.row_loss.assign(host.data(), host.data() + rows);
@@ -418,6 +407,36 @@ class SparseGPTSolver {
                                    "; scale the weights or the inputs",
                                i, -1);
     }
+  }
+
+  /// Sweeps neighbouring columns of current_ and feeds their errors to all columns after them.
+  /// @param grid  of each column of current_, (in), in the backend's memory
+  void sweep_columns(const Compressed& linear, const Factor<B, T>& factor, index_t begin,
+                     index_t count, const std::int32_t* grid, double* row_loss) {
+    const MatrixView<T> errors = errors_.view().columns(0, count);
+    const MatrixView<const T> upper = factor.upper.view();
+    const auto sweep = [&]<kernels::MaskSource Mask>() {
+      B::row_sweep(kernels::RowSweep<T, Mask, Config::quantizes>{
+          current_.view().columns(begin, count),
+          errors,
+          mask_.view().columns(begin, count),
+          upper.block(begin, begin, count, count),
+          {linear.grids.scale.view(), linear.grids.zero.view(), linear.grids.top.view()},
+          Config::quantizes ? grid + begin : nullptr,
+          row_loss,
+          linear.pattern.zeros,
+          linear.pattern.of});
+    };
+    if (!linear.given_mask)
+      sweep.template operator()<mask_source>();
+    else if constexpr (mask_source == kernels::MaskSource::n_of_m)
+      sweep.template operator()<kernels::MaskSource::n_of_m_beside>();
+    else
+      sweep.template operator()<kernels::MaskSource::given>();
+    const index_t end = begin + count, rest = current_.cols() - end;
+    if (rest > 0)
+      B::trailing_update(current_.view().columns(end, rest), detail::as_const(errors),
+                         upper.block(begin, end, count, rest));
   }
 
   SolverOptions options_;

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <functional>
 #include <limits>
 #include <numeric>
 #include <string>
@@ -18,6 +17,7 @@
 #include "pare/core/text.hpp"
 #include "pare/kernels/checks.hpp"
 #include "pare/kernels/counts.hpp"
+#include "pare/quantization/grid_map.hpp"
 #include "pare/solver/compressed_linear.hpp"
 #include "pare/sparsity/select.hpp"
 
@@ -28,8 +28,8 @@ namespace detail {
 /// Rows whose loss is compared with its closed form; the form costs (in)^2 per row.
 inline constexpr index_t verified_rows = 64;
 
-/// Conditions 2 and 3 of the shapes: one width within 2..8 per channel, one grid per row or per row
-/// and width, every column on the grid of its width. Returns the widths by row or by grid.
+/// Conditions 2 and 3 of the shapes: one width within 2..8 per channel, the grids of their GridMap
+/// for every row, every column on its own. Returns the widths by row or by grid.
 template <class B, class T>
 std::vector<std::uint8_t> verify_grids(const CompressedLinear<B, T>& linear, index_t rows,
                                        index_t cols, bool quantized) {
@@ -44,28 +44,22 @@ std::vector<std::uint8_t> verify_grids(const CompressedLinear<B, T>& linear, ind
       throw invariant_error(3, "channel " + std::to_string(c) + " has " +
                                    std::to_string(linear.bits[c]) +
                                    " bits, no grid has that width");
-  std::vector<std::uint8_t> widths = linear.bits;
-  if (!by_row) {
-    std::sort(widths.begin(), widths.end(), std::greater<>());
-    widths.erase(std::unique(widths.begin(), widths.end()), widths.end());
-  }
-  const index_t grids = !quantized ? 0 : by_row ? 1 : index_t(widths.size());
+  const GridMap map = grid_map(linear.axis, linear.bits, cols, linear.group_size);
   for (const auto* m : {&linear.grids.scale, &linear.grids.zero, &linear.grids.top})
-    if (m->rows() != grids || (quantized && m->cols() != rows))
-      throw invariant_error(3, "expected grids of shape " + shape_text(grids, rows) + ", found " +
-                                   shape_text(m->rows(), m->cols()));
-  const index_t columns = quantized ? cols : 0;
-  if (index_t(linear.grids.of_column.size()) != columns)
-    throw invariant_error(3, "expected the grids of " + std::to_string(columns) +
+    if (m->rows() != map.grids() || (quantized && m->cols() != rows))
+      throw invariant_error(3, "expected grids of shape " + shape_text(map.grids(), rows) +
+                                   ", found " + shape_text(m->rows(), m->cols()));
+  if (linear.grids.of_column.size() != map.of_column.size())
+    throw invariant_error(3, "expected the grids of " + std::to_string(map.of_column.size()) +
                                  " columns, found " +
                                  std::to_string(linear.grids.of_column.size()));
-  for (index_t j = 0; j < columns; ++j) {
-    const std::int32_t g = linear.grids.of_column[std::size_t(j)];
-    if (g < 0 || g >= grids || (!by_row && widths[std::size_t(g)] != linear.bits[std::size_t(j)]))
-      throw invariant_error(3, "column " + std::to_string(j) + " is on grid " + std::to_string(g) +
-                                   ", which is not that of its width");
-  }
-  return widths;
+  for (std::size_t j = 0; j < map.of_column.size(); ++j)
+    if (linear.grids.of_column[j] != map.of_column[j])
+      throw invariant_error(3, "column " + std::to_string(j) + " is on grid " +
+                                   std::to_string(linear.grids.of_column[j]) +
+                                   ", its width and group are those of grid " +
+                                   std::to_string(map.of_column[j]));
+  return by_row ? linear.bits : map.width;
 }
 
 /// Conditions 3, 4 (n:m) and 5, row by row.
@@ -245,8 +239,9 @@ void verify_loss(MatrixView<const T> W, const Calibration<B, T>& calibration,
 /// Checks post-conditions 2, 3, 4, 5 and 6 of one solved linear.
 ///
 /// 2: there is one width per channel, none without a quantizer.
-/// 3: there is one grid per row (output channels) or per row and width present (input channels), of
-///    2^b values, and every value lies on its grid. So a row holds at most 2^b values per grid, and
+/// 3: there is one grid per row and group (output channels) or per row, width present and group
+///    (input channels), see GridMap, of 2^b values, and every value lies on its grid. So a row holds
+///    at most 2^b values per grid, and
 ///    equals its dense weights only where these held no more: rounding cannot have been left out,
 ///    nor can a grid have been fitted to single weights.
 /// 4: every block lost exactly floor(share * size) weights, every m inputs of n:m exactly n; more

@@ -11,6 +11,7 @@
 
 #include "pare/core/channel.hpp"
 #include "pare/core/matrix.hpp"
+#include "pare/quantization/grid_map.hpp"
 #include "pare/sparsity/pattern.hpp"
 
 namespace pare::inline PARE_TARGET {
@@ -36,6 +37,7 @@ struct PackedLayout {
   int value_bits = 0;  ///< of a weight that is not quantized
   /// What is pruned; of an unstructured mask the share counts for nothing.
   Pattern pattern = {};
+  index_t group_size = 0;  ///< columns that share a grid; 0: all of a row or tier
 
   /// Whether codes are on grids.
   bool quantized() const { return !widths.empty(); }
@@ -56,7 +58,12 @@ struct PackedLayout {
     return present;
   }
   /// Number of grids per row.
-  index_t grids() const { return !quantized() ? 0 : by_row() ? 1 : index_t(tiers().size()); }
+  index_t grids() const {
+    if (!quantized()) return 0;
+    if (by_row()) return group_count(columns, group_size);
+    return group_size == 0 ? index_t(tiers().size())
+                           : grid_map(axis, widths, columns, group_size).grids();
+  }
 };
 
 /// Bytes of every part of a packed linear.

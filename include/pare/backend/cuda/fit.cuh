@@ -1,16 +1,14 @@
 // The grid fit by a block of threads per grid: the tuned form of fit_grid.
 #pragma once
 
+#include <algorithm>
+
 #include "pare/backend/cuda/arithmetic.cuh"
 #include "pare/backend/cuda/context.cuh"
 #include "pare/kernels/fit.hpp"
 #include "pare/quantization/fit.hpp"
 
 namespace pare::inline PARE_TARGET::backend::cuda {
-
-/// Ranges of the clip search that one warp tries.
-inline constexpr int clip_candidates = detail::clip_steps / row_warps;
-static_assert(clip_candidates * row_warps == detail::clip_steps);
 
 /// |d|^2.4 up to 1e-6; 0 for d = 0. Logarithm and exponential are one instruction each.
 __device__ inline float clip_power(float d) {
@@ -28,7 +26,8 @@ __device__ inline double rounded_product(double a, double b) { return __dmul_rn(
 /// fit_grid of n weights by all threads of the block; every thread gets the grid. Candidates of the
 /// clip search are computed as fit_grid does; only the errors they are ranked by differ in the last
 /// digits.
-template <class T>
+/// @tparam Steps  ranges that the clip search tries, a share for each warp
+template <int Steps, class T>
 __device__ Grid<T> block_fit_grid(const T* w, index_t n, int bits, GridOptions options) {
   T low = 0, high = 0;
   for (index_t j = threadIdx.x; j < n; j += row_threads) {
@@ -46,13 +45,15 @@ __device__ Grid<T> block_fit_grid(const T* w, index_t n, int bits, GridOptions o
     high = T(1);
   }
   const auto candidate = [&](int i) {
-    const T p = T(1) - T(i) / T(100);
+    const T p = detail::clip_part<T>(i, Steps);
     return detail::grid_of_range(rounded_product(p, low), rounded_product(p, high), bits, options);
   };
   if (!options.clip_search) return detail::grid_of_range(low, high, bits, options);
 
   // Every warp sums the errors of its own candidates over the whole row.
-  __shared__ T errors[detail::clip_steps];
+  constexpr int clip_candidates = Steps / row_warps;
+  static_assert(clip_candidates * row_warps == Steps);
+  __shared__ T errors[Steps];
   const T smallest = std::numeric_limits<T>::min(), range = high - low;
   const T unit = T(1) / (range > smallest ? range : smallest);
   const int first = int(threadIdx.x) / 32 * clip_candidates;
@@ -84,7 +85,7 @@ __device__ Grid<T> block_fit_grid(const T* w, index_t n, int bits, GridOptions o
   __syncthreads();
   int best = 0;
   T least = std::numeric_limits<T>::infinity();
-  for (int i = 0; i < detail::clip_steps; ++i)
+  for (int i = 0; i < Steps; ++i)
     if (errors[i] < least) {
       least = errors[i];
       best = i;
@@ -93,14 +94,16 @@ __device__ Grid<T> block_fit_grid(const T* w, index_t n, int bits, GridOptions o
   return candidate(best);
 }
 
-/// A grid of a row per block.
-template <class T>
+/// A grid of a row per block, or several where there are more than a launch has blocks.
+template <int Steps, class T>
 __global__ void __launch_bounds__(row_threads) fit_grids_kernel(kernels::GridFit<T> fit) {
-  const index_t i = blockIdx.x, g = blockIdx.y;
-  const index_t first = fit.first_column(g), columns = fit.first_column(g + 1) - first;
-  const Grid<T> grid =
-      block_fit_grid(fit.weights.row(i) + first, columns, fit.width(g, i), fit.options);
-  if (threadIdx.x == 0) fit.store(g, i, grid);
+  const index_t i = blockIdx.x;
+  for (index_t g = blockIdx.y; g < fit.grids.scale.rows; g += gridDim.y) {
+    const index_t first = fit.first_column(g), columns = fit.first_column(g + 1) - first;
+    const Grid<T> grid =
+        block_fit_grid<Steps>(fit.weights.row(i) + first, columns, fit.width(g, i), fit.options);
+    if (threadIdx.x == 0) fit.store(g, i, grid);
+  }
 }
 
 /// Fits all grids of all rows in one launch.
@@ -108,7 +111,11 @@ template <class T>
 void fit_grids(const kernels::GridFit<T>& fit) {
   const index_t rows = fit.weights.rows, grids = fit.grids.scale.rows;
   if (rows == 0 || grids == 0) return;
-  fit_grids_kernel<<<dim3(unsigned(rows), unsigned(grids)), row_threads, 0, stream()>>>(fit);
+  const unsigned at_once = unsigned(std::min<index_t>(grids, 65535));
+  const auto kernel = fit.clip_steps == detail::clip_steps
+                          ? fit_grids_kernel<detail::clip_steps, T>
+                          : fit_grids_kernel<detail::group_clip_steps, T>;
+  kernel<<<dim3(unsigned(rows), at_once), row_threads, 0, stream()>>>(fit);
   check_launch("fit_grids_kernel");
 }
 
