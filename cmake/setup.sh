@@ -67,9 +67,7 @@ pare_configure() {  # pare_configure FOLDER CMAKE-ARGUMENT...
   if command -v ccache >/dev/null; then  # a second clone on this machine builds in no time
     # Objects are for this processor (-march=native), whose flags must be part of what is looked up.
     grep -m 1 -E '^(flags|Features)' /proc/cpuinfo >"$build/processor" || true
-    # CCACHE_DEPEND: with an empty cache no file is preprocessed once more to be looked up.
     export CCACHE_BASEDIR=$pare_root CCACHE_NOHASHDIR=1 CCACHE_EXTRAFILES=$build/processor
-    export CCACHE_DEPEND=1
     launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache)
   fi
   pare_quietly "configure" cmake -S "$pare_root" -B "$build" -G Ninja "${launcher[@]}" "$@"

@@ -11,7 +11,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 bin=${1:-}
 out=${2:-$root/build/gpu}
 tests=(cuda cuda_packed_product cuda_calibration cuda_quantization cuda_importance cuda_solver
-       cuda_mixed_precision cuda_solver_behaviour cuda_golden cuda_forward cuda_storage_types
+       cuda_mixed_precision cuda_solver_behaviour cuda_golden cuda_custom_parts cuda_forward cuda_storage_types
        cuda_perplexity)
 if [ -z "$bin" ]; then
   source "$root/cmake/setup.sh"

@@ -45,6 +45,16 @@ struct PeakWeight {
 };
 // [signal]
 
+// [objective]
+/// The five-signal score with the largest weight of a channel in place of the mean weight.
+struct FiveWithPeak : ObjectiveOption {
+  template <class B, class T>
+  std::vector<double> operator()(const ScoringInput<B, T>& input, ChannelAxis) const {
+    return ImportanceScorer<5, B, T>::template with<2>(PeakWeight{}).score(input).score;
+  }
+};
+// [objective]
+
 // [policy]
 /// Walks the channels from the most important to the least; each gets the widest tier that leaves
 /// the lowest for all behind it.
@@ -136,12 +146,23 @@ int main() {
       given.solve({.weights = W, .calibration = calibration, .factor = factor, .bits = bits});
   // [use signal]
 
+  // [use objective]
+  // The solver scores every linear with it.
+  using Peaked = Compression<Unstructured, BaseQuantizer, MixedPrecision<Budget, FiveWithPeak>>;
+  const auto by_objective = SparseGPTSolver<Peaked, Cores, float>(
+                                {.sparsity = 0.5, .bits = 4, .target_average_bits = 4.0})
+                                .solve(W, calibration);
+  // [use objective]
+
   print_widths("five signals, Budget:", built_in.bits);
   print_widths("five signals, MostImportantFirst:", by_policy.bits);
   print_widths("own signal, MostImportantFirst:", by_signal.bits);
+  print_widths("own objective, Budget:", by_objective.bits);
+  const int objective = different(built_in.bits, by_objective.bits);
   const int policy = different(built_in.bits, by_policy.bits);
   const int signal = different(by_policy.bits, by_signal.bits);
   std::printf("channels that the policy changed: %s\n", policy > 0 ? "some" : "none");
   std::printf("channels that the signal changed: %s\n", signal > 0 ? "some" : "none");
-  return policy > 0 && signal > 0 && by_signal.bits == bits ? 0 : 1;
+  std::printf("channels that the objective changed: %s\n", objective > 0 ? "some" : "none");
+  return policy > 0 && signal > 0 && objective > 0 && by_signal.bits == bits ? 0 : 1;
 }

@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # Compiles headers of pare alone, each in a file that includes it twice, and a program of two files
-# that both include them all, twice, in one order and the other. A warning is an error.
+# that both include them all. A warning is an error.
 #   tests/headers/run.sh FOLDER COMPILER FLAGS HEADER...    (headers as they are included)
-# FOLDER holds what is made. CCACHE=ccache in the environment lets it serve again. With
-# TOGETHER=1 only the program is compiled, for a second compiler with the same standard library.
+# FOLDER holds what is made. CCACHE=ccache in the environment lets it serve again.
 set -euo pipefail
 folder=$1 compiler=$2 flags=$3
 shift 3
@@ -14,18 +13,15 @@ cd "$folder"
 suffix=cpp
 [[ $1 == *.cuh ]] && suffix=cu
 for header; do
-  echo "#include \"$header\"" >>all.inc
-  [ "${TOGETHER:-0}" = 0 ] || continue
   name=${header//\//_}
   printf '#include "%s"\n#include "%s"\n' "$header" "$header" >"$name.$suffix"
+  echo "#include \"$header\"" >>all.inc
 done
-{ cat all.inc; tac all.inc; echo 'int other_file() { return 0; }'; } >"other_file.$suffix"
-{ tac all.inc; cat all.inc; echo 'int one_file() { return 0; }'; } >"one_file.$suffix"
+{ cat all.inc; echo 'int other_file() { return 0; }'; } >"other_file.$suffix"
+{ cat all.inc; echo 'int one_file() { return 0; }'; } >"one_file.$suffix"
 
 ls ./*."$suffix" | xargs -P "$(nproc)" -I{} ${CCACHE:-} "$compiler" $flags -c {} -o {}.o ||
   { echo "failed: $compiler $flags" >&2; exit 1; }
 # What both files define is an error here; what libraries define is not asked.
 ld -r "one_file.$suffix.o" "other_file.$suffix.o" -o all.o
-alone="alone and twice, and "
-[ "${TOGETHER:-0}" = 0 ] || alone=""
-echo "$# headers ${alone}in two files of one program: no warning of $compiler"
+echo "$# headers alone and twice, and in two files of one program: no warning of $compiler"

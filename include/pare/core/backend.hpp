@@ -10,6 +10,9 @@
 
 namespace pare::inline PARE_TARGET {
 
+template <class T>
+struct GridView;
+
 namespace kernels {
 
 /// Where the mask of a block of columns comes from.
@@ -21,7 +24,7 @@ enum class MaskSource : std::uint8_t {
 };
 
 // What a backend is given: pare/kernels/sweep.hpp and pare/kernels/fit.hpp.
-template <class T, MaskSource Mask, bool Quantize>
+template <class T, MaskSource Mask, bool Quantize, class Grids = GridView<const T>>
 struct RowSweep;
 template <class T>
 struct GridFit;

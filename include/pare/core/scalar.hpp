@@ -13,6 +13,9 @@
 
 namespace pare::inline PARE_TARGET {
 
+/// A number of a type that is given at run time instead.
+inline constexpr int dynamic = -1;
+
 /// The narrowest and the widest quantization grid, bits per weight.
 inline constexpr int min_bits = 2, max_bits = 8;
 

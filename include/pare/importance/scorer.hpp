@@ -122,6 +122,30 @@ class ImportanceScorer {
   explicit ImportanceScorer(const double (&weights)[Weights], Signals... signals)
       : ImportanceScorer(std::to_array(weights), std::move(signals)...) {}
 
+  /// The five built-in signals but one.
+  /// @tparam S       which gives way: 0 activation, 1 Hessian, 2 weight, 3 output sensitivity, 4
+  ///                 stability
+  /// @param signal   stands in its place
+  /// @param weights  as in the constructor
+  template <std::size_t S, class Signal>
+  static ImportanceScorer with(Signal signal,
+                               const std::array<double, N>& weights = default_signal_weights) {
+    static_assert(N == 5 && S < 5,
+                  "pare: ImportanceScorer<N>::with<S> outside the five built-in signals: S says "
+                  "which of them gives way; write ImportanceScorer<5, ...>::with<0> to with<4>");
+    static_assert(detail::check_signal<Signal, B, T, Axis>());
+    ImportanceScorer scorer(weights);
+    if constexpr (Axis == ChannelAxis::output) {
+      using namespace output_signal;
+      scorer.signals_ = {Activation{}, Hessian{}, Weight{}, OutputSensitivity{}, Stability{}};
+    } else {
+      using namespace input_signal;
+      scorer.signals_ = {Activation{}, Hessian{}, Weight{}, OutputSensitivity{}, Stability{}};
+    }
+    scorer.signals_[S] = std::move(signal);
+    return scorer;
+  }
+
   /// @return scores, one per channel (out or in), and the normalised signals
   /// @throws shape_error when weights, calibration and factor disagree, argument_error for weights that
   ///         cannot be read or a negative signal, non_finite_error naming the signal

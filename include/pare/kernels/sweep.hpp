@@ -15,7 +15,9 @@ namespace pare::inline PARE_TARGET::kernels {
 /// For column j in order: q = quantize(mask ? 0 : w_j), e = (w_j - q) / U_jj and
 /// w_k -= e U_jk for k > j (Frantar & Alistarh 2023, Algorithm 1). Plain data: it runs on every
 /// host backend and on devices. Deterministic: the result of a row depends on that row only.
-template <class T, MaskSource Mask, bool Quantize>
+/// @tparam Grids  uniform grids, which a backend's `row_sweep` takes; with those of a quantizer of
+///                one's own, CustomGrids, the sweep runs by `for_each_row`
+template <class T, MaskSource Mask, bool Quantize, class Grids>
 struct RowSweep {
   /// What the sweep computes in.
   using scalar_type = T;
@@ -26,7 +28,7 @@ struct RowSweep {
   MatrixView<T> errors;             // (out, block): e, for the columns behind the block
   MatrixView<std::uint8_t> mask;    // (out, block): in when given, out with n:m, both when beside
   MatrixView<const T> factor;       // (block, block): U of the block
-  GridView<const T> grids;          // (grids, out)
+  Grids grids;                      // (grids, out)
   const std::int32_t* column_grid;  ///< (block): grid of each column; null without a quantizer
   double* row_loss;                 ///< (out): += half the sum of e^2
   int zeros, of;                    ///< n:m
@@ -59,13 +61,7 @@ struct RowSweep {
       for (int l = 0; l < Lanes; ++l) kept[l] = wj[l];
       if constexpr (Mask != MaskSource::none)
         for (int l = 0; l < Lanes; ++l) kept[l] = mj[l] != 0 ? T(0) : kept[l];
-      if constexpr (Quantize) {
-        const index_t g = column_grid[j];
-        const T* PARE_RESTRICT scale = grids.scale.row(g) + row;
-        const T* PARE_RESTRICT zero = grids.zero.row(g) + row;
-        const T* PARE_RESTRICT top = grids.top.row(g) + row;
-        for (int l = 0; l < Lanes; ++l) kept[l] = round_to_grid(kept[l], scale[l], zero[l], top[l]);
-      }
+      if constexpr (Quantize) grids.template round<Lanes>(kept, column_grid[j], row);
       const T diagonal = u[j];
       T error[Lanes];
       for (int l = 0; l < Lanes; ++l) {

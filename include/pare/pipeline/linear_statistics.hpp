@@ -52,6 +52,10 @@ LinearStatistics linear_statistics(std::string name, const CompressedLinear<B, T
   s.stored_bits =
       8.0 *
       double(packed_size(detail::packed_layout(linear, dense_bits), counts.kept_bits).bytes());
+  if (linear.custom_grids()) {  // its own grids in place of scales and zero points
+    const double grids = double(s.rows) * double(detail::packed_layout(linear, dense_bits).grids());
+    s.stored_bits += linear.grids.custom_bits - grids * packed_grid_bits;
+  }
   s.seconds = linear.seconds;
   return s;
 }

@@ -26,7 +26,8 @@ PackedLayout packed_layout(const CompressedLinear<B, T>& linear, int value_bits)
           .widths = merged_widths(linear.bits),
           .value_bits = linear.quantized() ? 0 : value_bits,
           // n:m has more zeros where a given mask marks more: a bit per weight.
-          .pattern = linear.given_mask ? Pattern(Unstructured{}) : linear.pattern,
+          .pattern =
+              linear.given_mask || linear.custom_pattern ? Pattern(Unstructured{}) : linear.pattern,
           .group_size = linear.group_size};
 }
 
@@ -86,9 +87,15 @@ struct RowPacker {
 /// checkpoint's type.
 /// @param linear  solved with GridOptions::half_scale if it is quantized
 /// @param dtype   the checkpoint's type
-/// @throws argument_error when a scale is no float16 or a weight lies on no grid
+/// @throws argument_error when a scale is no float16, a weight lies on no grid, or the grids are those
+///         of a quantizer of one's own
 template <class B, class T>
 PackedLinear pack_linear(const CompressedLinear<B, T>& linear, DType dtype) {
+  if (linear.custom_grids())
+    throw argument_error(
+        "linear: expected uniform grids, which a packed file holds, got those of a quantizer of "
+        "one's "
+        "own; save its weights instead");
   PackedLinear packed;
   packed.layout = detail::packed_layout(linear, 8 * dtype_bytes(dtype));
   packed.dtype = dtype;

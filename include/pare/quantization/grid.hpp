@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <type_traits>
 
 #include "pare/core/matrix.hpp"
 
@@ -39,6 +40,16 @@ struct GridView {
   MatrixView<T> scale;  // (grids, out)
   MatrixView<T> zero;   // (grids, out)
   MatrixView<T> top;    // (grids, out)
+
+  /// Rounds one weight of each of `Lanes` neighbouring rows to grid g.
+  template <int Lanes>
+  PARE_HOST_DEVICE PARE_INLINE void round(std::remove_const_t<T> (&kept)[Lanes], index_t g,
+                                          index_t row) const {
+    const T* PARE_RESTRICT s = scale.row(g) + row;
+    const T* PARE_RESTRICT z = zero.row(g) + row;
+    const T* PARE_RESTRICT t = top.row(g) + row;
+    for (int l = 0; l < Lanes; ++l) kept[l] = round_to_grid(kept[l], s[l], z[l], t[l]);
+  }
 };
 
 /// How a grid is fitted to weights.

@@ -40,7 +40,9 @@ struct LinearStatistics {
   double damping = 0;                     ///< share of mean(diag H) in force
   /// How often the damping was raised.
   int damping_retries = 0;
-  double stored_bits = 0;  ///< 8 times the bytes of its tensors in a packed file
+  /// 8 times the bytes of its tensors in a packed file; with a quantizer of one's own its grids'
+  /// bits in place of a packed file's.
+  double stored_bits = 0;
   /// Wall time of the solve.
   double seconds = 0;
 

@@ -21,7 +21,10 @@ struct CompressedLinear {
     typename B::template matrix<T> zero;   // (grids, out)
     typename B::template matrix<T> top;    // (grids, out), 2^bits - 1
     std::vector<std::int32_t> of_column;   ///< grid of each input, (in)
-  } grids;                                 ///< empty without a quantizer
+    /// Instead of scale, zero and top: the grids of a quantizer of one's own, see CustomGrids.
+    typename B::template matrix<T> custom;  // (grids * numbers of a grid, out)
+    double custom_bits = 0;                 ///< what a file needs for them
+  } grids;                                  ///< empty without a quantizer
   /// What a channel is.
   ChannelAxis axis = ChannelAxis::output;
   std::vector<std::uint8_t> bits;  ///< width per channel of `axis`; empty without a quantizer
@@ -31,7 +34,8 @@ struct CompressedLinear {
   std::vector<index_t> order;      ///< input visited at each position
   index_t block_size = 0;          ///< columns per block in force
   Pattern pattern;                 ///< what the mask was asked to prune
-  bool given_mask = false;         ///< and what the caller's mask marks
+  bool given_mask = false;         ///< and what a caller's mask marks
+  bool custom_pattern = false;     ///< or what a pattern of one's own marks
   double loss = 0;                 ///< half the sum of squared compensated errors
   std::vector<double> row_loss;    ///< the same per row, (out)
   double damping = 0;              ///< share of mean(diag H) in force
@@ -40,8 +44,10 @@ struct CompressedLinear {
 
   /// Whether weights were rounded to grids.
   bool quantized() const { return !bits.empty(); }
+  /// Whether they were rounded by a quantizer of one's own.
+  bool custom_grids() const { return grids.custom.rows() > 0; }
   /// Whether a mask was asked for.
-  bool pruned() const { return pattern.prunes() || given_mask; }
+  bool pruned() const { return pattern.prunes() || given_mask || custom_pattern; }
 };
 
 }  // namespace pare

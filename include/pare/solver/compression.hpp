@@ -6,23 +6,10 @@
 
 #include "pare/allocation/policies.hpp"
 #include "pare/core/backend.hpp"
-#include "pare/quantization/grid.hpp"
+#include "pare/quantization/quantizer.hpp"
 #include "pare/sparsity/pattern.hpp"
 
 namespace pare::inline PARE_TARGET {
-
-/// Rounds every weight to a grid. The width is the solver's option `.bits` unless it is static.
-template <int Bits = dynamic>
-struct UniformQuantizer {
-  static_assert(Bits == dynamic || (Bits >= min_bits && Bits <= max_bits),
-                "pare: UniformQuantizer<Bits> outside 2..8: no grid has that width; write a width "
-                "within 2..8, or BaseQuantizer with the option .bits");
-  /// The width, or `dynamic`.
-  static constexpr int bits = Bits;
-};
-
-/// The quantizer whose width is a run-time option.
-using BaseQuantizer = UniformQuantizer<>;
 
 namespace detail {
 
@@ -43,19 +30,23 @@ using IsTarget = std::bool_constant<is_target<T>>;
 
 }  // namespace detail
 
+/// Base of every objective: by it MixedPrecision<...> knows one. An objective of one's own is callable
+/// as `std::vector<double> f(const ScoringInput<B, T>&, ChannelAxis) const`: it returns a finite number
+/// >= 0 for every channel of the axis, and a policy sees these.
+struct ObjectiveOption {};
+
 /// Objective of MixedPrecision: a policy sees the five-signal score of every channel.
-struct FiveSignals {};
+struct FiveSignals : ObjectiveOption {};
 
 /// Objective of MixedPrecision: a policy sees what rounding loses, by grid and factor
 /// (channel_distortion). Budget then spends bits along the channels' own curves, of which a score
 /// knows one point; other policies rank channels by their loss at the base width.
-struct GridDistortion {};
+struct GridDistortion : ObjectiveOption {};
 
 namespace detail {
 
 template <class T>
-inline constexpr bool is_objective =
-    std::is_same_v<T, FiveSignals> || std::is_same_v<T, GridDistortion>;
+inline constexpr bool is_objective = std::is_base_of_v<ObjectiveOption, T>;
 template <class T>
 using IsObjective = std::bool_constant<is_objective<T>>;
 
@@ -135,16 +126,11 @@ struct MixedPrecision {
   using tiers = typename detail::FirstOf<void, detail::IsTiers, Fixed...>::type;
   /// TargetAverageBits<...>, or void when it is an option.
   using target = typename detail::FirstOf<void, detail::IsTarget, Fixed...>::type;
-  /// FiveSignals or GridDistortion.
+  /// FiveSignals, GridDistortion, or one's own.
   using objective = typename detail::FirstOf<FiveSignals, detail::IsObjective, Fixed...>::type;
 };
 
 namespace detail {
-
-template <class T>
-inline constexpr bool is_quantizer = false;
-template <int Bits>
-inline constexpr bool is_quantizer<UniformQuantizer<Bits>> = true;
 
 template <class T>
 inline constexpr bool is_mixed = false;
@@ -164,8 +150,25 @@ template <class... Fixed>
 inline constexpr bool is_assigned<MixedPrecision<Assigned, Fixed...>> = true;
 template <class T>
 inline constexpr bool has_static_width = false;
-template <int Bits>
-inline constexpr bool has_static_width<UniformQuantizer<Bits>> = Bits != dynamic;
+template <class T>
+  requires is_quantizer<T> && HasBits<T>
+inline constexpr bool has_static_width<T> = T::bits != dynamic;
+/// Rounds to one width and no other.
+template <class T>
+inline constexpr bool has_one_width = has_static_width<T> && !is_uniform<T>;
+template <class T>
+inline constexpr bool is_by_distortion = false;
+template <class P, class... Fixed>
+inline constexpr bool is_by_distortion<MixedPrecision<P, Fixed...>> =
+    std::is_same_v<typename MixedPrecision<P, Fixed...>::objective, GridDistortion>;
+
+/// Always true; a quantizer of one's own is told what it lacks.
+template <class Option>
+constexpr bool check_if_quantizer() {
+  if constexpr (is_quantizer<Option> && !is_uniform<Option>)
+    return check_quantizer<Option, float>();
+  return true;
+}
 
 /// Stands for MixedPrecision where there is none.
 struct NoMixedPrecision {
@@ -222,6 +225,15 @@ constexpr bool check_compression() {
                         !(is_assigned<Options> || ...),
                     "pare: MixedPrecision<Assigned> with a static width: the widths are given to "
                     "solve(), the quantizer's would be ignored; write BaseQuantizer");
+      static_assert(quantizers != 1 || mixed != 1 || (is_assigned<Options> || ...) ||
+                        !(has_one_width<Options> || ...),
+                    "pare: MixedPrecision<...> with a quantizer of one width: no channel could get "
+                    "another; write a quantizer with static constexpr int bits = dynamic");
+      static_assert(
+          quantizers != 1 || !(is_by_distortion<Options> || ...) || (is_uniform<Options> || ...),
+          "pare: GridDistortion with a quantizer of one's own: it knows what uniform grids "
+          "lose; write FiveSignals or an objective of your own");
+      static_assert((check_if_quantizer<Options>() && ...));
       static_assert(quantizers > 0 || mixed > 0 || !dense,
                     "pare: Compression<Dense> without a quantizer: there is nothing to do; write "
                     "Compression<Dense, BaseQuantizer> or a sparsity pattern");
@@ -236,9 +248,9 @@ constexpr bool check_compression() {
 template <class... Options>
 struct Compression {
   static_assert(detail::check_compression<Options...>());
-  /// Dense, Unstructured or NofM.
+  /// Dense, Unstructured, NofM, or one's own.
   using pattern = typename detail::FirstOf<Dense, detail::IsPattern, Options...>::type;
-  /// UniformQuantizer, or void when nothing is rounded.
+  /// UniformQuantizer, one's own, or void when nothing is rounded.
   using quantizer = typename detail::FirstOf<void, detail::IsQuantizer, Options...>::type;
   /// MixedPrecision, or a stand-in of voids.
   using mixed_precision =

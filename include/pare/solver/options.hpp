@@ -114,12 +114,13 @@ inline void require_groups(const SolverOptions& options) {
 template <class Config>
 SolverOptions validated(SolverOptions options) {
   using Pattern = typename Config::pattern;
+  constexpr bool own_pattern = is_custom_pattern<Pattern>;  // reads and refuses by itself
   if constexpr (is_unstructured<Pattern>) {
     if (!options.sparsity) throw argument_error("sparsity: Unstructured needs a share, got none");
     if (!(*options.sparsity >= 0 && *options.sparsity < 1))
       throw argument_error("sparsity: expected a share within [0, 1), got " +
                            number_text(*options.sparsity));
-  } else {
+  } else if constexpr (!own_pattern) {
     require_unset(options.sparsity.has_value(), "sparsity", "Unstructured pattern");
   }
   if constexpr (is_n_of_m<Pattern>) {
@@ -135,7 +136,7 @@ SolverOptions validated(SolverOptions options) {
     if (!(*options.zeros > 0 && *options.zeros < *options.of))
       throw argument_error("zeros, of: expected 0 < zeros < of, got " +
                            std::to_string(*options.zeros) + " and " + std::to_string(*options.of));
-  } else {
+  } else if constexpr (!own_pattern) {
     require_unset(options.zeros || options.of, "zeros, of", "NofM pattern");
   }
   if constexpr (Config::assigned) {
@@ -154,11 +155,15 @@ SolverOptions validated(SolverOptions options) {
                            std::to_string(*options.bits));
   } else {
     require_unset(options.bits.has_value(), "bits", "BaseQuantizer");
-    require_unset(options.grid.symmetric, "grid.symmetric", "BaseQuantizer");
-    require_unset(options.grid.clip_search, "grid.clip_search", "BaseQuantizer");
-    require_unset(options.grid.half_scale, "grid.half_scale", "BaseQuantizer");
     require_unset(options.group_size != 0, "group_size", "BaseQuantizer");
     require_unset(options.group_fit != GroupFit::dense, "group_fit", "BaseQuantizer");
+  }
+  if constexpr (!takes_grid_options<typename Config::quantizer>) {
+    const char* const needs =
+        Config::quantizes ? "quantizer with takes_grid_options" : "BaseQuantizer";
+    require_unset(options.grid.symmetric, "grid.symmetric", needs);
+    require_unset(options.grid.clip_search, "grid.clip_search", needs);
+    require_unset(options.grid.half_scale, "grid.half_scale", needs);
   }
   require_groups(options);
   if constexpr (!Config::mixed) {

@@ -16,11 +16,13 @@
 #include "pare/core/channel.hpp"
 #include "pare/importance/distortion.hpp"
 #include "pare/importance/scorer.hpp"
+#include "pare/kernels/custom_grids.hpp"
 #include "pare/kernels/fit.hpp"
 #include "pare/kernels/masks.hpp"
 #include "pare/kernels/sweep.hpp"
 #include "pare/quantization/grid_map.hpp"
 #include "pare/solver/compressed_linear.hpp"
+#include "pare/solver/custom_parts.hpp"
 #include "pare/solver/inputs.hpp"
 #include "pare/solver/options.hpp"
 #include "pare/solver/order.hpp"
@@ -41,6 +43,7 @@ class SparseGPTSolver {
                 "it says what to do with the weights; write for instance "
                 "Compression<Unstructured, BaseQuantizer>");
   static_assert(detail::check_backend<B, T>());
+  static_assert(detail::check_parts<Config, B, T>());
 
  public:
   /// What solve() returns.
@@ -49,6 +52,11 @@ class SparseGPTSolver {
   /// @throws argument_error or unattainable_error naming the option that does not fit
   explicit SparseGPTSolver(SolverOptions options)
       : options_(detail::validated<Config>(std::move(options))) {
+    if constexpr (orders_inputs)
+      if (options_.act_order || input_channels())
+        throw argument_error(
+            "act_order, axis: the pattern says in which order inputs are visited; leave act_order "
+            "and axis unset");
     if constexpr (Config::mixed && !Config::assigned)
       allocator();  // an unattainable target ends here, before any work
   }
@@ -77,11 +85,26 @@ class SparseGPTSolver {
   template <class U>
   using Owner = typename B::template matrix<U>;
 
-  static constexpr PatternKind pattern_kind = Pattern(typename Config::pattern{}).kind;
+  using UserPattern = typename Config::pattern;
+  using UserQuantizer = typename Config::quantizer;
+  /// Whether pattern and grids are the caller's own.
+  static constexpr bool custom_pattern = is_custom_pattern<UserPattern>;
+  static constexpr bool orders_inputs = detail::OrdersInputs<UserPattern>;
+  static constexpr bool custom_grids = Config::quantizes && !detail::is_uniform<UserQuantizer>;
+
+  using OwnGrids =
+      kernels::CustomGrids<std::conditional_t<custom_grids, UserQuantizer, BaseQuantizer>, T>;
+
+  static constexpr PatternKind pattern_kind = [] {
+    if constexpr (custom_pattern)
+      return PatternKind::dense;
+    else
+      return Pattern(UserPattern{}).kind;
+  }();
   static constexpr kernels::MaskSource mask_source =
-      pattern_kind == PatternKind::n_of_m         ? kernels::MaskSource::n_of_m
-      : pattern_kind == PatternKind::unstructured ? kernels::MaskSource::given
-                                                  : kernels::MaskSource::none;
+      pattern_kind == PatternKind::n_of_m                           ? kernels::MaskSource::n_of_m
+      : pattern_kind == PatternKind::unstructured || custom_pattern ? kernels::MaskSource::given
+                                                                    : kernels::MaskSource::none;
 
   /// Solves what require_inputs() has let through.
   /// @param bits  the widths with MixedPrecision<Assigned>, otherwise empty
@@ -94,8 +117,11 @@ class SparseGPTSolver {
                   {prepared.upper.rows(), prepared.upper.cols()});
     if constexpr (Config::assigned) require_widths(bits, input_channels() ? W.cols : W.rows);
     require_mask(zero, W);
+    if constexpr (custom_pattern)
+      if (zero.rows > 0) detail::require_reachable<UserPattern, B>(zero, options_);
     Compressed linear = blank(W);
     linear.given_mask = zero.rows > 0;
+    linear.custom_pattern = custom_pattern;
     // What is solved; W as given is what the result is held against.
     const MatrixView<const T> live = detail::live_weights<B, T>(W, prepared, live_);
     if constexpr (Config::assigned)
@@ -133,6 +159,9 @@ class SparseGPTSolver {
                                                               order.view().data});
     const auto verify = [&] {
       verify_linear<B, T>(W, calibration, *factor, linear, Config::quantizes, zero);
+      if constexpr (custom_grids) detail::verify_custom_grids<UserQuantizer>(linear);
+      if constexpr (custom_pattern)
+        detail::verify_pattern<UserPattern, B>(linear.mask.view(), linear.order, options_);
     };
     if constexpr (Config::mixed)
       in_context(detail::class_name<typename Config::policy>(), verify);
@@ -143,14 +172,21 @@ class SparseGPTSolver {
     return linear;
   }
 
-  static constexpr bool distortion_objective =
-      std::is_same_v<typename Config::mixed_precision::objective, GridDistortion>;
+  using Objective = typename Config::mixed_precision::objective;
+  static constexpr bool distortion_objective = std::is_same_v<Objective, GridDistortion>;
 
   bool input_channels() const { return Config::mixed && options_.axis == ChannelAxis::input; }
 
-  /// Inputs that must stay neighbours: m of n:m, otherwise 1.
+  /// Inputs that must stay neighbours: m of n:m, what a pattern of one's own asks for, otherwise 1.
   index_t kept_together(index_t in_features) const {
-    if constexpr (pattern_kind == PatternKind::n_of_m) {
+    if constexpr (custom_pattern) {
+      const index_t of = detail::together<UserPattern>(options_);
+      if (of < 1 || in_features % of != 0)
+        throw argument_error("weights (out, in): expected inputs divisible by the " +
+                             std::to_string(of) + " that the pattern keeps together, got " +
+                             std::to_string(in_features));
+      return of;
+    } else if constexpr (pattern_kind == PatternKind::n_of_m) {
       if (in_features % *options_.of != 0)
         throw argument_error("weights (out, in): expected inputs divisible by the m of n:m, " +
                              std::to_string(*options_.of) + ", got " + std::to_string(in_features));
@@ -197,6 +233,7 @@ class SparseGPTSolver {
     linear.block_size = std::max(of, options_.block_size - options_.block_size % of);
     linear.pattern = pattern_of(options_);
     if (options_.sparsity == 0.0) linear.pattern = {};  // no mask is to be stored
+    if constexpr (custom_pattern) linear.pattern = {};  // what it prunes is in the mask alone
     return linear;
   }
 
@@ -220,7 +257,9 @@ class SparseGPTSolver {
                                      *options_.bits,
                                      {.symmetric = options_.grid.symmetric},
                                      options_.group_size};
-      if (input_channels())
+      if constexpr (!std::is_same_v<Objective, FiveSignals>)
+        linear.scores = Objective{}(input, options_.axis);
+      else if (input_channels())
         linear.scores = ImportanceScorer<5, B, T, ChannelAxis::input>().score(input).score;
       else
         linear.scores = ImportanceScorer<5, B, T, ChannelAxis::output>().score(input).score;
@@ -236,7 +275,11 @@ class SparseGPTSolver {
                             MatrixView<const std::uint8_t> zero) const requires(Config::mixed) {
     const index_t rows = input.weights.rows, cols = input.weights.cols;
     Owner<std::uint8_t> mask;  // (out, in), or empty
-    if constexpr (mask_source != kernels::MaskSource::none) {
+    if constexpr (custom_pattern) {
+      mask = detail::zeros<B, std::uint8_t>(rows, cols);
+      if (zero.rows > 0) B::for_each_element(rows, cols, kernels::AddMarks{zero, mask.view()});
+      mark_one_shot(linear, input, mask.view());
+    } else if constexpr (mask_source != kernels::MaskSource::none) {
       const double share = mask_source == kernels::MaskSource::n_of_m
                                ? double(*options_.zeros) / double(*options_.of)
                                : linear.pattern.sparsity;
@@ -272,12 +315,36 @@ class SparseGPTSolver {
     }
   }
 
+  /// What the pattern would take of dense weights in natural order, added to the mask (out, in).
+  void mark_one_shot(const Compressed& linear, const ScoringInput<B, T>& input,
+                     MatrixView<std::uint8_t> mask) const requires(custom_pattern) {
+    std::vector<double> u = input_signal::Hessian{}(input);
+    for (std::size_t j = 0; j < u.size(); ++j)
+      if (input.factor.dead[j] != 0) u[j] = 1;  // weights are zero there
+    const auto diagonal = detail::to_backend<B>(std::vector<T>(u.begin(), u.end()));
+    std::vector<index_t> order(u.size());
+    std::iota(order.begin(), order.end(), index_t{0});
+    for (index_t begin = 0; begin < mask.cols; begin += linear.block_size) {
+      const index_t count = std::min(linear.block_size, mask.cols - begin);
+      UserPattern::template mark<B, T>(
+          {input.weights.columns(begin, count),
+           detail::as_const(diagonal.view()).columns(begin, count),
+           std::span(order).subspan(std::size_t(begin), std::size_t(count)), mask.cols},
+          options_, mask.columns(begin, count));
+    }
+  }
+
   /// Makes room for the grids and, unless the sweep does it, fits them to the dense weights, those
   /// of dead inputs zero.
   void fit_grids(Compressed& linear, MatrixView<const T> W) {
     const GridMap map = grid_map(linear.axis, linear.bits, W.cols, linear.group_size);
-    for (auto* m : {&linear.grids.scale, &linear.grids.zero, &linear.grids.top})
-      *m = Owner<T>(map.grids(), W.rows);
+    if constexpr (custom_grids) {
+      linear.grids.custom = Owner<T>(map.grids() * OwnGrids::numbers, W.rows);
+      linear.grids.custom_bits = own_grid_bits(map, linear.bits, W.rows);
+    } else {
+      for (auto* m : {&linear.grids.scale, &linear.grids.zero, &linear.grids.top})
+        *m = Owner<T>(map.grids(), W.rows);
+    }
     linear.grids.of_column = map.of_column;
     if (options_.group_fit == GroupFit::compensated) return;
     MatrixView<const T> by_grid = W;
@@ -290,32 +357,53 @@ class SparseGPTSolver {
     }
     const auto begin = detail::to_backend<B>(map.begin);
     const auto widths = detail::to_backend<B>(map.by_row() ? linear.bits : map.width);
-    B::fit_grids(kernels::GridFit<T>{.weights = by_grid,
-                                     .begin = begin.view().data,
-                                     .bits = widths.view().data,
-                                     .per_grid = map.by_row() ? 0 : 1,
-                                     .per_row = map.by_row() ? 1 : 0,
-                                     .options = options_.grid,
-                                     .clip_steps = detail::clip_steps_for(linear.group_size),
-                                     .grids = {linear.grids.scale.view(), linear.grids.zero.view(),
-                                               linear.grids.top.view()}});
-    require_half_scales(linear, 0, map.grids());
+    fit_part(linear, by_grid, begin.view().data, widths.view().data, map.by_row(), 0, map.grids());
   }
 
   /// Fits grid g of every row to some columns of current_, its group as compensated so far.
   /// @param widths  of every row, (out), in the backend's memory
   void fit_group(Compressed& linear, index_t g, index_t begin, index_t count,
                  const std::uint8_t* widths) const {
-    const auto row_of = [&](Owner<T>& m) { return m.view().block(g, 0, 1, m.cols()); };
-    B::fit_grids(
-        kernels::GridFit<T>{.weights = current_.view().columns(begin, count),
-                            .bits = widths,
-                            .per_row = 1,
-                            .options = options_.grid,
-                            .clip_steps = detail::clip_steps_for(linear.group_size),
-                            .grids = {row_of(linear.grids.scale), row_of(linear.grids.zero),
-                                      row_of(linear.grids.top)}});
-    require_half_scales(linear, g, 1);
+    fit_part(linear, current_.view().columns(begin, count), nullptr, widths, true, g, 1);
+  }
+
+  /// Fits some of the grids by the quantizer's own rule, or by the backend's for uniform ones.
+  /// @param begin   where the columns of each grid begin in weights, (count + 1), in the backend's
+  ///                memory; null: one grid, all columns
+  /// @param widths  of every row, (out), or of every grid, (count), in the backend's memory
+  /// @param first   of the linear's grids
+  void fit_part(Compressed& linear, MatrixView<const T> weights, const index_t* begin,
+                const std::uint8_t* widths, bool by_row, index_t first, index_t count) const {
+    if constexpr (custom_grids) {
+      B::for_each_element(weights.rows, count,
+                          kernels::CustomFit<UserQuantizer, T>{
+                              weights, begin, widths, by_row ? 0 : 1, by_row ? 1 : 0, options_.grid,
+                              linear.grids.custom.view().block(first * OwnGrids::numbers, 0,
+                                                               count * OwnGrids::numbers,
+                                                               weights.rows)});
+    } else {
+      const auto part = [&](Owner<T>& m) { return m.view().block(first, 0, count, m.cols()); };
+      B::fit_grids(kernels::GridFit<T>{.weights = weights,
+                                       .begin = begin,
+                                       .bits = widths,
+                                       .per_grid = by_row ? 0 : 1,
+                                       .per_row = by_row ? 1 : 0,
+                                       .options = options_.grid,
+                                       .clip_steps = detail::clip_steps_for(linear.group_size),
+                                       .grids = {part(linear.grids.scale), part(linear.grids.zero),
+                                                 part(linear.grids.top)}});
+      require_half_scales(linear, first, count);
+    }
+  }
+
+  /// What a file needs for all grids of a quantizer of one's own, in bits.
+  static double own_grid_bits(const GridMap& map, const std::vector<std::uint8_t>& bits,
+                              index_t rows) requires(custom_grids) {
+    double sum = 0;
+    for (const std::uint8_t width : map.by_row() ? bits : map.width)
+      sum += double(map.by_row() ? map.grids() : rows) *
+             double(UserQuantizer::template grid_bits<T>(int(width)));
+    return sum;
   }
 
   /// Throws argument_error naming the first row with a scale that float16 cannot hold, in some grids.
@@ -346,7 +434,7 @@ class SparseGPTSolver {
   /// @param order  input visited at each position, (in), in the backend's memory
   void run_blocks(Compressed& linear, const Factor<B, T>& factor,
                   MatrixView<const std::uint8_t> zero, const index_t* order) {
-    const bool given = linear.given_mask;
+    const bool given = zero.rows > 0;
     std::vector<index_t> forced;  // weights of every block that must be zero
     const index_t rows = current_.rows(), cols = current_.cols();
     const index_t width = std::min(linear.block_size, cols);
@@ -373,7 +461,12 @@ class SparseGPTSolver {
       const index_t count = std::min(width, cols - begin);
       const MatrixView<T> block = current_.view().columns(begin, count);
       const MatrixView<std::uint8_t> block_mask = mask_.view().columns(begin, count);
-      if constexpr (mask_source == kernels::MaskSource::given) {
+      if constexpr (custom_pattern) {
+        UserPattern::template mark<B, T>(
+            {detail::as_const(block), detail::as_const(u.view()).columns(begin, count),
+             std::span(factor.order).subspan(std::size_t(begin), std::size_t(count)), cols},
+            options_, block_mask);
+      } else if constexpr (mask_source == kernels::MaskSource::given) {
         const auto divisor = detail::as_const(u.view()).columns(begin, count);
         const index_t k = pruned_count(linear.pattern.sparsity, rows * count);
         if (!given)
@@ -416,16 +509,23 @@ class SparseGPTSolver {
     const MatrixView<T> errors = errors_.view().columns(0, count);
     const MatrixView<const T> upper = factor.upper.view();
     const auto sweep = [&]<kernels::MaskSource Mask>() {
-      B::row_sweep(kernels::RowSweep<T, Mask, Config::quantizes>{
-          current_.view().columns(begin, count),
-          errors,
-          mask_.view().columns(begin, count),
-          upper.block(begin, begin, count, count),
-          {linear.grids.scale.view(), linear.grids.zero.view(), linear.grids.top.view()},
-          Config::quantizes ? grid + begin : nullptr,
-          row_loss,
-          linear.pattern.zeros,
-          linear.pattern.of});
+      const auto with = [&]<class Grids>(const Grids& grids) {
+        return kernels::RowSweep<T, Mask, Config::quantizes, Grids>{
+            current_.view().columns(begin, count),
+            errors,
+            mask_.view().columns(begin, count),
+            upper.block(begin, begin, count, count),
+            grids,
+            Config::quantizes ? grid + begin : nullptr,
+            row_loss,
+            linear.pattern.zeros,
+            linear.pattern.of};
+      };
+      if constexpr (custom_grids)
+        B::for_each_row(current_.rows(), with(OwnGrids{linear.grids.custom.view()}));
+      else
+        B::row_sweep(with(GridView<const T>{linear.grids.scale.view(), linear.grids.zero.view(),
+                                            linear.grids.top.view()}));
     };
     if (!linear.given_mask)
       sweep.template operator()<mask_source>();
@@ -451,7 +551,9 @@ template <class Config, class B, class T>
 Factor<B, T> SparseGPTSolver<Config, B, T>::prepare(detail::CalibrationArgument<B, T> given) const {
   const Calibration<B, T>& calibration = given.get();
   FactorOptions options{.damping = options_.damping, .order = {}};
-  if (options_.act_order && !input_channels())
+  if constexpr (orders_inputs)
+    options.order = UserPattern::visit_order(calibration.hessian_diagonal(), options_);
+  else if (options_.act_order && !input_channels())
     options.order = visit_order(calibration.hessian_diagonal(), {}, true,
                                 kept_together(calibration.in_features()));
   return factorize(calibration, options);

@@ -17,6 +17,7 @@
 #include "pare/core/text.hpp"
 #include "pare/kernels/checks.hpp"
 #include "pare/kernels/counts.hpp"
+#include "pare/kernels/custom_grids.hpp"
 #include "pare/quantization/grid_map.hpp"
 #include "pare/solver/compressed_linear.hpp"
 #include "pare/sparsity/select.hpp"
@@ -45,10 +46,12 @@ std::vector<std::uint8_t> verify_grids(const CompressedLinear<B, T>& linear, ind
                                    std::to_string(linear.bits[c]) +
                                    " bits, no grid has that width");
   const GridMap map = grid_map(linear.axis, linear.bits, cols, linear.group_size);
-  for (const auto* m : {&linear.grids.scale, &linear.grids.zero, &linear.grids.top})
-    if (m->rows() != map.grids() || (quantized && m->cols() != rows))
-      throw invariant_error(3, "expected grids of shape " + shape_text(map.grids(), rows) +
-                                   ", found " + shape_text(m->rows(), m->cols()));
+  // Those of a quantizer of one's own are checked by it.
+  if (!linear.custom_grids())
+    for (const auto* m : {&linear.grids.scale, &linear.grids.zero, &linear.grids.top})
+      if (m->rows() != map.grids() || (quantized && m->cols() != rows))
+        throw invariant_error(3, "expected grids of shape " + shape_text(map.grids(), rows) +
+                                     ", found " + shape_text(m->rows(), m->cols()));
   if (linear.grids.of_column.size() != map.of_column.size())
     throw invariant_error(3, "expected the grids of " + std::to_string(map.of_column.size()) +
                                  " columns, found " +
@@ -60,6 +63,23 @@ std::vector<std::uint8_t> verify_grids(const CompressedLinear<B, T>& linear, ind
                                    ", its width and group are those of grid " +
                                    std::to_string(map.of_column[j]));
   return by_row ? linear.bits : map.width;
+}
+
+/// Condition 3 of the grids of a quantizer of one's own.
+template <class Q, class B, class T>
+void verify_custom_grids(const CompressedLinear<B, T>& linear) {
+  const index_t rows = linear.weights.rows();
+  auto fault = zeros<B, std::int32_t>(1, rows);
+  const auto column_grid = to_backend<B>(linear.grids.of_column);
+  B::for_each_row(rows, kernels::CustomFaults<Q, T>{linear.weights.view(),
+                                                    {linear.grids.custom.view()},
+                                                    column_grid.view().data,
+                                                    fault.view().data});
+  const auto host = B::to_host(as_const(fault.view()));
+  for (index_t i = 0; i < rows; ++i)
+    if (host(0, i) != 0)
+      throw invariant_error(3,
+                            "row " + std::to_string(i) + " holds a value that is not on its grid");
 }
 
 /// Conditions 3, 4 (n:m) and 5, row by row.
@@ -265,7 +285,9 @@ void verify_linear(MatrixView<const T> W, const Calibration<B, T>& calibration,
   require_shape("compressed weights", shape, {linear.weights.rows(), linear.weights.cols()});
   require_shape("mask", shape, {linear.mask.rows(), linear.mask.cols()});
   detail::verify_rows(linear, detail::verify_grids(linear, W.rows, W.cols, quantized), given);
-  if (linear.pattern.kind != PatternKind::n_of_m) detail::verify_blocks(linear, factor, given);
+  // What a pattern of one's own marks only that pattern can count.
+  if (linear.pattern.kind != PatternKind::n_of_m && !linear.custom_pattern)
+    detail::verify_blocks(linear, factor, given);
   detail::verify_loss(W, calibration, factor, linear);
 }
 

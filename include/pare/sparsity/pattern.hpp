@@ -3,14 +3,13 @@
 
 #include <cstdint>
 #include <string>
+#include <type_traits>
 
 #include "pare/core/config.hpp"
+#include "pare/core/scalar.hpp"
 #include "pare/core/text.hpp"
 
 namespace pare::inline PARE_TARGET {
-
-/// A number that is given at run time.
-inline constexpr int dynamic = -1;
 
 /// What Dense, Unstructured and NofM are called at run time.
 enum class PatternKind : std::uint8_t { dense, unstructured, n_of_m };
@@ -94,9 +93,16 @@ inline constexpr bool is_unstructured = false;
 template <>
 inline constexpr bool is_unstructured<Unstructured> = true;
 
+/// Base of every pattern of one's own: by it Compression<...> knows one; see MaskPattern.
+struct PatternOption {};
+
+/// Whether T is a sparsity pattern of one's own.
+template <class T>
+inline constexpr bool is_custom_pattern = std::is_base_of_v<PatternOption, T>;
+
 /// Whether T is a sparsity pattern.
 template <class T>
-inline constexpr bool is_pattern = is_unstructured<T> || is_n_of_m<T>;
+inline constexpr bool is_pattern = is_unstructured<T> || is_n_of_m<T> || is_custom_pattern<T>;
 /// Dense is one too.
 template <>
 inline constexpr bool is_pattern<Dense> = true;
