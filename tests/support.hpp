@@ -174,6 +174,8 @@ struct PublishedOptions {
   std::size_t block_size = 128;
   std::vector<std::ptrdiff_t> order;     ///< input visited at each position; empty: as they come
   std::vector<std::uint8_t> given = {};  ///< (rows, n), not 0 where a weight must be zero
+  std::size_t group_size = 0;            ///< inputs of one width that share a grid; 0: all of them
+  bool compensated = false;              ///< fit the grids of groups when the sweep reaches them
 };
 
 struct PublishedResult {
@@ -268,8 +270,9 @@ struct PublishedGrid {
   }
 };
 
+/// @param steps  ranges that the clip search tries
 inline PublishedGrid published_grid(const std::vector<double>& weights, int bits, bool symmetric,
-                                    bool clip_search) {
+                                    bool clip_search, int steps = 80) {
   double low = 0, high = 0;
   for (const double w : weights) {
     low = std::min(low, w);
@@ -293,8 +296,8 @@ inline PublishedGrid published_grid(const std::vector<double>& weights, int bits
   };
   PublishedGrid best = grid_at(1);
   double least = std::numeric_limits<double>::infinity();
-  for (int i = 0; clip_search && i < 80; ++i) {
-    const PublishedGrid grid = grid_at(1 - double(i) / 100);
+  for (int i = 0; clip_search && i < steps; ++i) {
+    const PublishedGrid grid = grid_at(1 - 0.8 * double(i) / steps);
     double error = 0;
     for (const double w : weights) error += std::pow(std::abs(grid.round(w) - w), 2.4);
     if (error < least) {
@@ -329,26 +332,30 @@ inline PublishedResult published_sparsegpt(const std::vector<double>& W,
   result.weights.assign(rows * n, 0);
   result.mask.assign(rows * n, 0);
   result.row_loss.assign(rows, 0);
-  std::vector<PublishedGrid> grids(rows * n);
-  for (std::size_t i = 0; quantize && i < rows; ++i)
-    for (std::size_t j = 0; j < n; ++j) {
-      std::vector<double> members;
-      for (std::size_t k = 0; k < n; ++k)
-        if (!dead[k] &&
-            (options.column_bits.empty() || options.column_bits[k] == options.column_bits[j]))
-          members.push_back(W[i * n + k]);
-      const bool by_row = options.column_bits.empty();
-      if (by_row && j > 0)
-        grids[i * n + j] = grids[i * n];
-      else
-        grids[i * n + j] =
-            published_grid(members, by_row ? options.row_bits[i] : options.column_bits[j],
-                           options.symmetric, options.clip_search);
-    }
-  for (const PublishedGrid& grid : grids) {
-    result.scale.push_back(grid.scale);
-    result.zero.push_back(grid.zero);
+  const bool by_row = options.column_bits.empty();
+  // Width and group of each input, and the grid of every weight, fitted to row-major weights.
+  std::vector<std::pair<int, std::size_t>> on(n);
+  for (std::size_t j = 0; j < n; ++j) {
+    std::size_t before = 0;
+    on[j].first = by_row ? 0 : options.column_bits[j];
+    for (std::size_t k = 0; k < j; ++k) before += on[k].first == on[j].first;
+    on[j].second = options.group_size == 0 ? 0 : before / options.group_size;
   }
+  std::vector<PublishedGrid> grids(rows * n);
+  const auto fit = [&](std::size_t i, std::size_t j, const std::vector<double>& weights) {
+    std::vector<double> members;
+    for (std::size_t k = 0; k < n; ++k)
+      if (!dead[k] && on[k] == on[j]) members.push_back(weights[i * n + k]);
+    const PublishedGrid grid =
+        published_grid(members, by_row ? options.row_bits[i] : options.column_bits[j],
+                       options.symmetric, options.clip_search, options.group_size == 0 ? 80 : 40);
+    for (std::size_t k = 0; k < n; ++k)
+      if (on[k] == on[j]) grids[i * n + k] = grid;
+  };
+  for (std::size_t j = 0; quantize && j < n; ++j)
+    if (std::find(on.begin(), on.begin() + std::ptrdiff_t(j), on[j]) ==
+        on.begin() + std::ptrdiff_t(j))
+      for (std::size_t i = 0; i < rows; ++i) fit(i, j, W);
 
   std::vector<double> current(rows * n);
   std::vector<std::uint8_t> mask(rows * n, 0);
@@ -384,6 +391,8 @@ inline PublishedResult published_sparsegpt(const std::vector<double>& W,
         for (std::size_t k = p; k < p + std::size_t(options.of); ++k)
           if (must_be_zero(i, input(k))) mask[i * n + k] = 1;
       }
+    if (options.compensated && p % options.group_size == 0)
+      for (std::size_t i = 0; i < rows; ++i) fit(i, p, current);
     for (std::size_t i = 0; i < rows; ++i) {
       const double w = current[i * n + p];
       double q = mask[i * n + p] != 0 ? 0 : w;
@@ -400,6 +409,10 @@ inline PublishedResult published_sparsegpt(const std::vector<double>& W,
       result.mask[i * n + input(p)] = mask[i * n + p];
     }
   result.loss = std::accumulate(result.row_loss.begin(), result.row_loss.end(), 0.0);
+  for (const PublishedGrid& grid : grids) {
+    result.scale.push_back(grid.scale);
+    result.zero.push_back(grid.zero);
+  }
   return result;
 }
 

@@ -56,7 +56,7 @@ inline void add_solver_options(CLI::App& app, CompressionFlags& flags,
 inline void add_group_options(CLI::App& app, CompressionFlags& flags) {
   begin_group(app, "Groups");
   add_value(app, "--group-size", flags.group_size,
-            "inputs that share a grid, for instance 128 (default: all of a row)");
+            "inputs that share a grid, for instance 128 (default: 0, all of a row)");
   add_value(app, "--group-fit", flags.group_fit,
             "what grids of groups are fitted to: dense weights (default), or compensated, as they "
             "are when the sweep reaches the group");
@@ -109,17 +109,17 @@ inline bool equal_shares(const CompressionFlags& flags) {
 }
 
 inline void check_groups(const CompressionFlags& flags, pare::CompressionRequest& request) {
-  if (flags.group_size && *flags.group_size < 1)
+  if (flags.group_size && *flags.group_size < 0)
     throw usage_error("--group-size " + std::to_string(*flags.group_size) +
-                      ": a group has at least one input; write for instance --group-size 128, or "
-                      "leave it out for a grid per row");
+                      ": a group has at least one input; write for instance --group-size 128, or 0 "
+                      "for a grid per row");
   request.solver.group_size = flags.group_size.value_or(0);
   if (!flags.group_fit || *flags.group_fit == "dense") return;
   if (*flags.group_fit != "compensated")
     throw unknown_value("--group-fit", *flags.group_fit, "fit", {"dense", "compensated"});
   request.solver.group_fit = pare::GroupFit::compensated;
   const std::string fit = "--group-fit compensated";
-  if (!flags.group_size)
+  if (request.solver.group_size == 0)
     throw usage_error(fit +
                       " without --group-size: the grid of a whole row is fitted before the "
                       "sweep; add --group-size 128");

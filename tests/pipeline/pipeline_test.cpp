@@ -454,6 +454,34 @@ BOOST_AUTO_TEST_CASE(plans_keep_their_budget) {
                                                     BudgetKind::stored_bits, 3.5})
                                               .predicted_loss *
                                           (1 + 1e-9));
+  // Group sizes are chosen with their grids counted, in every linear by itself.
+  Model outlying = dense;  // one input of each linear has weights that stretch the grid of a row
+  for (auto& layer : outlying.layers)
+    for (auto* linear : layer.linears())
+      for (index_t i = 0; i < linear->weight.rows(); ++i) linear->weight(i, 5) *= 20;
+  model = outlying;
+  SensitivityOptions grouped = measuring();
+  const Sensitivities of_rows = measure_sensitivities(model, windows, grouped);
+  grouped.group_sizes = {0, 16, 8};
+  const Sensitivities sizes = measure_sensitivities(model, windows, grouped);
+  BOOST_TEST(sizes.linears.front().modes.size() == 3u);
+  BOOST_TEST(sizes.linears.front().modes[0].distortion[2] >
+             sizes.linears.front().modes[2].distortion[2]);
+  for (const double target : {4.0, 5.5}) {
+    const PlanOptions asked{PlanScope::model, PlanObjective::divergence, BudgetKind::stored_bits,
+                            target};
+    const ModelPlan plan = plan_bits(sizes, asked);
+    BOOST_TEST(plan.predicted_loss < 0.9 * plan_bits(of_rows, asked).predicted_loss);
+    Model small = outlying;
+    const Statistics solved = compress_model(small, windows, {}, plan);
+    BOOST_TEST(totals(solved).stored_bits_per_weight <= target);
+    BOOST_TEST(totals(solved).stored_bits_per_weight > target - 0.1);
+    for (std::size_t l = 0; l < solved.linears.size(); ++l)
+      BOOST_TEST(solved.linears[l].group_size == plan.linears[l].group_size);
+  }
+  BOOST_TEST(contains(message_of<argument_error>([&] { plan_bits(sizes, {.bits_per_weight = 3}); }),
+                      "several group sizes under a budget of code bits"));
+  BOOST_TEST(to_json(sensitivities_of_json(to_json(sizes).dump())) == to_json(sizes));
   BOOST_CHECK_THROW(plan_bits(s, {.bits_per_weight = 1.9}), unattainable_error);
   BOOST_CHECK_THROW(plan_bits({}, {.bits_per_weight = 3}), argument_error);
   SensitivityOptions without = measuring();
@@ -502,7 +530,8 @@ BOOST_AUTO_TEST_CASE(options_and_patterns_survive_json) {
         .bits = 4,
         .target_average_bits = 2.5,
         .tiers = {{2, 3, 5}},
-        .axis = ChannelAxis::input}}};
+        .axis = ChannelAxis::input}},
+      {.solver = {.bits = 3, .group_size = 64, .group_fit = GroupFit::compensated}}};
   for (const CompressionRequest& a : requests) {
     const Json json = to_json(a);
     BOOST_TEST_INFO(json.dump());

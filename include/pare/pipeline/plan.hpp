@@ -1,4 +1,5 @@
-// A plan: a pattern and widths for every linear of a model, chosen from its sensitivities.
+// A plan: a pattern, a group size and widths for every linear of a model, chosen from its
+// sensitivities.
 #pragma once
 
 #include <algorithm>
@@ -16,6 +17,7 @@
 #include "pare/core/channel.hpp"
 #include "pare/pipeline/sensitivity.hpp"
 #include "pare/pipeline/stored.hpp"
+#include "pare/quantization/grid_map.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -47,6 +49,7 @@ struct LinearPlan {
   /// What is pruned of it.
   Pattern pattern;
   std::vector<std::uint8_t> bits;  ///< width per channel
+  index_t group_size = 0;          ///< inputs that share a grid; 0: all of a row or tier
 };
 
 /// What is done to a model, and what is expected of it. Losses are in nats per token with the
@@ -62,6 +65,7 @@ struct ModelPlan {
   std::optional<double> uniform_loss;  ///< predicted for uniform widths within the same budget
   std::optional<int> uniform_bits;     ///< these; none when the narrowest do not fit
   std::string uniform_pattern;         ///< and their pattern
+  index_t uniform_group_size = 0;      ///< and their group size
   bool uniform_kept = false;           ///< whether they were better, and are the plan
 };
 
@@ -69,21 +73,29 @@ namespace detail {
 
 /// Divergence per unit of distortion at every width: measured there, or interpolated in the
 /// logarithm of the distortion; beyond the measured widths it stays as it is at the nearest.
+/// @param mode      whose distortions are scaled
+/// @param measured  of the same linear and pattern, whose divergence was measured
+/// @param widths    of both
 inline std::vector<double> divergence_scale(const ModeSensitivity& mode,
+                                            const ModeSensitivity& measured,
                                             const std::vector<int>& widths) {
   const std::size_t levels = widths.size();
-  std::vector<double> sums(levels, 0.0);
-  for (std::size_t i = 0; i < mode.distortion.size(); ++i) sums[i % levels] += mode.distortion[i];
+  const auto sums_of = [&](const ModeSensitivity& of) {
+    std::vector<double> sums(levels, 0.0);
+    for (std::size_t i = 0; i < of.distortion.size(); ++i) sums[i % levels] += of.distortion[i];
+    return sums;
+  };
+  const std::vector<double> sums = sums_of(mode), measured_sums = sums_of(measured);
   struct Point {
     double log_distortion, log_scale;
   };
   std::vector<Point> points;  // by falling distortion
-  for (const auto& [width, divergence] : mode.divergence) {
+  for (const auto& [width, divergence] : measured.divergence) {
     const auto found = std::find(widths.begin(), widths.end(), width);
     if (found == widths.end())
       throw argument_error("sensitivities: a divergence at " + std::to_string(width) +
                            " bits, which is no width a plan may choose");
-    const double sum = sums[std::size_t(found - widths.begin())];
+    const double sum = measured_sums[std::size_t(found - widths.begin())];
     if (sum > 0 && divergence > 0) points.push_back({std::log(sum), std::log(divergence / sum)});
   }
   std::vector<double> scale(levels, 0.0);  // of a linear that changes nothing
@@ -105,6 +117,13 @@ inline std::vector<double> divergence_scale(const ModeSensitivity& mode,
   return scale;
 }
 
+/// Grids of a row at most, whichever input channel has which width.
+inline index_t most_grids(index_t columns, index_t tiers, index_t group_size) {
+  if (group_size == 0) return std::min(tiers, columns);
+  // Every tier may end in a group that is not full.
+  return tiers < columns ? tiers + (columns - tiers) / group_size : columns;
+}
+
 /// What a linear costs and loses in every mode.
 inline LinearRates rates_of(const LinearSensitivity& linear, const Sensitivities& sensitivities,
                             const PlanOptions& options) {
@@ -118,10 +137,16 @@ inline LinearRates rates_of(const LinearSensitivity& linear, const Sensitivities
     mode.widths = widths;
     mode.distortion = measured.distortion;
     if (options.objective == PlanObjective::divergence) {
-      if (measured.divergence.empty())
+      const auto with_divergence =
+          std::find_if(linear.modes.begin(), linear.modes.end(), [&](const ModeSensitivity& other) {
+            return other.pattern == measured.pattern && !other.divergence.empty();
+          });
+      if (with_divergence == linear.modes.end())
         throw argument_error("sensitivities: " + linear.name +
                              ": no divergence was measured; measure it, or plan by distortion");
-      const std::vector<double> scale = divergence_scale(measured, widths);
+      const std::vector<double> scale =
+          divergence_scale(measured, measured.divergence.empty() ? *with_divergence : measured,
+                           widths);
       for (std::size_t i = 0; i < mode.distortion.size(); ++i)
         mode.distortion[i] *= scale[i % levels];
     }
@@ -130,16 +155,24 @@ inline LinearRates rates_of(const LinearSensitivity& linear, const Sensitivities
     if (stored) {
       mode.fixed_bits = stored_mask_bits(measured.pattern, linear.rows, linear.columns);
       if (!by_row)
-        mode.fixed_bits +=
-            double(linear.rows) * (stored_grid_bits * double(levels) + stored_padding_bits);
+        mode.fixed_bits += double(linear.rows) *
+                           (stored_grid_bits * double(most_grids(linear.columns, index_t(levels),
+                                                                 measured.group_size)) +
+                            stored_padding_bits);
+    } else if (measured.group_size != linear.modes.front().group_size) {
+      throw argument_error("sensitivities: " + linear.name +
+                           ": several group sizes under a budget of code bits, which counts no "
+                           "grids; plan for stored bits, or measure one group size");
     }
+    const double row_grids = double(group_count(linear.columns, measured.group_size));
     for (std::size_t i = 0; i < mode.distortion.size(); ++i) {
       const double kept = stored ? channel * measured.kept[i / levels] : channel;
       double cost = kept * widths[i % levels];
       if (stored && by_row) cost = stored_row_bits(measured.pattern, cost);
       // The last term: a channel of which all is pruned must have a price too.
       if (stored)
-        cost += stored_width_bits + (by_row ? stored_grid_bits : 0) + 1e-6 * double(i % levels);
+        cost += stored_width_bits + (by_row ? stored_grid_bits * row_grids : 0) +
+                1e-6 * double(i % levels);
       mode.cost.push_back(cost);
     }
     rates.modes.push_back(std::move(mode));
@@ -163,7 +196,7 @@ inline UniformRate uniform_rate(const RateMode& mode, std::size_t level) {
 
 }  // namespace detail
 
-/// Chooses a pattern and widths for every linear of `sensitivities`, the least predicted loss
+/// Chooses a pattern, a group size and widths for every linear of `sensitivities`, the least predicted loss
 /// within the budget; uniform widths within the same budget when these are predicted to lose less.
 ///
 /// Losses of linears and channels are taken to add up. Deterministic.
@@ -229,6 +262,7 @@ inline ModelPlan plan_bits(const Sensitivities& sensitivities, const PlanOptions
       plan.uniform_loss = loss;
       plan.uniform_bits = sensitivities.widths[k];
       plan.uniform_pattern = to_string(sensitivities.linears.front().modes[m].pattern);
+      plan.uniform_group_size = sensitivities.linears.front().modes[m].group_size;
       uniform_mode = m;
       uniform_level = k;
     }
@@ -239,7 +273,8 @@ inline ModelPlan plan_bits(const Sensitivities& sensitivities, const PlanOptions
     std::vector<std::uint8_t> widths = choices[g].bits;
     if (plan.uniform_kept)
       widths.assign(widths.size(), std::uint8_t(sensitivities.widths[uniform_level]));
-    plan.linears.push_back({linear.name, linear.modes[mode].pattern, std::move(widths)});
+    plan.linears.push_back({linear.name, linear.modes[mode].pattern, std::move(widths),
+                            linear.modes[mode].group_size});
   }
   return plan;
 }
@@ -265,11 +300,12 @@ struct PlannedWork {
   CompressedLinear<B, T> solve(const std::string& name, MatrixView<const T> W,
                                const Calibration<B, T>& calibration, const Factor<B, T>& factor,
                                MatrixView<const std::uint8_t> zero) const {
-    return solver.solve(of(name).pattern, {.weights = W,
-                                           .calibration = calibration,
-                                           .factor = factor,
-                                           .bits = of(name).bits,
-                                           .mask = zero});
+    return solver.solve(of(name).pattern, of(name).group_size,
+                        {.weights = W,
+                         .calibration = calibration,
+                         .factor = factor,
+                         .bits = of(name).bits,
+                         .mask = zero});
   }
 };
 
@@ -278,7 +314,7 @@ struct PlannedWork {
 /// Compresses a model as a plan says; otherwise as the other compress_model.
 /// @param model     in the backend's memory
 /// @param windows   calibration tokens
-/// @param options   options.solver: damping, block_size, act_order and grid; what the plan says
+/// @param options   options.solver: damping, block_size, act_order, grid and group_fit; what the plan says
 ///                  must be unset
 /// @param plan      of plan_bits, or written by hand
 /// @param progress  what is told while it runs
@@ -321,6 +357,8 @@ Statistics compress_model(const M& model, LayerStream<M>& stream, const Calibrat
   for (const LinearStatistics& linear : statistics.linears) {
     std::map<int, index_t> planned;
     for (const std::uint8_t bits : work.of(linear.name).bits) ++planned[bits];
+    if (linear.group_size != work.of(linear.name).group_size)
+      throw invariant_error(3, "the group size is not that of the plan", linear.name);
     if (planned != linear.bits_histogram)
       throw invariant_error(1, "the widths are not those of the plan", linear.name);
   }

@@ -21,7 +21,7 @@
 
 namespace pare::inline PARE_TARGET {
 
-/// One linear with one sparsity pattern.
+/// One linear with one sparsity pattern and one group size.
 struct ModeSensitivity {
   /// What is pruned.
   Pattern pattern;
@@ -29,22 +29,26 @@ struct ModeSensitivity {
   std::vector<double> kept;          ///< share of each channel's weights that stay, (channels)
   std::map<int, double> divergence;  ///< by width of all channels: KL when this linear alone is
                                      ///< compressed, nats per token; empty when not measured
+  index_t group_size = 0;            ///< inputs that share a grid; 0: all of a row or tier
 };
 
-/// One linear with every pattern that was tried.
+/// One linear with every pattern and group size that was tried.
 struct LinearSensitivity {
   /// Name of its weight in the model.
   std::string name;
   index_t rows = 0, columns = 0;  ///< (out, in)
-  /// In the order of SensitivityOptions::patterns.
+  /// In the order of SensitivityOptions::patterns, for each in that of its group_sizes.
   std::vector<ModeSensitivity> modes;
 };
 
 /// What to measure.
 struct SensitivityOptions {
-  SolverOptions solver = {};  ///< axis, grid, damping, block_size, act_order
+  SolverOptions solver = {};  ///< axis, grid, group_fit, damping, block_size, act_order
   /// Patterns that a plan may choose from.
   std::vector<Pattern> patterns = {Pattern{}};
+  /// Group sizes that a plan may choose from, 0 for whole rows. The KL is measured with the first;
+  /// for the others it is taken to depend on the distortion alone.
+  std::vector<index_t> group_sizes = {0};
   std::vector<int> widths = {2, 3, 4, 6, 8};  ///< tiers that a plan may choose from, increasing
   std::vector<int> divergence_widths = {3};   ///< where the KL is measured; empty: nowhere
   /// Windows the KL is measured on, the first of the calibration text; none: as many as keep the
@@ -61,7 +65,7 @@ struct Sensitivities {
   std::vector<LinearSensitivity> linears;
   /// Tiers measured, and those at which the KL was.
   std::vector<int> widths, divergence_widths;
-  /// Axis, grids, damping, block size and act-order; the rest is unset.
+  /// Axis, grids and their fit, damping, block size and act-order; the rest is unset.
   SolverOptions solver = {};
   /// Tokens of a window, windows read, windows the KL was measured on.
   index_t seqlen = 0, windows = 0, divergence_windows = 0;
@@ -146,6 +150,8 @@ Sensitivities measure_sensitivities(M& model, const CalibrationWindows& windows,
   using T = compute_scalar<S>;
   if (windows.count() < 1)
     throw argument_error("windows: expected at least one calibration window, got none");
+  if (options.group_sizes.empty())
+    throw argument_error("group_sizes: expected at least one, got none");
   if (options.patterns.empty()) throw argument_error("patterns: expected at least one, got none");
   for (const auto* widths : {&options.widths, &options.divergence_widths})
     for (std::size_t k = 0; k < widths->size(); ++k)
@@ -218,7 +224,8 @@ Sensitivities measure_sensitivities(M& model, const CalibrationWindows& windows,
       const std::size_t channels = std::size_t(by_row ? measured.rows : measured.columns);
       const MatrixView<const T> W = detail::dense_weights(linear, converted);
       for (const Pattern& pattern : options.patterns) {
-        ModeSensitivity mode{pattern, {}, std::vector<double>(channels, 1.0), {}};
+        const index_t first_size = options.group_sizes.front();
+        ModeSensitivity mode{pattern, {}, std::vector<double>(channels, 1.0), {}, first_size};
         in_context(linear.name, [&] {
           if (factored != std::pair{input, pattern}) factor = solver.prepare(pattern, calibration);
           factored = {input, pattern};
@@ -230,10 +237,9 @@ Sensitivities measure_sensitivities(M& model, const CalibrationWindows& windows,
             solves = {options.widths[options.widths.size() / 2]};
           for (const int width : solves) {
             const std::vector<std::uint8_t> bits(channels, std::uint8_t(width));
-            auto solved = solver.solve(pattern, {.weights = W,
-                                                 .calibration = calibration,
-                                                 .factor = factor,
-                                                 .bits = bits});
+            auto solved = solver.solve(
+                pattern, first_size,
+                {.weights = W, .calibration = calibration, .factor = factor, .bits = bits});
             if (pattern.prunes() && mask.rows() == 0) {
               mask = solved.mask;
               mode.kept = detail::kept_shares<B, T>(detail::as_const(mask.view()), by_row);
@@ -248,12 +254,16 @@ Sensitivities measure_sensitivities(M& model, const CalibrationWindows& windows,
             mode.divergence[width] =
                 reference->divergence(model, std::size_t(i), detail::as_const(start.view()));
           }
-          const ScoringInput<B, T> scoring{W, calibration, factor, options.widths.front(),
-                                           options.solver.grid};
-          mode.distortion = channel_distortion(scoring, options.solver.axis, options.widths,
-                                               detail::as_const(mask.view()));
+          for (const index_t size : options.group_sizes) {
+            const ScoringInput<B, T> scoring{
+                W, calibration, factor, options.widths.front(), options.solver.grid, size};
+            mode.group_size = size;
+            mode.distortion = channel_distortion(scoring, options.solver.axis, options.widths,
+                                                 detail::as_const(mask.view()));
+            measured.modes.push_back(mode);
+            mode.divergence.clear();  // measured with the first alone
+          }
         });
-        measured.modes.push_back(std::move(mode));
       }
       result.linears.push_back(std::move(measured));
       if (advanced) advanced((double(i) + double(l + 1) / double(linears.size())) / double(layers));

@@ -50,6 +50,7 @@ inline Json to_json(const Sensitivities& s) {
                        {"divergence", divergence},
                        {"kept", mode.kept},
                        {"distortion", mode.distortion}});
+      if (mode.group_size != 0) modes.back()["group_size"] = mode.group_size;
     }
     linears.push_back({{"name", linear.name},
                        {"rows", linear.rows},
@@ -96,7 +97,8 @@ inline Sensitivities sensitivities_of_json(const std::string& text) {
         ModeSensitivity mode{pattern_of_json(m.at("pattern"), "sensitivities"),
                              m.at("distortion").get<std::vector<double>>(),
                              m.at("kept").get<std::vector<double>>(),
-                             {}};
+                             {},
+                             m.contains("group_size") ? number(m, "group_size") : 0};
         for (const auto& [bits, value] : m.at("divergence").items())
           mode.divergence[detail::whole_number_of_text<std::uint8_t>(
               bits, "sensitivities: " + linear.name + ": divergence")] = value;
@@ -165,9 +167,19 @@ inline void require_measured_for(const Sensitivities& s, std::uint64_t model,
       throw argument_error("sensitivities: no divergence was measured at " + std::to_string(width) +
                            " bits");
   for (const LinearSensitivity& linear : s.linears) {
-    std::vector<Pattern> patterns;
-    for (const ModeSensitivity& mode : linear.modes) patterns.push_back(mode.pattern);
-    require("sparsity pattern for " + linear.name, options.patterns, patterns);
+    std::vector<Pattern> patterns, asked_patterns;
+    std::vector<index_t> group_sizes, asked_sizes;
+    for (const ModeSensitivity& mode : linear.modes) {
+      patterns.push_back(mode.pattern);
+      group_sizes.push_back(mode.group_size);
+    }
+    for (const Pattern& pattern : options.patterns)
+      for (const index_t size : options.group_sizes) {
+        asked_patterns.push_back(pattern);
+        asked_sizes.push_back(size);
+      }
+    require("sparsity pattern for " + linear.name, asked_patterns, patterns);
+    require("group size for " + linear.name, asked_sizes, group_sizes);
   }
 }
 

@@ -66,9 +66,10 @@ inline SolverOptions with_pattern(SolverOptions options, const Pattern& pattern)
   return options;
 }
 
-/// The options with what a plan says left unset: pattern and widths.
+/// The options with what a plan says left unset: pattern, group size and widths.
 inline SolverOptions without_choices(SolverOptions options) {
   options = with_pattern(std::move(options), {});
+  options.group_size = 0;
   options.bits.reset();
   options.target_average_bits.reset();
   options.tiers.reset();
