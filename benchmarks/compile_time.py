@@ -188,7 +188,7 @@ of the storage and the model; include those where files are read, not everywhere
         text += f"| `{row['program']}` | `{row['options']}` | {row['seconds']:.1f} |\n"
     text += f"""
 Every configuration, backend and scalar type is a program of its own to the compiler: a source file
-with one of each takes what is above, one that dispatches to all of them as pare-opt does a minute.
+with one of each takes what is above, one that dispatches to all of them as pare does a minute.
 
 {command_table(results.get("commands", []))}## Kernels compiled once
 

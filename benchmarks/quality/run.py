@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Measures what every choice of pare-opt gains: perplexities of many configurations, as JSON.
+"""Measures what every choice of pare gains: perplexities of many configurations, as JSON.
 
 python3 benchmarks/quality/run.py --out docs/quality/quality.json \
     --model opt-tiny=DIR --calibration NAME=FILE --eval NAME=FILE [--eval ...] \
-    [--tool build/bin/pare-opt] [--backend cuda] [--jobs 4] [--seconds 600]
+    [--tool build/bin/pare] [--backend cuda] [--jobs 4] [--seconds 600]
 
 Every --model is compressed with every --calibration by every configuration below. Results are added
 to those in the file; configurations it holds already are not run again. render.py shows them.
@@ -84,7 +84,7 @@ def main():
     parser.add_argument("--model", required=True, action="append", type=named)
     parser.add_argument("--calibration", required=True, action="append", type=named)
     parser.add_argument("--eval", required=True, action="append", type=named)
-    parser.add_argument("--tool", default="build/bin/pare-opt")
+    parser.add_argument("--tool", default="build/bin/pare")
     parser.add_argument("--backend", default="eigen")
     parser.add_argument("--jobs", default=1, type=int, help="runs at a time")
     parser.add_argument("--seconds", default=1e9, type=float, help="start no run after that")

@@ -13,7 +13,7 @@
 #include "pare/pipeline/compress.hpp"
 #include "pare/pipeline/dispatch.hpp"
 #include "pare/pipeline/plan.hpp"
-#include "pare/pipeline/run_folder.hpp"
+#include "pare/pipeline/run/compress_folder.hpp"
 #include "pare/pipeline/verify_packed.hpp"
 #include "pare/report/statistics.hpp"
 #include "pare/storage/safetensors.hpp"
@@ -22,37 +22,31 @@ namespace tool {
 
 using pare::index_t;
 
-/// Where a compression keeps what it has finished.
-struct Keeping {
-  pare::RunFolder* folder = nullptr;  ///< null: nowhere, which a model in memory needs not
-  bool packed = false;                ///< the linears packed too
-  bool states = false;                ///< what it takes to go on after a stop
-};
-
-/// An OPT model on a backend: whole in its memory, or in a folder from which a decoder layer at a
-/// time is read. What a compression finished of the latter is in the folder of its Keeping.
+/// A model on a backend: whole in its memory, or in a folder from which a decoder layer at a time is
+/// read.
 class Model {
  public:
   virtual ~Model() = default;
-  /// @param held      tokens whose states may be held when layers are read one at a time
-  /// @param progress  progress(windows done, all windows)
-  virtual double perplexity(std::span<const std::int32_t> ids, index_t seqlen, index_t held,
+  /// As pare::compress_folder. What is compressed is what the model was loaded from.
+  virtual pare::FolderResult compress_folder(const fs::path& folder,
+                                             const pare::FolderCompression& job,
+                                             const pare::FolderProgress& progress) = 0;
+  /// @param calibrated  tokens whose states may be held when layers are read one at a time
+  /// @param progress    progress(windows done, all windows)
+  virtual double perplexity(std::span<const std::int32_t> ids,
+                            const pare::PerplexityOptions& options, index_t calibrated,
                             const std::function<void(index_t, index_t)>& progress) = 0;
-  /// Goes on after the layers that are finished in the folder.
+  /// Of a model in memory.
+  /// @param plan  null: every linear chooses by itself what the request says
   virtual pare::Statistics compress(const pare::CompressionRequest& request,
+                                    const pare::ModelPlan* plan,
                                     const pare::CalibrationWindows& windows,
                                     const pare::ModelCompressionOptions& options,
-                                    const pare::CompressionProgress& progress,
-                                    const Keeping& keeping) = 0;
+                                    const pare::CompressionProgress& progress) = 0;
   /// The whole model is in memory meanwhile. progress(share done)
   virtual pare::Sensitivities measure(const pare::CalibrationWindows& windows,
                                       const pare::SensitivityOptions& options,
                                       const std::function<void(double)>& progress) = 0;
-  virtual pare::Statistics compress(const pare::ModelPlan& plan,
-                                    const pare::CalibrationWindows& windows,
-                                    const pare::ModelCompressionOptions& options,
-                                    const pare::CompressionProgress& progress,
-                                    const Keeping& keeping) = 0;
   /// Counts packed linears anew, and their losses where there are windows; the model is dense, in
   /// memory, and is compressed on the way.
   virtual std::vector<pare::RecomputedLinear> recompute(
@@ -70,9 +64,7 @@ class Model {
   /// A number for all weights.
   virtual std::uint64_t fingerprint() = 0;
   /// A number for the weights of every linear of a model in memory, in model order.
-  virtual std::vector<std::uint64_t> fingerprints() const = 0;
-  /// The most device memory that was in use at a time, bytes; none where the host's is used.
-  virtual std::optional<std::size_t> peak_device_memory() const = 0;
+  virtual std::vector<std::uint64_t> fingerprints() = 0;
 };
 
 /// Where a model comes from.

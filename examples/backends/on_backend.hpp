@@ -12,13 +12,11 @@
 #include <vector>
 
 #include "backends/backend.hpp"
-#include "opt/model_io.hpp"
 #include "pare/model/load.hpp"
-#include "pare/model/perplexity.hpp"
 #include "pare/model/random.hpp"
 #include "pare/pipeline/linear_statistics.hpp"
 #include "pare/pipeline/plan.hpp"
-#include "pare/pipeline/run_layers.hpp"
+#include "pare/pipeline/run/compress_folder.hpp"
 
 namespace tool {
 
@@ -27,84 +25,62 @@ namespace detail {
 /// @tparam S  what the model is stored in
 template <class B, class S>
 class ModelOn : public Model {
+  using Streamed = pare::StreamedModel<B, S>;
+  using Whole = typename Streamed::Whole;
+
  public:
-  explicit ModelOn(const ModelSource& source) {
-    if (source.random) {
-      model_ = pare::random_model<B, S>(*source.random, 1);
-    } else if (source.whole) {
-      model_ = pare::load_model<B, S>(source.folder);
-    } else {
-      files_.emplace(source.folder);
-      model_ = files_->frame();
-    }
+  explicit ModelOn(const ModelSource& source)
+      : model_(source.random  ? Streamed(pare::random_model<B, S>(*source.random, 1))
+               : source.whole ? Streamed(pare::load_model<B, S>(source.folder))
+                              : Streamed(source.folder)) {}
+
+  pare::FolderResult compress_folder(const fs::path& folder, const pare::FolderCompression& job,
+                                     const pare::FolderProgress& progress) override {
+    return pare::compress_folder(model_, folder, job, progress);
   }
 
-  double perplexity(std::span<const std::int32_t> ids, index_t seqlen, index_t held,
+  double perplexity(std::span<const std::int32_t> ids, const pare::PerplexityOptions& options,
+                    index_t calibrated,
                     const std::function<void(index_t, index_t)>& progress) override {
-    if (!files_) return pare::perplexity(model_, ids, seqlen, progress);
-    return pare::perplexity(
-        model_, layers(), [this](index_t i) -> const auto& { return read_layer(i); }, ids, seqlen,
-        held, progress);
+    return model_.perplexity(ids, options, pare::held_tokens(model_.architecture(), calibrated),
+                             progress);
   }
 
-  pare::Statistics compress(const pare::CompressionRequest& request,
+  pare::Statistics compress(const pare::CompressionRequest& request, const pare::ModelPlan* plan,
                             const pare::CalibrationWindows& windows,
                             const pare::ModelCompressionOptions& options,
-                            const pare::CompressionProgress& progress,
-                            const Keeping& keeping) override {
-    return with_stream(windows, options, progress, keeping, [&](auto& stream, const auto& told) {
-      return pare::dispatch(request, [&]<class Config>(std::type_identity<Config>) {
-        return pare::compress_model<Config>(model_, stream, windows, options, told);
-      });
-    });
+                            const pare::CompressionProgress& progress) override {
+    return plan != nullptr ? model_.compress(*plan, windows, options, progress)
+                           : model_.compress(request, windows, options, progress);
   }
 
   pare::Sensitivities measure(const pare::CalibrationWindows& windows,
                               const pare::SensitivityOptions& options,
                               const std::function<void(double)>& progress) override {
-    const pare::detail::AtExit drop([&] {
-      if (files_) model_.layers = {};
-    });
-    for (index_t i = 0; files_ && i < layers(); ++i) model_.layers.push_back(files_->layer(i));
-    return pare::measure_sensitivities(model_, windows, options, progress);
-  }
-
-  pare::Statistics compress(const pare::ModelPlan& plan, const pare::CalibrationWindows& windows,
-                            const pare::ModelCompressionOptions& options,
-                            const pare::CompressionProgress& progress,
-                            const Keeping& keeping) override {
-    return with_stream(windows, options, progress, keeping, [&](auto& stream, const auto& told) {
-      return pare::compress_model(model_, stream, windows, options, plan, told);
-    });
+    return model_.measure(windows, options, progress);
   }
 
   std::vector<pare::RecomputedLinear> recompute(
       const pare::PackedFile& file, const pare::CalibrationWindows& windows,
       const pare::ModelCompressionOptions& options,
       const std::map<std::string, pare::RecordedLinear>& recorded) override {
-    return pare::recompute_packed(model_, file, windows, options, recorded);
+    return pare::recompute_packed(model_.model(), file, windows, options, recorded);
   }
 
   std::shared_ptr<void> keep_reference(std::span<const std::int32_t> ids, index_t seqlen) override {
-    reference_ = std::make_shared<Reference>(model_, ids, seqlen);
+    reference_ = std::make_shared<Reference>(model_.model(), ids, seqlen);
     return reference_;
   }
   void use_reference(std::shared_ptr<void> reference) override {
     reference_ = std::static_pointer_cast<Reference>(std::move(reference));
   }
-  double divergence() override { return reference_->divergence(model_); }
+  double divergence() override { return reference_->divergence(model_.model()); }
 
-  std::uint64_t fingerprint() override {
-    if (!files_) return pare::model_fingerprint(model_);
-    pare::Fingerprint fingerprint;
-    for (index_t i = 0; i < layers(); ++i)
-      pare::add_weights<pare::LanguageModel<B, S>>(fingerprint, read_layer(i));
-    return fingerprint.value();
-  }
+  std::uint64_t fingerprint() override { return model_.fingerprint(); }
 
-  std::vector<std::uint64_t> fingerprints() const override {
+  std::vector<std::uint64_t> fingerprints() override {
     std::vector<std::uint64_t> result;
-    for (const auto& layer : model_.layers)
+    for (const auto& layer : std::as_const(model_.model()).layers)
       for (const auto* linear : layer.linears()) {
         const pare::Matrix<S> W = B::to_host(pare::detail::as_const(linear->weight.view()));
         pare::Fingerprint fingerprint;
@@ -114,78 +90,10 @@ class ModelOn : public Model {
     return result;
   }
 
-  std::optional<std::size_t> peak_device_memory() const override {
-    if constexpr (requires { B::peak_bytes(); })
-      return B::peak_bytes();
-    else
-      return std::nullopt;
-  }
-
  private:
-  using Stream = pare::LayerStream<pare::LanguageModel<B, S>>;
-  using Reference = pare::ReferencePredictions<pare::LanguageModel<B, S>>;
+  using Reference = pare::ReferencePredictions<Whole>;
 
-  index_t layers() const { return model_.config.num_hidden_layers; }
-
-  /// A layer of the folder, compressed when that is finished; valid until the next call.
-  pare::DecoderLayer<B, S>& read_layer(index_t i) {
-    layer_ = {};  // one at a time
-    std::optional<pare::SafetensorsFile> finished;
-    if (finished_ != nullptr && i < finished_->finished()) finished.emplace(finished_->layer(i));
-    layer_ = files_->layer(i, finished ? &*finished : nullptr);
-    return layer_;
-  }
-
-  /// Calls run(stream, progress) with layers of the folder, or of the model in memory.
-  template <class Run>
-  pare::Statistics with_stream(const pare::CalibrationWindows& windows,
-                               const pare::ModelCompressionOptions& options,
-                               const pare::CompressionProgress& progress, const Keeping& keeping,
-                               const Run& run) {
-    pare::CompressionProgress told = progress;
-    pare::PackedLinears packed;  // of the layer at work
-    if (keeping.packed)
-      told.linear_packed = [&](const std::string& tensor, pare::PackedLinear&& linear) {
-        packed.insert_or_assign(tensor, std::move(linear));
-      };
-    Stream stream = pare::layers_in_memory(model_);
-    if (files_) {
-      stream.count = layers();
-      stream.inputs = pare::down_input + 1;
-      stream.names = [this](index_t i) { return pare::linear_names(model_.config, i); };
-      stream.fetch = [this](index_t i) -> auto& { return read_layer(i); };
-    }
-    if (keeping.folder == nullptr) return run(stream, told);
-
-    pare::RunFolder& folder = *keeping.folder;
-    stream.first = folder.finished();
-    stream.before = folder.statistics();
-    if (stream.first > 0 && stream.first < stream.count && windows.count() > 0) {
-      const auto file = folder.states();
-      if (!file) throw pare::format_error(folder.path().string() + ": has no states to go on from");
-      stream.states = pare::read_states<B, S>(*file, windows.count() * windows.seqlen,
-                                              model_.config.hidden_size, options.asymmetric > 0);
-    }
-    stream.finished = [&](index_t i, const pare::DecoderLayer<B, S>& layer,
-                          std::span<const pare::LinearStatistics> statistics,
-                          const pare::CalibrationStates<B, S>& states) {
-      pare::RunFolder::Tensors behind;
-      if (keeping.states && i + 1 < layers()) behind = pare::state_tensors<B, S>(states);
-      kept([&] {
-        folder.add_layer(pare::layer_tensors<B, S>(layer, statistics, packed), statistics, behind);
-      });
-      packed.clear();
-    };
-    const pare::Statistics statistics = run(stream, told);
-    layer_ = {};
-    finished_ = &folder;
-    return statistics;
-  }
-
-  std::optional<pare::ModelFiles<B, S>> files_;  // none: all layers are in model_
-  pare::LanguageModel<B, S> model_;
-  pare::DecoderLayer<B, S> layer_;             // of files_, at work
-  const pare::RunFolder* finished_ = nullptr;  // holds the compressed layers
+  Streamed model_;
   std::shared_ptr<Reference> reference_;
 };
 
@@ -230,7 +138,7 @@ void write_linear(const fs::path& path, const pare::CompressedLinear<B, float>& 
   }
   const std::vector<float> loss{float(linear.loss)};
   tensors.push_back({"loss", "F32", {1}, bytes_of(loss)});
-  kept([&] { pare::write_safetensors(path, tensors); });
+  pare::detail::kept([&] { pare::write_safetensors(path, tensors); });
 }
 
 /// Prefixes messages about the file's content with the file's name; what does not fit is then the

@@ -1,4 +1,4 @@
-// The command line of pare-opt and pare-layer: options, outputs, and errors of one line.
+// The command line of pare and pare-layer: options, outputs, and errors of one line.
 #pragma once
 
 #include <unistd.h>
@@ -27,6 +27,9 @@
 namespace tool {
 
 namespace fs = std::filesystem;
+
+/// What the program is called, which its messages begin with.
+inline std::string program = "pare";
 
 /// A command line that cannot be carried out: one line, exit code 2. Messages are of the form
 /// "<what was written>: <why it cannot work>; <what to write instead>".
@@ -334,7 +337,7 @@ inline void require_printed() {
 
 /// Runs a program: exit code 0, 2 for a command line or an input that cannot be used, 1 for a
 /// failure; every error is one line on standard error.
-inline int run(const std::string& program, const std::function<void()>& body) {
+inline int run(const std::function<void()>& body) {
   const auto fail = [&](std::string what, int code) {
     wait_if_stopped();
     for (char& c : what)

@@ -1,4 +1,4 @@
-// The command-line options that describe a compression, shared by pare-opt and pare-layer.
+// The command-line options that describe a compression, shared by pare and pare-layer.
 #pragma once
 
 #include <optional>
@@ -207,7 +207,7 @@ inline pare::CompressionRequest checked(const CompressionFlags& flags) {
   pare::CompressionRequest request;
   if (flags.sparsity_auto && !flags.target_stored_bits)
     throw usage_error(
-        "--sparsity auto: what is pruned is chosen under pare-opt compress "
+        "--sparsity auto: what is pruned is chosen under pare compress "
         "--target-bits-per-weight alone, which counts what pruning saves; write a "
         "share, for instance --sparsity 0.5");
   detail::check_pattern(flags, request);

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # What the demo shows: the shipped model compressed in five ways, side by side.
-#   bash examples/demo/table.sh [PROGRAM]    (default: build/bin/pare-opt)
+#   bash examples/demo/table.sh [PROGRAM]    (default: build/bin/pare)
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-program=$(realpath "${1:-$root/build/bin/pare-opt}")
+program=$(realpath "${1:-$root/build/bin/pare}")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 ln -s "$root/examples/data/opt-tiny" "$work/MODEL"
@@ -22,7 +22,7 @@ compress() {  # compress NAME OPTION...
   reports+=("$name=$report")
 }
 
-echo "pare-opt compress MODEL TEXT --sparsity 0.5 with"
+echo "pare compress MODEL TEXT --sparsity 0.5 with"
 # As scripts have it that score bits and never apply them: nothing says how to quantize.
 refused=(--target-avg-bits 4 --bit-method quantile)
 echo "  ${refused[*]}"
@@ -38,5 +38,5 @@ compress "preset best, 3.5" --wbits 4 --target-avg-bits 3.5 --preset best
 
 echo
 # The refusal is a row too: its reason, without what was written and the advice.
-refusal=$(sed -e 's/^pare-opt: [^:]*: //' -e 's/;.*//' -e 's/, otherwise.*//' refusal)
+refusal=$(sed -e 's/^pare: [^:]*: //' -e 's/;.*//' -e 's/, otherwise.*//' refusal)
 "$program" table "${reports[@]}" | sed "/^dense /a mixed, no --wbits       refused: $refusal"

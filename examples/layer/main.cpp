@@ -85,7 +85,8 @@ int main(int argc, char** argv) {
   tool::begin_group(app, "Results");
   tool::add_flag(app, "--json", json, "print the statistics as JSON");
 
-  return tool::run("pare-layer", [&] {
+  tool::program = "pare-layer";
+  return tool::run([&] {
     if (!tool::parse(app, argc, argv)) return;
     const pare::CompressionRequest request = tool::checked(flags);
     const tool::NamedBackend chosen = tool::chosen_backend(backend);

@@ -6,7 +6,8 @@ struct Corner : PatternOption {
   static void mark(const MaskBlock<T>&, const SolverOptions&, MatrixView<std::uint8_t> mask) {
     mask(0, 0) = 1;
   }
-#ifndef PARE_MISUSE
+#ifdef PARE_MISUSE
+#else
   static std::string fault(MatrixView<const std::uint8_t> mask, std::span<const index_t>,
                            const SolverOptions&) {
     return mask(0, 0) != 0 ? "" : "the corner";

@@ -2,7 +2,8 @@
 #include "pare/solver/sparsegpt.hpp"
 using namespace pare;
 struct Corner : PatternOption {
-#ifndef PARE_MISUSE
+#ifdef PARE_MISUSE
+#else
   template <class B, class T>
   static void mark(const MaskBlock<T>&, const SolverOptions&, MatrixView<std::uint8_t> mask) {
     mask(0, 0) = 1;

@@ -1,7 +1,8 @@
 #include "pare/solver/compression.hpp"
 using namespace pare;
 struct Sign : QuantizerOption {
-#ifndef PARE_MISUSE
+#ifdef PARE_MISUSE
+#else
   static constexpr int bits = 2;
 #endif
   template <class T>

@@ -18,7 +18,8 @@ struct Sign : QuantizerOption {
   PARE_HOST_DEVICE static bool on_grid(T x, const grid<T>& g) {
     return round(x, g) == x;
   }
-#ifndef PARE_MISUSE
+#ifdef PARE_MISUSE
+#else
   template <class T>
   static constexpr double grid_bits(int) {
     return 16;

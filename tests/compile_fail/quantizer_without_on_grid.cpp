@@ -14,7 +14,8 @@ struct Sign : QuantizerOption {
   PARE_HOST_DEVICE static T round(T x, const grid<T>& g) {
     return x < T(0) ? -g.scale : g.scale;
   }
-#ifndef PARE_MISUSE
+#ifdef PARE_MISUSE
+#else
   template <class T>
   PARE_HOST_DEVICE static bool on_grid(T x, const grid<T>& g) {
     return round(x, g) == x;

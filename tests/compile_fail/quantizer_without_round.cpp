@@ -10,7 +10,8 @@ struct Sign : QuantizerOption {
   PARE_HOST_DEVICE static grid<T> fit(const T* w, index_t n, int, GridOptions) {
     return {n > 0 ? w[0] : T(1)};
   }
-#ifndef PARE_MISUSE
+#ifdef PARE_MISUSE
+#else
   template <class T>
   PARE_HOST_DEVICE static T round(T x, const grid<T>& g) {
     return x < T(0) ? -g.scale : g.scale;

@@ -27,8 +27,9 @@ const Names commands{"compress", "evaluate", "compare", "unpack", "inspect", "ta
 
 /// Every command line that prints a help text.
 std::vector<std::pair<fs::path, Arguments>> helps() {
-  std::vector<std::pair<fs::path, Arguments>> all{{PARE_LAYER, {"--help"}}, {PARE_OPT, {"--help"}}};
-  for (const std::string& command : commands) all.push_back({PARE_OPT, {command, "--help"}});
+  std::vector<std::pair<fs::path, Arguments>> all{{PARE_LAYER, {"--help"}},
+                                                  {PARE_TOOL, {"--help"}}};
+  for (const std::string& command : commands) all.push_back({PARE_TOOL, {command, "--help"}});
   return all;
 }
 
@@ -110,14 +111,14 @@ BOOST_AUTO_TEST_CASE(every_line_of_help_fits_100_columns) {
         BOOST_CHECK(!line.ends_with(" "));
       }
     }
-  const std::string compress = cli::run(PARE_OPT, {"compress", "--help"}).out;
-  BOOST_CHECK(test::contains(compress, "Usage: pare-opt compress MODEL CALIB_TEXT [OPTION]..."));
+  const std::string compress = cli::run(PARE_TOOL, {"compress", "--help"}).out;
+  BOOST_CHECK(test::contains(compress, "Usage: pare compress MODEL CALIB_TEXT [OPTION]..."));
   for (const char* part : {"quantile without a target", "--sparsity FLOAT", "--preset TEXT"})
     BOOST_CHECK(test::contains(compress, part));
   // What is not said on the command line is said here.
-  const std::string compare = cli::run(PARE_OPT, {"compare", "--help"}).out;
+  const std::string compare = cli::run(PARE_TOOL, {"compare", "--help"}).out;
   BOOST_CHECK(test::contains(compare, "[0, 1) (default: 0.5; 0 prunes nothing)"));
-  BOOST_CHECK(test::contains(cli::run(PARE_OPT, {"verify", "--help"}).out, "PACKED [TEXT] "));
+  BOOST_CHECK(test::contains(cli::run(PARE_TOOL, {"verify", "--help"}).out, "PACKED [TEXT] "));
 }
 
 BOOST_AUTO_TEST_CASE(help_fits_a_narrow_terminal) {
@@ -144,8 +145,8 @@ BOOST_AUTO_TEST_CASE(the_version_is_the_headers) {
     BOOST_TEST(version.out == name + " " + numbers + "\n");
   };
   check(PARE_LAYER, {"--version"}, "pare-layer");
-  check(PARE_OPT, {"--version"}, "pare-opt");
-  for (const std::string& command : commands) check(PARE_OPT, {command, "--version"}, "pare-opt");
+  check(PARE_TOOL, {"--version"}, "pare");
+  for (const std::string& command : commands) check(PARE_TOOL, {command, "--version"}, "pare");
 }
 
 BOOST_AUTO_TEST_CASE(progress_is_cut_to_the_terminal_and_plain_on_a_dumb_one) {
@@ -155,14 +156,14 @@ BOOST_AUTO_TEST_CASE(progress_is_cut_to_the_terminal_and_plain_on_a_dumb_one) {
   const std::string name = "a text with a name that is longer than the terminal is wide";
   const Arguments arguments{"evaluate", tiny.string(), "--eval",
                             name + "=" + texts.evaluation.string()};
-  const Outcome wide = cli::run_on_terminal(PARE_OPT, arguments, 200, "xterm");
+  const Outcome wide = cli::run_on_terminal(PARE_TOOL, arguments, 200, "xterm");
   BOOST_REQUIRE(wide.code == 0);
   const Names whole = rewritten(wide.err);
   BOOST_REQUIRE(!whole.empty());
   for (const std::string& text : whole)
     BOOST_CHECK(text.starts_with("perplexity of the given model on " + name + ": "));
 
-  const Outcome narrow = cli::run_on_terminal(PARE_OPT, arguments, 40, "xterm");
+  const Outcome narrow = cli::run_on_terminal(PARE_TOOL, arguments, 40, "xterm");
   BOOST_REQUIRE(narrow.code == 0);
   const Names cut = rewritten(narrow.err);
   BOOST_REQUIRE(!cut.empty());
@@ -174,7 +175,7 @@ BOOST_AUTO_TEST_CASE(progress_is_cut_to_the_terminal_and_plain_on_a_dumb_one) {
   BOOST_CHECK(narrow.err.ends_with("\r\033[K"));  // nothing stays
 
   for (const char* terminal : {"dumb", ""}) {
-    const Outcome plain = cli::run_on_terminal(PARE_OPT, arguments, 40, terminal);
+    const Outcome plain = cli::run_on_terminal(PARE_TOOL, arguments, 40, terminal);
     BOOST_TEST(plain.code == 0);
     BOOST_CHECK(plain.err.find('\033') == std::string::npos);
     for (const std::string& line : lines_of(plain.err)) BOOST_CHECK(line.ends_with(" s left\r"));
@@ -196,13 +197,13 @@ BOOST_AUTO_TEST_CASE(a_table_shows_reports_side_by_side) {
                   "--minlayer",
                   "3"};
     all.insert(all.end(), options.begin(), options.end());
-    check_success(cli::run(PARE_OPT, all, texts.path));
+    check_success(cli::run(PARE_TOOL, all, texts.path));
     return cli::parse_json(cli::read_text(texts / name.c_str()));
   };
   const Json uniform = compress("uniform.json", {"--sparsity", "0.5", "--wbits", "4"});
   const Json shares = compress("shares.json", {"--wbits", "4", "--bit-method", "quantile"});
   const Outcome table =
-      cli::run(PARE_OPT, {"table", "half, 4 bits=uniform.json", "equal shares=shares.json"},
+      cli::run(PARE_TOOL, {"table", "half, 4 bits=uniform.json", "equal shares=shares.json"},
                texts.path);
   check_success(table);
   const Names rows = lines_of(table.out);
@@ -242,14 +243,14 @@ BOOST_AUTO_TEST_CASE(a_table_shows_reports_side_by_side) {
   BOOST_TEST(words(4, 12)[6] == "0.0");
 
   // What does not belong beside the others is refused.
-  check_failure(cli::run(PARE_OPT, {"table", "uniform.json"}, texts.path), 2, "pare-opt",
+  check_failure(cli::run(PARE_TOOL, {"table", "uniform.json"}, texts.path), 2, "pare",
                 {"REPORT uniform.json: a row needs a name; write NAME=FILE"});
   cli::write_text(texts / "other.json", Json{{"perplexity", 3}}.dump());
-  check_failure(cli::run(PARE_OPT, {"table", "a=other.json"}, texts.path), 2, "pare-opt",
+  check_failure(cli::run(PARE_TOOL, {"table", "a=other.json"}, texts.path), 2, "pare",
                 {"other.json: not a report of compress or compare"});
   Json changed = shares;
   changed["perplexity"]["dense"]["short"] = 7.5;
   cli::write_text(texts / "other.json", changed.dump());
-  check_failure(cli::run(PARE_OPT, {"table", "a=uniform.json", "b=other.json"}, texts.path), 2,
-                "pare-opt", {"their dense models differ", "short 7.500"});
+  check_failure(cli::run(PARE_TOOL, {"table", "a=uniform.json", "b=other.json"}, texts.path), 2,
+                "pare", {"their dense models differ", "short 7.500"});
 }

@@ -1,4 +1,4 @@
-// How much memory pare-opt needs: a model that is larger than what the process may have is
+// How much memory pare needs: a model that is larger than what the process may have is
 // compressed a decoder layer at a time.
 #define BOOST_TEST_MODULE pare_memory_tool
 #include <boost/test/unit_test.hpp>
@@ -74,11 +74,11 @@ struct LargeModel : Texts {
                             });
   }
 
-  /// Runs pare-opt with `megabytes` of private memory, files that are mapped not counted.
+  /// Runs pare with `megabytes` of private memory, files that are mapped not counted.
   Outcome limited(double megabytes, const Arguments& arguments) const {
     const std::string kilobytes = std::to_string(long(1024 * megabytes));
     Arguments words{"-c", "ulimit -d " + kilobytes + " && exec \"$@\"", "sh",
-                    fs::absolute(PARE_OPT).string()};
+                    fs::absolute(PARE_TOOL).string()};
     words.insert(words.end(), arguments.begin(), arguments.end());
     return cli::run("/bin/sh", words, path);
   }
@@ -116,7 +116,7 @@ BOOST_AUTO_TEST_CASE(a_model_larger_than_the_process_may_be_is_compressed) {
        "--save", "saved", "--save-packed", "packed", "--report", "report.json"});
   const Outcome outcome = model.limited(enough, main_path);
   check_success(outcome);
-  const double libraries = cli::run(PARE_OPT, {"--help"}).megabytes;
+  const double libraries = cli::run(PARE_TOOL, {"--help"}).megabytes;
   BOOST_TEST_MESSAGE("the model takes "
                      << whole << " MiB, a layer " << layer_megabytes << "; the limit was " << enough
                      << " MiB, of which " << base << " before any work; resident at most "
@@ -131,11 +131,11 @@ BOOST_AUTO_TEST_CASE(a_model_larger_than_the_process_may_be_is_compressed) {
   // What needs the whole model does not fit, and less than a layer is too little for anything.
   check_failure(model.limited(enough, model.compress({"--wbits", "3", "--target-avg-bits", "3.5",
                                                       "--scope", "model", "--kl-windows", "1"})),
-                1, "pare-opt", {"out of memory"});
+                1, "pare", {"out of memory"});
   check_failure(model.limited(base + 0.6 * layer_megabytes,
                               model.compress(
                                   {"--sparsity", "0.5", "--wbits", "4", "--save", "never"})),
-                1, "pare-opt", {"out of memory"});
+                1, "pare", {"out of memory"});
   BOOST_TEST(!fs::exists(model / "never"));
   for (const auto& entry : fs::directory_iterator(model.path)) {
     const std::string name = entry.path().filename().string();

@@ -207,12 +207,12 @@ std::string rendered_page() {
       "vocabulary and the texts.\n";
   const std::vector<Misuse> misuses = run_time_misuses();
   text += "\n### pare-layer IN OUT\n\n" + rendered(misuses, "pare-layer", "");
-  text += "\n### pare-opt\n\n" + rendered(misuses, "pare-opt", "");
+  text += "\n### pare\n\n" + rendered(misuses, "pare", "");
   for (const char* command :
        {"compress MODEL CALIB_TEXT", "evaluate MODEL", "compare MODEL CALIB_TEXT"}) {
     const std::string words = command;
-    text += "\n### pare-opt " + words + "\n\n" +
-            rendered(misuses, "pare-opt", words.substr(0, words.find(' ')));
+    text += "\n### pare " + words + "\n\n" +
+            rendered(misuses, "pare", words.substr(0, words.find(' ')));
   }
   return text;
 }
@@ -228,7 +228,7 @@ BOOST_AUTO_TEST_CASE(every_misuse_is_refused_with_its_message_before_more_is_rea
     BOOST_TEST_CONTEXT(misuse.program << " " << cli::text_of(words)) {
       const auto before = cli::listing(scene.path);
       const Outcome outcome =
-          cli::run(misuse.program == "pare-opt" ? PARE_OPT : PARE_LAYER, words, scene.path);
+          cli::run(misuse.program == "pare" ? PARE_TOOL : PARE_LAYER, words, scene.path);
       BOOST_TEST(outcome.code == 2);
       BOOST_TEST(outcome.err ==
                  misuse.program + ": " + replaced(misuse.message, placeholders) + "\n");
@@ -239,7 +239,7 @@ BOOST_AUTO_TEST_CASE(every_misuse_is_refused_with_its_message_before_more_is_rea
 }
 
 BOOST_AUTO_TEST_CASE(the_table_holds_every_misuse_once_and_many) {
-  const std::set<std::string> programs{"pare-layer", "pare-opt"};
+  const std::set<std::string> programs{"pare-layer", "pare"};
   const std::set<std::string> commands{"", "compress", "evaluate", "compare"};
   const std::set<std::string> readings{"nothing", "config", "header", "text"};
   std::set<std::string> seen;

@@ -156,7 +156,7 @@ unsigned mode(const fs::path& path) {
 
 /// A compression with a layer after the other, and where it puts its results.
 Arguments compression(const Texts& texts, const Arguments& more = {}) {
-  return Arguments{fs::absolute(PARE_OPT).string(),
+  return Arguments{fs::absolute(PARE_TOOL).string(),
                    "compress",
                    tiny.string(),
                    texts.calibration.string(),
@@ -185,7 +185,7 @@ BOOST_AUTO_TEST_CASE(a_killed_run_leaves_nothing_that_another_takes_for_its_own)
   }
   const Arguments other{"--nsamples", "3", "--sparsity", "0.5"};
   const auto with = [&](const Arguments& start, const std::string& save) {
-    return start + Arguments{fs::absolute(PARE_OPT).string(),
+    return start + Arguments{fs::absolute(PARE_TOOL).string(),
                              "compress",
                              tiny.string(),
                              texts.calibration.string(),
@@ -286,7 +286,7 @@ BOOST_AUTO_TEST_CASE(a_checkpoint_outlives_a_signal_and_goes_on) {
     BOOST_TEST(!fs::exists(texts / "saved"));
   }
   const Arguments all = compression(texts, results);
-  const Outcome again = cli::run(PARE_OPT, {all.begin() + 1, all.end()}, texts.path);
+  const Outcome again = cli::run(PARE_TOOL, {all.begin() + 1, all.end()}, texts.path);
   check_success(again);
   BOOST_TEST(test::contains(again.out, "going on in run"));
   check_model(texts / "saved");
@@ -297,7 +297,7 @@ BOOST_AUTO_TEST_CASE(what_is_no_regular_file_is_written_into) {
   const auto check_device = [&](const std::string& name) {
     const fs::path path = layer / name;
     check_success(layer.run(name));
-    check_success(cli::run(PARE_OPT, quick + Arguments{"--report", name}, layer.path));
+    check_success(cli::run(PARE_TOOL, quick + Arguments{"--report", name}, layer.path));
     BOOST_TEST(fs::is_character_file(path));
   };
   if (::mknod((layer / "null").c_str(), S_IFCHR | 0666, makedev(1, 3)) == 0)
@@ -332,12 +332,12 @@ BOOST_AUTO_TEST_CASE(what_is_no_regular_file_is_written_into) {
 
   // After what was printed, not over it.
   const Outcome report =
-      cli::run(PARE_OPT, quick + Arguments{"--report", "/dev/stdout"}, layer.path);
+      cli::run(PARE_TOOL, quick + Arguments{"--report", "/dev/stdout"}, layer.path);
   check_success(report);
   BOOST_TEST(report.out.starts_with("quantization is off"));
   BOOST_TEST(cli::parse_json(report.out.substr(report.out.find("\n{\n"))).contains("totals"));
   const Outcome log =
-      shell("exec \"$@\" >log", PARE_OPT, quick + Arguments{"--report", "log"}, layer.path);
+      shell("exec \"$@\" >log", PARE_TOOL, quick + Arguments{"--report", "log"}, layer.path);
   check_success(log);
   const std::string text = cli::read_text(layer / "log");
   BOOST_TEST(text.starts_with("quantization is off"));
@@ -405,12 +405,12 @@ BOOST_AUTO_TEST_CASE(no_output_is_an_input) {
   cli::write_text(texts / "kept.json", "{}");
   const auto listed = cli::listing(texts.path);
   const auto refused = [&](const Arguments& more, const std::string& message) {
-    check_failure(cli::run(PARE_OPT,
+    check_failure(cli::run(PARE_TOOL,
                            Arguments{"compress", model.string(), texts.calibration.string(),
                                      "--wbits", "3", "--nsamples", "1"} +
                                more,
                            texts.path),
-                  2, "pare-opt", {message});
+                  2, "pare", {message});
     BOOST_CHECK(cli::listing(texts.path) == listed);
   };
   for (const std::string name : {"hard", "text", "deep/model/model.safetensors",
@@ -432,9 +432,9 @@ BOOST_AUTO_TEST_CASE(no_output_is_an_input) {
           "it writes a file of this name itself");
 
   const Outcome appended =
-      shell("exec \"$@\" >>text", PARE_OPT,
+      shell("exec \"$@\" >>text", PARE_TOOL,
             {"evaluate", model.string(), "--eval", "t=" + texts.calibration.string()}, texts.path);
-  check_failure(appended, 2, "pare-opt", {"standard output: it goes into an input of the run"});
+  check_failure(appended, 2, "pare", {"standard output: it goes into an input of the run"});
   BOOST_CHECK(cli::listing(texts.path) == listed);
 }
 
@@ -442,7 +442,7 @@ BOOST_AUTO_TEST_CASE(a_folder_that_is_there_is_written_into) {
   const Texts texts;
   const auto saved = [&](const std::string& name, const fs::path& where) {
     BOOST_TEST_CONTEXT(name)
-    check_success(cli::run(PARE_OPT, quick + Arguments{"--save", name}, where));
+    check_success(cli::run(PARE_TOOL, quick + Arguments{"--save", name}, where));
   };
   fs::create_directory(texts / "empty");
   ::chmod((texts / "empty").c_str(), 02710);
@@ -476,7 +476,7 @@ BOOST_AUTO_TEST_CASE(a_folder_that_is_there_is_written_into) {
   check_model(texts / "quote ' \" \n and \xff");
 
   const std::set<std::string> made = names(texts / "here");
-  check_success(cli::run(PARE_OPT,
+  check_success(cli::run(PARE_TOOL,
                          quick + Arguments{"--save", "with", "--report", "with/my report.json"},
                          texts.path));
   std::set<std::string> expected = made;
@@ -492,17 +492,17 @@ BOOST_AUTO_TEST_CASE(a_folder_that_is_there_is_written_into) {
                                           {"none/new", "there is no folder none"},
                                           {"calib.txt/new", "there is no folder calib.txt"},
                                           {"/proc/new", "cannot be written"}})
-    check_failure(cli::run(PARE_OPT, quick + Arguments{"--save", name}, texts.path), 2, "pare-opt",
+    check_failure(cli::run(PARE_TOOL, quick + Arguments{"--save", name}, texts.path), 2, "pare",
                   {"--save " + name + ": ", message});
 
   fs::create_directories(texts / "killed/.layers-abcdefgh");
-  check_failure(cli::run(PARE_OPT, quick + Arguments{"--save", "killed"}, texts.path), 2,
-                "pare-opt", {"--save killed: it holds .layers-abcdefgh, of a run that is at work"});
+  check_failure(cli::run(PARE_TOOL, quick + Arguments{"--save", "killed"}, texts.path), 2, "pare",
+                {"--save killed: it holds .layers-abcdefgh, of a run that is at work"});
 
-  check_success(cli::run(PARE_OPT, quick + Arguments{"--save-packed", "packed"}, texts.path));
+  check_success(cli::run(PARE_TOOL, quick + Arguments{"--save-packed", "packed"}, texts.path));
   fs::create_directory(texts / "unpacked");
   const ino_t unpacked = inode(texts / "unpacked");
-  check_success(cli::run(PARE_OPT, {"unpack", "packed", "unpacked"}, texts.path));
+  check_success(cli::run(PARE_TOOL, {"unpack", "packed", "unpacked"}, texts.path));
   check_model(texts / "unpacked");
   BOOST_TEST(inode(texts / "unpacked") == unpacked);
 }
@@ -522,7 +522,7 @@ BOOST_AUTO_TEST_CASE(a_mount_point_is_written_into_and_a_full_one_holds_nothing_
     ~Unmount() { ::umount2(folder.c_str(), MNT_DETACH); }
   } const unmount{texts / "volume"};
   const auto run = [&](const Arguments& more) {
-    return cli::run(PARE_OPT, quick + more, texts.path);
+    return cli::run(PARE_TOOL, quick + more, texts.path);
   };
   check_success(run({"--save", "volume"}));
   check_model(texts / "volume");
@@ -533,14 +533,14 @@ BOOST_AUTO_TEST_CASE(a_mount_point_is_written_into_and_a_full_one_holds_nothing_
   for (const std::string& name : names(texts / "volume")) fs::remove_all(texts / "volume" / name);
 
   BOOST_REQUIRE(mount("size=1m", MS_REMOUNT));
-  check_failure(run({"--save", "volume"}), 1, "pare-opt", {"No space left on device"});
+  check_failure(run({"--save", "volume"}), 1, "pare", {"No space left on device"});
   BOOST_TEST(fs::is_empty(texts / "volume"));
-  check_failure(run({"--save", "volume/new"}), 1, "pare-opt", {"No space left on device"});
+  check_failure(run({"--save", "volume/new"}), 1, "pare", {"No space left on device"});
   BOOST_TEST(fs::is_empty(texts / "volume"));
   BOOST_REQUIRE(mount("size=64m", MS_REMOUNT | MS_RDONLY));
   for (const char* name : {"volume", "volume/new"})
-    check_failure(run({"--save", name}), 2, "pare-opt", {"--save", "Read-only file system"});
-  check_failure(run({"--report", "volume/report.json"}), 2, "pare-opt",
+    check_failure(run({"--save", name}), 2, "pare", {"--save", "Read-only file system"});
+  check_failure(run({"--report", "volume/report.json"}), 2, "pare",
                 {"--report volume/report.json: ", "Read-only file system"});
   BOOST_REQUIRE(mount("size=64m", MS_REMOUNT));
 
@@ -578,13 +578,13 @@ BOOST_AUTO_TEST_CASE(what_cannot_be_written_is_a_failure) {
   check_failure(layer.run("out", "/dev/full"), 1, "pare-layer",
                 {"standard output: cannot be written: " + full});
   const auto opt = [&](const Arguments& words, const fs::path& to) {
-    return cli::run(PARE_OPT, words, layer.path, to);
+    return cli::run(PARE_TOOL, words, layer.path, to);
   };
-  check_failure(opt(quick, "/dev/full"), 1, "pare-opt",
+  check_failure(opt(quick, "/dev/full"), 1, "pare",
                 {"standard output: cannot be written: " + full});
-  check_failure(opt({"--help"}, "/dev/full"), 1, "pare-opt",
+  check_failure(opt({"--help"}, "/dev/full"), 1, "pare",
                 {"standard output: cannot be written: " + full});
-  check_failure(opt(quick + Arguments{"--report", "/dev/full"}, {}), 1, "pare-opt",
+  check_failure(opt(quick + Arguments{"--report", "/dev/full"}, {}), 1, "pare",
                 {"/dev/full: cannot write: " + full});
 
   // Without a standard output, no file takes its number.
@@ -592,7 +592,7 @@ BOOST_AUTO_TEST_CASE(what_cannot_be_written_is_a_failure) {
                                {layer.input.string(), "closed", "--wbits", "4"}, layer.path);
   check_failure(closed, 1, "pare-layer", {"standard output: cannot be written: Bad file"});
   BOOST_CHECK(cli::read_text(layer / "closed") == layer.expected);
-  check_failure(shell("exec \"$@\" >&-", PARE_OPT, quick, layer.path), 1, "pare-opt",
+  check_failure(shell("exec \"$@\" >&-", PARE_TOOL, quick, layer.path), 1, "pare",
                 {"standard output: cannot be written: Bad file"});
   const Outcome all = shell("exec \"$@\" <&- >&- 2>&-", PARE_LAYER,
                             {layer.input.string(), "all", "--wbits", "4"}, layer.path);
@@ -608,12 +608,12 @@ BOOST_AUTO_TEST_CASE(a_folder_of_temporary_files_that_is_none_is_named) {
   const Arguments evaluated{"--eval", "e=" + texts.evaluation.string(), "--seqlen", "16"};
   for (const std::string folder : {"/nonexistent", "/proc", "/dev/null"}) {
     const Outcome outcome =
-        shell("TMPDIR=" + folder + " exec \"$@\"", PARE_OPT, quick + evaluated, texts.path);
-    check_failure(outcome, 2, "pare-opt", {"TMPDIR", "--checkpoint DIR"});
+        shell("TMPDIR=" + folder + " exec \"$@\"", PARE_TOOL, quick + evaluated, texts.path);
+    check_failure(outcome, 2, "pare", {"TMPDIR", "--checkpoint DIR"});
   }
   // It is needed for nothing where there are results or a checkpoint to keep layers beside.
-  check_success(shell("TMPDIR=/nonexistent exec \"$@\"", PARE_OPT,
+  check_success(shell("TMPDIR=/nonexistent exec \"$@\"", PARE_TOOL,
                       quick + evaluated + Arguments{"--save", "saved"}, texts.path));
-  check_success(shell("TMPDIR=/nonexistent exec \"$@\"", PARE_OPT,
+  check_success(shell("TMPDIR=/nonexistent exec \"$@\"", PARE_TOOL,
                       quick + evaluated + Arguments{"--checkpoint", "run"}, texts.path));
 }

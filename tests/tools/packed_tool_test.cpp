@@ -26,7 +26,7 @@ namespace {
 const fs::path tiny = cli::data / "opt-tiny";
 
 Outcome pare_opt(const Texts& texts, const Arguments& arguments) {
-  return cli::run(PARE_OPT, arguments, texts.path);
+  return cli::run(PARE_TOOL, arguments, texts.path);
 }
 
 /// A compression of opt-tiny, saved dense and packed.
@@ -221,7 +221,7 @@ BOOST_AUTO_TEST_CASE(verify_fails_on_every_difference) {
   using Tensors = std::vector<pare::TensorData>;
   const auto refuse_to_unpack = [&](const std::string& tensor) {  // the input is named, not OUT
     const Outcome outcome = pare_opt(c, {"unpack", c.packed.string(), (c / "unpacked").string()});
-    check_failure(outcome, 2, "pare-opt: " + c.file().string(), {tensor, "the data was changed"});
+    check_failure(outcome, 2, "pare: " + c.file().string(), {tensor, "the data was changed"});
     BOOST_TEST(!fs::exists(c / "unpacked"));
   };
 
@@ -254,7 +254,7 @@ BOOST_AUTO_TEST_CASE(verify_fails_on_every_difference) {
   restore();
   forge(
       c, [](Tensors& t, Json&) { tensor(t, fc1 + ".codes").bytes[40] ^= std::byte(4); }, false);
-  check_failure(c.verify(), 1, "pare-opt", {fc1, "checksum: recorded "});
+  check_failure(c.verify(), 1, "pare", {fc1, "checksum: recorded "});
   // Scales of one linear, by someone who makes everything fit: only the loss tells.
   restore();
   forge(
@@ -264,7 +264,7 @@ BOOST_AUTO_TEST_CASE(verify_fails_on_every_difference) {
         for (std::size_t k = 1; k < scales.bytes.size(); k += 2) scales.bytes[k] ^= std::byte(1);
       },
       true);
-  check_failure(c.verify(), 1, "pare-opt", {"layers.3.fc1: loss: recorded "});
+  check_failure(c.verify(), 1, "pare", {"layers.3.fc1: loss: recorded "});
   // Many codes.
   restore();
   forge(
@@ -295,8 +295,7 @@ BOOST_AUTO_TEST_CASE(verify_fails_on_every_difference) {
   const std::string norm = "model.decoder.layers.0.final_layer_norm.weight";
   forge(
       c, [&](Tensors& t, Json&) { tensor(t, norm).bytes[3] ^= std::byte(1); }, true);
-  check_failure(c.verify(), 1, "pare-opt",
-                {norm, "is not the original's, though it is not packed"});
+  check_failure(c.verify(), 1, "pare", {norm, "is not the original's, though it is not packed"});
 
   // Another original: a weight of a packed linear, a file of the tokenizer.
   restore();
@@ -307,22 +306,22 @@ BOOST_AUTO_TEST_CASE(verify_fails_on_every_difference) {
   std::string weights = cli::read_text(tiny / "model.safetensors");
   weights[dense.data_offset() + dense.find(fc1)->begin + 8] ^= 1;
   cli::write_text(other / "model.safetensors", weights);
-  check_failure(c.verify(other.path), 1, "pare-opt",
+  check_failure(c.verify(other.path), 1, "pare",
                 {fc1, "was made from other weights than the original's"});
   fs::copy_file(tiny / "model.safetensors", other / "model.safetensors",
                 fs::copy_options::overwrite_existing);
   check_success(c.verify(other.path));
   cli::write_text(other / "merges.txt", cli::read_text(tiny / "merges.txt") + "\n");
-  check_failure(pare_opt(c, {"verify", other.path.string(), c.packed.string()}), 1, "pare-opt",
+  check_failure(pare_opt(c, {"verify", other.path.string(), c.packed.string()}), 1, "pare",
                 {"merges.txt: is not the original's"});
 
   // Another text, a shorter one, and reports that say something else.
   check_failure(pare_opt(c, {"verify", tiny.string(), c.packed.string(), c.evaluation.string()}), 1,
-                "pare-opt", {"is not the text that the model was calibrated on"});
+                "pare", {"is not the text that the model was calibrated on"});
   cli::write_text(c / "short.txt", cli::read_text(c.calibration).substr(0, 1500));
   check_failure(pare_opt(c,
                          {"verify", tiny.string(), c.packed.string(), (c / "short.txt").string()}),
-                1, "pare-opt", {"the model was calibrated on 4 windows of 256 tokens"});
+                1, "pare", {"the model was calibrated on 4 windows of 256 tokens"});
   const auto with_report = [&](const std::function<void(Json&)>& change) {
     Json json = cli::parse_json(report);
     change(json);
@@ -333,13 +332,13 @@ BOOST_AUTO_TEST_CASE(verify_fails_on_every_difference) {
     check_failure(with_report([&](Json& json) {
                     json["layers"][4][key] = 1.01 * json["layers"][4][key].get<double>();
                   }),
-                  1, "pare-opt", {"1 difference: layers.3.fc1: ", key});
-  check_failure(with_report([](Json& json) { json["layers"].erase(4); }), 2, "pare-opt",
+                  1, "pare", {"1 difference: layers.3.fc1: ", key});
+  check_failure(with_report([](Json& json) { json["layers"].erase(4); }), 2, "pare",
                 {"layers.3.fc1: expected a record of its compression"});
-  check_failure(with_report([](Json& json) { json.erase("packed"); }), 2, "pare-opt",
+  check_failure(with_report([](Json& json) { json.erase("packed"); }), 2, "pare",
                 {"report.json: not a report of compress --save-packed"});
   fs::remove(c.packed / "report.json");
-  check_failure(c.verify(), 2, "pare-opt", {"report.json"});
+  check_failure(c.verify(), 2, "pare", {"report.json"});
 }
 
 BOOST_AUTO_TEST_CASE(evaluation_needs_less_memory_than_the_dense_weights) {
@@ -416,7 +415,7 @@ BOOST_AUTO_TEST_CASE(evaluation_needs_less_memory_than_the_dense_weights) {
                                            "two=" + (texts / "two.txt").string()});
   check_success(outcome);
   // The libraries of the backends alone may take more than the model.
-  const double libraries = cli::run(PARE_OPT, {"--help"}).megabytes;
+  const double libraries = cli::run(PARE_TOOL, {"--help"}).megabytes;
   BOOST_TEST_MESSAGE(outcome.megabytes << " MiB, of which libraries " << libraries);
   if (test::address_sanitizer)
     std::cout
@@ -429,21 +428,20 @@ BOOST_AUTO_TEST_CASE(packed_models_are_refused_where_dense_ones_are_needed) {
   const Compressed c({"--gmp", "--wbits", "4", "--maxlayer", "1"});
   const std::string packed = c.packed.string(), text = c.calibration.string();
   const std::string advice = packed + ": the model is packed, a dense one is needed here";
-  check_failure(pare_opt(c, {"compress", packed, text, "--wbits", "4"}), 2, "pare-opt", {advice});
-  check_failure(pare_opt(c, {"compare", packed, text, "--eval", "a=" + text}), 2, "pare-opt",
-                {advice});
-  check_failure(pare_opt(c, {"verify", packed, packed}), 2, "pare-opt", {advice});
-  check_failure(pare_opt(c, {"verify", tiny.string(), packed, text}), 2, "pare-opt",
+  check_failure(pare_opt(c, {"compress", packed, text, "--wbits", "4"}), 2, "pare", {advice});
+  check_failure(pare_opt(c, {"compare", packed, text, "--eval", "a=" + text}), 2, "pare", {advice});
+  check_failure(pare_opt(c, {"verify", packed, packed}), 2, "pare", {advice});
+  check_failure(pare_opt(c, {"verify", tiny.string(), packed, text}), 2, "pare",
                 {"verify with TEXT " + text + ": magnitude pruning made this model"});
   for (const char* command : {"inspect", "verify"}) {
     Arguments words{command, tiny.string()};
     if (words[0] == "verify") words.push_back(tiny.string());
-    check_failure(pare_opt(c, words), 2, "pare-opt",
+    check_failure(pare_opt(c, words), 2, "pare",
                   {std::string(command) + " " + tiny.string() +
                    ": there is no packed.safetensors in it"});
   }
-  check_failure(pare_opt(c, {"unpack", packed, packed}), 2, "pare-opt",
+  check_failure(pare_opt(c, {"unpack", packed, packed}), 2, "pare",
                 {"OUT " + packed + ": this is the model itself; name a new folder"});
-  check_failure(pare_opt(c, {"unpack", packed, c.saved.string()}), 2, "pare-opt",
+  check_failure(pare_opt(c, {"unpack", packed, c.saved.string()}), 2, "pare",
                 {"OUT " + c.saved.string() + ": the folder is not empty; name a new one"});
 }

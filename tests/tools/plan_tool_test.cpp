@@ -1,4 +1,4 @@
-// pare-opt as a program: plans over the whole model, sensitivities, the preset, the comparison.
+// pare as a program: plans over the whole model, sensitivities, the preset, the comparison.
 #define BOOST_TEST_MODULE pare_plan_tool
 #include <boost/test/unit_test.hpp>
 
@@ -22,12 +22,12 @@ namespace {
 
 const fs::path tiny = cli::data / "opt-tiny";
 
-/// "pare-opt COMMAND MODEL CALIB_TEXT options...", evaluated on the short text.
+/// "pare COMMAND MODEL CALIB_TEXT options...", evaluated on the short text.
 Outcome pare_opt(const Texts& texts, const std::string& command, const Arguments& options) {
   Arguments all{command, tiny.string(), texts.calibration.string(),          "--nsamples",
                 "8",     "--eval",      "short=" + texts.evaluation.string()};
   all.insert(all.end(), options.begin(), options.end());
-  return cli::run(PARE_OPT, all, texts.path);
+  return cli::run(PARE_TOOL, all, texts.path);
 }
 
 struct Result {
@@ -122,7 +122,7 @@ BOOST_AUTO_TEST_CASE(a_target_below_the_narrowest_choice_says_what_there_is) {
   const Outcome outcome =
       pare_opt(texts, "compress",
                {"--wbits", "3", "--target-bits-per-weight", "1", "--importance", "distortion"});
-  check_failure(outcome, 2, "pare-opt",
+  check_failure(outcome, 2, "pare",
                 {"--target-bits-per-weight 1: ", "expected at least 2.", "got 1"});
 }
 
@@ -178,7 +178,7 @@ BOOST_AUTO_TEST_CASE(sensitivities_serve_every_target_and_no_other_input) {
   const auto refused = [&](const Arguments& options, const std::string& why) {
     const auto before = cli::listing(texts.path);
     const Outcome outcome = pare_opt(texts, "compress", with + options);
-    check_failure(outcome, 2, "pare-opt",
+    check_failure(outcome, 2, "pare",
                   {"--sensitivity " + file.string(), why, "name another file to measure anew"});
     BOOST_TEST(!test::contains(outcome.out, "perplexity"));  // before any long work
     BOOST_CHECK(cli::listing(texts.path) == before);
@@ -195,7 +195,7 @@ BOOST_AUTO_TEST_CASE(sensitivities_serve_every_target_and_no_other_input) {
   cli::write_text(file, kept.substr(0, kept.size() / 2));
   for (const Outcome& outcome : {pare_opt(texts, "compress", with + target),
                                  pare_opt(texts, "compare", {"--sensitivity", file.string()})}) {
-    check_failure(outcome, 2, "pare-opt", {file.string()});
+    check_failure(outcome, 2, "pare", {file.string()});
     BOOST_TEST(!test::contains(outcome.out, "perplexity"));
     BOOST_TEST(!test::contains(outcome.out, "done"));
   }
@@ -299,7 +299,7 @@ BOOST_AUTO_TEST_CASE(the_comparison_draws_what_it_measured) {
                           "2",          "--preset", "best",      "--plot", "pictures"};
   if (!has_gnuplot()) {
     std::cout << "skipped: pictures: gnuplot is not installed\n";
-    check_failure(pare_opt(texts, "compare", options), 2, "pare-opt", {"install gnuplot-nox"});
+    check_failure(pare_opt(texts, "compare", options), 2, "pare", {"install gnuplot-nox"});
     return;
   }
   check_success(pare_opt(texts, "compare", options));
@@ -341,7 +341,7 @@ BOOST_AUTO_TEST_CASE(the_comparison_fails_when_two_configurations_agree) {
   const Outcome outcome =
       pare_opt(texts, "compare",
                {"--sparsity", "0.9999999999999", "--prune-only", "3.self_attn.q_proj"});
-  check_failure(outcome, 1, "pare-opt",
+  check_failure(outcome, 1, "pare",
                 {"identical weights", "\"uniform 4\" and \"quantile 4.0\"",
                  "\"uniform 4\" and \"quantile 3.5\"", "\"quantile 4.0\" and \"quantile 3.5\"",
                  "\"quantile 3.5\" and \"budget-layer 3.5\""});

@@ -28,7 +28,7 @@ const fs::path tiny = cli::data / "opt-tiny";
 constexpr const char* weights_name = "model.safetensors";
 constexpr std::size_t linears = 24;
 
-/// "pare-opt compress opt-tiny CALIB_TEXT options...", its report and its model to `name`.
+/// "pare compress opt-tiny CALIB_TEXT options...", its report and its model to `name`.
 Outcome compress(const Texts& texts, const std::string& name, const Arguments& options) {
   Arguments all{"compress",
                 tiny.string(),
@@ -42,7 +42,7 @@ Outcome compress(const Texts& texts, const std::string& name, const Arguments& o
                 "--report",
                 (texts / (name + ".json")).string()};
   all.insert(all.end(), options.begin(), options.end());
-  return cli::run(PARE_OPT, all, texts.path);
+  return cli::run(PARE_TOOL, all, texts.path);
 }
 
 std::string tensor_of(const Json& layer) {
@@ -73,7 +73,7 @@ BOOST_AUTO_TEST_CASE(the_failing_command_of_the_old_system_is_refused) {
       const Outcome outcome =
           compress(texts, "saved",
                    {"--sparsity", "0.5", "--target_avg_bits", "4.0", "--bit_method", method});
-      cli::check_failure(outcome, 2, "pare-opt",
+      cli::check_failure(outcome, 2, "pare",
                          {"--target-avg-bits without --wbits", "nothing is quantized",
                           "--wbits 4"});
       BOOST_TEST(outcome.out == "");  // before any work

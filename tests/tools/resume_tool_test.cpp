@@ -1,4 +1,4 @@
-// pare-opt compress --checkpoint: killed at any point, the same command ends with the same bytes.
+// pare compress --checkpoint: killed at any point, the same command ends with the same bytes.
 #define BOOST_TEST_MODULE pare_resume_tool
 #include <boost/test/unit_test.hpp>
 
@@ -67,12 +67,12 @@ struct Place : test::Folder {
     return all;
   }
   Outcome run(const Arguments& more = {"--checkpoint", "run"}) const {
-    return cli::run(PARE_OPT, command(more), path);
+    return cli::run(PARE_TOOL, command(more), path);
   }
   /// With files of at most `blocks` times 512 bytes.
   Outcome run_with_small_files(long blocks) const {
     Arguments all{"-c", "ulimit -f " + std::to_string(blocks) + " && exec \"$@\"", "sh",
-                  fs::absolute(PARE_OPT).string()};
+                  fs::absolute(PARE_TOOL).string()};
     const Arguments own = command();
     all.insert(all.end(), own.begin(), own.end());
     return cli::run("/bin/sh", all, path);
@@ -82,7 +82,7 @@ struct Place : test::Folder {
   /// before its end.
   bool kill_when(const std::function<bool()>& reached) const {
     const Arguments own = command();
-    std::vector<std::string> all{fs::absolute(PARE_OPT).string()};
+    std::vector<std::string> all{fs::absolute(PARE_TOOL).string()};
     all.insert(all.end(), own.begin(), own.end());
     std::vector<char*> argv;
     for (std::string& word : all) argv.push_back(word.data());
@@ -271,8 +271,7 @@ BOOST_AUTO_TEST_CASE(a_finished_run_only_repeats_its_report) {
   fs::remove_all(place / "saved");
   fs::create_directory(place / "saved");
   cli::write_text(place / "saved/mine.txt", "mine");
-  check_failure(place.run(), 2, "pare-opt",
-                {"--save saved: the folder is not empty; name a new one"});
+  check_failure(place.run(), 2, "pare", {"--save saved: the folder is not empty; name a new one"});
 }
 
 BOOST_AUTO_TEST_CASE(a_changed_option_model_or_text_is_refused_by_name) {
@@ -290,23 +289,23 @@ BOOST_AUTO_TEST_CASE(a_changed_option_model_or_text_is_refused_by_name) {
     return place.run();
   };
   const std::string made = "run: was made with another ";
-  check_failure(with("--sparsity", "0.6"), 2, "pare-opt",
+  check_failure(with("--sparsity", "0.6"), 2, "pare",
                 {"--checkpoint run: ", made + "--sparsity: it was 0.5, it is 0.6"});
-  check_failure(with("--wbits", "3"), 2, "pare-opt", {made + "--wbits: it was 4, it is 3"});
-  check_failure(with("--nsamples", "3"), 2, "pare-opt", {made + "--nsamples: it was 4, it is 3"});
-  check_failure(with("--target-avg-bits", "3.5"), 2, "pare-opt",
+  check_failure(with("--wbits", "3"), 2, "pare", {made + "--wbits: it was 4, it is 3"});
+  check_failure(with("--nsamples", "3"), 2, "pare", {made + "--nsamples: it was 4, it is 3"});
+  check_failure(with("--target-avg-bits", "3.5"), 2, "pare",
                 {made + "--target-avg-bits: it was null, it is 3.5"});
   place.words = given;
   place.words.push_back("--act-order");
-  check_failure(place.run(), 2, "pare-opt", {made + "--act-order: it was false, it is true"});
+  check_failure(place.run(), 2, "pare", {made + "--act-order: it was false, it is true"});
 
   place.words = given;
   const std::string text = cli::read_text(texts.calibration);
   cli::write_text(texts.calibration, text + "and");
-  check_failure(place.run(), 2, "pare-opt",
+  check_failure(place.run(), 2, "pare",
                 {made + "CALIB_TEXT: it was \"", "by its fingerprint, it is"});
   cli::write_text(texts.calibration, text);
-  check_failure(with("--eval", "other=" + texts.evaluation.string()), 2, "pare-opt",
+  check_failure(with("--eval", "other=" + texts.evaluation.string()), 2, "pare",
                 {made + "--eval: it was [\"short\"], it is [\"other\"]"});
 
   // A run of another version computes other numbers, perhaps.
@@ -316,7 +315,7 @@ BOOST_AUTO_TEST_CASE(a_changed_option_model_or_text_is_refused_by_name) {
   all["checksum"] = pare::hex_text(pare::fingerprint(all["run"].dump()));
   cli::write_text(place.in_run("run.json"), all.dump());
   place.words = given;
-  check_failure(place.run(), 2, "pare-opt", {made + "version of pare: it was \"0.0.1\", it is"});
+  check_failure(place.run(), 2, "pare", {made + "version of pare: it was \"0.0.1\", it is"});
   cli::write_text(place.in_run("run.json"), record);
   check_success(place.run());
 }
@@ -377,12 +376,11 @@ BOOST_AUTO_TEST_CASE(sensitivities_of_a_run_are_those_of_its_file) {
   BOOST_REQUIRE(place.kill_at("run/layer-00000.safetensors"));
   const std::string kept = cli::read_text(file);
   cli::write_text(file, kept.substr(0, kept.size() / 2));
-  check_failure(place.run(), 2, "pare-opt", {file + ": sensitivities: not valid JSON at byte "});
+  check_failure(place.run(), 2, "pare", {file + ": sensitivities: not valid JSON at byte "});
   Json other = cli::parse_json(kept);
   other["linears"][0]["modes"][0]["kept"][0] = 7;
   cli::write_text(file, other.dump());
-  check_failure(place.run(), 2, "pare-opt",
-                {"--sensitivity " + file + ": holds others than those in"});
+  check_failure(place.run(), 2, "pare", {"--sensitivity " + file + ": holds others than those in"});
   fs::remove(file);
   check_success(place.run());
   BOOST_CHECK(cli::read_text(file) == kept);
@@ -400,7 +398,7 @@ BOOST_AUTO_TEST_CASE(a_changed_weight_of_the_model_is_refused) {
   std::string bytes = cli::read_text(weights);
   bytes[bytes.size() - 100] = char(bytes[bytes.size() - 100] ^ 1);
   cli::write_text(weights, bytes);
-  check_failure(place.run(), 2, "pare-opt",
+  check_failure(place.run(), 2, "pare",
                 {"was made with another MODEL/model.safetensors: it was \"", "by its fingerprint"});
 }
 
@@ -419,7 +417,7 @@ BOOST_AUTO_TEST_CASE(damaged_files_are_refused_by_name) {
     const std::string file = place.in_run(name), good = cli::read_text(file);
     const auto refused = [&](const std::string& content) {
       cli::write_text(file, content);
-      check_failure(place.run(), 2, "pare-opt", {"run/" + name + ": "});
+      check_failure(place.run(), 2, "pare", {"run/" + name + ": "});
     };
     refused(good.substr(0, good.size() / 2));
     refused("");
@@ -430,8 +428,7 @@ BOOST_AUTO_TEST_CASE(damaged_files_are_refused_by_name) {
       refused(bad);
     }
     fs::remove(file);
-    if (name != "run.json")
-      check_failure(place.run(), 2, "pare-opt", {"run/" + name + ": is missing"});
+    if (name != "run.json") check_failure(place.run(), 2, "pare", {"run/" + name + ": is missing"});
     cli::write_text(file, good);
   }
   check_success(place.run());
@@ -446,7 +443,7 @@ BOOST_AUTO_TEST_CASE(a_full_disk_is_an_error_that_can_be_gone_on_from) {
                                                                               {1000, "layer-00000"},
                                                                               {4000, "saved"}}) {
     const Outcome outcome = place.run_with_small_files(blocks);
-    check_failure(outcome, 1, "pare-opt", {file, "cannot "});
+    check_failure(outcome, 1, "pare", {file, "cannot "});
     BOOST_TEST(!fs::exists(place / "saved"));
   }
   check_success(place.run());
@@ -467,7 +464,7 @@ BOOST_AUTO_TEST_CASE(a_full_file_system_is_an_error_that_can_be_gone_on_from) {
     ~Unmount() { ::umount2(folder.c_str(), MNT_DETACH); }
   } const unmount{place.in_run("")};
   const Outcome outcome = place.run();
-  check_failure(outcome, 1, "pare-opt", {"run/", "No space left on device"});
+  check_failure(outcome, 1, "pare", {"run/", "No space left on device"});
   BOOST_TEST(fs::exists(place.in_run("layer-00000.safetensors")));
   ::mount("tmpfs", place.in_run("").c_str(), "tmpfs", MS_REMOUNT, "size=64m");
   check_success(place.run());
@@ -480,10 +477,9 @@ BOOST_AUTO_TEST_CASE(a_run_that_is_at_work_or_another_folder_is_left_alone) {
   fs::create_directory(place / "run");
   const int held = ::open(place.in_run("").c_str(), O_RDONLY | O_DIRECTORY);
   BOOST_REQUIRE(::flock(held, LOCK_EX) == 0);
-  check_failure(place.run(), 2, "pare-opt",
-                {"--checkpoint run: ", "another process is at work on it"});
+  check_failure(place.run(), 2, "pare", {"--checkpoint run: ", "another process is at work on it"});
   ::close(held);
   cli::write_text(place.in_run("notes.txt"), "mine");
-  check_failure(place.run(), 2, "pare-opt", {"there is no run.json in it and it is not empty"});
+  check_failure(place.run(), 2, "pare", {"there is no run.json in it and it is not empty"});
   BOOST_TEST(cli::read_text(place.in_run("notes.txt")) == "mine");
 }

@@ -22,7 +22,7 @@ tokenizers = pytest.importorskip("tokenizers")
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHARED = pathlib.Path(os.environ.get("PARE_SHARED_DIR", ROOT / "../shared")).resolve()
-TOOL = os.environ.get("PARE_TOOL", str(ROOT / "build/bin/pare-opt"))
+TOOL = os.environ.get("PARE_TOOL", str(ROOT / "build/bin/pare"))
 MODELS = sorted(path.name for path in (SHARED / "models").glob("tiny-*"))
 SEQLEN = 96
 PERPLEXITY = re.compile(r"perplexity.* on short: ([0-9.]+)", re.M)

@@ -103,7 +103,7 @@ void save_model(const LanguageModel<B, S>& model, const std::filesystem::path& s
     for (const Linear<B, S>* linear : layer.linears()) {
       if (linear->packed != nullptr)
         throw argument_error("model: expected dense linears, got " + linear->name +
-                             " packed; pare-opt unpack writes a packed folder as a dense one");
+                             " packed; pare unpack writes a packed folder as a dense one");
       linears[linear->tensor] = linear;
     }
   detail::make_model_folder(folder);

@@ -79,6 +79,13 @@ inline std::vector<std::int32_t> window_ids(std::vector<std::int32_t> ids,
   return arranged;
 }
 
+/// The ids that every window of a model begins with, as PerplexityOptions has them: leading_ids where
+/// each window has them (Gemma), otherwise none. Throws as leading_ids.
+inline std::vector<std::int32_t> window_leading_ids(const Tokenizer& tokenizer,
+                                                    const Architecture& config) {
+  return config.every_window_has_bos ? leading_ids(tokenizer, config) : std::vector<std::int32_t>();
+}
+
 /// What of the tokenizer's rules the model's configuration contradicts, and which goes first: one
 /// sentence each.
 inline std::vector<std::string> tokenizer_notes(const Tokenizer& tokenizer,

@@ -1,4 +1,4 @@
-// Where the commands of pare-opt write, checked before any work.
+// Where the commands of pare write, checked before any work.
 #pragma once
 
 #include <algorithm>
@@ -7,9 +7,10 @@
 #include <utility>
 #include <vector>
 
-#include "opt/arguments.hpp"
-#include "opt/packing.hpp"
-#include "opt/plot.hpp"
+#include "pare/pipeline/run_folder.hpp"
+#include "tools/arguments.hpp"
+#include "tools/packing.hpp"
+#include "tools/plot.hpp"
 
 namespace tool {
 
@@ -19,7 +20,7 @@ namespace detail {
 inline bool is_model_file(const fs::path& name) {
   return name.extension() == ".safetensors" || name.extension() == ".bin" ||
          name == pare::Checkpoint::index_name || name == pare::Checkpoint::pytorch_index_name ||
-         std::count(std::begin(model_files), std::end(model_files), name) > 0;
+         std::count(std::begin(pare::model_files), std::end(pare::model_files), name) > 0;
 }
 
 /// What a run reads: the model's files, all of them where they are copied, the texts, sensitivities
@@ -32,7 +33,7 @@ inline InputFiles inputs_of(const Arguments& arguments, const std::vector<NamedF
     for (auto entry = fs::directory_iterator(arguments.model, error);
          !error && entry != fs::directory_iterator(); entry.increment(error))
       if (copies || is_model_file(entry->path().filename()) ||
-          entry->path().filename() == packed_report_name)
+          entry->path().filename() == pare::packed_report_name)
         inputs.add(entry->path());
   for (const NamedFile& text : evaluations) inputs.add(text.file);
   if (!arguments.calibration_text.empty()) inputs.add(arguments.calibration_text);
@@ -172,7 +173,7 @@ class Outputs {
       const bool packs = std::string(option) == "--save-packed";
       std::error_code error;
       if (detail::is_model_file(name) || fs::exists(fs::path(arguments.model) / name, error) ||
-          (packs && name == packed_report_name))
+          (packs && name == pare::packed_report_name))
         throw usage_error(what + " " + option +
                           ": it writes a file of this name itself; name the "
                           "report differently");

@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-#include "opt/model_io.hpp"
+#include "tools/model_io.hpp"
 
 namespace tool {
 

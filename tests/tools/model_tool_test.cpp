@@ -1,6 +1,6 @@
-// pare-opt as a program, on the shipped opt-tiny with short texts: reports, saved folders,
+// pare as a program, on the shipped opt-tiny with short texts: reports, saved folders,
 // selections, unusable inputs.
-#define BOOST_TEST_MODULE pare_opt_tool
+#define BOOST_TEST_MODULE pare_model_tool
 #include <boost/test/unit_test.hpp>
 
 #include <cmath>
@@ -30,14 +30,14 @@ const fs::path tiny = cli::data / "opt-tiny";
 constexpr const char* weights_name = "model.safetensors";
 const std::vector<std::string> model_files{"config.json", "vocab.json", "merges.txt"};
 
-/// "pare-opt COMMAND MODEL CALIB_TEXT options...", evaluated on the short text.
+/// "pare COMMAND MODEL CALIB_TEXT options...", evaluated on the short text.
 Outcome pare_opt(const Texts& texts, const std::string& command, const Arguments& options,
                  const fs::path& model = tiny) {
   Arguments all{command, model.string()};
   if (command != "evaluate") all.insert(all.end(), {texts.calibration.string(), "--nsamples", "8"});
   all.insert(all.end(), {"--eval", "short=" + texts.evaluation.string()});
   all.insert(all.end(), options.begin(), options.end());
-  return cli::run(PARE_OPT, all, texts.path);
+  return cli::run(PARE_TOOL, all, texts.path);
 }
 
 /// Compresses without evaluating, which must succeed.
@@ -49,7 +49,7 @@ Json report_of(const Texts& texts, const Arguments& options, const fs::path& mod
   };
   if (!given("--gmp") && !given("--nsamples")) all.insert(all.end(), {"--nsamples", "8"});
   all.insert(all.end(), options.begin(), options.end());
-  const Outcome outcome = cli::run(PARE_OPT, all, texts.path);
+  const Outcome outcome = cli::run(PARE_TOOL, all, texts.path);
   BOOST_TEST_INFO(cli::text_of(options) << ": " << outcome.err);
   BOOST_REQUIRE(outcome.code == 0);
   const Json report = cli::parse_json(cli::read_text(texts / "report.json"));
@@ -538,7 +538,7 @@ BOOST_AUTO_TEST_CASE(what_may_be_read_in_two_ways_is_said) {
   pare::write_safetensors(model / weights_name, tensors);
   const Outcome outcome = pare_opt(texts, "evaluate", {}, model);
   BOOST_TEST(outcome.code == 0);
-  BOOST_CHECK(outcome.err.starts_with("pare-opt: warning: " + (model / weights_name).string() +
+  BOOST_CHECK(outcome.err.starts_with("pare: warning: " + (model / weights_name).string() +
                                       ": tensor 'lm_head.weight' is not equal to tensor"));
   BOOST_TEST(evaluated(texts, model) == evaluated(texts, tiny));
 
@@ -549,21 +549,21 @@ BOOST_AUTO_TEST_CASE(what_may_be_read_in_two_ways_is_said) {
   std::string merges = cli::read_text(model / "merges.txt");
   cli::write_text(model / "merges.txt",
                   merges.substr(0, merges.rfind('\n', merges.size() / 2) + 1));
-  check_failure(pare_opt(texts, "evaluate", {}, model), 2, "pare-opt",
+  check_failure(pare_opt(texts, "evaluate", {}, model), 2, "pare",
                 {(model / "merges.txt").string() + ": not the tokenizer of", "tokenizer.json"});
   fs::remove(model / "tokenizer.json");
-  check_failure(pare_opt(texts, "evaluate", {}, model), 2, "pare-opt",
+  check_failure(pare_opt(texts, "evaluate", {}, model), 2, "pare",
                 {(model / "merges.txt").string() + ": no merge makes token"});
   cli::write_text(model / "merges.txt", "");
-  check_failure(pare_opt(texts, "evaluate", {}, model), 2, "pare-opt",
+  check_failure(pare_opt(texts, "evaluate", {}, model), 2, "pare",
                 {(model / "merges.txt").string() + ": no merge makes token", "3835 others"});
 }
 
 BOOST_AUTO_TEST_CASE(what_is_no_dense_model_is_called_by_name) {
   const Texts texts;
   const auto refuse = [&](const fs::path& model, const std::vector<std::string>& parts) {
-    check_failure(pare_opt(texts, "evaluate", {}, model), 2, "pare-opt", parts);
-    check_failure(pare_opt(texts, "compress", {"--wbits", "4"}, model), 2, "pare-opt", parts);
+    check_failure(pare_opt(texts, "evaluate", {}, model), 2, "pare", parts);
+    check_failure(pare_opt(texts, "compress", {"--wbits", "4"}, model), 2, "pare", parts);
   };
   refuse("facebook/opt-125m", {"facebook/opt-125m: ", "hf download facebook/opt-125m"});
   refuse(tiny / weights_name, {"a file of weights; give the folder that holds it"});
@@ -619,7 +619,7 @@ BOOST_AUTO_TEST_CASE(side_files_go_along) {
                                ": DANGLING.md, onnx/, optimizer.pt, pytorch_model.bin, "
                                "quantize_config.json, x.gguf\n";
   const Outcome saved =
-      cli::run(PARE_OPT,
+      cli::run(PARE_TOOL,
                {"compress", model.string(), texts.calibration.string(), "--nsamples", "2",
                 "--wbits", "4", "--prune-only", "0.fc1", "--save", (texts / "saved").string(),
                 "--save-packed", (texts / "packed").string()},
@@ -628,7 +628,7 @@ BOOST_AUTO_TEST_CASE(side_files_go_along) {
   check(texts / "saved", saved.out, left_out);
   check(texts / "packed", saved.out, left_out);
   const Outcome unpacked =
-      cli::run(PARE_OPT, {"unpack", (texts / "packed").string(), (texts / "dense").string()},
+      cli::run(PARE_TOOL, {"unpack", (texts / "packed").string(), (texts / "dense").string()},
                texts.path);
   check_success(unpacked);
   check(texts / "dense", unpacked.out,
@@ -696,7 +696,7 @@ BOOST_AUTO_TEST_CASE(a_folder_that_cannot_take_the_model_is_refused_first) {
           pare_opt(texts, "compress",
                    {"--sparsity", "0.5", "--save", (texts.path / "").string() + target, "--report",
                     (texts / "report.json").string()});
-      check_failure(outcome, 2, "pare-opt", {"--save", target});
+      check_failure(outcome, 2, "pare", {"--save", target});
       BOOST_TEST(outcome.out == "");  // before any work
       BOOST_CHECK(cli::listing(texts.path) == before);
     }
@@ -708,7 +708,7 @@ BOOST_AUTO_TEST_CASE(unusual_names_of_an_empty_folder_work_or_are_refused_first)
   fs::create_directory_symlink(texts / "empty", texts / "link");
   for (const char* target : {".", "../link"}) BOOST_TEST_CONTEXT(target) {
       const Outcome outcome =
-          cli::run(PARE_OPT,
+          cli::run(PARE_TOOL,
                    {"compress", tiny.string(), texts.calibration.string(), "--nsamples", "8",
                     "--sparsity", "0.5", "--prune-only", "3.fc1", "--save", target},
                    texts / "empty");
@@ -716,7 +716,7 @@ BOOST_AUTO_TEST_CASE(unusual_names_of_an_empty_folder_work_or_are_refused_first)
         check_saved(tiny, texts / "empty", {"layers.3.fc1"});
         for (const auto& entry : fs::directory_iterator(texts / "empty")) fs::remove(entry.path());
       } else {
-        check_failure(outcome, 2, "pare-opt", {"--save"});
+        check_failure(outcome, 2, "pare", {"--save"});
         BOOST_TEST(outcome.out == "");  // before any work
         BOOST_CHECK(fs::is_empty(texts / "empty"));
       }
@@ -736,7 +736,7 @@ BOOST_AUTO_TEST_CASE(a_folder_that_fails_late_leaves_nothing) {
                {"--sparsity", "0.5", "--minlayer", "3", "--save", "/proc/pare-saved", "--report",
                 (texts / "report.json").string()});
   BOOST_TEST((outcome.code == 1 || outcome.code == 2));
-  check_failure(outcome, outcome.code, "pare-opt", {"/proc/pare-saved"});
+  check_failure(outcome, outcome.code, "pare", {"/proc/pare-saved"});
   BOOST_CHECK(cli::listing(texts.path) == before);
 }
 
@@ -750,7 +750,7 @@ BOOST_AUTO_TEST_CASE(a_report_that_cannot_be_written_is_refused_first) {
           pare_opt(texts, "compress",
                    {"--sparsity", "0.5", "--minlayer", "3", "--save", (texts / "saved").string(),
                     "--report", (texts.path / "").string() + target});
-      check_failure(outcome, 2, "pare-opt", {"--report", target});
+      check_failure(outcome, 2, "pare", {"--report", target});
       BOOST_TEST(outcome.out == "");  // before any work
       BOOST_CHECK(cli::listing(texts.path) == before);
       fs::remove_all(texts / "saved");
@@ -761,7 +761,7 @@ BOOST_AUTO_TEST_CASE(a_text_that_json_cannot_hold_does_not_cost_the_run) {
   // A report is UTF-8; names of files and texts are any bytes.
   const Texts texts;
   const auto before = cli::listing(texts.path);
-  const Outcome outcome = cli::run(PARE_OPT,
+  const Outcome outcome = cli::run(PARE_TOOL,
                                    {"compress", tiny.string(), texts.calibration.string(),
                                     "--nsamples", "8", "--sparsity", "0.5", "--minlayer", "3",
                                     "--eval", "caf\xe9=" + texts.evaluation.string(), "--report",
@@ -770,7 +770,7 @@ BOOST_AUTO_TEST_CASE(a_text_that_json_cannot_hold_does_not_cost_the_run) {
   if (outcome.code == 0) {
     cli::parse_json(cli::read_text(texts / "report.json"));
   } else {
-    check_failure(outcome, 2, "pare-opt", {"--eval"});
+    check_failure(outcome, 2, "pare", {"--eval"});
     BOOST_TEST(outcome.out == "");
     BOOST_CHECK(cli::listing(texts.path) == before);
   }
@@ -867,7 +867,7 @@ BOOST_AUTO_TEST_CASE(magnitude_pruning_removes_the_smallest_weights) {
 
 BOOST_AUTO_TEST_CASE(magnitude_pruning_reads_no_calibration_text) {
   const Texts texts;
-  const Outcome outcome = cli::run(PARE_OPT,
+  const Outcome outcome = cli::run(PARE_TOOL,
                                    {"compress", tiny.string(), (texts / "none.txt").string(),
                                     "--gmp", "--sparsity", "0.5"},
                                    texts.path);
@@ -1005,12 +1005,12 @@ BOOST_AUTO_TEST_CASE(every_backend_agrees_or_says_how_to_build_it) {
       Arguments chosen = options;
       chosen.insert(chosen.end(), {"--backend", name});
       if (!built) {
-        cli::check_not_built(pare_opt(texts, "compress", chosen), "pare-opt", name);
+        cli::check_not_built(pare_opt(texts, "compress", chosen), "pare", name);
         continue;
       }
       const Arguments pruning{"--sparsity", "0.5", "--backend", name};
       if (cli::needs_missing_gpu(name)) {
-        cli::check_without_gpu(pare_opt(texts, "compress", pruning), "pare-opt");
+        cli::check_without_gpu(pare_opt(texts, "compress", pruning), "pare");
         continue;
       }
       const Json report = report_of(texts, chosen);
@@ -1028,9 +1028,9 @@ BOOST_AUTO_TEST_CASE(a_shape_stands_for_a_model_and_a_text) {
   const Folder folder;
   const fs::path report = folder / "report.json";
   const Outcome outcome =
-      cli::run(PARE_OPT, {"compress", "--shape", "opt-125m", "--sparsity", "0.5", "--wbits", "4",
-                          "--maxlayer", "1", "--prune-only", "k_proj", "--nsamples", "2",
-                          "--seqlen", "16", "--report", report.string()});
+      cli::run(PARE_TOOL, {"compress", "--shape", "opt-125m", "--sparsity", "0.5", "--wbits", "4",
+                           "--maxlayer", "1", "--prune-only", "k_proj", "--nsamples", "2",
+                           "--seqlen", "16", "--report", report.string()});
   check_success(outcome);
   BOOST_CHECK(test::contains(outcome.out, "calibration: 2 windows of 16 tokens"));
   const Json json = cli::parse_json(cli::read_text(report));
@@ -1057,8 +1057,8 @@ BOOST_AUTO_TEST_CASE(several_texts_are_evaluated) {
 }
 
 BOOST_AUTO_TEST_CASE(help_lists_the_options) {
-  check_success(cli::run(PARE_OPT, {"--help"}));
-  BOOST_CHECK(test::contains(cli::run(PARE_OPT, {"compress", "--help"}).out, "--target-avg-bits"));
+  check_success(cli::run(PARE_TOOL, {"--help"}));
+  BOOST_CHECK(test::contains(cli::run(PARE_TOOL, {"compress", "--help"}).out, "--target-avg-bits"));
 }
 
 BOOST_AUTO_TEST_CASE(texts_that_cannot_be_used_name_the_file_and_the_cause) {
@@ -1088,19 +1088,19 @@ BOOST_AUTO_TEST_CASE(texts_that_cannot_be_used_name_the_file_and_the_cause) {
                               (texts / "report.json").string()};
       Arguments calibrate{"compress", tiny.string(), bad.string(), "--wbits", "4"};
       calibrate.insert(calibrate.end(), outputs.begin(), outputs.end());
-      check_failure(cli::run(PARE_OPT, calibrate, texts.path), 2, "pare-opt",
+      check_failure(cli::run(PARE_TOOL, calibrate, texts.path), 2, "pare",
                     {bad.string() + ": ", c.cause});
       Arguments evaluate{"--wbits", "4", "--eval", "bad=" + bad.string()};
       evaluate.insert(evaluate.end(), outputs.begin(), outputs.end());
       const Outcome outcome = pare_opt(texts, "compress", evaluate);
-      check_failure(outcome, 2, "pare-opt", {bad.string() + ": ", c.cause});
+      check_failure(outcome, 2, "pare", {bad.string() + ": ", c.cause});
       BOOST_CHECK(!test::contains(outcome.out, "perplexity"));  // before any work
-      check_failure(pare_opt(texts, "evaluate", {"--eval", "bad=" + bad.string()}), 2, "pare-opt",
+      check_failure(pare_opt(texts, "evaluate", {"--eval", "bad=" + bad.string()}), 2, "pare",
                     {bad.string() + ": ", c.cause});
       BOOST_CHECK(cli::listing(texts.path) == before);
     }
-  check_failure(pare_opt(texts, "evaluate", {"--eval", "folder=" + texts.path.string()}), 2,
-                "pare-opt", {texts.path.string(), "not a regular file"});
+  check_failure(pare_opt(texts, "evaluate", {"--eval", "folder=" + texts.path.string()}), 2, "pare",
+                {texts.path.string(), "not a regular file"});
 }
 
 BOOST_AUTO_TEST_CASE(one_window_is_enough) {
@@ -1122,8 +1122,8 @@ BOOST_AUTO_TEST_CASE(models_that_cannot_be_used_name_the_file_and_the_cause) {
                              {"--wbits", "4", "--save", (texts / "saved").string(), "--report",
                               (texts / "report.json").string()},
                              model),
-                    2, "pare-opt", parts);
-      check_failure(pare_opt(texts, "evaluate", {}, model), 2, "pare-opt", parts);
+                    2, "pare", parts);
+      check_failure(pare_opt(texts, "evaluate", {}, model), 2, "pare", parts);
       BOOST_CHECK(cli::listing(texts.path) == before);
     }
   };
@@ -1277,8 +1277,8 @@ BOOST_AUTO_TEST_CASE(standard_output_that_cannot_be_written_is_a_failure) {
   }
   const Texts texts;
   const Outcome outcome =
-      cli::run(PARE_OPT,
+      cli::run(PARE_TOOL,
                {"evaluate", tiny.string(), "--eval", "short=" + texts.evaluation.string()},
                texts.path, "/dev/full");
-  check_failure(outcome, 1, "pare-opt", {"standard output"});
+  check_failure(outcome, 1, "pare", {"standard output"});
 }

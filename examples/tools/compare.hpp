@@ -1,12 +1,12 @@
-// pare-opt compare: schemes that choose widths, side by side at several budgets.
+// pare compare: schemes that choose widths, side by side at several budgets.
 #pragma once
 
 #include <cinttypes>
 #include <sstream>
 
-#include "opt/outputs.hpp"
-#include "opt/plot.hpp"
-#include "opt/work.hpp"
+#include "tools/outputs.hpp"
+#include "tools/plot.hpp"
+#include "tools/work.hpp"
 
 namespace tool {
 
@@ -38,7 +38,7 @@ struct Run {
   std::string name = "dense";
   double budget = 0;                                     ///< code bits per weight
   std::optional<pare::CompressionRequest> request = {};  ///< none: dense
-  std::optional<PlanRequest> planned = {};
+  std::optional<pare::FolderPlan> planned = {};
   std::optional<pare::ModelPlan> plan = {};
   pare::Statistics statistics = {};
   Perplexities perplexities = {};
@@ -115,10 +115,39 @@ inline std::string pattern_text(const pare::Pattern& pattern) {
 }
 
 /// Windows to measure the KL on, whose predictions of the dense model fit into 256 MiB.
-inline index_t comparison_windows(const Inputs& inputs) {
-  const index_t all = index_t(inputs.texts.front().second.size()) / inputs.seqlen;
+/// @param tokens  of the text
+inline index_t comparison_windows(const Inputs& inputs, index_t tokens) {
+  const index_t all = tokens / inputs.seqlen;
   const index_t window = inputs.seqlen * inputs.config.vocab_size;
   return std::clamp<index_t>((index_t{1} << 26) / window, 1, all);
+}
+
+/// What the plans of all runs are made from.
+/// @param given  of pare::given_sensitivities
+inline pare::Sensitivities sensitivities(Model& model, const Inputs& inputs,
+                                         const Arguments& arguments, const pare::FolderPlan& plan,
+                                         const std::optional<pare::Sensitivities>& given) {
+  pare::SensitivitySource source;
+  pare::Sensitivities found = pare::find_sensitivities(
+      plan, selection_of(arguments), given,
+      [&](const pare::SensitivityOptions& options) {
+        ProgressLine line("measuring sensitivities");
+        return model.measure(inputs.windows, options, [&](double share) { line.advance(share); });
+      },
+      source);
+  print_source(source);
+  return found;
+}
+
+inline pare::Statistics compress(Model& model, const Inputs& inputs, const Arguments& arguments,
+                                 const Run& run) {
+  ProgressLine line(run.name);
+  pare::CompressionProgress progress;
+  progress.advanced = [&](double share) { line.advance(share); };
+  pare::ModelCompressionOptions options = options_of(arguments, *run.request);
+  if (run.plan) options.solver = pare::without_choices(options.solver);
+  return model.compress(*run.request, run.plan ? &*run.plan : nullptr, inputs.windows, options,
+                        progress);
 }
 
 inline void require_different(const std::vector<Run>& runs) {
@@ -223,9 +252,10 @@ inline void run_compare(const Arguments& arguments) {
   std::vector<Run> runs = detail::runs_of(arguments);
   check_windows_and_selection(arguments);
   const Outputs outputs(arguments, evaluations);
-  const Inputs inputs = read_inputs(arguments, evaluations, &*runs[1].request);
-  const std::span<const std::int32_t> ids(inputs.texts.front().second);
-  const index_t windows = detail::comparison_windows(inputs);
+  const Inputs inputs = read_inputs(arguments, evaluations, backend, &*runs[1].request, source);
+  const std::vector<std::int32_t> ids =
+      pare::window_ids(inputs.texts.front().ids, inputs.leading_ids, inputs.config, inputs.seqlen);
+  const index_t windows = detail::comparison_windows(inputs, index_t(ids.size()));
   const CompressionFlags& flags = arguments.flags;
   const std::string pattern = detail::pattern_text(runs[1].request->pattern());
   const bool by_default = !flags.sparsity && !flags.prunen;
@@ -236,21 +266,22 @@ inline void run_compare(const Arguments& arguments) {
   for (Run& run : runs) {
     const std::unique_ptr<Model> model = backend.load_model(source);
     if (reference == nullptr) {
-      given = given_sensitivities(*model, inputs, arguments, *runs.back().planned);
-      reference =
-          model->keep_reference(ids.first(std::size_t(windows * inputs.seqlen)), inputs.seqlen);
+      given =
+          pare::given_sensitivities(*runs.back().planned, inputs.windows, selection_of(arguments),
+                                    [&] { return model->fingerprint(); });
+      reference = model->keep_reference(std::span(ids).first(std::size_t(windows * inputs.seqlen)),
+                                        inputs.seqlen);
     } else {
       model->use_reference(reference);
     }
     if (run.planned) {
       if (!measured)
-        measured = sensitivities(*model, inputs, arguments, *runs.back().planned, given);
+        measured = detail::sensitivities(*model, inputs, arguments, *runs.back().planned, given);
       run.plan = pare::plan_bits(*measured, run.planned->options);
     }
     if (run.request) {
       const auto start = std::chrono::steady_clock::now();
-      run.statistics = compress(*model, inputs, arguments, *run.request,
-                                run.plan ? &*run.plan : nullptr, false, run.name);
+      run.statistics = detail::compress(*model, inputs, arguments, run);
       run.seconds = seconds_since(start);
       run.divergence = model->divergence();
     }
@@ -260,25 +291,25 @@ inline void run_compare(const Arguments& arguments) {
     std::fflush(stdout);
   }
   detail::print_comparison(runs);
-  pare::Json report{{"kl_text", inputs.texts.front().first},
+  pare::Json report{{"kl_text", inputs.texts.front().name},
                     {"kl_windows", windows},
                     {"runs", pare::Json::array()}};
   for (const Run& run : runs) {
     pare::Json json{{"name", run.name},
                     {"scheme", scheme_name(run.scheme)},
                     {"budget", run.request ? pare::Json(run.budget) : pare::Json()},
-                    {"perplexity", to_json(run.perplexities)},
+                    {"perplexity", pare::to_json(run.perplexities)},
                     {"kl", run.divergence},
                     {"seconds", run.seconds}};
     json.update(pare::to_json(run.statistics));
-    json["plan"] = run.plan ? to_json(*run.plan) : pare::Json();
+    json["plan"] = run.plan ? pare::to_json(*run.plan) : pare::Json();
     json["config"] = run.request ? config_json(arguments, inputs, *run.request) : pare::Json();
     report["runs"].push_back(std::move(json));
   }
-  if (outputs.report) write_report(*outputs.report, report);
+  if (outputs.report) pare::write_json(*outputs.report, report);
   if (outputs.plot) {
     fs::create_directories(*outputs.plot);
-    write_report(*outputs.plot / "compare.json", report);
+    pare::write_json(*outputs.plot / "compare.json", report);
     const std::string model = resolved(arguments.model).filename().string();
     const std::string text = fs::path(arguments.calibration_text).filename().string();
     detail::draw_comparison(*outputs.plot, model + ", " + pattern + ", calibrated on " + text,

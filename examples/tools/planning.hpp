@@ -1,4 +1,4 @@
-// The options of pare-opt that plan bits from sensitivities, and their checks.
+// The options of pare that plan bits from sensitivities, and their checks.
 #pragma once
 
 #include <optional>
@@ -7,15 +7,9 @@
 
 #include "common/compression_options.hpp"
 #include "pare/core/text.hpp"
-#include "pare/pipeline/sensitivity_json.hpp"
+#include "pare/pipeline/run/run_inputs.hpp"
 
 namespace tool {
-
-/// What to measure and how to plan with it.
-struct PlanRequest {
-  pare::PlanOptions options;
-  pare::SensitivityOptions sensitivity;
-};
 
 inline void add_sensitivity_options(CLI::App& app, CompressionFlags& flags) {
   add_value(app, "--sensitivity", flags.sensitivity,
@@ -99,8 +93,8 @@ inline void check_plan(const CompressionFlags& flags, bool model_scope, const st
 /// What the command line asks to plan; none when every linear chooses by itself as it is solved.
 /// @param request  what checked(flags) gave
 /// @throws usage_error for a combination that cannot be, or in which an option would be ignored
-inline std::optional<PlanRequest> planned(const CompressionFlags& flags,
-                                          const pare::CompressionRequest& request) {
+inline std::optional<pare::FolderPlan> planned(const CompressionFlags& flags,
+                                               const pare::CompressionRequest& request) {
   detail::check_plan_values(flags);
   if (!detail::has_target(flags)) return std::nullopt;
   const bool model_scope =
@@ -116,7 +110,7 @@ inline std::optional<PlanRequest> planned(const CompressionFlags& flags,
           "compressed, there is nothing to keep; write --scope model");
     return std::nullopt;
   }
-  PlanRequest plan;
+  pare::FolderPlan plan;
   plan.options.scope = model_scope ? pare::PlanScope::model : pare::PlanScope::layer;
   plan.options.objective =
       by == "kl" ? pare::PlanObjective::divergence : pare::PlanObjective::distortion;
@@ -135,11 +129,12 @@ inline std::optional<PlanRequest> planned(const CompressionFlags& flags,
   plan.sensitivity.divergence_widths.clear();
   if (by == "kl") plan.sensitivity.divergence_widths = {*flags.wbits};
   plan.sensitivity.divergence_windows = flags.kl_windows;
+  if (flags.sensitivity) plan.file = *flags.sensitivity;
   return plan;
 }
 
 /// A plan in one or two lines.
-inline std::string plan_text(const pare::ModelPlan& plan, const PlanRequest& request) {
+inline std::string plan_text(const pare::ModelPlan& plan, const pare::FolderPlan& request) {
   using pare::number_text;
   const bool kl = request.options.objective == pare::PlanObjective::divergence;
   std::string text =
@@ -152,21 +147,6 @@ inline std::string plan_text(const pare::ModelPlan& plan, const PlanRequest& req
   text += "; uniform " + std::to_string(*plan.uniform_bits) + " bits (" + plan.uniform_pattern +
           ") " + number_text(*plan.uniform_loss);
   return text + (plan.uniform_kept ? ", which is kept\n" : "\n");
-}
-
-/// The same for a report.
-inline pare::Json to_json(const pare::ModelPlan& plan) {
-  pare::Json patterns = pare::Json::object();
-  for (const pare::LinearPlan& linear : plan.linears)
-    patterns[linear.name] = pare::to_string(linear.pattern);
-  return {{"bits_per_weight", plan.bits_per_weight},
-          {"predicted_loss", plan.predicted_loss},
-          {"bound", plan.bound},
-          {"gap", plan.predicted_loss - plan.bound},
-          {"uniform_loss", plan.uniform_loss ? pare::Json(*plan.uniform_loss) : pare::Json()},
-          {"uniform_bits", plan.uniform_bits ? pare::Json(*plan.uniform_bits) : pare::Json()},
-          {"uniform_kept", plan.uniform_kept},
-          {"patterns", patterns}};
 }
 
 }  // namespace tool

@@ -1,4 +1,4 @@
-// What the commands of pare-opt read from the command line, and its checks.
+// What the commands of pare read from the command line, and its checks.
 #pragma once
 
 #include <algorithm>
@@ -7,11 +7,11 @@
 #include <vector>
 
 #include "backends/choice.hpp"
-#include "opt/model_io.hpp"
-#include "opt/planning.hpp"
 #include "pare/core/text.hpp"
 #include "pare/model/random.hpp"
 #include "pare/pipeline/compress.hpp"
+#include "tools/model_io.hpp"
+#include "tools/planning.hpp"
 
 namespace tool {
 
@@ -19,7 +19,7 @@ namespace tool {
 struct Arguments {
   std::string model, calibration_text;
   std::vector<std::string> evaluations;
-  std::optional<index_t> seqlen, nsamples, first_layer, last_layer;
+  std::optional<index_t> seqlen, max_windows, window_stride, nsamples, first_layer, last_layer;
   std::optional<std::string> prune_only, save, save_packed, report, backend, dtype, shape, preset,
       budgets, plot, checkpoint;
   std::optional<double> asymmetric;
@@ -29,31 +29,38 @@ struct Arguments {
 
 /// @param need  Need::asked where there is another way to name a model
 inline void add_model(CLI::App& command, Arguments& arguments, Need need = Need::always) {
-  add_argument(command, "MODEL", arguments.model, "Hugging Face folder of an OPT model", need);
+  add_argument(command, "MODEL", arguments.model, "Hugging Face folder of a model", need);
   begin_group(command, "Texts");
   add_values(command, "--eval", arguments.evaluations,
              "a text to measure perplexity on, and the name to report it by; give it for each text",
              "NAME=FILE");
-  add_value(command, "--seqlen", arguments.seqlen, "tokens per window (default: the model's)");
+  add_value(command, "--seqlen", arguments.seqlen,
+            "tokens per window (default: 2048, or the model's positions where these are fewer)");
+  add_value(command, "--max-windows", arguments.max_windows,
+            "windows of each text to measure perplexity on (default: all)");
+  add_value(command, "--window-stride", arguments.window_stride,
+            "tokens from one of these windows to the next (default: --seqlen, no overlap); where "
+            "windows overlap, what an earlier one predicted does not count");
   begin_group(command, "Results");
   add_value(command, "--report", arguments.report, "write a JSON report to this file", "FILE");
   begin_group(command, "Computing");
   add_backend_option(command, arguments.backend);
   add_value(command, "--dtype", arguments.dtype,
-            "what the model is stored in while it is worked on: float32 (default), float16 or "
-            "bfloat16",
+            "what the model is stored in while it is worked on: float32, float16 or bfloat16 "
+            "(default: bfloat16 for such a checkpoint on cuda, otherwise float32)",
             "TEXT", "a run has one type of storage");
 }
 
 /// @param pruning  what --help says of --sparsity besides
 inline void add_compression(CLI::App& command, Arguments& arguments, const std::string& pruning,
                             Need need = Need::always) {
-  add_argument(command, "CALIB_TEXT", arguments.calibration_text, "text to calibrate on", need);
+  add_argument(command, "CALIB_TEXT", arguments.calibration_text,
+               "text to calibrate on, or JSON lines with a field text", need);
   begin_group(command, "Texts");
   add_value(command, "--nsamples", arguments.nsamples, "calibration windows (default: 128)");
   add_solver_options(command, arguments.flags, pruning);
   add_flag(command, "--true-sequential", arguments.true_sequential,
-           "calibrate out_proj, fc1 and fc2 behind the compressed linears of their own layer");
+           "calibrate linears after the compressed ones before them in their own layer, too");
   add_value(command, "--asymmetric", arguments.asymmetric,
             "share of the correction of weights towards the dense model on its own inputs, 0..1 "
             "(default: 0)");
@@ -178,6 +185,16 @@ inline void check_windows_and_selection(const Arguments& arguments) {
   if (arguments.seqlen && *arguments.seqlen < 2)
     throw usage_error("--seqlen " + std::to_string(*arguments.seqlen) +
                       ": in a window each token but the first is predicted; write 2 or more");
+  if (arguments.max_windows && *arguments.max_windows < 1)
+    throw usage_error("--max-windows " + std::to_string(*arguments.max_windows) +
+                      ": there is nothing to measure on; write 1 or more");
+  if (arguments.window_stride && *arguments.window_stride < 1)
+    throw usage_error("--window-stride " + std::to_string(*arguments.window_stride) +
+                      ": windows begin one after the other; write 1 or more");
+  if (arguments.evaluations.empty() && (arguments.max_windows || arguments.window_stride))
+    throw usage_error(std::string(arguments.max_windows ? "--max-windows" : "--window-stride") +
+                      " without --eval: there is no text to measure perplexity on; add --eval "
+                      "NAME=FILE or leave it out");
   if (arguments.nsamples && *arguments.nsamples < 1)
     throw usage_error("--nsamples " + std::to_string(*arguments.nsamples) +
                       ": there is nothing to calibrate on; write 1 or more");

@@ -1,4 +1,4 @@
-// pare-opt table: reports of compress and compare side by side.
+// pare table: reports of compress and compare side by side.
 #pragma once
 
 #include <algorithm>
@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include "opt/model_io.hpp"
 #include "pare/report/text.hpp"
+#include "tools/model_io.hpp"
 
 namespace tool {
 
