@@ -61,10 +61,13 @@ class Linear {
   Solved solve(const torch::Tensor& W, std::optional<double> sparsity, int zeros, int of,
                std::optional<int> bits, bool symmetric, bool clip_search,
                std::optional<double> target_average_bits, bool act_order, index_t block_size,
-               double damping) {
+               double damping, index_t group_size, bool compensated_groups) {
     pare::CompressionRequest request;
     request.solver = {.axis = pare::ChannelAxis::output,
                       .grid = {.symmetric = symmetric, .clip_search = clip_search},
+                      .group_size = group_size,
+                      .group_fit =
+                          compensated_groups ? pare::GroupFit::compensated : pare::GroupFit::dense,
                       .damping = damping,
                       .block_size = block_size,
                       .act_order = act_order};
@@ -120,7 +123,8 @@ void bind(pybind11::module_& m) {
       .def("solve", &Bound::solve, py::arg("W"), py::arg("sparsity"), py::arg("zeros"),
            py::arg("of"), py::arg("bits"), py::arg("symmetric"), py::arg("clip_search"),
            py::arg("target_average_bits"), py::arg("act_order"), py::arg("block_size"),
-           py::arg("damping"), Free());
+           py::arg("damping"), py::arg("group_size") = 0, py::arg("compensated_groups") = false,
+           Free());
 }
 
 }  // namespace torch_pare

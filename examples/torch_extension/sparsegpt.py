@@ -45,7 +45,8 @@ class Quantizer:
     """The options of rounding, by the names of the published quantizer."""
 
     def configure(self, bits, perchannel=False, sym=True, mse=False):
-        """bits 2..8; one grid per row (perchannel) is what there is; mse: search the range."""
+        """bits 2..8; grids belong to rows (perchannel), or to groups of a row's inputs, see
+        fasterprune(group_size); mse: search the range."""
         if not perchannel:
             raise ValueError("perchannel: expected True, a grid per row; got False")
         self.bits, self.sym, self.mse = bits, sym, mse
@@ -72,9 +73,13 @@ class SparseGPT:
         self.solver.add(inp, sequences)
 
     def fasterprune(self, sparsity, prunen=0, prunem=0, blocksize=128, percdamp=.01,
-                    act_order=False, target_average_bits=None):
-        """Prunes and rounds. The last two are not in the published class: the visit order, and a
-        width per row whose mean is the target (bits is then the width at which rows are scored)."""
+                    act_order=False, target_average_bits=None, group_size=0, group_fit="dense"):
+        """Prunes and rounds. The last four are not in the published class: the visit order; a width
+        per row whose mean is the target (bits is then the width at which rows are scored); a grid
+        per group_size inputs of a row, 0 for whole rows; and what grids of groups are fitted to,
+        "dense" weights or "compensated", as they are when the sweep reaches the group."""
+        if group_fit not in ("dense", "compensated"):
+            raise ValueError(f"group_fit: expected dense or compensated, got {group_fit}")
         weight = self.layer.weight
         quantizer = self.quantizer
         self._wait()
@@ -82,7 +87,8 @@ class SparseGPT:
             weight.detach().to(torch.float32), None if prunen or sparsity == 0 else sparsity,
             prunen, prunem if prunen else 0, quantizer.bits if quantizer else None,
             quantizer.sym if quantizer else False, quantizer.mse if quantizer else False,
-            target_average_bits, act_order, blocksize, percdamp)
+            target_average_bits, act_order, blocksize, percdamp, group_size,
+            group_fit == "compensated")
         weight.data = solved.Q.to(weight.dtype)
         self.loss, self.mask, self.bits = solved.loss, solved.mask, solved.bits
 

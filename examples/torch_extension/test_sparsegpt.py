@@ -103,13 +103,28 @@ def test_widths(device):
     return f"a width per row: mean {mean:.2f} bits, error {error:.2f}"
 
 
+def test_groups(device):
+    """A grid per 32 inputs: few values in each group, and less lost than with a grid per row."""
+    quantizer = {"bits": 3, "perchannel": True, "sym": False}
+    rows, _, _, _, _ = solved(device, 0, quantizer=quantizer)
+    for fit in ("dense", "compensated"):
+        gpt, _, Q, _, _ = solved(device, 0, quantizer=quantizer, group_size=32, group_fit=fit)
+        for group in Q.reshape(-1, 32):
+            assert len(group.unique()) <= 8
+        assert max(len(row.unique()) for row in Q) > 8
+        assert gpt.loss < 0.9 * rows.loss, (fit, gpt.loss, rows.loss)
+    raises(ValueError, "group_fit", lambda: solved(device, 0, quantizer=quantizer, group_size=32,
+                                                   group_fit="compensated", act_order=True))
+    return f"groups of 32: at most 8 values in each, loss {gpt.loss:.1f}, by row {rows.loss:.1f}"
+
+
 def test_memory(device):
     """Float32 is used in place, strided inputs too; other types keep their type."""
     layer, X = problem(device)
     wide = torch.zeros(X.shape[0] * X.shape[1], 2 * X.shape[2], device=device)
     wide[:, :X.shape[2]] = X.reshape(-1, X.shape[2])
     module = extension(torch.device(device).type)
-    by_view, by_copy = module.Layer(X.shape[2]), module.Layer(X.shape[2])
+    by_view, by_copy = module.Linear(X.shape[2]), module.Linear(X.shape[2])
     by_view.add(wide[:, :X.shape[2]], 4)
     by_copy.add(X.reshape(-1, X.shape[2]), 4)
     options = (0.5, 0, 0, None, False, False, None, False, 128, 0.01)
@@ -153,8 +168,8 @@ def test_errors(device):
 def main():
     devices = sys.argv[1:] or ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
     for device in devices:
-        for test in (test_half, test_two_four, test_against_published, test_widths, test_memory,
-                     test_errors):
+        for test in (test_half, test_two_four, test_against_published, test_widths, test_groups,
+                     test_memory, test_errors):
             print(f"{device}: {test(device)}", flush=True)
 
 

@@ -248,7 +248,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(the_grid_fit_chooses_the_ranges_of_fit_grid, T, Sc
   const index_t rows = 40;
   for (const index_t cols : {1, 5, 32, 300, 1031})
     for (const bool symmetric : {false, true})
-      for (const bool clip : {false, true}) {
+      for (const int steps : {0, detail::clip_steps, detail::group_clip_steps}) {
+        const bool clip = steps > 0;
         Matrix<T> W = random_normal<T>(rows, cols, 9, 0.02);
         for (index_t j = 0; j < cols; ++j) W(3, j) = 0;
         Matrix<std::uint8_t> bits(1, rows);
@@ -262,6 +263,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(the_grid_fit_chooses_the_ranges_of_fit_grid, T, Sc
                                            .bits = b.view().data,
                                            .per_row = 1,
                                            .options = {.symmetric = symmetric, .clip_search = clip},
+                                           .clip_steps = clip ? steps : detail::clip_steps,
                                            .grids = {row(0), row(1), row(2)}});
           return download<B>(grid);
         };
@@ -314,6 +316,27 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(the_grid_fit_fits_all_grids_of_a_row_at_once, T, S
   for (index_t k = 0; k < 3 * grids; ++k)
     for (index_t i = 0; i < rows; ++i)
       BOOST_REQUIRE_LE(relative_difference(double(given(k, i)), double(expected(k, i))), 1e-6);
+}
+
+BOOST_AUTO_TEST_CASE(more_grids_than_a_launch_has_blocks_are_fitted) {
+  const index_t rows = 3, cols = 70000;  // a grid for every weight
+  const Matrix<float> W = random_normal<float>(rows, cols, 14);
+  const auto w = upload<Cuda>(W);
+  const std::vector<std::uint8_t> bits{4};
+  const GridMap map = grid_map(ChannelAxis::output, bits, cols, 1);
+  const auto begin = detail::to_backend<Cuda>(map.begin);
+  const auto width = detail::to_backend<Cuda>(bits);
+  auto scale = upload<Cuda>(Matrix<float>(cols, rows)),
+       zero = upload<Cuda>(Matrix<float>(cols, rows)),
+       top = upload<Cuda>(Matrix<float>(cols, rows));
+  Cuda::fit_grids(kernels::GridFit<float>{.weights = w.view(),
+                                          .begin = begin.view().data,
+                                          .bits = width.view().data,
+                                          .grids = {scale.view(), zero.view(), top.view()}});
+  const Matrix<float> found = download<Cuda>(scale);
+  for (index_t i = 0; i < rows; ++i)
+    for (index_t j = 0; j < cols; ++j)
+      BOOST_REQUIRE_LE(relative_difference(found(j, i), std::abs(W(i, j)) / 15), 1e-6);
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(rows_are_reduced_whole, T, Scalars) { check_reductions<Cuda, T>(); }
