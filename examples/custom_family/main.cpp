@@ -18,6 +18,7 @@ pare::Family stablelm() {
   family.base.norm = pare::NormKind::layer;
   family.base.norm_epsilon = 1e-5;
   family.fields.epsilon = "layer_norm_eps";
+  family.fields.rotary_share = "partial_rotary_factor";
   family.rotary_share = 0.25;
   using enum pare::LinearRole;
   family.biases = {{"use_qkv_bias", {q, k, v}}};

@@ -330,9 +330,50 @@ BOOST_AUTO_TEST_CASE(rotary_settings_of_gpt_neox) {
   BOOST_TEST(usual.parallel_residual);
   BOOST_TEST(!parse(with(neox, {{"use_parallel_residual", false}})).parallel_residual);
   for (const LinearSpec& linear : usual.linears) BOOST_TEST(linear.bias);
+  // A share of 3 of 16 columns: two pairs turn, by 1 and by theta^(-2/3).
+  const Rotary odd =
+      parse(with(neox, {{"rotary_pct", 0.2}, {"rotary_emb_base", 1000}})).rotaries[0];
+  check_close(rotary_frequencies(odd, 5), {1, 0.01});
+}
+
+BOOST_AUTO_TEST_CASE(positions_trained_on_beside_the_scaling_go_first) {
+  const auto scaled = [](const char* type) {
+    return with(llama,
+                {{"rope_scaling",
+                  {{"type", type}, {"factor", 4.0}, {"original_max_position_embeddings", 32}}}});
+  };
+  for (const char* type : {"llama3", "yarn"}) {
+    BOOST_TEST(parse(scaled(type)).rotaries[0].original_positions == 32);
+    const json both = with(scaled(type), {{"original_max_position_embeddings", 16}});
+    BOOST_TEST(parse(both).rotaries[0].original_positions == 16);
+  }
 }
 
 // ---------------------------------------------------------------- names of fields
+
+BOOST_AUTO_TEST_CASE(fields_that_change_nothing_are_not_read) {
+  // Values that the families which have these fields refuse.
+  const json nonsense = {{"head_dim", -1}, {"num_key_value_heads", "three"}};
+  const json opt = {{"model_type", "opt"}, {"hidden_size", 64},           {"ffn_dim", 100},
+                    {"vocab_size", 384},   {"num_attention_heads", 4},    {"num_hidden_layers", 2},
+                    {"bos_token_id", 2},   {"max_position_embeddings", 8}};
+  const json gpt2 = {{"model_type", "gpt2"}, {"n_embd", 64},       {"n_head", 4},
+                     {"n_layer", 2},         {"n_positions", 128}, {"vocab_size", 384}};
+  const json bloom = {{"model_type", "bloom"},
+                      {"hidden_size", 64},
+                      {"n_head", 4},
+                      {"n_layer", 2},
+                      {"vocab_size", 384}};
+  for (const json& config : {opt, gpt2, bloom, neox})
+    BOOST_CHECK(parse(config) == parse(with(config, nonsense)));
+  // transformers turns whole heads in these families, and caps no scores of Gemma 3.
+  for (const char* type : {"llama", "mistral", "qwen2", "qwen3"}) {
+    const json config = with(llama, {{"model_type", type}});
+    BOOST_CHECK(parse(config) == parse(with(config, {{"partial_rotary_factor", 0.5}})));
+  }
+  BOOST_CHECK(parse(gemma3) == parse(with(gemma3, {{"attn_logit_softcapping", 50.0}})));
+  BOOST_TEST(parse(with(gemma3, {{"final_logit_softcapping", 3.0}})).logit_soft_cap == 3);
+}
 
 BOOST_AUTO_TEST_CASE(fields_of_gpt2) {
   const Architecture a = parse({{"model_type", "gpt2"},
@@ -475,7 +516,8 @@ BOOST_AUTO_TEST_CASE(values_that_are_not_supported_are_named) {
       {with(phi3, {{"rope_scaling",
                     {{"type", "longrope"}, {"short_factor", {1, 2}}, {"long_factor", {1, 2}}}}}),
        "rope_scaling: short_factor: expected an array of 8 positive numbers, got [1,2]"},
-      {with(neox, {{"rotary_pct", 0.2}}), "partial_rotary_factor: expected a share that makes an"},
+      {with(neox, {{"rotary_pct", 0.05}}),
+       "rotary_pct: expected a share that makes whole pairs of a head's"},
       {with(gemma3, {{"layer_types", {"chunked_attention", "full_attention", "full_attention"}}}),
        "layer_types: expected \"full_attention\" or \"sliding_attention\" at 0, got "},
       {with(gemma3, {{"layer_types", {"full_attention", "full_attention"}}}),

@@ -4,6 +4,8 @@
 
 #include <cmath>
 #include <cstddef>
+#include <cstdlib>
+#include <iostream>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -123,6 +125,37 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(perplexity_of_three_families, C, FloatCases) {
   }
 }
 
+BOOST_AUTO_TEST_CASE_TEMPLATE(values_of_a_published_model, C, FloatCases) {
+  using B = typename C::backend;
+  if constexpr (!std::is_same_v<B, Oracle>) {  // which is slow
+    const fs::path shared = shared_folder();
+    const char* const folder = std::getenv("PARE_SMOLLM2");
+    if (folder == nullptr)
+      std::cout << "skipped: PARE_SMOLLM2 names no folder that shared/tools/smollm2.sh has made\n";
+    if (shared.empty() || folder == nullptr) return;
+    const pare::SafetensorsFile golden(shared / "golden" / "smollm2.safetensors");
+    const ids_t ids = read_ids(golden, "input_ids");
+    const auto model = pare::load_model<B, float>(fs::path(folder));
+    pare::ModelWorkspace<B, float> workspace;
+    typename B::template matrix<float> hidden;
+    pare::embed(model, std::span<const std::int32_t>(ids), index_t(ids.size()), workspace, hidden);
+    for (const auto& layer : model.layers)
+      pare::forward_layer(model, layer, hidden.view(), index_t(ids.size()), workspace);
+    const Matrix<float> all = download<B>(hidden);
+    Matrix<float> rows(3, all.cols());
+    index_t row = 0;
+    for (const index_t position : {0, 100, 511})
+      std::copy_n(all.view().row(position), all.cols(), rows.view().row(row++));
+    const auto on_rows = upload<B>(rows);
+    check_values(all_logits<B, float>(model, on_rows.view(), workspace),
+                 read_rows(golden, "logits"), "smollm2");
+    const ids_t text =
+        pare::Tokenizer::load(fs::path(folder)).encode(read_text(shared / "text" / "short.txt"));
+    const double got = pare::perplexity(model, std::span<const std::int32_t>(text), 512);
+    BOOST_TEST(std::abs(got / 33.581 - 1) < 1e-3, "perplexity " << got);
+  }
+}
+
 // ---------------------------------------------------------------- files
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(every_family_is_read_from_files, C, FloatCases) {
@@ -228,6 +261,27 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(the_text_part_of_a_model_that_sees, C, FloatCases)
     const auto read = pare::load_model<B, float>(folder.path);
     BOOST_TEST(same_bytes(run_model(read, text, 8), run_model(model, text, 8)), prefix);
   }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(the_factor_of_embeddings_has_their_type, C, AllCases) {
+  using B = typename C::backend;
+  using S = typename C::scalar;
+  const json config = small_config(pare::family_of("gemma2"));
+  const auto source = made_up<B>(pare::parse_architecture("config.json", config.dump()));
+  const Folder folder;
+  write_text(folder / "config.json", config.dump());
+  pare::write_safetensors(folder / "model.safetensors", tensors_of<B>(source, "model."));
+  const auto model = pare::load_model<B, S>(folder.path);
+  pare::ModelWorkspace<B, S> workspace;
+  typename B::template matrix<S> hidden;
+  pare::embed(model, std::span<const std::int32_t>(text), 8, workspace, hidden);
+  const Matrix<S> got = download<B>(hidden), table = download<B>(model.embed_tokens);
+  // sqrt(32) is 5.65685 in float32, 5.65625 in both types of 16 bits.
+  using A = pare::compute_scalar<S>;
+  const A factor = sizeof(S) == 2 ? A(5.65625) : A(S(std::sqrt(32.0)));
+  for (index_t i = 0; i < got.rows(); ++i)
+    for (index_t j = 0; j < got.cols(); ++j)
+      BOOST_REQUIRE(A(got(i, j)) == A(S(A(table(text[std::size_t(i)], j)) * factor)));
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(fields_change_what_is_computed, C, FloatCases) {

@@ -23,6 +23,10 @@
 #include "pare/storage/safetensors.hpp"
 #include "pare/tokenizer/tokenizer.hpp"
 
+#if defined(PARE_SENTENCEPIECE)
+#include <sentencepiece_trainer.h>
+#endif
+
 namespace fs = std::filesystem;
 using ids_t = std::vector<std::int32_t>;
 
@@ -564,9 +568,13 @@ BOOST_AUTO_TEST_CASE(tokenizers_of_folders) {
   BOOST_TEST(message_of<pare::io_error>([&] { ids(""); }) ==
              folder.path.string() +
                  ": there is no tokenizer in it: neither tokenizer.json, nor "
-                 "vocab.json and merges.txt");
+                 "vocab.json and merges.txt, nor tokenizer.model");
   test::write_text(folder / "tokenizer.model", "x");
-  refuse("tokenizer.model", "a SentencePiece model, which is not read");
+#if defined(PARE_SENTENCEPIECE)
+  refuse("tokenizer.model", "not a SentencePiece model");
+#else
+  refuse("tokenizer.model", "this program needs the sentencepiece library");
+#endif
   test::write_text(folder / "tokenizer.json", "version https://git-lfs.github.com/spec/v1\n");
   refuse("tokenizer.json", "a Git LFS pointer, not the file itself");
 }
@@ -666,6 +674,92 @@ BOOST_AUTO_TEST_CASE(ids_of_the_shared_texts) {
     }
   }
 }
+
+#if defined(PARE_SENTENCEPIECE)
+
+namespace {
+
+/// Trains a model as LLaMA's is made: BPE with byte fallback that leaves texts as they are.
+void train(const fs::path& text, const fs::path& prefix, const std::string& more = "") {
+  const auto status = sentencepiece::SentencePieceTrainer::Train(
+      "--input=" + text.string() + " --model_prefix=" + prefix.string() +
+      " --model_type=bpe --vocab_size=500 --byte_fallback=true --split_digits=true"
+      " --normalization_rule_name=identity --remove_extra_whitespaces=false"
+      " --allow_whitespace_only_pieces=true --num_threads=1 --minloglevel=3 " +
+      more);
+  BOOST_REQUIRE_MESSAGE(status.ok(), status.ToString());
+}
+
+ids_t operator+(ids_t a, const ids_t& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(sentencepiece_models) {
+  const fs::path calibration = fs::path(test::examples_data) / "sampled.calib.txt";
+  const test::Folder folder;
+  train(calibration, folder / "tokenizer");
+  sentencepiece::SentencePieceProcessor library;
+  BOOST_REQUIRE(library.Load((folder / "tokenizer.model").string()).ok());
+  const auto by_library = [&](std::string_view text) {
+    const std::vector<int> ids = library.EncodeAsIds(text);
+    return ids_t(ids.begin(), ids.end());
+  };
+  const auto load = [&](const json& config) {
+    test::write_text(folder / "tokenizer_config.json", config.dump());
+    return pare::Tokenizer::load(folder.path);
+  };
+  const ids_t end{2};
+
+  const pare::Tokenizer usual = load(json::object());
+  BOOST_TEST(usual.vocab_size() == 500u);
+  BOOST_TEST(usual.id_of("</s>").value_or(-1) == 2);
+  std::vector<std::string> texts{"The cat", "Caf\u00e9 \u6f22\n\n 1234  ", "a  b\tc"};
+  const std::string content = test::read_text(calibration);
+  texts.push_back(content.substr(content.find_first_not_of(' ')));
+  for (const std::string& text : texts) {
+    check_ids(usual.encode(text), by_library(text));
+    BOOST_TEST(usual.decode(usual.encode(text)) == text);
+  }
+  // transformers puts no space in front of another, which the library does.
+  check_ids(usual.encode(" The cat"), by_library("The cat"));
+  check_ids(usual.encode("\u2581The cat"), by_library("The cat"));
+  // Control pieces are found in a text; a space belongs in front of the text alone.
+  const ids_t bare = by_library("\nThe");
+  const ids_t rest(bare.begin() + 1, bare.end());  // without the space in front
+  check_ids(usual.encode("The</s>\nThe</s> cat"),
+            by_library("The") + end + rest + end + by_library("cat"));
+  check_ids(load({{"legacy", true}}).encode("The</s>\nThe</s> cat"),
+            by_library("The") + end + bare + end + by_library("cat"));
+  const pare::Tokenizer none = load({{"add_prefix_space", false}});
+  check_ids(none.encode("\nThe cat"), [&] {
+    const ids_t ids = by_library("\nThe cat");
+    return ids_t(ids.begin() + 1, ids.end());
+  }());
+  BOOST_TEST(none.decode(none.encode(" a")) == " a");
+
+  // Added tokens beside the model, and an id in front.
+  const pare::Tokenizer added =
+      load({{"add_bos_token", true},
+            {"bos_token", "<s>"},
+            {"added_tokens_decoder", {{"500", {{"content", "<|im|>"}, {"special", true}}}}}});
+  check_ids(added.encode("The<|im|>"), by_library("The") + ids_t{500});
+  BOOST_TEST(pare::leading_ids(added, -1, false) == ids_t{1});
+  BOOST_TEST(pare::leading_ids(usual, 1, false) == ids_t{});
+
+  // A model that puts no space in front, Gemma's kind.
+  train(calibration, folder / "tokenizer", "--add_dummy_prefix=false");
+  const pare::Tokenizer gemma = load(json::object());
+  BOOST_REQUIRE(library.Load((folder / "tokenizer.model").string()).ok());
+  for (const char* text : {"The cat", " The cat", "  1"}) {
+    check_ids(gemma.encode(text), by_library(text));
+    BOOST_TEST(gemma.decode(gemma.encode(text)) == text);
+  }
+}
+
+#endif
 
 BOOST_AUTO_TEST_CASE(ids_of_every_kind_of_tokenizer) {
   const auto found = test::shared_folder("token ids of seven kinds of tokenizers");

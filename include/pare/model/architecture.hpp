@@ -36,16 +36,19 @@ enum class RotaryScaling : std::uint8_t { none, linear, dynamic_ntk, llama3, yar
 
 /// Rotary positions. Names are those of config.json; docs/families.md has the formulas.
 struct Rotary {
-  double theta = 10000;  ///< base of the frequencies
-  index_t width = 0;     ///< columns of a head that turn, even; the others stay
-  RotaryScaling scaling = RotaryScaling::none;                 ///< how frequencies are stretched
-  double factor = 1;                                           ///< by which windows are longer
-  index_t original_positions = 0;                              ///< positions trained on
+  double theta = 10000;                         ///< base of the frequencies
+  index_t width = 0;                            ///< columns of a head that turn; the others stay
+  RotaryScaling scaling = RotaryScaling::none;  ///< how frequencies are stretched
+  double factor = 1;                            ///< by which windows are longer
+  index_t original_positions = 0;               ///< positions trained on
   double low_frequency_factor = 1, high_frequency_factor = 4;  ///< of llama3
   double beta_fast = 32, beta_slow = 1;                        ///< of yarn
   bool truncate = true;                                        ///< of yarn: whole dimensions
-  std::vector<double> short_factor = {}, long_factor = {};     ///< of longrope, (width / 2)
+  std::vector<double> short_factor = {}, long_factor = {};     ///< of longrope, (pairs)
   double attention_factor = 1;                                 ///< on cosines and sines
+  /// Pairs of columns that turn: half of the width. An odd width (GPT-NeoX, a share of a small head)
+  /// takes one column more.
+  index_t pairs() const { return (width + 1) / 2; }
   /// Memberwise.
   bool operator==(const Rotary&) const = default;
 };

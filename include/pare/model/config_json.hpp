@@ -31,6 +31,7 @@ inline kernels::Activation activation_named(const ConfigReader& config, const st
       {"gelu_new", kernels::Activation::gelu_tanh},
       {"gelu_fast", kernels::Activation::gelu_tanh},
       {"gelu_pytorch_tanh", kernels::Activation::gelu_tanh},
+      {"gelu_python_tanh", kernels::Activation::gelu_tanh},
       {"gelu_accurate", kernels::Activation::gelu_tanh},
       {"quick_gelu", kernels::Activation::quick_gelu},
       {"silu", kernels::Activation::silu},
@@ -65,8 +66,6 @@ inline void read_scaling(const ConfigReader& config, const Family& family, const
   rotary.scaling = found->second;
   if (rotary.scaling == RotaryScaling::none) return;
 
-  rotary.original_positions =
-      config.size("original_max_position_embeddings", rotary.original_positions);
   const double positions = double(a.max_position_embeddings);
   const double stretched = positions / double(rotary.original_positions);
   const bool derived =
@@ -98,8 +97,8 @@ inline void read_scaling(const ConfigReader& config, const Family& family, const
       break;
     }
     case RotaryScaling::longrope: {
-      rotary.short_factor = config.numbers("short_factor", rotary.width / 2);
-      rotary.long_factor = config.numbers("long_factor", rotary.width / 2);
+      rotary.short_factor = config.numbers("short_factor", rotary.pairs());
+      rotary.long_factor = config.numbers("long_factor", rotary.pairs());
       const double grown = std::log(rotary.factor) / std::log(double(rotary.original_positions));
       rotary.attention_factor =
           config.number("attention_factor", rotary.factor > 1 ? std::sqrt(1 + grown) : 1);
@@ -116,15 +115,26 @@ inline void read_rotary(const ConfigReader& config, const ConfigReader& paramete
                         const Family& family, const Architecture& a, Rotary& rotary) {
   rotary.theta = parameters.number("rope_theta", rotary.theta);
   // Before transformers 5, it lay beside the object.
-  const double share =
-      parameters.number("partial_rotary_factor",
-                        config.number(family.fields.rotary_share, family.rotary_share));
+  const std::string& beside = family.fields.rotary_share;
+  const bool within = !beside.empty() && parameters.has("partial_rotary_factor");
+  double share = family.rotary_share;
+  if (within)
+    share = parameters.number("partial_rotary_factor", share);
+  else if (!beside.empty())
+    share = config.number(beside, share);
   rotary.width = index_t(double(a.head_dim) * share);
-  if (rotary.width < 2 || rotary.width > a.head_dim || rotary.width % 2 != 0)
-    throw parameters.bad("partial_rotary_factor", "a share that makes an even number of a head's " +
-                                                      std::to_string(a.head_dim) + " columns turn");
+  if (rotary.width < 2 || 2 * rotary.pairs() > a.head_dim) {
+    const std::string columns = "of a head's " + std::to_string(a.head_dim) + " columns";
+    if (beside.empty())
+      throw config.bad("head_dim", "an even number of columns, which turn in pairs");
+    throw(within ? parameters : config)
+        .bad(within ? "partial_rotary_factor" : beside,
+             "a share that makes whole pairs " + columns + " turn");
+  }
+  // transformers lets what stands beside the object go first.
   rotary.original_positions =
-      config.size("original_max_position_embeddings", a.max_position_embeddings);
+      config.size("original_max_position_embeddings",
+                  parameters.size("original_max_position_embeddings", a.max_position_embeddings));
   read_scaling(parameters, family, a, rotary);
 }
 
@@ -184,17 +194,20 @@ inline void read_derived_sizes(const ConfigReader& config, const Family& family,
   const index_t given_heads = a.num_key_value_heads > 0 && !config.is_null(fields.key_value_heads)
                                   ? a.num_key_value_heads
                                   : a.num_attention_heads;
-  a.num_key_value_heads = config.size(fields.key_value_heads, given_heads);
+  a.num_key_value_heads = fields.key_value_heads.empty()
+                              ? a.num_attention_heads
+                              : config.size(fields.key_value_heads, given_heads);
   if (a.num_attention_heads % a.num_key_value_heads != 0)
     throw config.bad(fields.key_value_heads, "a divisor of the " +
                                                  std::to_string(a.num_attention_heads) +
                                                  " attention heads");
-  if (!config.has("head_dim") && a.head_dim == 0) {
+  const bool given = !fields.head_dim.empty() && config.has(fields.head_dim);
+  if (!given && a.head_dim == 0) {
     if (a.hidden_size % a.num_attention_heads != 0)
       throw config.bad(fields.heads, "a divisor of hidden_size " + std::to_string(a.hidden_size));
     a.head_dim = a.hidden_size / a.num_attention_heads;
   }
-  a.head_dim = config.size("head_dim", a.head_dim);
+  if (given) a.head_dim = config.size(fields.head_dim, a.head_dim);
   a.layers.assign(std::size_t(a.num_hidden_layers), LayerSpec{});
 }
 

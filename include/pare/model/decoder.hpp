@@ -217,9 +217,11 @@ void embed(const LanguageModel<B, T>& model, std::span<const std::int32_t> ids, 
   } else {
     B::template embed_tokens<T>(hidden.view(), model.embed_tokens.view(), device_ids.view());
   }
-  if (config.embedding_scale != 1)
-    B::for_each_element(tokens, config.hidden_size,
-                        kernels::ScaleElement<T>{hidden.view(), config.embedding_scale});
+  if (config.embedding_scale != 1) {
+    // As transformers has it: the factor is rounded to the type of the embeddings, too.
+    const auto scale = double(T(compute_scalar<T>(config.embedding_scale)));
+    B::for_each_element(tokens, config.hidden_size, kernels::ScaleElement<T>{hidden.view(), scale});
+  }
   if (config.positions == PositionKind::learned)
     B::template add_positions<T>(hidden.view(),
                                  detail::as_const(model.embed_positions.view())

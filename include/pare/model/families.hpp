@@ -29,12 +29,13 @@ struct FieldNames {
       "intermediate_size";  ///< inner width of the feed-forward part; empty: no field says it
   std::string layers = "num_hidden_layers";             ///< decoder layers
   std::string heads = "num_attention_heads";            ///< query heads
-  std::string key_value_heads = "num_key_value_heads";  ///< key-value heads
+  std::string key_value_heads = "num_key_value_heads";  ///< empty: as many as query heads
+  std::string head_dim = "head_dim";                    ///< empty: hidden_size / query heads
   std::string positions = "max_position_embeddings";    ///< longest window; empty: not limited
   std::string epsilon = "rms_norm_eps";                 ///< of the norms; empty: that of the family
   std::string activation = "hidden_act";                ///< its name; empty: that of the family
   std::string rotary_theta = "rope_theta";              ///< base of the frequencies
-  std::string rotary_share = "partial_rotary_factor";   ///< of a head's columns that turn
+  std::string rotary_share = {};  ///< of a head's columns that turn; empty: that of the family
 };
 
 /// A family of models: what all of them have in common, and where config.json says the rest.
@@ -121,7 +122,9 @@ inline void adjust_qwen(const ConfigReader& config, Architecture& a) {
 inline void adjust_gemma2(const ConfigReader& config, Architecture& a) {
   config.require_false("use_bidirectional_attention");
   a.attention_scale = 1 / std::sqrt(config.number("query_pre_attn_scalar", 256));
-  a.attention_soft_cap = config.is_null("attn_logit_softcapping")
+  const bool third = a.rotaries.size() > 1;
+  // Gemma 3 has the field and does not use it.
+  a.attention_soft_cap = third || config.is_null("attn_logit_softcapping")
                              ? 0
                              : config.number("attn_logit_softcapping", a.attention_soft_cap);
   a.logit_soft_cap = config.is_null("final_logit_softcapping")
@@ -130,7 +133,7 @@ inline void adjust_gemma2(const ConfigReader& config, Architecture& a) {
   a.embedding_scale = std::sqrt(double(a.hidden_size));
   const index_t window = config.is_null("sliding_window") ? 0 : config.size("sliding_window", 4096);
   index_t pattern = 2;
-  if (a.rotaries.size() > 1)
+  if (third)
     pattern = config.size("sliding_window_pattern", config.size("_sliding_window_pattern", 6));
   read_layer_types(config, a, window, [&](index_t i) { return (i + 1) % pattern != 0; });
 }
@@ -240,6 +243,7 @@ inline Family phi3_family() {
                {out, "self_attn.o_proj"},
                {gate_up, "mlp.gate_up_proj"},
                {down, "mlp.down_proj"}};
+  family.fields.rotary_share = "partial_rotary_factor";
   family.older_scalings = {{"su", "longrope"}, {"yarn", "longrope"}};
   family.adjust = [](const ConfigReader& config, Architecture& architecture) {
     if (config.has("sliding_window")) adjust_mistral(config, architecture);
@@ -253,6 +257,8 @@ inline Family gpt_family(std::string model_type) {
   family.model_type = std::move(model_type);
   family.base.gated = false;
   family.base.activation = kernels::Activation::gelu;
+  family.fields.key_value_heads.clear();
+  family.fields.head_dim.clear();
   return family;
 }
 
@@ -327,6 +333,8 @@ inline Family bloom_family() {
                    .intermediate_size = "",
                    .layers = "n_layer",
                    .heads = "n_head",
+                   .key_value_heads = "",
+                   .head_dim = "",
                    .positions = "",
                    .epsilon = "layer_norm_epsilon",
                    .activation = ""};
@@ -355,6 +363,8 @@ inline Family gpt2_family() {
                    .intermediate_size = "n_inner",
                    .layers = "n_layer",
                    .heads = "n_head",
+                   .key_value_heads = "",
+                   .head_dim = "",
                    .positions = "n_positions",
                    .epsilon = "layer_norm_epsilon",
                    .activation = "activation_function"};

@@ -79,7 +79,7 @@ struct ModelWorkspace {
   struct Turns {
     Rotary rotary;                                                  ///< whose they are
     index_t seqlen = 0;                                             ///< 0: not made yet
-    typename B::template matrix<compute_scalar<T>> cosines, sines;  // (seqlen, width / 2)
+    typename B::template matrix<compute_scalar<T>> cosines, sines;  // (seqlen, pairs)
   };
   std::vector<Turns> turns;                               ///< by Architecture::rotaries
   typename B::template matrix<compute_scalar<T>> slopes;  // (1, heads) of ALiBi, or empty

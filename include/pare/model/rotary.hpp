@@ -54,7 +54,7 @@ inline void stretch_llama3(const Rotary& rotary, std::vector<double>& frequencie
 /// The angle by which each pair of columns turns from a position to the next, radians.
 /// @param rotary   checked by load_architecture
 /// @param seqlen   tokens of a window, which dynamic scaling and longrope depend on
-/// @return         (width / 2)
+/// @return         (pairs)
 ///
 /// Sources: Su et al. 2021 (RoFormer), equation 15; Peng et al. 2023 (YaRN), equations 17 to 23;
 /// Ding et al. 2024 (LongRoPE); Llama 3.1's and the dynamic form as transformers has them.
@@ -65,7 +65,7 @@ inline std::vector<double> rotary_frequencies(const Rotary& rotary, index_t seql
     theta *= std::pow(rotary.factor * double(seqlen) / positions - (rotary.factor - 1),
                       width / (width - 2));
   std::vector<double> frequencies;
-  for (index_t i = 0; i < rotary.width / 2; ++i)
+  for (index_t i = 0; i < rotary.pairs(); ++i)
     frequencies.push_back(std::pow(theta, -2 * double(i) / width));
   switch (rotary.scaling) {
     case RotaryScaling::linear:
@@ -93,7 +93,7 @@ inline std::vector<double> rotary_frequencies(const Rotary& rotary, index_t seql
 /// Cosines and sines of every position of a window.
 template <class T>
 struct RotaryTables {
-  Matrix<T> cosines, sines;  // (seqlen, width / 2)
+  Matrix<T> cosines, sines;  // (seqlen, pairs)
 };
 
 /// Both tables, times Rotary::attention_factor. Angles are computed in float64.

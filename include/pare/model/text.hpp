@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <vector>
 
 #include "pare/core/error.hpp"
@@ -25,12 +24,8 @@ namespace pare::inline PARE_TARGET {
 inline Tokenizer load_tokenizer(const std::filesystem::path& folder, const Architecture& config) {
   Tokenizer tokenizer = Tokenizer::load(folder);
   if (tokenizer.max_id() < config.vocab_size) return tokenizer;
-  std::error_code ignored;
-  const std::filesystem::path json = folder / "tokenizer.json";
-  throw format_error(
-      (std::filesystem::exists(json, ignored) ? json : folder / "vocab.json").string() + ": id " +
-      std::to_string(tokenizer.max_id()) + " is outside the model's vocabulary of " +
-      std::to_string(config.vocab_size));
+  throw format_error(tokenizer.file() + ": id " + std::to_string(tokenizer.max_id()) +
+                     " is outside the model's vocabulary of " + std::to_string(config.vocab_size));
 }
 
 /// The ids in front of a text of a model. Throws as the function of a tokenizer and an id.

@@ -95,6 +95,7 @@ class Bpe {
     if (!ignore_merges_) require_merges(description, added);
   }
 
+  const std::string& file() const { return file_; }
   std::size_t size() const { return ids_.size(); }
   std::int32_t max_id() const { return max_id_; }
 

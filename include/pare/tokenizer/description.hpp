@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "pare/tokenizer/added_tokens.hpp"
@@ -20,6 +22,10 @@ struct TokenizerDescription {
   std::vector<AddedToken> added;
   /// What is done to every part between added tokens.
   std::vector<NormalizerStep> normalizer;
+  /// Where given, appends the ids of a part between added tokens, and whether the text begins with
+  /// it decides on a space in front; the steps and merges that follow are not used.
+  std::function<void(std::string_view part, bool first, std::vector<std::int32_t>& ids)>
+      encode_part;
   /// How parts are cut into pieces.
   std::vector<PreTokenizerStep> pre_tokenizer;
   /// Makes tokens of a piece.

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -34,6 +35,7 @@ class Tokenizer {
       : normalizer_(description.normalizer, description.bpe.file + ": normalizer"),
         pre_tokenizer_(description.pre_tokenizer, description.bpe.file + ": pre_tokenizer"),
         bpe_(description.bpe, description.added),
+        encode_part_(description.encode_part),
         frame_(description.frame),
         decoder_(description.decoder, description.bpe.file + ": decoder"),
         add_bos_token_(description.add_bos_token),
@@ -51,7 +53,8 @@ class Tokenizer {
   }
 
   /// Reads the tokenizer of a model folder: `tokenizer.json`, or `vocab.json` and `merges.txt` with
-  /// the `added_tokens.json` there may be, or all of them, which must say the same.
+  /// the `added_tokens.json` there may be, or all of them, which must say the same; without these
+  /// `tokenizer.model`.
   /// @throws io_error naming the file that cannot be read
   /// @throws format_error naming the file and the line, field or token
   static Tokenizer load(const std::filesystem::path& folder) {
@@ -66,6 +69,8 @@ class Tokenizer {
     return Tokenizer(describe_tokenizer(vocab_json, merges_txt));
   }
 
+  /// The file that holds the vocabulary, as messages name it.
+  const std::string& file() const { return bpe_.file(); }
   /// Number of tokens of the vocabulary, without added tokens that are not in it.
   std::size_t vocab_size() const { return bpe_.size(); }
   /// The largest id of the vocabulary, -1 if it is empty. Added tokens may have larger ones.
@@ -144,6 +149,7 @@ class Tokenizer {
 
   /// Appends the ids of a text without added tokens.
   void encode_plain(detail::Piece part, Work& work) const {
+    if (encode_part_) return encode_part_(part.text, part.first, work.bpe.ids);
     pre_tokenizer_.cut(part, work.cut);
     for (const detail::Piece& piece : work.cut.pieces) bpe_.encode_piece(piece.text, work.bpe);
   }
@@ -151,6 +157,7 @@ class Tokenizer {
   detail::Normalizer normalizer_;
   detail::PreTokenizer pre_tokenizer_;
   detail::Bpe bpe_;
+  std::function<void(std::string_view, bool, std::vector<std::int32_t>&)> encode_part_;
   TextFrame frame_;
   detail::Decoder decoder_;
   std::optional<bool> add_bos_token_;

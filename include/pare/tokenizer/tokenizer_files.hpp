@@ -21,6 +21,7 @@
 #include "pare/storage/json.hpp"
 #include "pare/tokenizer/description.hpp"
 #include "pare/tokenizer/json_fields.hpp"
+#include "pare/tokenizer/sentencepiece.hpp"
 #include "pare/tokenizer/tokenizer_json.hpp"
 
 namespace pare::inline PARE_TARGET {
@@ -95,6 +96,13 @@ inline void set_prefix_space(TokenizerDescription& description, bool prefix_spac
       description.pre_tokenizer = byte_level_steps(prefix_space, splits);
       return;
     }
+}
+
+/// Where a SentencePiece model puts a space: transformers 5 takes `legacy` for false where the file
+/// does not say.
+inline SpaceInFront read_space_in_front(const FieldReader& config) {
+  if (!config.boolean("add_prefix_space", true)) return SpaceInFront::none;
+  return config.boolean("legacy", false) ? SpaceInFront::all : SpaceInFront::first;
 }
 
 /// The token in a field of a tokenizer_config.json, a text or an object that holds it.
@@ -178,48 +186,47 @@ inline TokenizerDescription describe_tokenizer(const std::filesystem::path& voca
   return description;
 }
 
-/// The tokenizer of a model folder: what `tokenizer.json` says; without it `vocab.json`,
-/// `merges.txt` and, where they are there, `added_tokens.json` and `tokenizer_config.json`. The
-/// other files beside a `tokenizer.json` must agree with it.
+/// The tokenizer of a model folder: what `tokenizer.json` says; without it `vocab.json` and
+/// `merges.txt`, or else `tokenizer.model`, and, where they are there, `added_tokens.json` and
+/// `tokenizer_config.json`. The other files beside a `tokenizer.json` must agree with it, but for
+/// `tokenizer.model`, which is not looked at.
 /// @throws io_error, format_error
 inline TokenizerDescription describe_tokenizer(const std::filesystem::path& folder) {
   const std::filesystem::path json = folder / "tokenizer.json", vocab = folder / "vocab.json",
                               merges = folder / "merges.txt", added = folder / "added_tokens.json",
-                              config = folder / "tokenizer_config.json";
+                              config = folder / "tokenizer_config.json",
+                              model = folder / "tokenizer.model";
   using detail::present;
   const bool has_json = present(json);
-  if (!has_json && !present(vocab) && !present(merges)) {
-    if (present(folder / "tokenizer.model"))
-      throw format_error((folder / "tokenizer.model").string() +
-                         ": a SentencePiece model, which is not read; tokenizer.json, or "
-                         "vocab.json and merges.txt are");
+  const bool has_model = !has_json && !present(vocab) && !present(merges) && present(model);
+  if (!has_json && !has_model && !present(vocab) && !present(merges))
     throw io_error(folder.string() +
                    ": there is no tokenizer in it: neither tokenizer.json, nor vocab.json and "
-                   "merges.txt");
-  }
+                   "merges.txt, nor tokenizer.model");
 
+  const std::string config_file = config.string();
+  const nlohmann::json fields =
+      present(config) ? detail::parse_json_object(config_file, detail::read_model_text(config))
+                      : nlohmann::json::object();
+  const detail::FieldReader reader(config_file, fields);
   TokenizerDescription description;
   BpeDescription beside;
   if (has_json) {
     description = describe_tokenizer_json(json);
     if (present(vocab)) detail::read_vocab_json(vocab, beside);
     if (present(merges)) detail::read_merges_txt(merges, beside);
+  } else if (has_model) {
+    description = describe_sentencepiece(model, detail::read_space_in_front(reader));
   } else {
     description = describe_tokenizer(vocab, merges);
   }
   detail::AddedTokenTable table;
-  std::optional<std::string> bos;
-  if (present(config)) {
-    const std::string file = config.string();
-    const auto fields = detail::parse_json_object(file, detail::read_model_text(config));
-    const detail::FieldReader reader(file, fields);
-    detail::read_added_tokens(reader, table);
-    if (!reader.at("add_prefix_space").is_null())
-      detail::set_prefix_space(description, reader.boolean("add_prefix_space", false));
-    if (!reader.at("add_bos_token").is_null())
-      description.add_bos_token = reader.boolean("add_bos_token", false);
-    bos = detail::read_token_text(reader, "bos_token");
-  }
+  detail::read_added_tokens(reader, table);
+  if (!reader.at("add_prefix_space").is_null())
+    detail::set_prefix_space(description, reader.boolean("add_prefix_space", false));
+  if (!reader.at("add_bos_token").is_null())
+    description.add_bos_token = reader.boolean("add_bos_token", false);
+  const std::optional<std::string> bos = detail::read_token_text(reader, "bos_token");
   if (present(added)) detail::read_added_tokens(added, table);
   const std::string table_file = (present(added) ? added : config).string();
   if (has_json) {
