@@ -9,16 +9,24 @@
   storage template class pare::SparseGPTSolver<pare::Compression<__VA_ARGS__>, \
                                                pare::backend::Eigen, T>;
 
-#define PARE_SOLVERS_ROUNDING(storage, T, Pattern)                                            \
-  PARE_SOLVER(storage, T, Pattern, pare::BaseQuantizer)                                       \
-  PARE_SOLVER(storage, T, Pattern, pare::BaseQuantizer, pare::MixedPrecision<pare::Quantile>) \
-  PARE_SOLVER(storage, T, Pattern, pare::BaseQuantizer, pare::MixedPrecision<pare::Budget>)
+// The solver without a search, of which the one with it is made, comes first.
+#define PARE_SOLVER_AND_SEARCH(storage, T, ...) \
+  PARE_SOLVER(storage, T, __VA_ARGS__)          \
+  PARE_SOLVER(storage, T, __VA_ARGS__, pare::DynamicSearch)
 
-#define PARE_SOLVERS(storage, T)                        \
-  PARE_SOLVER(storage, T, pare::Unstructured)           \
-  PARE_SOLVER(storage, T, pare::NofM<>)                 \
-  PARE_SOLVERS_ROUNDING(storage, T, pare::Dense)        \
-  PARE_SOLVERS_ROUNDING(storage, T, pare::Unstructured) \
+#define PARE_SOLVERS_ROUNDING(storage, T, Pattern)                 \
+  PARE_SOLVER_AND_SEARCH(storage, T, Pattern, pare::BaseQuantizer) \
+  PARE_SOLVER_AND_SEARCH(storage, T, Pattern, pare::BaseQuantizer, \
+                         pare::MixedPrecision<pare::Quantile>)     \
+  PARE_SOLVER_AND_SEARCH(storage, T, Pattern, pare::BaseQuantizer, \
+                         pare::MixedPrecision<pare::Budget>)
+
+#define PARE_SOLVERS(storage, T)                            \
+  PARE_SOLVER_AND_SEARCH(storage, T, pare::Unstructured)    \
+  PARE_SOLVER_AND_SEARCH(storage, T, pare::NofM<>)          \
+  PARE_SOLVER(storage, T, pare::Dense, pare::DynamicSearch) \
+  PARE_SOLVERS_ROUNDING(storage, T, pare::Dense)            \
+  PARE_SOLVERS_ROUNDING(storage, T, pare::Unstructured)     \
   PARE_SOLVERS_ROUNDING(storage, T, pare::NofM<>)
 
 #if !defined(PARE_COMPILES_SOLVERS)

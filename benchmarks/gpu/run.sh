@@ -3,7 +3,7 @@
 # torch, the published algorithm too: first against the golden layers, where these are, then timed.
 #   benchmarks/gpu/run.sh [PROGRAMS] [RESULTS]
 # PROGRAMS: folder of the built programs; empty or left out: they are built in build/.
-# RESULTS: folder for tests.log, sanitizer.log, machine.json, solver.json, model.json, packed.json
+# RESULTS: folder for tests.log, sanitizer.log, machine.json, solver.json, search.json, model.json, packed.json
 # and peer_*.json; default build/gpu. render.py joins them and renders the page.
 # PARE_GPU_STEPS names what runs, by default "tests sanitizer benchmarks peers".
 set -uo pipefail
@@ -11,11 +11,12 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 bin=${1:-}
 out=${2:-$root/build/gpu}
 tests=(cuda cuda_packed_product cuda_calibration cuda_quantization cuda_importance cuda_solver
-       cuda_mixed_precision cuda_solver_behaviour cuda_golden cuda_custom_parts cuda_forward cuda_storage_types
+       cuda_mixed_precision cuda_solver_behaviour cuda_golden cuda_mask_search cuda_custom_parts cuda_forward cuda_storage_types
        cuda_perplexity)
 if [ -z "$bin" ]; then
   source "$root/cmake/setup.sh"
-  pare_build "${tests[@]/%/_test}" gpu_solver_benchmark gpu_model_benchmark gpu_packed_benchmark ||
+  pare_build "${tests[@]/%/_test}" gpu_solver_benchmark gpu_search_benchmark gpu_model_benchmark \
+    gpu_packed_benchmark ||
     exit 1
   bin=$root/build/bin
 fi
@@ -97,6 +98,7 @@ if runs benchmarks; then
   printf '{"date": "%s", "driver": "%s", "cuda": "%s"}\n' "$(date +%F)" "$driver" "$cuda" \
     >"$out/machine.json"
   timeout 200 "$bin/gpu_solver_benchmark" "$out/solver.json" || status=1
+  timeout 200 "$bin/gpu_search_benchmark" "$out/search.json" || status=1
   timeout 200 "$bin/gpu_model_benchmark" "$out/model.json" || status=1
   timeout 200 "$bin/gpu_packed_benchmark" "$out/packed.json" || status=1
 fi

@@ -15,10 +15,11 @@ namespace tool {
 struct CompressionFlags {
   std::optional<double> sparsity, target_average_bits, target_stored_bits, percdamp;
   std::optional<int> prunen, prunem, wbits;
-  std::optional<std::string> bit_method, axis, scope, importance, sensitivity, group_fit;
+  std::optional<std::string> bit_method, axis, scope, importance, sensitivity, group_fit,
+      mask_search, mask_region;
   std::optional<pare::index_t> blocksize, kl_windows, group_size;
   bool sparsity_auto = false, act_order = false, clip_search = false, symmetric = false,
-       keep_zeros = false;
+       keep_zeros = false, refine = false;
 };
 
 inline void add_axis_option(CLI::App& app, CompressionFlags& flags) {
@@ -43,6 +44,15 @@ inline void add_solver_options(CLI::App& app, CompressionFlags& flags,
   add_value(app, "--prunem", flags.prunem, "m of n:m, neighbouring inputs");
   add_flag(app, "--keep-zeros", flags.keep_zeros,
            "weights that are zero already stay zero, whatever else is pruned");
+  add_value(app, "--mask-search", flags.mask_search,
+            "greedy (default), or admm: the mask for the whole linear at once, the weights that "
+            "stay exactly; the greedy result is kept where it loses less");
+  add_flag(app, "--refine", flags.refine,
+           "solve the weights that the mask leaves exactly; with --keep-zeros alone, those of a "
+           "model that is pruned already");
+  add_value(app, "--mask-region", flags.mask_region,
+            "what --mask-search admm counts a share of weights over: linear (default), row or "
+            "block");
   begin_group(app, "Solver");
   add_flag(app, "--act-order", flags.act_order, "visit inputs by falling diag(H)");
   add_flag(app, "--clip-search", flags.clip_search, "search the clipping range of every grid");
@@ -186,9 +196,43 @@ inline void check_mixed_precision(const CompressionFlags& flags,
   request.solver.target_average_bits = flags.target_average_bits;
 }
 
+inline void check_search(const CompressionFlags& flags, pare::CompressionRequest& request) {
+  using pare::MaskRegion;
+  const bool prunes = request.pattern().prunes() || flags.sparsity_auto;
+  if (flags.mask_search && *flags.mask_search != "greedy" && *flags.mask_search != "admm")
+    throw unknown_value("--mask-search", *flags.mask_search, "search", {"greedy", "admm"});
+  const bool alternating = flags.mask_search == "admm";
+  if (flags.mask_search && !prunes)
+    throw usage_error(
+        "--mask-search without a pattern: there is no mask to search for; add "
+        "--sparsity 0.5, or --prunen 2 --prunem 4");
+  if (flags.refine && alternating)
+    throw usage_error(
+        "--refine with --mask-search admm: admm solves the weights that stay "
+        "exactly already; leave --refine out");
+  if (flags.refine && !prunes && !flags.keep_zeros)
+    throw usage_error(
+        "--refine without a mask: it solves the weights that a mask leaves; add "
+        "--sparsity 0.5, --prunen 2 --prunem 4, or --keep-zeros for a model that is "
+        "pruned already");
+  if (flags.mask_region && (!alternating || request.pattern().kind == pare::PatternKind::n_of_m))
+    throw usage_error(std::string("--mask-region ") +
+                      (alternating
+                           ? "with --prunen: n:m counts every m inputs"
+                           : "without --mask-search admm: a greedy mask counts every block") +
+                      "; leave it out");
+  if (alternating) request.solver.mask_search = pare::MaskSearch::alternating;
+  request.solver.refine = flags.refine;
+  if (!flags.mask_region) return;
+  for (const MaskRegion region : {MaskRegion::linear, MaskRegion::row, MaskRegion::block})
+    if (*flags.mask_region == pare::to_string(region)) request.solver.mask_region = region;
+  if (!request.solver.mask_region)
+    throw unknown_value("--mask-region", *flags.mask_region, "region", {"linear", "row", "block"});
+}
+
 inline void check_something_to_do(const CompressionFlags& flags,
                                   const pare::CompressionRequest& request) {
-  if (request.pattern().prunes() || request.quantizes()) return;
+  if (request.pattern().prunes() || request.quantizes() || flags.refine) return;
   const char* what = flags.sparsity && flags.wbits ? "--sparsity 0 with --wbits 16"
                      : flags.sparsity              ? "--sparsity 0 alone"
                      : flags.wbits                 ? "--wbits 16 alone"
@@ -213,6 +257,7 @@ inline pare::CompressionRequest checked(const CompressionFlags& flags) {
   detail::check_pattern(flags, request);
   detail::check_quantizer(flags, request);
   detail::check_mixed_precision(flags, request);
+  detail::check_search(flags, request);
   detail::check_something_to_do(flags, request);
   if (flags.percdamp && !(*flags.percdamp >= 0 && *flags.percdamp <= 1))
     throw usage_error("--percdamp " + pare::number_text(*flags.percdamp) +

@@ -294,3 +294,43 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(groups_lose_what_a_float64_sweep_loses, C, FloatCa
       }
   }
 }
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(masks_by_admm_lose_what_the_prototype_lost, C, FloatCases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  const auto folder = shared_folder("linears of SmolLM2, with losses of ADMM");
+  if (!folder) return;
+  const SafetensorsFile file(*folder / "golden" / "smollm2.safetensors");
+  const Json losses = Json::parse(std::ifstream(*folder / "golden" / "smollm2.json"));
+#if defined(PARE_TEST_FLOAT_ALONE)
+  const std::vector<std::string> names{"q12"};
+#else
+  const std::vector<std::string> names{"q12", "o29", "gate12", "down1"};
+#endif
+  for (const std::string& name : names) {
+    const Matrix<float> W = file.read_float(name + ".W"), H = file.read_float(name + ".H");
+    const auto weights = upload<B>(W), hessian = upload<B>(H);
+    const auto calibration = Calibration<B, T>::from_hessian(hessian.view());
+    const auto check = [&]<class Config>(std::type_identity<Config>, const char* key,
+                                         SolverOptions options) {
+      BOOST_TEST_CONTEXT(name << " " << key) {
+        options.mask_search = MaskSearch::alternating;
+        SparseGPTSolver<Config, B, T> solver(options);
+        const auto linear = solver.solve(weights.view(), calibration);
+        BOOST_TEST(loss_of(W, download<B>(linear.weights), H) <=
+                   1.02 * losses.at(key).at(name).template get<double>());
+        BOOST_TEST((linear.mask_search == MaskSearch::alternating));
+        BOOST_TEST(linear.loss < *linear.greedy_loss);
+      }
+    };
+    check(std::type_identity<Compression<NofM<>, DynamicSearch>>{}, "alps 2:4",
+          {.zeros = 2, .of = 4});
+    const std::type_identity<Compression<Unstructured, DynamicSearch>> unstructured_config;
+    check(unstructured_config, "alps 50", {.sparsity = 0.5});
+    check(unstructured_config, "alps 70", {.sparsity = 0.7});
+    check(std::type_identity<Compression<Unstructured, BaseQuantizer, DynamicSearch>>{},
+          "alps 50+4 g64", {.sparsity = 0.5, .bits = 4, .group_size = 64});
+    check(std::type_identity<Compression<NofM<>, BaseQuantizer, DynamicSearch>>{}, "alps 2:4+4 g64",
+          {.zeros = 2, .of = 4, .bits = 4, .group_size = 64});
+  }
+}

@@ -66,6 +66,7 @@ struct Recipe {
   const SolverOptions& options() const { return request.solver; }
   bool by_input() const { return options().axis == ChannelAxis::input; }
   bool mixed_precision() const { return request.policy != PolicyKind::none; }
+  bool searches() const { return options().refine || options().mask_search != MaskSearch::greedy; }
   bool hessian_only() const { return inputs == Inputs::indefinite || inputs == Inputs::hopeless; }
 };
 
@@ -83,6 +84,9 @@ std::ostream& operator<<(std::ostream& out, const Recipe& r) {
         << tiers_text(o.tiers.value_or(default_tiers())) << ", axis " << to_string(o.axis);
   if (o.target_average_bits) out << ", target " << *o.target_average_bits;
   if (o.group_size > 0) out << ", groups of " << o.group_size << " " << to_string(o.group_fit);
+  if (o.mask_search != MaskSearch::greedy) out << ", " << to_string(o.mask_search);
+  if (o.mask_region) out << " over " << to_string(*o.mask_region);
+  if (o.refine) out << ", refined";
   return out << (o.grid.symmetric ? ", symmetric" : "") << (o.grid.clip_search ? ", clipped" : "")
              << (o.act_order ? ", act-order" : "") << ", block " << o.block_size << ", damping "
              << o.damping;
@@ -151,6 +155,18 @@ void choose_groups(Recipe& r) {
   if (in_turn && random.below(3) == 0) o.group_fit = GroupFit::compensated;
 }
 
+/// A third of what prunes asks for more than the greedy sweep.
+void choose_search(Recipe& r) {
+  Random random = fresh(r.seed, 4);
+  SolverOptions& o = r.request.solver;
+  if (!r.request.pattern().prunes() || random.below(3) > 0) return;
+  o.refine = random.below(4) == 0;
+  if (o.refine) return;
+  o.mask_search = MaskSearch::alternating;
+  if (o.sparsity && random.below(2) == 0)
+    o.mask_region = pick(random, {MaskRegion::block, MaskRegion::row, MaskRegion::linear});
+}
+
 /// The case of a seed. Magnitudes depend on the scalar's range.
 Recipe recipe_of(std::uint64_t seed, bool is_double) {
   Random random = fresh(seed, 0);
@@ -165,6 +181,7 @@ Recipe recipe_of(std::uint64_t seed, bool is_double) {
   r.rows = pick<index_t>(random, {1, 1 + random.below(20), 1 + random.below(20), 15, 16, 17, 31, 32,
                                   33, 1 + random.below(70)});
   if (choose_pattern(r, random)) choose_bits(r, random);
+  choose_search(r);
   o.damping = pick(random, {0.001, 0.01, 0.01, 0.1, 1.0});
   o.act_order = random.below(3) == 0;
   choose_groups(r);
@@ -285,6 +302,8 @@ struct Result {
   std::vector<index_t> order;
   std::vector<double> row_loss, scores;
   double loss = 0, damping = 0;
+  std::optional<double> greedy_loss;
+  MaskRegion region = MaskRegion::block;
   int retries = 0;
   LinearStatistics statistics;
   std::string bytes;
@@ -330,6 +349,8 @@ Result solve(const Recipe& r) {
       result.scores = linear.scores;
       result.loss = linear.loss;
       result.damping = linear.damping;
+      result.greedy_loss = linear.greedy_loss;
+      result.region = linear.mask_region;
       result.retries = linear.damping_retries;
     });
   } catch (const invariant_error&) {
@@ -482,6 +503,16 @@ std::string check_counts(const Recipe& r, const Result& s) {
         if (count != *o.zeros) return "a group has " + std::to_string(count) + " zeros";
         total += count;
       }
+  } else if (s.region != MaskRegion::block) {
+    const bool by_row = s.region == MaskRegion::row;
+    const index_t size = by_row ? r.cols : r.rows * r.cols;
+    for (index_t first = 0; first < r.rows * r.cols; first += size) {
+      index_t count = 0;
+      for (index_t at = first; at < first + size; ++at) count += s.mask[std::size_t(at)] != 0;
+      if (count != index_t(std::floor(*o.sparsity * double(size) + 1e-6)))
+        return "the region at " + std::to_string(first) + " lost " + std::to_string(count);
+      total += count;
+    }
   } else {
     for (index_t begin = 0; begin < r.cols; begin += o.block_size) {
       const index_t end = std::min(r.cols, begin + o.block_size);
@@ -587,10 +618,22 @@ std::string check_loss(const Recipe& r, const Result& s, Real tolerance, Real ep
   return std::abs(Real(s.loss) - sum) <= 1e-9L * sum ? "" : "the loss is not the sum of its rows";
 }
 
+/// A search never ends with more than the greedy loss, which is that without it.
+template <class B, class T>
+std::string check_search(const Recipe& r, const Result& s) {
+  if (s.greedy_loss.has_value() != r.searches()) return "a greedy loss is there, or is not";
+  if (!r.searches()) return "";
+  if (s.loss > *s.greedy_loss) return "the search ended with a higher loss";
+  Recipe greedy = r;
+  greedy.request.solver = without_search(r.options());
+  return solve<B, T>(greedy).loss == *s.greedy_loss ? "" : "the greedy loss is another";
+}
+
 /// How cases of one backend and scalar ended.
 struct Tally {
   int solved = 0, overflowed = 0, hopeless = 0;
-  int compared = 0, alike = 0;  ///< with the oracle; alike in every weight
+  int compared = 0, alike = 0;   ///< with the oracle; alike in every weight
+  int searched = 0, better = 0;  ///< than greedy
 };
 
 /// Whether equal numbers may be told apart by their rounding alone: what is pruned first then
@@ -651,9 +694,12 @@ void check_case(const Recipe& r, Tally& tally) {
   BOOST_TEST(check_counts(r, s) == "");
   BOOST_TEST(check_zeros(r, s) == "");
   BOOST_TEST(check_loss(r, s, tolerance<T>, epsilon, smallest) == "");
+  BOOST_TEST((check_search<B, T>(r, s)) == "");
+  tally.searched += r.searches();
+  tally.better += r.searches() && s.loss < *s.greedy_loss;
   BOOST_TEST((solve<B, T>(r).bytes == s.bytes));
   if constexpr (!std::is_same_v<B, Oracle>)
-    if (!overflow.possible)  // otherwise one may be refused and the other not
+    if (!overflow.possible && !r.searches())  // otherwise one may be refused and the other not
       compare(r, s, solve<Oracle, T>(r), tolerance<T>, tally);
 }
 
@@ -687,10 +733,12 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(random_linears_keep_every_post_condition, C, Cases
   if (all.size() < std::size_t(cases)) return;
   std::cout << B::name << " " << scalar_traits<T>::name << ": " << tally.solved << " solved, "
             << tally.overflowed << " out of range, " << tally.hopeless << " hopeless, "
-            << tally.alike << " of " << tally.compared << " equal to the oracle\n";
+            << tally.alike << " of " << tally.compared << " equal to the oracle, " << tally.better
+            << " of " << tally.searched << " better than greedy\n";
   BOOST_TEST(tally.solved > 0.75 * cases);
   BOOST_TEST(tally.overflowed > 0);
   BOOST_TEST(tally.hopeless > 0);
+  BOOST_TEST(tally.better > 0.4 * tally.searched);
   BOOST_TEST(tally.alike >= 0.9 * tally.compared);
 }
 

@@ -4,8 +4,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <memory>
+#include <mutex>
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "pare/calibration/calibration.hpp"
@@ -17,6 +20,42 @@ struct FactorOptions {
   /// Share of mean(diag H) added to the diagonal, >= 0; dead inputs do not enter the mean.
   double damping = 0.01;
   std::vector<index_t> order = {};  ///< column visited at each position; empty: as they come
+};
+
+/// Inverses of the H that a factor is of, scaled to unit diagonal, with multiples of the identity
+/// added: what searches for masks need. Linears that share the factor share them; several threads
+/// may ask at the same time.
+template <class B, class T>
+class ShiftedInverses {
+ public:
+  /// One inverse (in, in).
+  using Inverse = std::shared_ptr<const typename B::template matrix<T>>;
+  /// Bytes of inverses that are kept; of the largest Hessians none is.
+  static constexpr double kept_bytes = double(index_t{1} << 30);
+
+  /// The inverse with `shift` added.
+  /// @param make  called as make() for the matrix where it is not there yet
+  template <class Make>
+  Inverse of(double shift, const Make& make) {
+    {
+      const std::lock_guard lock(mutex_);
+      for (const auto& [made, inverse] : kept_)
+        if (made == shift) return inverse;
+    }
+    Inverse inverse = std::make_shared<const typename B::template matrix<T>>(make());
+    const double n = double(inverse->rows());
+    const std::lock_guard lock(mutex_);
+    if (double(kept_.size() + 1) * n * n * double(sizeof(T)) <= kept_bytes) {
+      // With an element on the host all work on it is done, whichever thread uses it.
+      B::to_host(MatrixView<const T>(inverse->view()).block(0, 0, 1, 1));
+      kept_.emplace_back(shift, inverse);
+    }
+    return inverse;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::pair<double, Inverse>> kept_;
 };
 
 /// Upper triangular U with inv(H + damping) = U^T U, and what became of H on the way.
@@ -32,6 +71,8 @@ struct Factor {
   double damping = 0;                    ///< share of mean_diagonal in force
   double added = 0;                      ///< what was added to the diagonal: their product
   int retries = 0;                       ///< how often the damping was raised
+  /// None until a solver that searches for masks has prepared the factor; copies share them.
+  std::shared_ptr<ShiftedInverses<B, T>> inverses = {};
 
   /// Inputs of the linear.
   index_t in_features() const { return index_t(order.size()); }

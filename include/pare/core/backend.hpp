@@ -90,6 +90,9 @@ concept HoldsMatrices = std::default_initializable<typename B::template matrix<U
 /// - `select_smallest(W, d, k, mask)`: marks the k smallest |w_ij| / d_j of W; ties go to the
 ///   lower row-major index.
 ///
+/// A backend may have `rough_multiply(C, A, B)`: C = A B in fewer digits, where it is faster. A
+/// search for a mask takes it, which only ranks weights by the result.
+///
 /// A backend may store numbers in types it does not compute in, `stores<S>`; then `matrix`, `copy`,
 /// `from_host`, `to_host`, `find_non_finite(A)`, and X of `column_moments` and `gram_accumulate`
 /// take S too.

@@ -53,15 +53,17 @@ constexpr bool check_dispatch_of() {
 /// Always true. One message per misuse of dispatch's callable.
 template <class F>
 constexpr bool check_dispatch() {
+  using Search = DynamicSearch;
   return check_dispatch_of<
-      F, Compression<Unstructured>, Compression<NofM<>>, Compression<Dense, BaseQuantizer>,
-      Compression<Unstructured, BaseQuantizer>, Compression<NofM<>, BaseQuantizer>,
-      Compression<Dense, BaseQuantizer, MixedPrecision<Quantile>>,
-      Compression<Unstructured, BaseQuantizer, MixedPrecision<Quantile>>,
-      Compression<NofM<>, BaseQuantizer, MixedPrecision<Quantile>>,
-      Compression<Dense, BaseQuantizer, MixedPrecision<Budget>>,
-      Compression<Unstructured, BaseQuantizer, MixedPrecision<Budget>>,
-      Compression<NofM<>, BaseQuantizer, MixedPrecision<Budget>>>();
+      F, Compression<Dense, Search>, Compression<Unstructured, Search>, Compression<NofM<>, Search>,
+      Compression<Dense, BaseQuantizer, Search>, Compression<Unstructured, BaseQuantizer, Search>,
+      Compression<NofM<>, BaseQuantizer, Search>,
+      Compression<Dense, BaseQuantizer, MixedPrecision<Quantile>, Search>,
+      Compression<Unstructured, BaseQuantizer, MixedPrecision<Quantile>, Search>,
+      Compression<NofM<>, BaseQuantizer, MixedPrecision<Quantile>, Search>,
+      Compression<Dense, BaseQuantizer, MixedPrecision<Budget>, Search>,
+      Compression<Unstructured, BaseQuantizer, MixedPrecision<Budget>, Search>,
+      Compression<NofM<>, BaseQuantizer, MixedPrecision<Budget>, Search>>();
 }
 
 template <class Pattern, class F>
@@ -72,20 +74,22 @@ auto dispatch_bits(const CompressionRequest& request, F&& f) {
   using std::type_identity;
   switch (request.policy) {
     case PolicyKind::quantile:
-      return call(type_identity<Compression<Pattern, BaseQuantizer, MixedPrecision<Quantile>>>{});
+      return call(type_identity<
+                  Compression<Pattern, BaseQuantizer, MixedPrecision<Quantile>, DynamicSearch>>{});
     case PolicyKind::budget:
-      return call(type_identity<Compression<Pattern, BaseQuantizer, MixedPrecision<Budget>>>{});
+      return call(type_identity<
+                  Compression<Pattern, BaseQuantizer, MixedPrecision<Budget>, DynamicSearch>>{});
     case PolicyKind::none:
       break;
   }
-  if constexpr (!std::is_same_v<Pattern, Dense>)
-    if (!request.quantizes()) return call(type_identity<Compression<Pattern>>{});
-  return call(type_identity<Compression<Pattern, BaseQuantizer>>{});
+  if (!request.quantizes()) return call(type_identity<Compression<Pattern, DynamicSearch>>{});
+  return call(type_identity<Compression<Pattern, BaseQuantizer, DynamicSearch>>{});
 }
 
 }  // namespace detail
 
-/// Calls f(std::type_identity<Compression<...>>{}) for the configuration a request describes.
+/// Calls f(std::type_identity<Compression<...>>{}) for the configuration a request describes. Each
+/// has DynamicSearch: how masks are found stays an option.
 /// @throws argument_error when no configuration describes it
 template <class F>
 auto dispatch(const CompressionRequest& request, F&& f) {
@@ -95,10 +99,10 @@ auto dispatch(const CompressionRequest& request, F&& f) {
         "policy: mixed precision without a base quantizer would choose bits and round nothing; "
         "set solver.bits");
   const PatternKind pattern = request.pattern().kind;
-  if (pattern == PatternKind::dense && !request.quantizes())
+  if (pattern == PatternKind::dense && !request.quantizes() && !request.solver.refine)
     throw argument_error(
         "pattern: dense without a quantizer leaves nothing to do; ask for a "
-        "sparsity or for bits");
+        "sparsity or for bits, or refine the weights that a given mask leaves");
   switch (pattern) {
     case PatternKind::unstructured:
       return detail::dispatch_bits<Unstructured>(request, std::forward<F>(f));

@@ -47,6 +47,12 @@ LinearStatistics linear_statistics(std::string name, const CompressedLinear<B, T
   s.sparsity = counts.pruned / double(s.weights());
   s.zeros = counts.zeros / double(s.weights());
   s.loss = linear.loss;
+  if (linear.greedy_loss) {
+    s.mask_search = linear.mask_search == MaskSearch::greedy && linear.refined
+                        ? "greedy refined"
+                        : to_string(linear.mask_search);
+    s.greedy_loss = linear.greedy_loss;
+  }
   s.damping = linear.damping;
   s.damping_retries = linear.damping_retries;
   s.stored_bits =

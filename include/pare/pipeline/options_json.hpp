@@ -2,6 +2,7 @@
 // file calls it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -33,7 +34,10 @@ enum class Option : std::uint8_t {
   group_fit,
   damping,
   block_size,
-  act_order
+  act_order,
+  mask_search,
+  refine,
+  mask_region
 };
 
 /// What a file calls a member.
@@ -53,7 +57,10 @@ inline constexpr OptionName report_solver[] = {{"axis", Option::axis},
                                                {"group_fit", Option::group_fit},
                                                {"percdamp", Option::damping},
                                                {"blocksize", Option::block_size},
-                                               {"half_scale", Option::half_scale}};
+                                               {"half_scale", Option::half_scale},
+                                               {"mask_search", Option::mask_search},
+                                               {"refine", Option::refine},
+                                               {"mask_region", Option::mask_region}};
 /// What files of sensitivities call those that a plan does not choose, in their order.
 inline constexpr OptionName sensitivity_solver[] = {{"axis", Option::axis},
                                                     {"symmetric", Option::symmetric},
@@ -62,7 +69,10 @@ inline constexpr OptionName sensitivity_solver[] = {{"axis", Option::axis},
                                                     {"group_fit", Option::group_fit},
                                                     {"damping", Option::damping},
                                                     {"block_size", Option::block_size},
-                                                    {"act_order", Option::act_order}};
+                                                    {"act_order", Option::act_order},
+                                                    {"mask_search", Option::mask_search},
+                                                    {"refine", Option::refine},
+                                                    {"mask_region", Option::mask_region}};
 
 /// The value of a member.
 inline Json value_json(const SolverOptions& o, Option option) {
@@ -97,15 +107,22 @@ inline Json value_json(const SolverOptions& o, Option option) {
     case Option::block_size:
       return Json(o.block_size);
     case Option::act_order:
+      return Json(o.act_order);
+    case Option::mask_search:
+      return Json(to_string(o.mask_search));
+    case Option::refine:
+      return Json(o.refine);
+    case Option::mask_region:
       break;
   }
-  return Json(o.act_order);
+  return o.mask_region ? Json(to_string(*o.mask_region)) : Json(nullptr);
 }
 
 /// Whether files may lack a member, which then has its default.
 inline bool may_be_missing(Option option) {
   return option == Option::half_scale || option == Option::group_size ||
-         option == Option::group_fit;
+         option == Option::group_fit || option == Option::mask_search || option == Option::refine ||
+         option == Option::mask_region;
 }
 
 /// The same as it is written: of what files may lack only what is not the default.
@@ -113,6 +130,18 @@ inline std::optional<Json> option_json(const SolverOptions& o, Option option) {
   Json value = value_json(o, option);
   if (may_be_missing(option) && value == value_json(SolverOptions{}, option)) return std::nullopt;
   return std::optional<Json>(std::in_place, std::move(value));
+}
+
+/// The one of `values` that `json` names by to_string(). Throws format_error that begins with
+/// `what`.
+template <class V, std::size_t N>
+V named_value(const Json& json, const V (&values)[N], const std::string& what) {
+  std::string names;
+  for (const V value : values) {
+    if (json == to_string(value)) return value;
+    names += (names.empty() ? "" : " or ") + std::string(to_string(value));
+  }
+  throw format_error(what + ": expected " + names + ", got " + json.dump());
 }
 
 /// Sets a member. Throws Json::exception for a value of another type, format_error that begins with
@@ -172,6 +201,16 @@ inline void set_option(SolverOptions& o, Option option, const Json& json, const 
     case Option::act_order:
       json.get_to(o.act_order);
       return;
+    case Option::mask_search:
+      o.mask_search = named_value(json, {MaskSearch::greedy, MaskSearch::alternating}, what);
+      return;
+    case Option::refine:
+      json.get_to(o.refine);
+      return;
+    case Option::mask_region:
+      o.mask_region =
+          named_value(json, {MaskRegion::block, MaskRegion::row, MaskRegion::linear}, what);
+      return;
   }
 }
 
@@ -216,8 +255,8 @@ inline Pattern pattern_of_json(const Json& json, const std::string& who) {
   return n_of_m(number("zeros"), number("group"));
 }
 
-/// Every option in force, by the names of a report. half_scale, group_size and group_fit are there
-/// when they are not the default.
+/// Every option in force, by the names of a report. What files may lack is there when it is not the
+/// default.
 inline Json to_json(const CompressionRequest& request) {
   Json json = Json::object();
   detail::add_options(json, request.solver, detail::report_pattern);

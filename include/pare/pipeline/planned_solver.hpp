@@ -11,8 +11,8 @@ namespace pare::inline PARE_TARGET {
 template <class B, class T>
 class PlannedSolver {
  public:
-  /// @param options  axis, grid, group_fit, damping, block_size and act_order; the rest must be
-  ///                 unset, for the pattern, the group size and the widths say it
+  /// @param options  axis, grid, group_fit, damping, block_size, act_order and the search for masks;
+  ///                 the rest must be unset, for the pattern, the group size and the widths say it
   /// @throws argument_error for an option that would be ignored
   explicit PlannedSolver(SolverOptions options) : options_(std::move(options)) {
     if (options_.group_size != 0)
@@ -20,18 +20,21 @@ class PlannedSolver {
                            std::to_string(options_.group_size));
     SolverOptions others = options_;
     others.group_fit = GroupFit::dense;  // goes with linears that have groups
-    Solver<Dense>{others};               // says what must be unset
+    // These say what must be unset.
+    const Solver<Dense> rounding(without_search(others));
+    const Solver<Unstructured> pruning(with_pattern(others, unstructured(0)));
   }
 
   /// Factor of the linears that share these inputs and this pattern.
   Factor<B, T> prepare(const Pattern& pattern, const Calibration<B, T>& calibration) const {
-    return with(pattern, 0, [&](auto solver) { return solver.prepare(calibration); });
+    return with(pattern, 0, false, [&](auto solver) { return solver.prepare(calibration); });
   }
 
-  /// See SparseGPTSolver::solve.
+  /// See SparseGPTSolver::solve. Where nothing is pruned, `refine` needs a mask that is given.
   CompressedLinear<B, T> solve(const Pattern& pattern, index_t group_size,
                                const SolveInputs<B, T, true>& inputs) const {
-    return with(pattern, group_size, [&](auto solver) { return solver.solve(inputs); });
+    const bool masked = inputs.mask.get().rows > 0;
+    return with(pattern, group_size, masked, [&](auto solver) { return solver.solve(inputs); });
   }
 
   /// The options given.
@@ -39,13 +42,16 @@ class PlannedSolver {
 
  private:
   template <class Kind>
-  using Solver = SparseGPTSolver<Compression<Kind, BaseQuantizer, MixedPrecision<Assigned>>, B, T>;
+  using Solver =
+      SparseGPTSolver<Compression<Kind, BaseQuantizer, MixedPrecision<Assigned>, DynamicSearch>, B,
+                      T>;
 
   template <class F>
-  auto with(const Pattern& pattern, index_t group_size, F&& f) const {
+  auto with(const Pattern& pattern, index_t group_size, bool masked, F&& f) const {
     SolverOptions options = with_pattern(options_, pattern);
     options.group_size = group_size;
     if (group_size == 0) options.group_fit = GroupFit::dense;  // a whole row is as it is
+    if (pattern.kind != PatternKind::unstructured) options.mask_region.reset();
     switch (pattern.kind) {
       case PatternKind::unstructured:
         return f(Solver<Unstructured>(options));
@@ -54,6 +60,8 @@ class PlannedSolver {
       case PatternKind::dense:
         break;
     }
+    options.mask_search = MaskSearch::greedy;  // there is no mask to search for
+    options.refine = options.refine && masked;
     return f(Solver<Dense>(options));
   }
 

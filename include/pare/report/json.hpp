@@ -70,7 +70,8 @@ inline std::int64_t whole_number(const Json& json, const std::string& what,
 }
 
 /// One linear; average_bits is null without a quantizer, score null without mixed precision,
-/// rounding_loss and group_size there only where they are not 0.
+/// rounding_loss and group_size there only where they are not 0, mask_search and greedy_loss only
+/// where more than a greedy mask was asked for.
 inline Json to_json(const LinearStatistics& linear) {
   Json json{{"name", linear.name},
             {"rows", linear.rows},
@@ -93,6 +94,10 @@ inline Json to_json(const LinearStatistics& linear) {
                      {"highest", linear.score->highest}};
   if (linear.group_size != 0) json["group_size"] = linear.group_size;
   if (linear.rounding_loss != 0) json["rounding_loss"] = linear.rounding_loss;
+  if (linear.greedy_loss) {
+    json["mask_search"] = linear.mask_search;
+    json["greedy_loss"] = *linear.greedy_loss;
+  }
   return json;
 }
 
@@ -124,6 +129,10 @@ inline LinearStatistics linear_statistics_of_json(const Json& json) {
   json.at("loss").get_to(linear.loss);
   linear.rounding_loss = json.value("rounding_loss", 0.0);
   linear.group_size = json.value("group_size", index_t{0});
+  if (json.contains("greedy_loss")) {
+    json.at("mask_search").get_to(linear.mask_search);
+    linear.greedy_loss = json.at("greedy_loss").get<double>();
+  }
   json.at("damping").get_to(linear.damping);
   json.at("damping_retries").get_to(linear.damping_retries);
   json.at("stored_bits").get_to(linear.stored_bits);

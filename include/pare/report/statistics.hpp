@@ -37,7 +37,11 @@ struct LinearStatistics {
   double loss = 0;                        ///< of the weights that are stored; half the sum of
                                           ///< squared compensated errors, and rounding_loss
   double rounding_loss = 0;               ///< what rounding to the stored type added to the loss
-  double damping = 0;                     ///< share of mean(diag H) in force
+  /// Where a search for masks or exact weights were asked for, what was kept: "greedy", "greedy
+  /// refined" or "admm"; otherwise empty.
+  std::string mask_search;
+  std::optional<double> greedy_loss;  ///< then: the loss of the greedy result
+  double damping = 0;                 ///< share of mean(diag H) in force
   /// How often the damping was raised.
   int damping_retries = 0;
   /// 8 times the bytes of its tensors in a packed file; with a quantizer of one's own its grids'

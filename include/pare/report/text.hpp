@@ -31,7 +31,8 @@ inline std::string linear_header() {
                              "loss", "seconds");
 }
 
-/// One line: name, shape, mean bits, sparsity, loss, seconds.
+/// One line: name, shape, mean bits, sparsity, loss, seconds; where more than a greedy mask was
+/// asked for, what was kept and the loss of the greedy result.
 inline std::string linear_line(const LinearStatistics& linear) {
   const std::string shape = std::to_string(linear.rows) + " x " + std::to_string(linear.columns);
   std::string line =
@@ -40,6 +41,11 @@ inline std::string linear_line(const LinearStatistics& linear) {
                           linear.loss, linear.seconds);
   if (linear.damping_retries > 0)
     line += detail::format_text("  (damping raised to %g)", linear.damping);
+  if (linear.greedy_loss)
+    line += linear.loss < *linear.greedy_loss
+                ? detail::format_text("  (%s; greedy %.5g)", linear.mask_search.c_str(),
+                                      *linear.greedy_loss)
+                : "  (greedy kept)";
   return line;
 }
 

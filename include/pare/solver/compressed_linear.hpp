@@ -3,10 +3,12 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "pare/core/channel.hpp"
 #include "pare/core/matrix.hpp"
+#include "pare/sparsity/mask_search.hpp"
 #include "pare/sparsity/pattern.hpp"
 
 namespace pare::inline PARE_TARGET {
@@ -36,11 +38,18 @@ struct CompressedLinear {
   Pattern pattern;                 ///< what the mask was asked to prune
   bool given_mask = false;         ///< and what a caller's mask marks
   bool custom_pattern = false;     ///< or what a pattern of one's own marks
-  double loss = 0;                 ///< half the sum of squared compensated errors
-  std::vector<double> row_loss;    ///< the same per row, (out)
-  double damping = 0;              ///< share of mean(diag H) in force
-  int damping_retries = 0;         ///< how often it was raised
-  double seconds = 0;              ///< wall time of the solve
+  /// What an unstructured mask has an exact count over.
+  MaskRegion mask_region = MaskRegion::block;
+  /// How the mask was found, of what was asked for.
+  MaskSearch mask_search = MaskSearch::greedy;
+  int search_steps = 0;               ///< of the search for the mask; 0 without one
+  bool refined = false;               ///< the weights that stay were solved exactly, then rounded
+  std::optional<double> greedy_loss;  ///< of the greedy result, where more was asked for
+  double loss = 0;                    ///< half the sum of squared compensated errors
+  std::vector<double> row_loss;       ///< the same per row, (out)
+  double damping = 0;                 ///< share of mean(diag H) in force
+  int damping_retries = 0;            ///< how often it was raised
+  double seconds = 0;                 ///< wall time of the solve
 
   /// Whether weights were rounded to grids.
   bool quantized() const { return !bits.empty(); }

@@ -7,6 +7,7 @@
 #include "pare/allocation/policies.hpp"
 #include "pare/core/backend.hpp"
 #include "pare/quantization/quantizer.hpp"
+#include "pare/sparsity/mask_search.hpp"
 #include "pare/sparsity/pattern.hpp"
 
 namespace pare::inline PARE_TARGET {
@@ -145,6 +146,12 @@ template <class T>
 using IsMixed = std::bool_constant<is_mixed<T>>;
 
 template <class T>
+inline constexpr bool is_search = std::is_same_v<T, Alternating> || std::is_same_v<T, Refined> ||
+                                  std::is_same_v<T, DynamicSearch>;
+template <class T>
+using IsSearch = std::bool_constant<is_search<T>>;
+
+template <class T>
 inline constexpr bool is_assigned = false;
 template <class... Fixed>
 inline constexpr bool is_assigned<MixedPrecision<Assigned, Fixed...>> = true;
@@ -188,16 +195,18 @@ inline constexpr bool all_different<Head, Tail...> =
 /// Always true. Later checks need the earlier ones, so that one misuse gives one message.
 template <class... Options>
 constexpr bool check_compression() {
-  constexpr bool known = ((is_pattern<Options> || is_quantizer<Options> || is_mixed<Options>)&&...);
+  constexpr bool known = ((is_pattern<Options> || is_quantizer<Options> || is_mixed<Options> ||
+                           is_search<Options>)&&...);
   static_assert(known,
                 "pare: Compression<...>: an option is neither a pattern, nor a quantizer, nor "
-                "MixedPrecision; write for instance Compression<Unstructured, BaseQuantizer, "
-                "MixedPrecision<Budget>>");
+                "MixedPrecision, nor a search for masks; write for instance "
+                "Compression<Unstructured, BaseQuantizer, MixedPrecision<Budget>, Alternating>");
   // sizeof: every option checks itself first
   if constexpr (known && (0 + ... + sizeof(Options)) + 1 > 0) {
     constexpr int patterns = (0 + ... + int(is_pattern<Options>));
     constexpr int quantizers = (0 + ... + int(is_quantizer<Options>));
     constexpr int mixed = (0 + ... + int(is_mixed<Options>));
+    constexpr int searches = (0 + ... + int(is_search<Options>));
     constexpr bool dense = (std::is_same_v<Options, Dense> || ...);
     static_assert(all_different<Options...>,
                   "pare: Compression<...> with the same option twice: the second says nothing "
@@ -234,7 +243,18 @@ constexpr bool check_compression() {
           "pare: GridDistortion with a quantizer of one's own: it knows what uniform grids "
           "lose; write FiveSignals or an objective of your own");
       static_assert((check_if_quantizer<Options>() && ...));
-      static_assert(quantizers > 0 || mixed > 0 || !dense,
+      static_assert(searches <= 1,
+                    "pare: Compression<...> with two of Alternating, Refined and DynamicSearch: "
+                    "Alternating solves the weights that stay exactly, as Refined does; write one");
+      static_assert(!dense || searches != 1 || !(std::is_same_v<Options, Alternating> || ...),
+                    "pare: Compression<Dense, Alternating>: without a pattern there is no mask to "
+                    "search for; write Unstructured or NofM<>, or Refined for a mask that is "
+                    "given to solve()");
+      static_assert(
+          !(std::is_same_v<Options, Alternating> || ...) || !(is_custom_pattern<Options> || ...),
+          "pare: Alternating with a pattern of one's own: the search has to project on the "
+          "pattern, which it knows of Unstructured and NofM<> alone; write Refined");
+      static_assert(quantizers > 0 || mixed > 0 || !dense || searches > 0,
                     "pare: Compression<Dense> without a quantizer: there is nothing to do; write "
                     "Compression<Dense, BaseQuantizer> or a sparsity pattern");
     }
@@ -244,7 +264,7 @@ constexpr bool check_compression() {
 
 }  // namespace detail
 
-/// Compression<Pattern, Quantizer, MixedPrecision<Policy>>; the last two may be left out.
+/// Compression<Pattern, Quantizer, MixedPrecision<Policy>, Search>; the last three may be left out.
 template <class... Options>
 struct Compression {
   static_assert(detail::check_compression<Options...>());
@@ -258,6 +278,12 @@ struct Compression {
   /// Who chooses widths, or void when there is one for all.
   using policy = typename mixed_precision::policy;
 
+  /// Alternating, Refined or DynamicSearch, or void: the greedy mask, and weights as the sweep
+  /// leaves them.
+  using search = typename detail::FirstOf<void, detail::IsSearch, Options...>::type;
+
+  /// Whether more than the greedy sweep is asked for, or may be when it runs.
+  static constexpr bool searches = !std::is_void_v<search>;
   /// Whether weights are pruned.
   static constexpr bool prunes = !std::is_same_v<pattern, Dense>;
   /// Whether weights are rounded to grids.
@@ -274,6 +300,34 @@ template <class T>
 inline constexpr bool is_compression = false;
 template <class... Options>
 inline constexpr bool is_compression<Compression<Options...>> = true;
+
+/// Compression<...> of those that are not void.
+template <class Found, class... Left>
+struct CompressionOf;
+template <class... Found>
+struct CompressionOf<Compression<Found...>*> {
+  using type = Compression<Found...>;
+};
+template <class... Found, class Head, class... Tail>
+struct CompressionOf<Compression<Found...>*, Head, Tail...> {
+  using type = typename std::conditional_t<
+      std::is_void_v<Head>, std::type_identity<CompressionOf<Compression<Found...>*, Tail...>>,
+      std::type_identity<CompressionOf<Compression<Found..., Head>*, Tail...>>>::type::type;
+};
+/// MixedPrecision<...>, or void for its stand-in.
+template <class Config>
+using MixedOrVoid = std::conditional_t<Config::mixed, typename Config::mixed_precision, void>;
+/// The configuration that a search is held against: the same without it. Where there is a mask
+/// that is given and nothing else, a pattern that prunes no more.
+template <class Config>
+using WithoutSearch =
+    typename CompressionOf<Compression<std::conditional_t<Config::prunes || Config::quantizes,
+                                                          typename Config::pattern, Unstructured>>*,
+                           typename Config::quantizer, MixedOrVoid<Config>>::type;
+/// The configuration that rounds weights whose mask is known.
+template <class Config>
+using RoundingOnly = typename CompressionOf<Compression<Dense>*, typename Config::quantizer,
+                                            MixedOrVoid<Config>>::type;
 
 }  // namespace detail
 

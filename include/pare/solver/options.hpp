@@ -42,6 +42,12 @@ struct SolverOptions {
   double damping = 0.01;                 ///< share of mean(diag H) added to the diagonal
   index_t block_size = 128;              ///< columns per block; the mask's region
   bool act_order = false;                ///< visit inputs by falling H_jj
+  /// DynamicSearch: how the mask is found.
+  MaskSearch mask_search = MaskSearch::greedy;
+  /// DynamicSearch: solve the weights that a greedy or given mask leaves exactly.
+  bool refine = false;
+  /// What an unstructured mask of a search is counted over; the whole linear when unset.
+  std::optional<MaskRegion> mask_region = {};
 
   /// Whether every option is the same.
   friend bool operator==(const SolverOptions&, const SolverOptions&) = default;
@@ -63,6 +69,14 @@ inline SolverOptions with_pattern(SolverOptions options, const Pattern& pattern)
     options.zeros = pattern.zeros;
     options.of = pattern.of;
   }
+  return options;
+}
+
+/// The options without a search for masks.
+inline SolverOptions without_search(SolverOptions options) {
+  options.mask_search = MaskSearch::greedy;
+  options.refine = false;
+  options.mask_region.reset();
   return options;
 }
 
@@ -109,6 +123,39 @@ inline void require_groups(const SolverOptions& options) {
   if (options.of && options.group_size % *options.of != 0)
     fail("with n:m: expected a group_size that is a multiple of m, " + std::to_string(*options.of) +
          ", got " + std::to_string(options.group_size));
+}
+
+/// Throws argument_error unless the search that the options ask for fits the configuration; fills
+/// in static values.
+template <class Config>
+void validate_search(SolverOptions& options) {
+  using Search = typename Config::search;
+  if constexpr (!Config::searches) {
+    require_unset(options.mask_search != MaskSearch::greedy, "mask_search", "search for masks");
+    require_unset(options.refine, "refine", "search for masks");
+  } else if constexpr (!std::is_same_v<Search, DynamicSearch>) {
+    if (options.mask_search != MaskSearch::greedy || options.refine)
+      throw argument_error("mask_search, refine: the search is static, leave both unset");
+    options.mask_search =
+        std::is_same_v<Search, Alternating> ? MaskSearch::alternating : MaskSearch::greedy;
+    options.refine = std::is_same_v<Search, Refined>;
+  }
+  const bool alternating = options.mask_search == MaskSearch::alternating;
+  if (alternating && options.refine)
+    throw argument_error(
+        "refine: with mask_search alternating the weights that stay are solved exactly, the option "
+        "would be ignored; leave it unset");
+  require_unset(alternating && !Config::prunes, "mask_search", "pattern");
+  if (alternating && is_custom_pattern<typename Config::pattern>)
+    throw argument_error(
+        "mask_search: the search knows how to project on Unstructured and NofM<> alone, not on a "
+        "pattern of one's own; leave it greedy, or set refine");
+  if (options.mask_region && !(alternating && is_unstructured<typename Config::pattern>))
+    throw argument_error(
+        "mask_region: only an unstructured mask by mask_search alternating is counted over "
+        "anything but blocks, the option would be ignored; leave it unset");
+  if (alternating && is_unstructured<typename Config::pattern>)
+    options.mask_region = options.mask_region.value_or(MaskRegion::linear);
 }
 
 /// Throws argument_error unless the options fit the configuration; fills in static values.
@@ -186,6 +233,7 @@ SolverOptions validated(SolverOptions options) {
       options.target_average_bits = Fixed::target::value;
     }
   }
+  validate_search<Config>(options);
   if (options.block_size < 1)
     throw argument_error("block_size: expected at least 1, got " +
                          std::to_string(options.block_size));

@@ -571,3 +571,5 @@ CompressedLinear<B, T> SparseGPTSolver<Config, B, T>::solve(
 }
 
 }  // namespace pare
+
+#include "pare/solver/searching_solver.hpp"  // last: it is made of the solver above

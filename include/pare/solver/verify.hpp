@@ -144,11 +144,38 @@ std::vector<index_t> marked_in_blocks(MatrixView<const std::uint8_t> mask, const
   return marked;
 }
 
+/// Condition 4 of the unstructured mask where it is counted over rows or the whole linear.
+template <class B, class T>
+void verify_region(const CompressedLinear<B, T>& linear, MatrixView<const std::uint8_t> given) {
+  const index_t rows = linear.mask.rows(), cols = linear.mask.cols();
+  const auto marked = [&](MatrixView<const std::uint8_t> mask) {
+    typename B::template matrix<std::int64_t> counts(1, rows);
+    B::reduce_rows(rows, kernels::CountKept{mask, counts.view()});
+    const auto host = B::to_host(as_const(counts.view()));
+    std::vector<index_t> result(linear.mask_region == MaskRegion::row ? std::size_t(rows) : 1);
+    for (index_t i = 0; i < rows; ++i) result[std::size_t(i) % result.size()] += cols - host(0, i);
+    return result;
+  };
+  const std::vector<index_t> found = marked(linear.mask.view());
+  const std::vector<index_t> forced =
+      given.rows > 0 ? marked(given) : std::vector<index_t>(found.size(), 0);
+  const index_t size = rows * cols / index_t(found.size());
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const index_t expected = std::max(forced[i], pruned_count(linear.pattern.sparsity, size));
+    if (found[i] != expected)
+      throw invariant_error(4, (found.size() > 1 ? "row " + std::to_string(i)
+                                                 : std::string("the linear")) +
+                                   ": expected " + std::to_string(expected) +
+                                   " pruned weights, found " + std::to_string(found[i]));
+  }
+}
+
 /// Condition 4 of the unstructured mask; without one no weight may be marked but those of a given
 /// mask.
 template <class B, class T>
 void verify_blocks(const CompressedLinear<B, T>& linear, const Factor<B, T>& factor,
                    MatrixView<const std::uint8_t> given) {
+  if (linear.mask_region != MaskRegion::block) return verify_region(linear, given);
   const index_t rows = linear.mask.rows(), cols = linear.mask.cols();
   const auto order = to_backend<B>(factor.order);
   const auto marked = [&](MatrixView<const std::uint8_t> mask) {
@@ -264,8 +291,9 @@ void verify_loss(MatrixView<const T> W, const Calibration<B, T>& calibration,
 ///    at most 2^b values per grid, and
 ///    equals its dense weights only where these held no more: rounding cannot have been left out,
 ///    nor can a grid have been fitted to single weights.
-/// 4: every block lost exactly floor(share * size) weights, every m inputs of n:m exactly n; more
-///    only where a given mask marks more.
+/// 4: every block lost exactly floor(share * size) weights, or every row, or the linear, whatever
+///    the mask was counted over; every m inputs of n:m exactly n; more only where a given mask
+///    marks more.
 /// 5: what the mask pruned is exactly zero, and what a given mask marks was pruned.
 /// 6: row losses equal 1/2 d (H + damping) d^T up to rounding, on up to 64 evenly spaced rows; the
 ///    loss is their sum.

@@ -339,6 +339,19 @@ BOOST_AUTO_TEST_CASE(more_grids_than_a_launch_has_blocks_are_fitted) {
       BOOST_REQUIRE_LE(relative_difference(found(j, i), std::abs(W(i, j)) / 15), 1e-6);
 }
 
+BOOST_AUTO_TEST_CASE(a_rough_product_has_the_digits_of_tf32) {
+  const Matrix<float> A = random_normal<float>(65, 257, 14), M = random_normal<float>(257, 130, 15);
+  const auto a = upload<Cuda>(A), m = upload<Cuda>(M);
+  Cuda::matrix<float> rough(65, 130), exact(65, 130);
+  Cuda::rough_multiply(rough.view(), a.view(), m.view());
+  Cuda::multiply(exact.view(), MatrixView<const float>(a.view()),
+                 MatrixView<const float>(m.view()));
+  const Matrix<float> given = download<Cuda>(rough), expected = download<Cuda>(exact);
+  // Sums of 257 products, each factor off by 2^-11 at most.
+  for (index_t i = 0; i < given.size(); ++i)
+    BOOST_REQUIRE_LE(std::abs(double(given.data()[i]) - double(expected.data()[i])), 0.05);
+}
+
 BOOST_AUTO_TEST_CASE_TEMPLATE(rows_are_reduced_whole, T, Scalars) { check_reductions<Cuda, T>(); }
 
 BOOST_AUTO_TEST_CASE(rows_and_elements_are_each_visited_once) {

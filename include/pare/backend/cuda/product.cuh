@@ -118,6 +118,18 @@ struct Products {
     gemm(T(1), A, B, T(0), C);
   }
 
+  /// C = A B with factors rounded to TF32, sums in float32: on the tensor cores.
+  static void rough_multiply(MatrixView<float> C, MatrixView<const float> A,
+                             MatrixView<const float> B) {
+    if (C.size() == 0) return;
+    const float one = 1, zero = 0;
+    check(cublasGemmEx_64(Context::get().blas, CUBLAS_OP_N, CUBLAS_OP_N, C.cols, C.rows, A.cols,
+                          &one, B.data, CUDA_R_32F, B.stride, A.data, CUDA_R_32F, A.stride, &zero,
+                          C.data, CUDA_R_32F, C.stride, CUBLAS_COMPUTE_32F_FAST_TF32,
+                          CUBLAS_GEMM_DEFAULT),
+          "cublasGemmEx");
+  }
+
   template <class T>
   static void trailing_update(MatrixView<T> W, MatrixView<const T> E, MatrixView<const T> U) {
     gemm(T(-1), E, U, T(1), W);
