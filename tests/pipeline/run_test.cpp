@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
+#include <set>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -333,4 +335,60 @@ BOOST_AUTO_TEST_CASE(documents_are_texts_and_lines_of_json) {
         [&] { read("c.jsonl", "{\"text\": \"a\"}\n" + pair.first + "\n"); });
     BOOST_TEST(contains(message, "c.jsonl: line 2: " + pair.second), message);
   }
+}
+
+BOOST_AUTO_TEST_CASE(a_plan_gives_parts_of_fused_linears_widths_of_their_own) {
+  for (const char* family : {"gpt_neox", "phi3", "gpt2"}) BOOST_TEST_CONTEXT(family) {
+      const nlohmann::json config = small_config(family_of(family));
+      auto model = made_up<B>(parse_architecture("config.json", config.dump()));
+      const auto width_of = [&](const Linear<B, float>& linear, index_t row) {
+        const LinearRole part = part_of_row(model.config, linear.role, row);
+        return part == LinearRole::q || part == LinearRole::gate ? 2
+               : part == LinearRole::k                           ? 3
+                                                                 : 4;
+      };
+      ModelPlan plan;
+      for (const auto& layer : model.layers)
+        for (const auto* linear : layer.linears()) {
+          LinearPlan widths{linear->name, Dense{}, {}, 0};
+          for (index_t r = 0; r < linear->weight.rows(); ++r)
+            widths.bits.push_back(std::uint8_t(width_of(*linear, r)));
+          plan.linears.push_back(std::move(widths));
+        }
+      compress_model(model, CalibrationWindows{random_ids(64, 1), 8}, {}, plan);
+      std::map<LinearRole, index_t> rows;
+      for (const auto& layer : model.layers)
+        for (const auto* linear : layer.linears())
+          for (index_t r = 0; r < linear->weight.rows(); ++r) {
+            const float* row = linear->weight.view().row(r);
+            const std::size_t values = std::set<float>(row, row + linear->weight.cols()).size();
+            BOOST_TEST(values <= (std::size_t(1) << width_of(*linear, r)));
+            ++rows[part_of_row(model.config, linear->role, r)];
+          }
+      const Architecture& a = model.config;
+      BOOST_TEST(rows[LinearRole::q] == 3 * a.query_size());
+      BOOST_TEST(rows[LinearRole::k] == 3 * a.key_value_size());
+      BOOST_TEST(rows[LinearRole::v] == 3 * a.key_value_size());
+
+      // Without values the attention has nothing to mix.
+      auto& qkv = model.layers[0].at(LinearRole::qkv);
+      for (index_t r = 0; r < qkv.weight.rows(); ++r)
+        if (part_of_row(a, LinearRole::qkv, r) == LinearRole::v) {
+          std::fill_n(qkv.weight.view().row(r), qkv.weight.cols(), 0.0f);
+          if (qkv.bias.rows() > 0) qkv.bias(0, r) = 0;
+        }
+      ModelWorkspace<B, float> workspace;
+      Matrix<float> hidden;
+      const std::vector<std::int32_t> ids = random_ids(8, 2);
+      embed(model, std::span<const std::int32_t>(ids), 8, workspace, hidden);
+      double mixed = -1;
+      const index_t out = model.layers[0].at(LinearRole::out).input;
+      forward_layer(model, model.layers[0], hidden.view(), 8, workspace,
+                    [&](index_t input, MatrixView<const float> X) {
+                      if (input != out) return;
+                      mixed = 0;
+                      for (index_t i = 0; i < X.rows * X.cols; ++i) mixed += std::abs(X.data[i]);
+                    });
+      BOOST_TEST(mixed == 0);
+    }
 }

@@ -209,6 +209,19 @@ constexpr index_t rows_of(const Architecture& a, LinearRole role) {
   }
 }
 
+/// What a row of a fused linear belongs to: q, k or v of a qkv, gate or up of a gate_up; of every other
+/// linear the role itself. A plan that is written by hand gives the parts widths of their own with it.
+/// @param row  [0, rows_of(a, role))
+constexpr LinearRole part_of_row(const Architecture& a, LinearRole role, index_t row) {
+  if (role == LinearRole::gate_up)
+    return row < a.intermediate_size ? LinearRole::gate : LinearRole::up;
+  if (role != LinearRole::qkv) return role;
+  constexpr LinearRole parts[] = {LinearRole::q, LinearRole::k, LinearRole::v};
+  if (a.fused_order == FusedOrder::by_head) return parts[row / a.head_dim % 3];
+  const index_t after_q = row - a.query_size();
+  return parts[after_q < 0 ? 0 : after_q < a.key_value_size() ? 1 : 2];
+}
+
 /// Inputs of a linear.
 constexpr index_t columns_of(const Architecture& a, LinearRole role) {
   switch (role) {
