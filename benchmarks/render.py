@@ -363,6 +363,14 @@ def print_goals(run, peers):
             print(f"{ratio:.1f}, {'met' if ratio >= 12 else 'not met'}.")
 
 
+# Of opt_benchmark.cpp.
+SHAPES = {
+    "opt_small": "opt-small's shape (6 layers, hidden 512, ffn 2048), 128 x 512 calibration tokens",
+    "smollm2": "SmolLM2-135M's shape (30 layers, hidden 576, ffn 1536, three key-value heads), "
+               "16 x 512 calibration tokens",
+}
+
+
 def page(folder):
     run = load(folder / "cpu.json")
     peer = load(folder / "cpu_peer.json") or {"missing": "it was not asked for"}
@@ -399,12 +407,12 @@ def page(folder):
         print_stages(folder, Stages(stages), peer)
     model = load(folder / "cpu_opt.json")
     if model:
-        entry = model["benchmarks"][0]
         print("\n## A whole model\n")
-        print(f"opt-small's shape (6 layers, hidden 512, ffn 2048), 128 x 512 "
-              f"calibration tokens, 50 % + 4 bit: {entry['real_time']:.1f} s, "
-              f"{entry['times_gemm']:.2f} times its {entry['gflop']:.0f} GFLOP of products at the "
-              f"rate of Eigen's own product, peak memory {entry['peak_mib']:.0f} MiB.")
+        for entry in model["benchmarks"]:
+            shape = next(text for name, text in SHAPES.items() if name in entry["name"])
+            print(f"- {shape}, 50 % + 4 bit: {entry['real_time']:.1f} s, "
+                  f"{entry['times_gemm']:.2f} times its {entry['gflop']:.0f} GFLOP of products at "
+                  f"the rate of Eigen's own product, peak memory {entry['peak_mib']:.0f} MiB.")
 
 
 if __name__ == "__main__":
