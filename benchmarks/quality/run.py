@@ -19,6 +19,9 @@ import tempfile
 import time
 
 GRID = ["--act-order", "--clip-search"]
+ADMM = ["--mask-search", "admm"]
+HALF = ["--sparsity", "0.5"]
+RUNS = ["--prunen", "2", "--prunem", "4"]
 TRICKS = GRID + ["--true-sequential", "--asymmetric", "0.5"]
 MODEL = ["--scope", "model", "--importance", "kl"]
 
@@ -66,6 +69,18 @@ CONFIGURATIONS = {
     "2.5 model, kl": codes(3, 2.5, *MODEL, *GRID),
     "50% 3.0 model, kl": codes(3, 3.0, "--sparsity", "0.5", *MODEL, *GRID),
     "4.0 model, kl": codes(4, 4.0, *MODEL, *GRID),
+    # masks
+    "2:4": RUNS, "2:4 refined": [*RUNS, "--refine"], "2:4 admm": [*RUNS, *ADMM],
+    "50%": HALF, "50% refined": [*HALF, "--refine"], "50% admm": [*HALF, *ADMM],
+    "70%": ["--sparsity", "0.7"], "70% refined": ["--sparsity", "0.7", "--refine"],
+    "70% admm": ["--sparsity", "0.7", *ADMM],
+    "50% 4 uniform, grid": [*HALF, "--wbits", "4", *GRID],
+    "50% 4 uniform, grid, admm": [*HALF, "--wbits", "4", *GRID, *ADMM],
+    "2:4 4 uniform, grid": [*RUNS, "--wbits", "4", *GRID],
+    "2:4 4 uniform, grid, admm": [*RUNS, "--wbits", "4", *GRID, *ADMM],
+    "50% 3.0 best, admm": codes(3, 3.0, *HALF, "--preset", "best", *ADMM),
+    "stored 2.0 best, auto, admm": ["--wbits", "3", "--target-bits-per-weight", "2.0", "--sparsity",
+                                    "auto", "--preset", "best", *ADMM],
     "stored 2.0 best, dense at 3": ["--wbits", "3", "--target-bits-per-weight", "3.0", "--preset",
                                     "best"],
 }

@@ -10,8 +10,9 @@
 
 namespace tool {
 
-/// Who chooses the widths.
-enum class Scheme { dense, uniform, quantile, budget_linear, budget_model };
+/// Who chooses the widths. With a search for masks, or exact weights, uniform widths stand there with
+/// the greedy mask as well.
+enum class Scheme { dense, uniform, greedy, quantile, budget_linear, budget_model };
 
 inline constexpr Scheme mixed_schemes[] = {Scheme::quantile, Scheme::budget_linear,
                                            Scheme::budget_model};
@@ -20,6 +21,8 @@ inline const char* scheme_name(Scheme scheme) {
   switch (scheme) {
     case Scheme::uniform:
       return "uniform";
+    case Scheme::greedy:
+      return "greedy";
     case Scheme::quantile:
       return "quantile";
     case Scheme::budget_linear:
@@ -46,7 +49,8 @@ struct Run {
   double seconds = 0;
   std::vector<std::uint64_t> fingerprints = {};  ///< of every linear's weights
 
-  bool mixed() const { return scheme != Scheme::dense && scheme != Scheme::uniform; }
+  bool one_width() const { return scheme == Scheme::uniform || scheme == Scheme::greedy; }
+  bool mixed() const { return scheme != Scheme::dense && !one_width(); }
 };
 
 namespace detail {
@@ -83,7 +87,13 @@ inline std::vector<Run> runs_of(const Arguments& arguments) {
     CompressionFlags flags = arguments.flags;
     if (!flags.sparsity && !flags.prunen && !flags.prunem) flags.sparsity = 0.5;
     flags.wbits = wbits;
-    if (scheme == Scheme::uniform) {
+    const bool uniform = scheme == Scheme::uniform || scheme == Scheme::greedy;
+    if (scheme == Scheme::greedy) {
+      flags.mask_search.reset();
+      flags.mask_region.reset();
+      flags.refine = false;
+    }
+    if (uniform) {
       flags.axis.reset();  // uniform widths have no channels to tell apart
     } else {
       flags.target_average_bits = value;
@@ -92,16 +102,18 @@ inline std::vector<Run> runs_of(const Arguments& arguments) {
     if (scheme == Scheme::budget_linear) flags.importance = "distortion";
     if (scheme == Scheme::budget_model) flags.scope = "model";
     if (scheme != Scheme::budget_model) flags.kl_windows.reset();
-    if (scheme == Scheme::uniform || scheme == Scheme::quantile) flags.sensitivity.reset();
+    if (uniform || scheme == Scheme::quantile) flags.sensitivity.reset();
     Run run{.scheme = scheme, .name = scheme_name(scheme) + (" " + budget), .budget = value};
     run.request = checked(flags);
     run.planned = planned(flags, *run.request);
     runs.push_back(std::move(run));
   };
   const auto budgets = parse_budgets(arguments.budgets.value_or("4.0,3.5"));
-  for (const auto& [word, value] : budgets)
-    if (value == std::floor(value))
-      add(Scheme::uniform, std::to_string(int(value)), value, int(value));
+  const bool searches = arguments.flags.mask_search == "admm" || arguments.flags.refine;
+  for (const Scheme scheme : {Scheme::uniform, Scheme::greedy})
+    for (const auto& [word, value] : budgets)
+      if (value == std::floor(value) && (searches || scheme == Scheme::uniform))
+        add(scheme, std::to_string(int(value)), value, int(value));
   // The base width of the others is where losses are measured; their widths come from the tiers.
   for (const Scheme scheme : mixed_schemes)
     for (const auto& [word, value] : budgets) add(scheme, word, value, 3);
@@ -159,7 +171,7 @@ inline void require_different(const std::vector<Run>& runs) {
       // and both scopes are one for one linear.
       const std::vector<int>& tiers = pare::default_tiers();
       const auto uniform = [&](const Run& run) {
-        return run.scheme == Scheme::uniform || (run.plan && run.plan->uniform_kept) ||
+        return run.one_width() || (run.plan && run.plan->uniform_kept) ||
                (run.mixed() && (run.budget == tiers.front() || run.budget == tiers.back()));
       };
       if (uniform(runs[a]) && uniform(runs[b])) continue;
@@ -207,8 +219,8 @@ inline void draw_comparison(const fs::path& folder, const std::string& title,
                             const std::vector<Run>& runs) {
   const auto curves = [&](const auto& value) {
     std::vector<Curve> all;
-    for (const Scheme scheme :
-         {Scheme::uniform, Scheme::quantile, Scheme::budget_linear, Scheme::budget_model}) {
+    for (const Scheme scheme : {Scheme::uniform, Scheme::greedy, Scheme::quantile,
+                                Scheme::budget_linear, Scheme::budget_model}) {
       Curve curve{scheme_name(scheme), {}};
       for (const Run& run : runs)
         if (run.scheme == scheme)
