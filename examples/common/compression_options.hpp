@@ -18,8 +18,8 @@ struct CompressionFlags {
   std::optional<std::string> bit_method, axis, scope, importance, sensitivity, group_fit,
       mask_search, mask_region;
   std::optional<pare::index_t> blocksize, kl_windows, group_size;
-  bool sparsity_auto = false, act_order = false, clip_search = false, symmetric = false,
-       keep_zeros = false, refine = false;
+  bool sparsity_auto = false, group_size_auto = false, act_order = false, clip_search = false,
+       symmetric = false, keep_zeros = false, refine = false;
 };
 
 inline void add_axis_option(CLI::App& app, CompressionFlags& flags) {
@@ -63,10 +63,21 @@ inline void add_solver_options(CLI::App& app, CompressionFlags& flags,
 }
 
 /// Options of grids per group of inputs.
-inline void add_group_options(CLI::App& app, CompressionFlags& flags) {
+/// @param planning  what --help says of --group-size besides
+inline void add_group_options(CLI::App& app, CompressionFlags& flags,
+                              const std::string& planning = "") {
   begin_group(app, "Groups");
-  add_value(app, "--group-size", flags.group_size,
-            "inputs that share a grid, for instance 128 (default: 0, all of a row)");
+  add_word(app, "--group-size", "INT",
+           "inputs that share a grid, for instance 128 (default: 0, all of a row)" + planning,
+           "an option has one value", [&flags](const std::string& word) {
+             flags.group_size_auto = word == "auto";
+             if (!flags.group_size_auto && !nearest(word, {"auto"}).empty())
+               throw usage_error(written("--group-size", word) +
+                                 ": expected a whole number or auto" +
+                                 did_you_mean(word, {"auto"}));
+             if (!flags.group_size_auto)
+               flags.group_size = parse_value<pare::index_t>("--group-size", word);
+           });
   add_value(app, "--group-fit", flags.group_fit,
             "what grids of groups are fitted to: dense weights (default), or compensated, as they "
             "are when the sweep reaches the group");
@@ -129,6 +140,10 @@ inline void check_groups(const CompressionFlags& flags, pare::CompressionRequest
     throw unknown_value("--group-fit", *flags.group_fit, "fit", {"dense", "compensated"});
   request.solver.group_fit = pare::GroupFit::compensated;
   const std::string fit = "--group-fit compensated";
+  if (flags.group_size_auto)
+    throw usage_error(fit +
+                      " with --group-size auto: a plan prices grids of dense weights; write a "
+                      "number");
   if (request.solver.group_size == 0)
     throw usage_error(fit +
                       " without --group-size: the grid of a whole row is fitted before the "
@@ -160,8 +175,9 @@ inline void check_quantizer(const CompressionFlags& flags, pare::CompressionRequ
   if ((flags.clip_search || flags.symmetric) && !request.quantizes())
     throw usage_error((flags.clip_search ? "--clip-search" : "--symmetric") + no_grid +
                       ": there is no grid to fit; write --wbits 4");
-  if ((flags.group_size || flags.group_fit) && !request.quantizes())
-    throw usage_error((flags.group_size ? "--group-size" : "--group-fit") + no_grid +
+  const bool has_size = flags.group_size || flags.group_size_auto;
+  if ((has_size || flags.group_fit) && !request.quantizes())
+    throw usage_error((has_size ? "--group-size" : "--group-fit") + no_grid +
                       ": there is no grid to fit; write --wbits 4");
   check_groups(flags, request);
   request.solver.grid = {.symmetric = flags.symmetric, .clip_search = flags.clip_search};
@@ -254,6 +270,10 @@ inline pare::CompressionRequest checked(const CompressionFlags& flags) {
         "--sparsity auto: what is pruned is chosen under pare compress "
         "--target-bits-per-weight alone, which counts what pruning saves; write a "
         "share, for instance --sparsity 0.5");
+  if (flags.group_size_auto && !flags.target_stored_bits)
+    throw usage_error(
+        "--group-size auto: group sizes are chosen under pare compress --target-bits-per-weight "
+        "alone, which counts what grids take; write a number, for instance --group-size 128");
   detail::check_pattern(flags, request);
   detail::check_quantizer(flags, request);
   detail::check_mixed_precision(flags, request);

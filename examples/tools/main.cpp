@@ -182,6 +182,7 @@ int main(int argc, char** argv) {
   add_model(compress, arguments, Need::asked);
   add_compression(compress, arguments, ", or auto with --target-bits-per-weight", Need::asked);
   add_shape(compress, arguments);
+  add_group_options(compress, arguments.flags, ", or auto with --target-bits-per-weight");
   add_bit_options(compress, arguments.flags);
   add_plan_options(compress, arguments.flags);
   add_preset(compress, arguments);

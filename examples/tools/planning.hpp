@@ -125,6 +125,8 @@ inline std::optional<pare::FolderPlan> planned(const CompressionFlags& flags,
                                  pare::n_of_m(2, 4),
                                  pare::unstructured(0.5),
                                  pare::unstructured(0.7)};
+  plan.sensitivity.group_sizes = {request.solver.group_size};
+  if (flags.group_size_auto) plan.sensitivity.group_sizes = {64, 128, 32, 0};
   plan.sensitivity.widths = pare::default_tiers();
   plan.sensitivity.divergence_widths.clear();
   if (by == "kl") plan.sensitivity.divergence_widths = {*flags.wbits};
@@ -145,6 +147,8 @@ inline std::string plan_text(const pare::ModelPlan& plan, const pare::FolderPlan
       ", at least " + number_text(plan.bound) + " for any choice";
   if (!plan.uniform_loss) return text + "; no uniform width fits\n";
   text += "; uniform " + std::to_string(*plan.uniform_bits) + " bits (" + plan.uniform_pattern +
+          (plan.uniform_group_size > 0 ? ", groups of " + std::to_string(plan.uniform_group_size)
+                                       : "") +
           ") " + number_text(*plan.uniform_loss);
   return text + (plan.uniform_kept ? ", which is kept\n" : "\n");
 }

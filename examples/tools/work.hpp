@@ -231,6 +231,7 @@ inline pare::Json config_json(const Arguments& arguments, const Inputs& inputs,
       if (key == before)
         for (const char* name : keys) json[name] = own[name];
   }
+  if (flags.group_size_auto) json["group_size_auto"] = true;
   return json;
 }
 

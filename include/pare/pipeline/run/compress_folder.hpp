@@ -113,6 +113,7 @@ inline Json run_identity(const std::filesystem::path& folder, const FolderCompre
                        {"budget", int(job.plan->options.budget)},
                        {"bits_per_weight", job.plan->options.bits_per_weight},
                        {"patterns", Json::array()},
+                       {"group_sizes", job.plan->sensitivity.group_sizes},
                        {"widths", job.plan->sensitivity.widths},
                        {"divergence_widths", job.plan->sensitivity.divergence_widths}};
   if (job.plan)

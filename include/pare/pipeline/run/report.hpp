@@ -25,7 +25,7 @@ inline Json to_json(const Perplexities& perplexities) {
   return json;
 }
 
-/// A plan without its widths, which the statistics have.
+/// A plan without its widths and group sizes, which the statistics have.
 inline Json to_json(const ModelPlan& plan) {
   Json patterns = Json::object();
   for (const LinearPlan& linear : plan.linears) patterns[linear.name] = to_string(linear.pattern);

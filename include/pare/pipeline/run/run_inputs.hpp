@@ -89,12 +89,14 @@ struct FolderPlan {
   std::optional<std::filesystem::path> file = {};
 };
 
-/// What a plan needs measured: patterns and the divergence's width are those of the compression.
+/// What a plan needs measured: pattern, group size and the width of the divergence are those of the
+/// compression.
 inline SensitivityOptions default_sensitivity(const SolverOptions& solver,
                                               const PlanOptions& plan) {
   SensitivityOptions options;
   options.solver = without_choices(solver);
   options.patterns = {pattern_of(solver)};
+  options.group_sizes = {solver.group_size};
   options.widths = default_tiers();
   options.divergence_widths.clear();
   if (plan.objective == PlanObjective::divergence)
