@@ -34,7 +34,8 @@ class ShiftedInverses {
   static constexpr double kept_bytes = double(index_t{1} << 30);
 
   /// The inverse with `shift` added.
-  /// @param make  called as make() for the matrix where it is not there yet
+  /// @param shift  multiple of the identity
+  /// @param make   called as make() for the matrix where it is not there yet
   template <class Make>
   Inverse of(double shift, const Make& make) {
     {
