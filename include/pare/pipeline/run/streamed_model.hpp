@@ -188,7 +188,7 @@ class StreamedModel {
       });
       packed.clear();
     };
-    const Statistics statistics = run(layers_of, told);
+    Statistics statistics = run(layers_of, told);
     layer_ = {};
     finished_ = &folder;
     return statistics;
