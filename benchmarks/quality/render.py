@@ -145,7 +145,21 @@ def failed(results):
     return lines
 
 
-TABLES = {"head": head, "bars": bars, "stored": stored, "tricks": tricks,
+def published(results):
+    """Perplexities of every configuration of a published model, and its dense ones."""
+    measured = json.loads((results.folder / "smollm2.json").read_text())
+    runs = measured["runs"]
+    lines = [f"Measured {measured['date']} with `--backend {measured['backend']}` on an "
+             f"{measured['device']}, commit {measured['commit']}.", "",
+             "| configuration | " + " | ".join(runs[0]["perplexity"]) + " |",
+             "|---" * (1 + len(runs[0]["perplexity"])) + "|"]
+    rows = [("dense", runs[0]["dense"])] + [(f"`{r['options']}`", r["perplexity"]) for r in runs]
+    for label, values in rows:
+        lines.append(f"| {label} | " + " | ".join(f"{v:.2f}" for v in values.values()) + " |")
+    return lines
+
+
+TABLES = {"published": published, "head": head, "bars": bars, "stored": stored, "tricks": tricks,
           "allocation": allocation, "plan tricks": plan_tricks, "failed": failed}
 
 

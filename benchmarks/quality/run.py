@@ -4,6 +4,7 @@
 python3 benchmarks/quality/run.py --out docs/quality/quality.json \
     --model opt-tiny=DIR --calibration NAME=FILE --eval NAME=FILE [--eval ...] \
     [--tool build/bin/pare] [--backend cuda] [--jobs 4] [--seconds 600]
+    [--set published --more "--seqlen 1024 --max-windows 60"]
 
 Every --model is compressed with every --calibration by every configuration below. Results are added
 to those in the file; configurations it holds already are not run again. render.py shows them.
@@ -19,6 +20,7 @@ import tempfile
 import time
 
 GRID = ["--act-order", "--clip-search"]
+G128 = ["--group-size", "128"]
 ADMM = ["--mask-search", "admm"]
 HALF = ["--sparsity", "0.5"]
 RUNS = ["--prunen", "2", "--prunem", "4"]
@@ -86,6 +88,27 @@ CONFIGURATIONS = {
 }
 
 
+# What is measured of a published model (--set published), as its weights have outliers.
+PUBLISHED = {
+    "4": ["--wbits", "4"],
+    "4 g128": ["--wbits", "4", *G128],
+    "3": ["--wbits", "3"],
+    "3 grid": ["--wbits", "3", *GRID],
+    "3 g128": ["--wbits", "3", *G128],
+    "3 g128 compensated": ["--wbits", "3", *G128, "--group-fit", "compensated"],
+    "3 g128 grid": ["--wbits", "3", *G128, *GRID],
+    "3 g64 grid": ["--wbits", "3", "--group-size", "64", *GRID],
+    "50%": HALF, "50% admm": [*HALF, *ADMM],
+    "2:4": RUNS, "2:4 admm": [*RUNS, *ADMM],
+    "70%": ["--sparsity", "0.7"], "70% admm": ["--sparsity", "0.7", *ADMM],
+    "50% 4 g128": [*HALF, "--wbits", "4", *G128],
+    "50% 4 g128 admm": [*HALF, "--wbits", "4", *G128, "--clip-search", *ADMM],
+    "2:4 4 g128": [*RUNS, "--wbits", "4", *G128],
+    "2:4 4 g128 admm": [*RUNS, "--wbits", "4", *G128, *ADMM],
+}
+SETS = {"choices": CONFIGURATIONS, "published": PUBLISHED}
+
+
 def named(text):
     name, _, path = text.partition("=")
     if not name or not path:
@@ -103,17 +126,20 @@ def main():
     parser.add_argument("--backend", default="eigen")
     parser.add_argument("--jobs", default=1, type=int, help="runs at a time")
     parser.add_argument("--seconds", default=1e9, type=float, help="start no run after that")
+    parser.add_argument("--set", default="choices", choices=SETS, help="which configurations")
+    parser.add_argument("--more", default="", help="options for all of them, in one argument")
     parser.add_argument("--commit", default="", help="recorded with the results")
     arguments = parser.parse_args()
+    configurations = SETS[arguments.set]
 
     results = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"runs": []}
     done = {(r["model"], r["calibration"], r["name"]) for r in results["runs"]}
     jobs = [(model, calibration, name)
             for model in arguments.model for calibration in arguments.calibration
-            for name in CONFIGURATIONS
+            for name in configurations
             if (model[0], calibration[0], name) not in done]
     # The first configurations of every model and text before the others.
-    order = list(CONFIGURATIONS)
+    order = list(configurations)
     jobs.sort(key=lambda job: order.index(job[2]) >= 10)
     start = time.monotonic()
 
@@ -124,7 +150,7 @@ def main():
         with tempfile.TemporaryDirectory() as temporary:
             report = pathlib.Path(temporary) / "report.json"
             command = [arguments.tool, "compress", folder, text, "--backend", arguments.backend,
-                       "--report", str(report), *CONFIGURATIONS[name]]
+                       "--report", str(report), *configurations[name], *arguments.more.split()]
             for eval_name, eval_file in arguments.eval:
                 command += ["--eval", f"{eval_name}={eval_file}"]
             done = subprocess.run(command, capture_output=True, text=True)
@@ -134,7 +160,7 @@ def main():
         totals, plan = measured["totals"], measured["plan"]
         return job, {
             "model": model, "calibration": calibration, "name": name,
-            "options": " ".join(CONFIGURATIONS[name]),
+            "options": " ".join(configurations[name]),
             "perplexity": measured["perplexity"]["compressed"],
             "dense": measured["perplexity"]["dense"],
             "code_bits": totals["average_bits"],

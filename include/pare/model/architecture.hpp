@@ -211,7 +211,9 @@ constexpr index_t rows_of(const Architecture& a, LinearRole role) {
 
 /// What a row of a fused linear belongs to: q, k or v of a qkv, gate or up of a gate_up; of every other
 /// linear the role itself. A plan that is written by hand gives the parts widths of their own with it.
-/// @param row  [0, rows_of(a, role))
+/// @param a     of the model
+/// @param role  of the linear
+/// @param row   [0, rows_of(a, role))
 constexpr LinearRole part_of_row(const Architecture& a, LinearRole role, index_t row) {
   if (role == LinearRole::gate_up)
     return row < a.intermediate_size ? LinearRole::gate : LinearRole::up;

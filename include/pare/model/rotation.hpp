@@ -111,8 +111,9 @@ inline void mix_blocks(const std::vector<double>& A, index_t m, index_t k, doubl
 }  // namespace detail
 
 /// x = R x.
-/// @param x       (rotation.size)
-/// @param buffer  for the time of the call; grows to the size
+/// @param rotation  R
+/// @param x         (rotation.size)
+/// @param buffer    for the time of the call; grows to the size
 inline void rotate(const Rotation& rotation, double* x, std::vector<double>& buffer) {
   const index_t k = rotation.block(), m = rotation.blocks();
   if (!rotation.keeps_ones)

@@ -50,6 +50,8 @@ struct GridMap {
     return {columns.data() + first, std::size_t(begin[std::size_t(g) + 1] - first)};
   }
   /// Width in bits of grid g of a row.
+  /// @param g     of the grids, [0, grids())
+  /// @param row   of the weights, (out)
   /// @param bits  those the map was made from: one per channel, or a single one for all
   int width_of(index_t g, index_t row, std::span<const std::uint8_t> bits) const {
     return by_row() ? bits[bits.size() == 1 ? 0 : std::size_t(row)] : width[std::size_t(g)];

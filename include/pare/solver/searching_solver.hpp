@@ -14,6 +14,7 @@
 
 namespace pare::inline PARE_TARGET {
 
+/// @cond  Doxygen takes it for the template again.
 /// Solves linears with a mask that is searched for, or with weights that are solved exactly on a
 /// greedy or a given mask; see SparseGPTSolver.
 ///
@@ -166,5 +167,6 @@ requires Config::searches class SparseGPTSolver<Config, B, T> {
   Greedy greedy_;
   std::optional<Rounding> rounding_;  // where the configuration rounds
 };
+/// @endcond
 
 }  // namespace pare

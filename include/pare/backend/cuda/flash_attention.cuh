@@ -139,6 +139,7 @@ __device__ void start_copy(unsigned to, const N* from, index_t stride, int first
 /// A warp owns 16 or 32 queries and keeps their sums in registers; keys and values pass by 64 at a
 /// time. Source: Dao 2023 (FlashAttention-2), Algorithm 1.
 /// @param slopes  (1, heads) in float, or no rows
+/// @cond  Doxygen stumbles over the pragmas.
 template <class N, class Tiles>
 __global__ void __launch_bounds__(Tiles::threads, Tiles::blocks)
     flash_attention_kernel(MatrixView<N> out, MatrixView<const N> q, MatrixView<const N> k,
@@ -325,6 +326,8 @@ __global__ void __launch_bounds__(Tiles::threads, Tiles::blocks)
           *reinterpret_cast<const uint4*>(memory + 2 * (r * stride + c));
   }
 }
+
+/// @endcond
 
 /// Launches flash_attention_kernel for heads of up to Tiles::width numbers; false where a block
 /// cannot have so much shared memory.

@@ -100,6 +100,8 @@ struct FolderProgress {
 
 /// All that decides the result of a run, as RunFolder keeps it: options by the names of a report,
 /// and the content of files.
+/// @param folder  of the model
+/// @param job     what is done
 /// @param config  as run_config gives it
 inline Json run_identity(const std::filesystem::path& folder, const FolderCompression& job,
                          const Json& config) {

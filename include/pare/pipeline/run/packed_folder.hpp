@@ -106,6 +106,7 @@ struct InspectedFile {
 };
 
 /// Reads a packed linear and counts it.
+/// @param file   that holds it
 /// @param entry  one of file.linears()
 /// @throws format_error when it is damaged
 inline InspectedLinear inspect(const PackedFile& file, const PackedEntry& entry) {
@@ -122,6 +123,7 @@ inline InspectedLinear inspect(const PackedFile& file, const PackedEntry& entry)
 }
 
 /// Reads all of a packed file and counts it.
+/// @param file  to be read
 /// @param told  called with every linear; may be empty
 /// @throws format_error naming the tensor that is damaged
 inline InspectedFile inspect(const PackedFile& file,

@@ -60,7 +60,8 @@ inline bool holds_weights(const std::string& name) {
 }  // namespace detail
 
 /// Sorts the entries of a model folder. Weights that are read are in neither list.
-/// @param read  the names of these, and of their index
+/// @param folder  of the model
+/// @param read    the names of these, and of their index
 inline SideFiles side_files(const std::filesystem::path& folder,
                             const std::set<std::string>& read) {
   SideFiles files;

@@ -85,6 +85,8 @@ class StreamedModel {
   index_t layers() const { return model_.config.num_hidden_layers; }
 
   /// As pare::perplexity.
+  /// @param ids       of the text
+  /// @param options   windows and ids in front
   /// @param held      tokens whose states may be held when layers are read one at a time
   /// @param progress  progress(windows done, all windows)
   double perplexity(std::span<const std::int32_t> ids, const PerplexityOptions& options,

@@ -79,7 +79,8 @@ inline PackedReport read_packed_report(const std::filesystem::path& file) {
 }
 
 /// The calibration windows of a report from the ids of the text.
-/// @param ids   what token_ids gave for the whole text
+/// @param report  of the packed folder
+/// @param ids     what token_ids gave for the whole text
 /// @throws argument_error when the text holds fewer windows
 inline CalibrationWindows reported_windows(const PackedReport& report,
                                            std::vector<std::int32_t> ids) {
