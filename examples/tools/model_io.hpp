@@ -75,6 +75,17 @@ inline pare::Tokenizer read_tokenizer(const fs::path& folder, const pare::Archit
   return tokenizer;
 }
 
+/// The ids of a text file. Says on standard error how much of it the vocabulary has nothing for.
+inline std::vector<std::int32_t> read_ids(const pare::Tokenizer& tokenizer,
+                                          const pare::Architecture& config, const fs::path& file) {
+  std::size_t left_out = 0;
+  std::vector<std::int32_t> ids = pare::file_ids(tokenizer, config, file, &left_out);
+  if (left_out > 0)
+    print_notes({file.string() + ": characters left out because the vocabulary of " +
+                 tokenizer.file() + " has nothing for them: " + std::to_string(left_out)});
+  return ids;
+}
+
 /// Says on standard error what of the weights in a model folder could be read in two ways.
 inline void print_weight_notes(const fs::path& folder, const pare::Architecture& config) {
   print_notes(pare::weight_notes(config, pare::PackedFile::is_in(folder)

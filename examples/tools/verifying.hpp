@@ -39,11 +39,10 @@ inline void verify_packed(const VerifyArguments& arguments) {
   if (!arguments.text.empty()) {
     const pare::Tokenizer tokenizer = read_tokenizer(arguments.original, config);
     try {
-      windows =
-          pare::reported_windows(report,
-                                 pare::window_ids(pare::file_ids(tokenizer, config, arguments.text),
-                                                  pare::leading_ids(tokenizer, config), config,
-                                                  report.seqlen));
+      windows = pare::reported_windows(report,
+                                       pare::window_ids(read_ids(tokenizer, config, arguments.text),
+                                                        pare::leading_ids(tokenizer, config),
+                                                        config, report.seqlen));
     } catch (const pare::argument_error& e) {
       throw pare::error(arguments.text + ": " + e.what());
     }

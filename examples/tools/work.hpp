@@ -116,13 +116,13 @@ inline Inputs read_inputs(const Arguments& arguments, const std::vector<NamedFil
   inputs.evaluation.leading = pare::window_leading_ids(tokenizer, inputs.config);
   if (!arguments.calibration_text.empty() && !arguments.gmp) {
     std::vector<std::int32_t> ids =
-        pare::window_ids(pare::file_ids(tokenizer, inputs.config, arguments.calibration_text),
+        pare::window_ids(read_ids(tokenizer, inputs.config, arguments.calibration_text),
                          inputs.leading_ids, inputs.config, inputs.seqlen);
     require_window(arguments.calibration_text, ids, inputs.seqlen);
     inputs.windows = pare::first_windows(std::move(ids), asked, inputs.seqlen);
   }
   for (const NamedFile& text : evaluations) {
-    std::vector<std::int32_t> ids = pare::file_ids(tokenizer, inputs.config, text.file);
+    std::vector<std::int32_t> ids = read_ids(tokenizer, inputs.config, text.file);
     require_window(text.file, ids, inputs.seqlen);
     inputs.texts.push_back({text.name, std::move(ids)});
   }

@@ -20,6 +20,7 @@
 
 #include "files.hpp"
 #include "pare/model/text.hpp"
+#include "pare/pipeline/documents.hpp"
 #include "pare/storage/safetensors.hpp"
 #include "pare/tokenizer/tokenizer.hpp"
 
@@ -608,6 +609,16 @@ BOOST_AUTO_TEST_CASE(texts_as_the_model_reads_them) {
   BOOST_TEST(pare::tokenizer_notes(load(), config)[0] ==
              "tokenizer.json puts id 0 in front of a text, the bos_token_id of config.json is 3; "
              "the former is used");
+  // Characters that the vocabulary has nothing for are counted.
+  std::size_t left_out = 7;
+  check_ids(pare::token_ids(load(), config, "xabcyy", &left_out), {0, 5});
+  BOOST_TEST(left_out == 3u);
+  pare::token_ids(load(), config, "abc", &left_out);
+  BOOST_TEST(left_out == 0u);
+  test::write_text(folder / "lines.jsonl", R"({"text": "xabc"}
+{"text": "yyabc"})");
+  check_ids(pare::file_ids(load(), config, folder / "lines.jsonl", &left_out), {0, 5, 0, 5});
+  BOOST_TEST(left_out == 3u);
   // An added token may lie beyond the embeddings; a text must not need it.
   j["added_tokens"].push_back({{"id", 8}, {"content", "<|endoftext|>"}});
   check_ids(pare::token_ids(load(), config, "abc"), {0, 5});

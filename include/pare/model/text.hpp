@@ -35,12 +35,17 @@ inline std::vector<std::int32_t> leading_ids(const Tokenizer& tokenizer,
 }
 
 /// The ids of a text as the model reads it: leading_ids, the text, and what the tokenizer puts after
-/// it. Throws as Tokenizer::encode; format_error when the text holds an added token that the model's
-/// vocabulary lacks.
+/// it.
+/// @param tokenizer  the model's
+/// @param config     the model's
+/// @param text       UTF-8
+/// @param left_out   where given, becomes the number of characters that Tokenizer::encode leaves out
+/// @throws as Tokenizer::encode; format_error when the text holds an added token that the model's
+///         vocabulary lacks
 inline std::vector<std::int32_t> token_ids(const Tokenizer& tokenizer, const Architecture& config,
-                                           std::string_view text) {
+                                           std::string_view text, std::size_t* left_out = nullptr) {
   std::vector<std::int32_t> ids = leading_ids(tokenizer, config);
-  const std::vector<std::int32_t> encoded = tokenizer.encode(text);
+  const std::vector<std::int32_t> encoded = tokenizer.encode(text, left_out);
   ids.insert(ids.end(), encoded.begin(), encoded.end());
   ids.insert(ids.end(), tokenizer.after().begin(), tokenizer.after().end());
   for (const std::int32_t id : ids)

@@ -73,14 +73,19 @@ inline std::vector<std::string> read_documents(const std::filesystem::path& file
 /// @param tokenizer  the model's
 /// @param config     the model's
 /// @param file       a text, or JSON lines
+/// @param left_out   where given, becomes the number of characters that Tokenizer::encode leaves out
 /// @throws as read_documents; format_error naming the file as token_ids
 inline std::vector<std::int32_t> file_ids(const Tokenizer& tokenizer, const Architecture& config,
-                                          const std::filesystem::path& file) {
+                                          const std::filesystem::path& file,
+                                          std::size_t* left_out = nullptr) {
   const std::vector<std::string> documents = read_documents(file);
+  std::size_t missing = 0;
   std::vector<std::int32_t> all;
   try {
     for (const std::string& document : documents) {
-      std::vector<std::int32_t> ids = token_ids(tokenizer, config, document);
+      std::size_t here = 0;
+      std::vector<std::int32_t> ids = token_ids(tokenizer, config, document, &here);
+      missing += here;
       if (all.empty())
         all = std::move(ids);
       else
@@ -89,6 +94,7 @@ inline std::vector<std::int32_t> file_ids(const Tokenizer& tokenizer, const Arch
   } catch (const format_error& e) {
     throw format_error(file.string() + ": " + e.what());
   }
+  if (left_out != nullptr) *left_out = missing;
   return all;
 }
 
