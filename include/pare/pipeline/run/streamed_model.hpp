@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <optional>
@@ -23,7 +24,24 @@
 #include "pare/pipeline/run_layers.hpp"
 #include "pare/pipeline/sensitivity.hpp"
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 namespace pare::inline PARE_TARGET {
+
+namespace detail {
+
+/// Gives freed memory back to the system. The C library of GNU keeps it for later, but the statistics
+/// of a layer lie between its matrices, and what is left of a gap is too short for the next matrix:
+/// without this a run grows by a Hessian with every layer.
+inline void release_freed_memory() {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
+}
+
+}  // namespace detail
 
 /// Where a compression keeps what it has finished.
 struct Keeping {
@@ -146,6 +164,7 @@ class StreamedModel {
   /// A layer of the folder, compressed when that is finished; valid until the next call.
   Layer& read_layer(index_t i) {
     layer_ = {};  // one at a time
+    detail::release_freed_memory();
     std::optional<SafetensorsFile> finished;
     if (finished_ != nullptr && i < finished_->finished()) finished.emplace(finished_->layer(i));
     layer_ = files_->layer(i, finished ? &*finished : nullptr);
