@@ -104,6 +104,7 @@ class Printed {
 
 void run_compress(const Arguments& arguments) {
   pare::CompressionRequest request = checked(arguments.flags);
+  check_packing(arguments);
   const std::optional<pare::FolderPlan> plan = tool::planned(arguments.flags, request);
   // A packed file holds scales as float16: the solver rounds on exactly these grids. Sensitivities
   // are measured without, so that a measurement serves both ways of saving.

@@ -403,11 +403,11 @@ BOOST_AUTO_TEST_CASE(layers_that_are_read_one_at_a_time_are_the_same_model) {
   for (const auto& [tokens, groups] : std::map<index_t, index_t>{{0, 3}, {4096, 2}, {9000, 1}}) {
     reads = 0;
     index_t told = 0;
-    const double apart =
-        pare::perplexity(frame, 2, layer, ids, 4, tokens, [&](index_t done, index_t all) {
-          BOOST_TEST((done >= told && all == 1100));
-          told = done;
-        });
+    const double apart = pare::perplexity(frame, 2, layer, ids, {.seqlen = 4}, tokens,
+                                          [&](index_t done, index_t all) {
+                                            BOOST_TEST((done >= told && all == 1100));
+                                            told = done;
+                                          });
     BOOST_TEST(apart == whole, tt::tolerance(0.0));
     BOOST_TEST(told == 1100);
     BOOST_TEST(reads == 2 * groups);

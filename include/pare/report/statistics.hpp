@@ -39,9 +39,9 @@ struct LinearStatistics {
   double rounding_loss = 0;               ///< what rounding to the stored type added to the loss
   /// Where a search for masks or exact weights were asked for, what was kept: "greedy", "greedy
   /// refined" or "admm"; otherwise empty.
-  std::string mask_search;
-  std::optional<double> greedy_loss;  ///< then: the loss of the greedy result
-  double damping = 0;                 ///< share of mean(diag H) in force
+  std::string mask_search = {};
+  std::optional<double> greedy_loss = {};  ///< then: the loss of the greedy result
+  double damping = 0;                      ///< share of mean(diag H) in force
   /// How often the damping was raised.
   int damping_retries = 0;
   /// 8 times the bytes of its tensors in a packed file; with a quantizer of one's own its grids'
