@@ -203,7 +203,8 @@ BOOST_AUTO_TEST_CASE(sensitivities_serve_every_target_and_no_other_input) {
 
 BOOST_AUTO_TEST_CASE(the_preset_is_the_options_it_names) {
   const Texts texts;
-  const Arguments base = three_bits + Arguments{"--minlayer", "3"};
+  const Arguments base{"--wbits",      "3", "--target-avg-bits", "3",
+                       "--kl-windows", "1", "--minlayer",        "3"};
   const Result preset = compressed(texts, base + Arguments{"--preset", "best"});
   const Result spelled =
       compressed(texts, base + Arguments{"--act-order", "--clip-search", "--true-sequential",
@@ -215,7 +216,8 @@ BOOST_AUTO_TEST_CASE(the_preset_is_the_options_it_names) {
   const Result given = compressed(texts, base + Arguments{"--preset", "best", "--asymmetric", "1"});
   BOOST_TEST(given.report.at("config").at("asymmetric") == 1);
   BOOST_TEST(given.total("loss") != preset.total("loss"));
-  const Result pruned = compressed(texts, {"--sparsity", "0.5", "--preset", "best"});
+  const Result pruned =
+      compressed(texts, {"--sparsity", "0.5", "--preset", "best", "--minlayer", "3"});
   BOOST_TEST(pruned.report.at("config").at("clip_search") == false);
 }
 
@@ -295,8 +297,8 @@ BOOST_AUTO_TEST_CASE(the_comparison_takes_another_sparsity_axis_and_list_of_budg
 
 BOOST_AUTO_TEST_CASE(the_comparison_draws_what_it_measured) {
   const Texts texts;
-  const Arguments options{"--sparsity", "0",        "--budgets", "3,2.5",  "--minlayer",
-                          "2",          "--preset", "best",      "--plot", "pictures"};
+  const Arguments options{"--sparsity", "0",    "--budgets", "3,2.5",    "--minlayer",   "2",
+                          "--preset",   "best", "--plot",    "pictures", "--kl-windows", "1"};
   if (!has_gnuplot()) {
     std::cout << "skipped: pictures: gnuplot is not installed\n";
     check_failure(pare_opt(texts, "compare", options), 2, "pare", {"install gnuplot-nox"});
