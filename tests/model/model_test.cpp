@@ -181,7 +181,7 @@ BOOST_AUTO_TEST_CASE(bad_configurations) {
        "got -1"},
       {"activation_function", "\"tanh\"",
        "activation_function: expected one of relu, gelu, gelu_python, gelu_new, gelu_fast, "
-       "gelu_pytorch_tanh, gelu_accurate, quick_gelu, silu, swish, got \"tanh\""},
+       "gelu_pytorch_tanh, gelu_python_tanh, gelu_accurate, quick_gelu, silu, swish, got \"tanh\""},
       {"model_type", "\"mamba\"",
        "model_type: expected one of bloom, gemma2, gemma3_text, gpt2, gpt_neox, llama, mistral, "
        "opt, phi3, qwen2, qwen3, got \"mamba\""},
