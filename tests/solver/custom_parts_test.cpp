@@ -176,6 +176,13 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_pattern_of_ones_own_says_what_goes, C, Cases) {
     for (index_t j = 0; j < Q.cols(); j += 2) BOOST_TEST(Q(3, j) == T(0));
     BOOST_TEST(linear_statistics("w", linear, 32).sparsity == 0.5);
   }
+  // Widths by what rounding loses: weights that the pattern takes do not count.
+  const auto by_distortion =
+      solved<Compression<EverySecond, BaseQuantizer, MixedPrecision<Budget, GridDistortion>>>(
+          data,
+          {.bits = 4, .target_average_bits = 3.0, .axis = ChannelAxis::input, .block_size = 10});
+  for (std::size_t j = 0; j < 44; j += 2) BOOST_TEST(int(by_distortion.bits[j]) == 2);
+  BOOST_TEST(std::accumulate(by_distortion.bits.begin(), by_distortion.bits.end(), 0) == 3 * 44);
   const auto linear = solved<Compression<Backwards>>(data, {.block_size = 10});
   BOOST_TEST(linear.order.front() == 43);
   BOOST_TEST(linear.block_size == 8);
@@ -231,6 +238,14 @@ struct FirstChannels : ObjectiveOption {
   }
 };
 
+/// One number too few.
+struct TooFew : ObjectiveOption {
+  template <class B, class T>
+  std::vector<double> operator()(const ScoringInput<B, T>& input, ChannelAxis) const {
+    return std::vector<double>(std::size_t(input.weights.rows) - 1, 1.0);
+  }
+};
+
 /// What FiveSignals does, written as an objective of one's own.
 struct Five : ObjectiveOption {
   template <class B, class T>
@@ -254,6 +269,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(an_objective_of_ones_own_ranks_channels, C, Cases)
   const auto first = solved<With<FirstChannels>>(data, options);
   BOOST_TEST(std::is_sorted(first.bits.rbegin(), first.bits.rend()));
   BOOST_TEST(first.bits.front() > first.bits.back());
+  BOOST_TEST(contains(message_of<shape_error>([&] { solved<With<TooFew>>(data, options); }),
+                      "objective: expected a number for each of 20 channels, got 19"));
   for (const ChannelAxis axis : {ChannelAxis::output, ChannelAxis::input}) {
     options.axis = axis;
     BOOST_TEST(layer_bytes(solved<With<Five>>(data, options)) ==

@@ -257,9 +257,13 @@ class SparseGPTSolver {
                                      *options_.bits,
                                      {.symmetric = options_.grid.symmetric},
                                      options_.group_size};
-      if constexpr (!std::is_same_v<Objective, FiveSignals>)
+      if constexpr (!std::is_same_v<Objective, FiveSignals>) {
         linear.scores = Objective{}(input, options_.axis);
-      else if (input_channels())
+        const index_t channels = input_channels() ? W.cols : W.rows;
+        if (index_t(linear.scores.size()) != channels)
+          throw shape_error("objective: expected a number for each of " + std::to_string(channels) +
+                            " channels, got " + std::to_string(linear.scores.size()));
+      } else if (input_channels())
         linear.scores = ImportanceScorer<5, B, T, ChannelAxis::input>().score(input).score;
       else
         linear.scores = ImportanceScorer<5, B, T, ChannelAxis::output>().score(input).score;
@@ -284,10 +288,7 @@ class SparseGPTSolver {
                                ? double(*options_.zeros) / double(*options_.of)
                                : linear.pattern.sparsity;
       mask = Owner<std::uint8_t>(rows, cols);
-      std::vector<double> u = input_signal::Hessian{}(input);
-      for (std::size_t j = 0; j < u.size(); ++j)
-        if (input.factor.dead[j] != 0) u[j] = 1;  // weights are zero there
-      const auto divisor = detail::to_backend<B>(std::vector<T>(u.begin(), u.end()));
+      const auto divisor = one_shot_divisor(input);
       B::select_smallest(input.weights, detail::as_const(divisor.view()),
                          pruned_count(share, rows * cols), mask.view());
       if (zero.rows > 0) B::for_each_element(rows, cols, kernels::AddMarks{zero, mask.view()});
@@ -315,15 +316,19 @@ class SparseGPTSolver {
     }
   }
 
-  /// What the pattern would take of dense weights in natural order, added to the mask (out, in).
-  void mark_one_shot(const Compressed& linear, const ScoringInput<B, T>& input,
-                     MatrixView<std::uint8_t> mask) const requires(custom_pattern) {
+  /// What weights are divided by before a mask is chosen in one shot, (1, in), in the backend's memory.
+  static auto one_shot_divisor(const ScoringInput<B, T>& input) {
     std::vector<double> u = input_signal::Hessian{}(input);
     for (std::size_t j = 0; j < u.size(); ++j)
       if (input.factor.dead[j] != 0) u[j] = 1;  // weights are zero there
-    const auto diagonal = detail::to_backend<B>(std::vector<T>(u.begin(), u.end()));
-    std::vector<index_t> order(u.size());
-    std::iota(order.begin(), order.end(), index_t{0});
+    return detail::to_backend<B>(std::vector<T>(u.begin(), u.end()));
+  }
+
+  /// What the pattern would take of dense weights in natural order, added to the mask (out, in).
+  void mark_one_shot(const Compressed& linear, const ScoringInput<B, T>& input,
+                     MatrixView<std::uint8_t> mask) const requires(custom_pattern) {
+    const auto diagonal = one_shot_divisor(input);
+    const std::vector<index_t> order = detail::natural_order(mask.cols);
     for (index_t begin = 0; begin < mask.cols; begin += linear.block_size) {
       const index_t count = std::min(linear.block_size, mask.cols - begin);
       UserPattern::template mark<B, T>(
