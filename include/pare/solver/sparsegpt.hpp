@@ -11,16 +11,13 @@
 #include <utility>
 #include <vector>
 
-#include "pare/allocation/allocator.hpp"
-#include "pare/allocation/rate.hpp"
 #include "pare/core/channel.hpp"
-#include "pare/importance/distortion.hpp"
-#include "pare/importance/scorer.hpp"
 #include "pare/kernels/custom_grids.hpp"
 #include "pare/kernels/fit.hpp"
 #include "pare/kernels/masks.hpp"
 #include "pare/kernels/sweep.hpp"
 #include "pare/quantization/grid_map.hpp"
+#include "pare/solver/choose_bits.hpp"
 #include "pare/solver/compressed_linear.hpp"
 #include "pare/solver/custom_parts.hpp"
 #include "pare/solver/inputs.hpp"
@@ -58,7 +55,7 @@ class SparseGPTSolver {
             "act_order, axis: the pattern says in which order inputs are visited; leave act_order "
             "and axis unset");
     if constexpr (Config::mixed && !Config::assigned)
-      allocator();  // an unattainable target ends here, before any work
+      detail::allocator_of<Config>(options_);  // an unattainable target ends here, before any work
   }
 
   /// Factors the Hessian for linears that share their inputs (q, k and v, for instance).
@@ -127,7 +124,7 @@ class SparseGPTSolver {
     if constexpr (Config::assigned)
       linear.bits.assign(bits.begin(), bits.end());
     else if constexpr (Config::quantizes)
-      choose_bits(linear, live, calibration, prepared, zero);
+      detail::choose_bits<Config>(options_, {live, calibration, prepared}, zero, linear);
 
     Factor<B, T> reordered;
     const Factor<B, T>* factor = &prepared;
@@ -172,10 +169,7 @@ class SparseGPTSolver {
     return linear;
   }
 
-  using Objective = typename Config::mixed_precision::objective;
-  static constexpr bool distortion_objective = std::is_same_v<Objective, GridDistortion>;
-
-  bool input_channels() const { return Config::mixed && options_.axis == ChannelAxis::input; }
+  bool input_channels() const { return detail::has_input_channels<Config>(options_); }
 
   /// Inputs that must stay neighbours: m of n:m, what a pattern of one's own asks for, otherwise 1.
   index_t kept_together(index_t in_features) const {
@@ -235,108 +229,6 @@ class SparseGPTSolver {
     if (options_.sparsity == 0.0) linear.pattern = {};  // no mask is to be stored
     if constexpr (custom_pattern) linear.pattern = {};  // what it prunes is in the mask alone
     return linear;
-  }
-
-  auto allocator() const requires(Config::mixed) {
-    return BitAllocator<typename Config::policy>(
-        {.target_average_bits = options_.target_average_bits,
-         .tiers = options_.tiers.value_or(default_tiers())});
-  }
-
-  void choose_bits(Compressed& linear, MatrixView<const T> W, const Calibration<B, T>& calibration,
-                   const Factor<B, T>& factor, MatrixView<const std::uint8_t> zero) const {
-    if constexpr (Config::mixed && distortion_objective) {
-      const ScoringInput<B, T> input{
-          W, calibration, factor, *options_.bits, options_.grid, options_.group_size};
-      choose_by_distortion(linear, input, zero);
-    } else if constexpr (Config::mixed) {
-      // Without clip search: a score ranks rows, and the search would cost as much as the solve.
-      const ScoringInput<B, T> input{W,
-                                     calibration,
-                                     factor,
-                                     *options_.bits,
-                                     {.symmetric = options_.grid.symmetric},
-                                     options_.group_size};
-      if constexpr (!std::is_same_v<Objective, FiveSignals>) {
-        linear.scores = Objective{}(input, options_.axis);
-        const index_t channels = input_channels() ? W.cols : W.rows;
-        if (index_t(linear.scores.size()) != channels)
-          throw shape_error("objective: expected a number for each of " + std::to_string(channels) +
-                            " channels, got " + std::to_string(linear.scores.size()));
-      } else if (input_channels())
-        linear.scores = ImportanceScorer<5, B, T, ChannelAxis::input>().score(input).score;
-      else
-        linear.scores = ImportanceScorer<5, B, T, ChannelAxis::output>().score(input).score;
-      linear.bits = allocator().allocate(linear.scores).bits;
-    } else {
-      linear.bits.assign(std::size_t(W.rows), std::uint8_t(*options_.bits));
-    }
-  }
-
-  /// The loss at the base width ranks channels; Budget spends along the whole curves. Weights that
-  /// a one-shot mask would prune count as lost.
-  void choose_by_distortion(Compressed& linear, const ScoringInput<B, T>& input,
-                            MatrixView<const std::uint8_t> zero) const requires(Config::mixed) {
-    const index_t rows = input.weights.rows, cols = input.weights.cols;
-    Owner<std::uint8_t> mask;  // (out, in), or empty
-    if constexpr (custom_pattern) {
-      mask = detail::zeros<B, std::uint8_t>(rows, cols);
-      if (zero.rows > 0) B::for_each_element(rows, cols, kernels::AddMarks{zero, mask.view()});
-      mark_one_shot(linear, input, mask.view());
-    } else if constexpr (mask_source != kernels::MaskSource::none) {
-      const double share = mask_source == kernels::MaskSource::n_of_m
-                               ? double(*options_.zeros) / double(*options_.of)
-                               : linear.pattern.sparsity;
-      mask = Owner<std::uint8_t>(rows, cols);
-      const auto divisor = one_shot_divisor(input);
-      B::select_smallest(input.weights, detail::as_const(divisor.view()),
-                         pruned_count(share, rows * cols), mask.view());
-      if (zero.rows > 0) B::for_each_element(rows, cols, kernels::AddMarks{zero, mask.view()});
-    } else if (zero.rows > 0) {
-      mask = detail::zeros<B, std::uint8_t>(rows, cols);
-      B::for_each_element(rows, cols, kernels::AddMarks{zero, mask.view()});
-    }
-    const auto distortion = [&](std::span<const int> widths) {
-      return channel_distortion(input, options_.axis, widths, detail::as_const(mask.view()));
-    };
-    const std::vector<int> base{input.bits};
-    linear.scores = distortion(base);
-    if constexpr (std::is_same_v<typename Config::policy, Budget>) {
-      RateMode mode;
-      mode.widths = options_.tiers.value_or(default_tiers());
-      mode.distortion = distortion(mode.widths);
-      detail::make_falling(mode.distortion, mode.widths.size());
-      for (std::size_t c = 0; c < linear.scores.size(); ++c)
-        mode.cost.insert(mode.cost.end(), mode.widths.begin(), mode.widths.end());
-      const double budget = *options_.target_average_bits * double(linear.scores.size());
-      const LinearRates rates{{std::move(mode)}};
-      linear.bits = allocate_rates(std::span(&rates, 1), budget).linears.front().bits;
-    } else {
-      linear.bits = allocator().allocate(linear.scores).bits;
-    }
-  }
-
-  /// What weights are divided by before a mask is chosen in one shot, (1, in), in the backend's memory.
-  static auto one_shot_divisor(const ScoringInput<B, T>& input) {
-    std::vector<double> u = input_signal::Hessian{}(input);
-    for (std::size_t j = 0; j < u.size(); ++j)
-      if (input.factor.dead[j] != 0) u[j] = 1;  // weights are zero there
-    return detail::to_backend<B>(std::vector<T>(u.begin(), u.end()));
-  }
-
-  /// What the pattern would take of dense weights in natural order, added to the mask (out, in).
-  void mark_one_shot(const Compressed& linear, const ScoringInput<B, T>& input,
-                     MatrixView<std::uint8_t> mask) const requires(custom_pattern) {
-    const auto diagonal = one_shot_divisor(input);
-    const std::vector<index_t> order = detail::natural_order(mask.cols);
-    for (index_t begin = 0; begin < mask.cols; begin += linear.block_size) {
-      const index_t count = std::min(linear.block_size, mask.cols - begin);
-      UserPattern::template mark<B, T>(
-          {input.weights.columns(begin, count),
-           detail::as_const(diagonal.view()).columns(begin, count),
-           std::span(order).subspan(std::size_t(begin), std::size_t(count)), mask.cols},
-          options_, mask.columns(begin, count));
-    }
   }
 
   /// Makes room for the grids and, unless the sweep does it, fits them to the dense weights, those
