@@ -30,8 +30,8 @@ function(check_flags command file include)
   if(NOT component MATCHES "^(core|storage|model)$")
     list(APPEND allowed "-isystem[ =]+[^ ]*(eigen3|thrust|cccl|xtensor|openblas|cuda[^ ]*/include)")
   endif()
-  if(component STREQUAL "model")  # what utf8proc's own pkg-config file asks for
-    list(APPEND allowed "-DUTF8PROC_EXPORTS")
+  if(component STREQUAL "model")  # what utf8proc's own pkg-config file asks for, and ours
+    list(APPEND allowed "-DUTF8PROC_EXPORTS" "-DPARE_SENTENCEPIECE")
   endif()
   if(component STREQUAL "thrust_omp")
     list(APPEND allowed "-fopenmp[^ ]*")
