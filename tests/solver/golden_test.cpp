@@ -306,7 +306,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(masks_by_admm_lose_what_the_prototype_lost, C, Flo
   if (!folder) return;
   const SafetensorsFile file(*folder / "golden" / "smollm2.safetensors");
   const Json losses = Json::parse(std::ifstream(*folder / "golden" / "smollm2.json"));
-  // Hundreds of products without blocks: minutes for the smallest linear.
+  // A search takes hundreds of products, which the oracle does without blocks.
   if (B::name == "reference") {
     BOOST_TEST_MESSAGE("skipped on the oracle: masks by ADMM of real linears");
     return;
