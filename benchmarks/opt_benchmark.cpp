@@ -2,8 +2,8 @@
 // 4 bit: opt-small's shape (6 layers, hidden 512, ffn 2048) with 128 x 512 tokens, and SmolLM2-135M's
 // (30 layers, hidden 576, ffn 1536, three key-value heads) with 16 x 512.
 //
-// times_gemm is the time over that of the forward passes and Hessians at the rate of Eigen's own
-// product, measured in the same run; gemm_seconds is the latter.
+// times_gemm is the time over that of all its products at the rate of Eigen's own product, measured in
+// the same run; gemm_seconds is the latter.
 #include <benchmark/benchmark.h>
 #include <sys/resource.h>
 
@@ -39,21 +39,26 @@ double gemm_seconds_per_flop() {
   return passed.count() / repeats / (2.0 * 2048 * 512 * 2048);
 }
 
-/// Floating-point operations of the forward passes and Hessians of a run, a multiply-add as two. Every
-/// layer runs twice, the first time without its last linear.
+/// Floating-point operations of the products of a run, a multiply-add as two: forward passes,
+/// Hessians, factors of Hessians, updates with what rounding loses, and the loss of what is stored.
+/// Every layer runs twice, the first time without its last linear; the last layer runs once.
 double operations(const pare::Architecture& c, double tokens) {
-  double weights = 0, last = 0;  // of a layer
+  const double layers = double(c.num_hidden_layers);
+  double weights = 0, last = 0, solves = 0;  // of a layer
   for (const pare::LinearSpec& linear : c.linears) {
-    const double size = double(rows_of(c, linear.role)) * double(columns_of(c, linear.role));
+    const double in = double(columns_of(c, linear.role));
+    const double size = double(rows_of(c, linear.role)) * in;
     weights += size;
     if (linear.role == pare::LinearRole::down) last = size;
+    solves += size * in + 2 * size * in;  // updates of the inputs to the right; E H
   }
   const double h = double(c.hidden_size), q = double(c.query_size());
   const double f = double(c.intermediate_size);
-  const double linears = 2 * tokens * (2 * weights - last);
-  const double attention = 2 * tokens * (2 * q) * double(seqlen) / 2 * 2;
-  const double grams = tokens * (2 * h * h + q * q + f * f);  // the upper halves
-  return double(c.num_hidden_layers) * (linears + attention + grams);
+  const double linears = 2 * tokens * (layers * (weights - last) + (layers - 1) * weights);
+  const double attention = 2 * tokens * (2 * q) * double(seqlen) / 2 * (2 * layers - 1);
+  const double grams = tokens * (2 * h * h + q * q + f * f);               // the upper halves
+  const double factors = (2 * h * h * h + q * q * q + f * f * f) * 2 / 3;  // Cholesky and inverse
+  return linears + attention + layers * (grams + factors + solves);
 }
 
 void compress_shape(benchmark::State& state, const char* json, index_t windows) {

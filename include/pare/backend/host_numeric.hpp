@@ -92,53 +92,41 @@ struct HostNumericOps {
   /// moments (3, in) = mean |x|, mean x, sum of squared deviations of X (tokens, in).
   template <class T>
   static void column_moments(MatrixView<const T> X, MatrixView<double> moments) {
-    constexpr index_t strip = 64;
+    constexpr index_t strip = 32;  // its sums stay in registers
     Tasks::run((X.cols + strip - 1) / strip, [&](index_t s) {
       const index_t begin = s * strip, width = std::min(strip, X.cols - begin);
-      double magnitude[strip] = {}, mean[strip] = {}, squares[strip] = {};
-      for (index_t t = 0; t < X.rows; ++t) {
-        const T* PARE_RESTRICT x = X.row(t) + begin;
-        for (index_t j = 0; j < width; ++j) {
-          magnitude[j] += std::abs(double(x[j]));
-          mean[j] += double(x[j]);
-        }
-      }
-      for (index_t j = 0; j < width; ++j) {
-        magnitude[j] /= double(X.rows);
-        mean[j] /= double(X.rows);
-      }
-      for (index_t t = 0; t < X.rows; ++t) {
-        const T* PARE_RESTRICT x = X.row(t) + begin;
-        for (index_t j = 0; j < width; ++j) {
-          const double d = double(x[j]) - mean[j];
-          squares[j] += d * d;
-        }
-      }
-      for (index_t j = 0; j < width; ++j) {
-        moments(0, begin + j) = magnitude[j];
-        moments(1, begin + j) = mean[j];
-        moments(2, begin + j) = squares[j];
-      }
+      if (width == strip)
+        strip_moments<strip>(X.columns(begin, strip), moments.columns(begin, strip));
+      else
+        for (index_t c = begin; c < X.cols; ++c)
+          strip_moments<1>(X.columns(c, 1), moments.columns(c, 1));
     });
   }
 
   /// G (in, in) += X^T X for X (tokens, in).
   template <class T>
   static void gram_accumulate(MatrixView<T> G, MatrixView<const T> X) {
-    // Tiles on and above the diagonal, mirrored: half the arithmetic of a full product.
-    const index_t n = G.rows, tile = n <= 1024 ? 128 : 256;
+    // Tiles on and above the diagonal, mirrored: half the arithmetic of a full product. Those on it
+    // come last, as they are the small ones, and are cut into strips: little below it is computed.
+    constexpr index_t strip = 96;  // two blocks of AVX-512 registers; tiles are whole strips
+    const index_t n = G.rows, tile = n <= 1024 ? 2 * strip : 3 * strip;
     const index_t side = (n + tile - 1) / tile;
     std::vector<std::pair<index_t, index_t>> tiles;
-    for (index_t i = 0; i < side; ++i)
-      for (index_t j = i; j < side; ++j) tiles.emplace_back(i * tile, j * tile);
+    for (index_t off = side; off-- > 0;)
+      for (index_t i = 0; i + off < side; ++i) tiles.emplace_back(i * tile, (i + off) * tile);
     Tasks::run(index_t(tiles.size()), [&](index_t at) {
       const auto [row, col] = tiles[std::size_t(at)];
+      const bool diagonal = row == col;
       const index_t height = std::min(tile, n - row), width = std::min(tile, n - col);
-      Kernels::template product<Update::add>(G.block(row, col, height, width),
-                                             transposed(X.columns(row, height)),
-                                             X.columns(col, width));
+      const index_t step = diagonal ? strip : height;
+      for (index_t i = 0; i < height; i += step) {
+        const index_t high = std::min(step, height - i), left = diagonal ? i : 0;
+        Kernels::template product<Update::add>(G.block(row + i, col + left, high, width - left),
+                                               transposed(X.columns(row + i, high)),
+                                               X.columns(col + left, width - left));
+      }
       for (index_t j = 0; j < width; ++j)
-        for (index_t i = 0; i < (row == col ? j : height); ++i)
+        for (index_t i = 0; i < (diagonal ? j : height); ++i)
           G(col + j, row + i) = G(row + i, col + j);
     });
   }
@@ -203,9 +191,38 @@ struct HostNumericOps {
  private:
   static constexpr index_t rows_per_task = 16;
 
+  /// The moments (3, width) of X (tokens, width).
+  template <index_t width, class T>
+  static void strip_moments(MatrixView<const T> X, MatrixView<double> moments) {
+    double magnitude[width] = {}, mean[width] = {}, squares[width] = {};
+    for (index_t t = 0; t < X.rows; ++t) {
+      const T* PARE_RESTRICT x = X.row(t);
+      for (index_t j = 0; j < width; ++j) {
+        magnitude[j] += std::abs(double(x[j]));
+        mean[j] += double(x[j]);
+      }
+    }
+    for (index_t j = 0; j < width; ++j) {
+      magnitude[j] /= double(X.rows);
+      mean[j] /= double(X.rows);
+    }
+    for (index_t t = 0; t < X.rows; ++t) {
+      const T* PARE_RESTRICT x = X.row(t);
+      for (index_t j = 0; j < width; ++j) {
+        const double d = double(x[j]) - mean[j];
+        squares[j] += d * d;
+      }
+    }
+    for (index_t j = 0; j < width; ++j) {
+      moments(0, j) = magnitude[j];
+      moments(1, j) = mean[j];
+      moments(2, j) = squares[j];
+    }
+  }
+
   template <Update update, class T>
   static void panel_product(MatrixView<T> C, MatrixView<const T> A, MatrixView<const T> B) {
-    const index_t height = C.rows < 2048 ? 128 : 256;
+    const index_t height = C.rows < 2048 ? 96 : 256;
     Tasks::run((C.rows + height - 1) / height, [&](index_t task) {
       const index_t row = task * height, rows = std::min(height, C.rows - row);
       Kernels::template product<update>(C.block(row, 0, rows, C.cols),
