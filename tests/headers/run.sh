@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Compiles headers of pare alone, each in a file that includes it twice, and a program of two files
-# that both include them all. A warning is an error.
-#   tests/headers/run.sh FOLDER COMPILER FLAGS HEADER...    (headers as they are included)
+# Compiles a program of two files that both include all headers of pare, and before it, with the word
+# alone, each header in a file that includes it twice. A warning is an error.
+#   tests/headers/run.sh alone|together FOLDER COMPILER FLAGS HEADER...  (headers as they are included)
 # FOLDER holds what is made. CCACHE=ccache in the environment lets it serve again.
 set -euo pipefail
-folder=$1 compiler=$2 flags=$3
-shift 3
+how=$1 folder=$2 compiler=$3 flags=$4
+shift 4
 rm -rf "$folder"
 mkdir -p "$folder"
 cd "$folder"
@@ -14,7 +14,7 @@ suffix=cpp
 [[ $1 == *.cuh ]] && suffix=cu
 for header; do
   name=${header//\//_}
-  printf '#include "%s"\n#include "%s"\n' "$header" "$header" >"$name.$suffix"
+  [ "$how" = together ] || printf '#include "%s"\n%.0s' "$header" "$header" >"$name.$suffix"
   echo "#include \"$header\"" >>all.inc
 done
 { cat all.inc; echo 'int other_file() { return 0; }'; } >"other_file.$suffix"
@@ -24,4 +24,4 @@ ls ./*."$suffix" | xargs -P "$(nproc)" -I{} ${CCACHE:-} "$compiler" $flags -c {}
   { echo "failed: $compiler $flags" >&2; exit 1; }
 # What both files define is an error here; what libraries define is not asked.
 ld -r "one_file.$suffix.o" "other_file.$suffix.o" -o all.o
-echo "$# headers alone and twice, and in two files of one program: no warning of $compiler"
+echo "$# headers $how, and in two files of one program: no warning of $compiler"
