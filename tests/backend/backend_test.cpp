@@ -11,6 +11,7 @@
 #include "backend/reductions.hpp"
 #include "pare/kernels/fit.hpp"
 #include "pare/kernels/matrices.hpp"
+#include "pare/kernels/rotate.hpp"
 #include "support.hpp"
 
 using namespace pare;
@@ -271,4 +272,58 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(every_row_gets_grids_of_its_own_width, C, Cases) {
             BOOST_REQUIRE_EQUAL(t(g, i), expected.top);
           }
       }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(rows_turn_as_by_the_matrix, C, Cases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  const kernels::HadamardRotation rotation{7};
+  for (const index_t n : {1, 2, 3, 8, 12, 96, 128, 640}) BOOST_TEST_CONTEXT(n) {
+      const index_t block = n & -n;
+      Matrix<double> R(n, n);
+      R.fill(0);
+      for (index_t i = 0; i < n; ++i)
+        for (index_t j = i / block * block; j < (i / block + 1) * block; ++j) {
+          int odd = 0;  // bits that the two have in common
+          for (index_t both = i % block & j % block; both > 0; both >>= 1) odd ^= int(both & 1);
+          R(i, j) = rotation.sign(j) * (odd != 0 ? -1 : 1) / std::sqrt(double(block));
+        }
+      const Matrix<T> X = random_normal<T>(5, n, 3), S = correlated_hessian<T>(n, 4);
+      Window<B, T> from(X), to(X);
+      rotate_rows<B, T>(from.read(), to.view(), rotation);
+      Matrix<T> expected(5, n), hessian(n, n);
+      for (index_t t = 0; t < 5; ++t)
+        for (index_t i = 0; i < n; ++i) {
+          double sum = 0;
+          for (index_t j = 0; j < n; ++j) sum += R(i, j) * double(X(t, j));
+          expected(t, i) = T(sum);
+        }
+      check_close(to.host(), expected, 8 * tolerance<T>);
+      rotate_rows<B, T>(to.read(), to.view(), rotation, Turn::back);  // in place
+      check_close(to.host(), X, 8 * tolerance<T>);
+
+      auto H = upload<B>(S);
+      rotate_hessian<B, T>(H.view(), rotation);
+      const Matrix<T> turned = download<B>(H);
+      Matrix<double> half(n, n);  // S R^T
+      for (index_t i = 0; i < n; ++i)
+        for (index_t j = 0; j < n; ++j) {
+          half(i, j) = 0;
+          for (index_t k = j / block * block; k < (j / block + 1) * block; ++k)
+            half(i, j) += double(S(i, k)) * R(j, k);
+        }
+      for (index_t i = 0; i < n; ++i)
+        for (index_t j = 0; j < n; ++j) {
+          double sum = 0;
+          for (index_t k = i / block * block; k < (i / block + 1) * block; ++k)
+            sum += R(i, k) * half(k, j);
+          hessian(i, j) = T(sum);
+          BOOST_REQUIRE(turned(i, j) == turned(j, i));
+        }
+      check_close(turned, hessian, 64 * tolerance<T>);
+    }
+  Matrix<T> narrow(2, 4), wide(2, 8);
+  BOOST_CHECK_THROW((rotate_rows<B, T>(detail::as_const(upload<B>(narrow).view()),
+                                       upload<B>(wide).view(), rotation)),
+                    shape_error);
 }

@@ -3,12 +3,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "pare/core/matrix.hpp"
 #include "pare/core/scalar.hpp"
 #include "pare/kernels/attention.hpp"
+#include "pare/kernels/hadamard.hpp"
 
 namespace pare::inline PARE_TARGET::backend {
 
@@ -60,6 +62,23 @@ struct ReferenceModelOps {
         Y(i, j) = T(compute_scalar<T>(double(X(i, j)) * factor *
                                       (weight.rows > 0 ? offset + double(weight(0, j)) : 1)));
     }
+  }
+
+  /// Y = X R^T or, turned back, X R, see pare::rotate_rows; Y may be X.
+  template <class T>
+  static void rotate_rows(MatrixView<T> Y, MatrixView<const T> X,
+                          const kernels::HadamardRotation& rotation, bool back) {
+    const index_t block = kernels::HadamardRotation::block(X.cols);
+    std::vector<double> x(std::size_t(block), 0.0);
+    for (index_t i = 0; i < X.rows; ++i)
+      for (index_t first = 0; first < X.cols; first += block) {
+        for (index_t j = 0; j < block; ++j)
+          x[std::size_t(j)] = double(X(i, first + j)) * (back ? 1 : rotation.sign(first + j));
+        kernels::hadamard(x.data(), block);
+        for (index_t j = 0; j < block; ++j)
+          Y(i, first + j) = T(compute_scalar<T>(x[std::size_t(j)] / std::sqrt(double(block)) *
+                                                (back ? rotation.sign(first + j) : 1)));
+      }
   }
 
   template <class T>

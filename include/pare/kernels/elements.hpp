@@ -87,6 +87,18 @@ struct TransposeElement {
   PARE_HOST_DEVICE void operator()(index_t r, index_t c) const { to(r, c) = from(c, r); }
 };
 
+/// to = (from + from^T) / 2, symmetric to the bit.
+template <class T>
+struct MeanOfTransposes {
+  MatrixView<const T> from;  // (n, n)
+  MatrixView<T> to;          // (n, n)
+
+  /// Writes one element.
+  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const {
+    to(r, c) = (from(r, c) + from(c, r)) / T(2);
+  }
+};
+
 /// to(r, p) = from(r, order[p]).
 template <class T>
 struct GatherColumns {

@@ -13,6 +13,9 @@ namespace pare::inline PARE_TARGET::kernels {
 /// The largest power of two that divides n.
 PARE_HOST_DEVICE constexpr index_t power_of_two_in(index_t n) { return n & -n; }
 
+/// The largest block of a HadamardRotation: what a GPU holds in the memory of one multiprocessor.
+inline constexpr index_t largest_block = 32768;
+
 /// x = H x for the Hadamard matrix H (n, n) of Sylvester's kind, entries 1 and -1, in place, with
 /// n log2 n additions.
 /// @param x  (n)
@@ -44,10 +47,17 @@ PARE_HOST_DEVICE void hadamard(T* x, index_t n) {
 }
 
 /// R = blockdiag(H, ..., H) D / sqrt(block): D are random signs, H Hadamard matrices (block, block)
-/// and block the largest power of two that divides the width. R is orthogonal and a seed says it.
+/// and block the largest power of two that divides the width, 32768 at most. R is orthogonal and a
+/// seed says it.
 struct HadamardRotation {
   /// Which signs.
   std::uint64_t seed = 0;
+
+  /// Columns that are mixed with one another, of `width`.
+  PARE_HOST_DEVICE static constexpr index_t block(index_t width) {
+    const index_t block = power_of_two_in(width);
+    return block < largest_block ? block : largest_block;
+  }
 
   /// Signs of 64 columns: bit c is set where column 64 word + c is negated.
   PARE_HOST_DEVICE std::uint64_t signs(index_t word) const {
@@ -73,11 +83,11 @@ struct RotateBlock {
   bool back = false;          ///< by R^T rather than R
 
   /// Blocks of all rows.
-  index_t count() const { return X.rows * (X.cols / power_of_two_in(X.cols)); }
+  index_t count() const { return X.rows * (X.cols / HadamardRotation::block(X.cols)); }
 
   /// Writes block number `task`, the blocks of a row one after the other.
   PARE_HOST_DEVICE void operator()(index_t task) const {
-    const index_t block = power_of_two_in(X.cols), blocks = X.cols / block;
+    const index_t block = HadamardRotation::block(X.cols), blocks = X.cols / block;
     const index_t row = task / blocks, first = task % blocks * block;
     const T* x = X.row(row) + first;
     T* y = Y.row(row) + first;
