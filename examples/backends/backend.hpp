@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/command_line.hpp"
+#include "pare/model/fold_rotation.hpp"
 #include "pare/pipeline/compress.hpp"
 #include "pare/pipeline/dispatch.hpp"
 #include "pare/pipeline/plan.hpp"
@@ -82,6 +83,14 @@ struct LinearJob {
   index_t sequences;
   fs::path target;
   bool keep_zeros;  ///< weights that are zero stay zero
+  /// Of the inputs; Q is turned back.
+  std::optional<pare::kernels::HadamardRotation> rotation = {};
+};
+
+/// What came of rotating a model in its weights.
+struct Rotated {
+  pare::FoldedRotation folded;   ///< what was rotated
+  pare::LogitDistance distance;  ///< of its logits from those of the original
 };
 
 /// What the tools do on the backend B. Defined in on_backend.hpp; every other file of backends/
@@ -92,6 +101,8 @@ struct OnBackend {
   static bool stores(pare::DType dtype);
   static std::unique_ptr<Model> load_model(const ModelSource& source);
   static pare::Statistics compress_linear(const LinearJob& job);
+  /// As pare::fold_rotation; holds the logits of 64 random tokens against the original's.
+  static Rotated fold_rotation(const fs::path& source, const fs::path& folder, std::uint64_t seed);
 };
 
 }  // namespace tool

@@ -22,12 +22,15 @@ struct NamedBackend {
   std::unique_ptr<Model> (*load_model)(const ModelSource&) = nullptr;  ///< null: not built
   pare::Statistics (*compress_linear)(const LinearJob&) = nullptr;
   bool (*stores)(pare::DType) = nullptr;
+  Rotated (*fold_rotation)(const fs::path& source, const fs::path& folder,
+                           std::uint64_t seed) = nullptr;
   const char* advice = nullptr;  ///< how to build it
 };
 
 template <class B>
 NamedBackend built(const char* name) {
-  return {name, &OnBackend<B>::load_model, &OnBackend<B>::compress_linear, &OnBackend<B>::stores};
+  return {name, &OnBackend<B>::load_model, &OnBackend<B>::compress_linear, &OnBackend<B>::stores,
+          &OnBackend<B>::fold_rotation};
 }
 
 /// Every backend that --backend can name.

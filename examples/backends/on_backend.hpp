@@ -1,6 +1,7 @@
 // What the tools do on one backend, whichever it is.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -100,10 +101,13 @@ class ModelOn : public Model {
 template <class B>
 pare::Calibration<B, float> read_calibration(const LinearJob& job) {
   if (job.file.find("H") != nullptr) {
-    const auto H = B::from_host(job.file.read_float("H").view());  // (in, in)
+    auto H = B::from_host(job.file.read_float("H").view());  // (in, in)
+    if (job.rotation) pare::rotate_hessian<B, float>(H.view(), *job.rotation);
     return pare::Calibration<B, float>::from_hessian(H.view());
   }
-  const auto X = B::from_host(job.file.read_float("X").view());  // (tokens, in)
+  auto X = B::from_host(job.file.read_float("X").view());  // (tokens, in)
+  if (job.rotation)
+    pare::rotate_rows<B, float>(pare::detail::as_const(X.view()), X.view(), *job.rotation);
   pare::Calibration<B, float> calibration(X.cols());
   calibration.add(X.view(), job.sequences);
   return calibration;
@@ -186,8 +190,10 @@ template <class B>
 pare::Statistics OnBackend<B>::compress_linear(const LinearJob& job) {
   pare::Statistics statistics;
   pare::dispatch(job.request, [&]<class Config>(std::type_identity<Config>) {
-    const auto linear = detail::of_file(job.file.path(), [&] {
-      const auto W = B::from_host(job.file.read_float("W").view());  // (out, in)
+    auto linear = detail::of_file(job.file.path(), [&] {
+      auto W = B::from_host(job.file.read_float("W").view());  // (out, in)
+      if (job.rotation)
+        pare::rotate_rows<B, float>(pare::detail::as_const(W.view()), W.view(), *job.rotation);
       const auto calibration = detail::read_calibration<B>(job);
       pare::SparseGPTSolver<Config, B, float> solver(job.request.solver);
       typename B::template matrix<std::uint8_t> zero;  // (out, in), or empty
@@ -199,9 +205,26 @@ pare::Statistics OnBackend<B>::compress_linear(const LinearJob& job) {
     const int dense_bits = 8 * pare::element_bytes(job.file.at("W").dtype);
     statistics.linears.push_back(pare::linear_statistics("W", linear, dense_bits));
     pare::require_counted(statistics, job.request.quantizes());
+    if (job.rotation)
+      pare::rotate_rows<B, float>(pare::detail::as_const(linear.weights.view()),
+                                  linear.weights.view(), *job.rotation, pare::Turn::back);
     detail::write_linear<B>(job.target, linear);
   });
   return statistics;
+}
+
+template <class B>
+Rotated OnBackend<B>::fold_rotation(const fs::path& source, const fs::path& folder,
+                                    std::uint64_t seed) {
+  const pare::ModelFiles<B, float> original(source);
+  Rotated rotated{pare::fold_rotation(original, folder, seed), {}};
+  const pare::Architecture& config = original.config();
+  const index_t tokens = std::min<index_t>(64, pare::default_seqlen(config));
+  rotated.distance = pare::require_equal_logits(original, pare::ModelFiles<B, float>(folder),
+                                                std::span<const std::int32_t>(
+                                                    pare::random_tokens(config, tokens, seed)),
+                                                tokens);
+  return rotated;
 }
 
 }  // namespace tool

@@ -1,11 +1,13 @@
 // The command-line options that describe a compression, shared by pare and pare-layer.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
 #include "common/command_line.hpp"
 #include "pare/core/text.hpp"
+#include "pare/kernels/hadamard.hpp"
 #include "pare/pipeline/dispatch.hpp"
 #include "pare/report/text.hpp"
 
@@ -18,6 +20,8 @@ struct CompressionFlags {
   std::optional<std::string> bit_method, axis, scope, importance, sensitivity, group_fit,
       mask_search, mask_region;
   std::optional<pare::index_t> blocksize, kl_windows, group_size;
+  std::optional<std::string> rotate;
+  std::optional<std::int64_t> rotate_seed;
   bool sparsity_auto = false, group_size_auto = false, act_order = false, clip_search = false,
        symmetric = false, keep_zeros = false, refine = false;
 };
@@ -81,6 +85,63 @@ inline void add_group_options(CLI::App& app, CompressionFlags& flags,
   add_value(app, "--group-fit", flags.group_fit,
             "what grids of groups are fitted to: dense weights (default), or compensated, as they "
             "are when the sweep reaches the group");
+}
+
+/// Options of rotations.
+/// @param kinds  the values of --rotate
+inline void add_rotation_options(CLI::App& app, CompressionFlags& flags, const std::string& kinds) {
+  begin_group(app, "Rotation");
+  add_value(app, "--rotate", flags.rotate,
+            "spread outliers by orthogonal matrices before weights are rounded: " + kinds +
+                " (default: none)");
+  add_value(app, "--rotate-seed", flags.rotate_seed, "which matrices (default: 1)");
+}
+
+/// Which rotation a run has.
+struct Rotating {
+  /// What --rotate says.
+  enum Kind : std::uint8_t { none, folded, full };
+  Kind kind = none;
+  std::uint64_t seed = 1;
+
+  /// Of the inputs of every linear, with `full`.
+  std::optional<pare::kernels::HadamardRotation> inputs() const {
+    if (kind != full) return std::nullopt;
+    return pare::kernels::HadamardRotation{seed};
+  }
+};
+
+/// The seed of a rotation.
+/// @param option  that gives it
+/// @throws usage_error for a negative one
+inline std::uint64_t checked_seed(const std::string& option,
+                                  const std::optional<std::int64_t>& seed) {
+  if (seed && *seed < 0)
+    throw usage_error(option + " " + std::to_string(*seed) +
+                      ": it is the number of a matrix; write 0 or more");
+  return std::uint64_t(seed.value_or(1));
+}
+
+/// What the options of rotations say.
+/// @throws usage_error for a value that is none, or would be ignored
+inline Rotating checked_rotation(const CompressionFlags& flags) {
+  const std::string word = flags.rotate.value_or("none");
+  Rotating rotating;
+  if (word == "folded")
+    rotating.kind = Rotating::folded;
+  else if (word == "full")
+    rotating.kind = Rotating::full;
+  else if (word != "none")
+    throw unknown_value("--rotate", word, "rotation", {"none", "folded", "full"});
+  rotating.seed = checked_seed("--rotate-seed", flags.rotate_seed);
+  if (rotating.kind == Rotating::none && flags.rotate_seed)
+    throw usage_error("--rotate-seed " + std::to_string(*flags.rotate_seed) +
+                      " without --rotate: nothing is rotated; add --rotate full, or leave it out");
+  if (rotating.kind != Rotating::none && flags.keep_zeros)
+    throw usage_error("--rotate " + word +
+                      " with --keep-zeros: weights that are zero are no longer zero after a "
+                      "rotation; leave one of them out");
+  return rotating;
 }
 
 /// Options that choose bits.

@@ -78,6 +78,7 @@ int main(int argc, char** argv) {
   tool::add_solver_options(app, flags);
   tool::add_bit_options(app, flags);
   tool::add_group_options(app, flags);
+  tool::add_rotation_options(app, flags, "none or full");
   tool::begin_group(app, "Computing");
   tool::add_value(app, "--sequences", sequences,
                   "sequences in X; scales H and the loss (default: 1)");
@@ -89,6 +90,11 @@ int main(int argc, char** argv) {
   return tool::run([&] {
     if (!tool::parse(app, argc, argv)) return;
     const pare::CompressionRequest request = tool::checked(flags);
+    const tool::Rotating rotating = tool::checked_rotation(flags);
+    if (rotating.kind == tool::Rotating::folded)
+      throw tool::usage_error(
+          "--rotate folded: a rotation goes into the linears around this one, which are not there; "
+          "write --rotate full");
     const tool::NamedBackend chosen = tool::chosen_backend(backend);
     if (sequences && *sequences < 1)
       throw tool::usage_error("--sequences " + std::to_string(*sequences) +
@@ -99,14 +105,16 @@ int main(int argc, char** argv) {
     const tool::fs::path target = tool::writable_file("OUT", output, inputs);
     const pare::SafetensorsFile file(input);
     check_header(file, request, sequences);
-    const pare::Statistics statistics =
-        chosen.compress_linear({file, request, sequences.value_or(1), target, flags.keep_zeros});
+    const pare::Statistics statistics = chosen.compress_linear(
+        {file, request, sequences.value_or(1), target, flags.keep_zeros, rotating.inputs()});
     // Tensors and text would spoil one another.
     std::ostream& text = tool::is_standard_output(target) ? std::cerr : std::cout;
     if (json) {
       pare::Json report = pare::to_json(statistics);
       report["config"] = pare::to_json(request);
       report["config"]["keep_zeros"] = flags.keep_zeros;
+      if (const auto rotation = rotating.inputs())
+        report["config"]["rotation_seed"] = rotation->seed;
       report["config"]["backend"] = chosen.name;
       text << report.dump(2) << "\n";
     } else {

@@ -7,6 +7,7 @@
 #include "tools/compare.hpp"
 #include "tools/identity.hpp"
 #include "tools/packing.hpp"
+#include "tools/rotating.hpp"
 #include "tools/table.hpp"
 #include "tools/verifying.hpp"
 
@@ -106,6 +107,8 @@ void run_compress(const Arguments& arguments) {
   pare::CompressionRequest request = checked(arguments.flags);
   check_packing(arguments);
   const std::optional<pare::FolderPlan> plan = tool::planned(arguments.flags, request);
+  const Rotating rotating = checked_rotation(arguments.flags);
+  check_rotation(arguments, rotating, plan.has_value());
   // A packed file holds scales as float16: the solver rounds on exactly these grids. Sensitivities
   // are measured without, so that a measurement serves both ways of saving.
   request.solver.grid.half_scale = arguments.save_packed && request.quantizes();
@@ -116,6 +119,13 @@ void run_compress(const Arguments& arguments) {
   const auto evaluations = parse_evaluations(arguments.evaluations);
   const Outputs outputs(arguments, evaluations);
   const Inputs inputs = read_inputs(arguments, evaluations, backend, &request, source);
+  pare::Json config = config_json(arguments, inputs, request);
+  std::optional<RotatedFolder> rotated;  // what is compressed in place of the model
+  if (rotating.kind == Rotating::folded) {
+    rotated.emplace(outputs);
+    config["rotation"] = fold_into(backend, arguments.model, rotated->path(), rotating.seed);
+    source.folder = rotated->path();
+  }
   const std::unique_ptr<Model> model = load_model(backend, source, arguments, inputs);
 
   pare::FolderCompression job{.options = options_of(arguments, request),
@@ -128,12 +138,14 @@ void run_compress(const Arguments& arguments) {
                               .save_packed = outputs.save_packed,
                               .checkpoint = outputs.checkpoint,
                               .beside = outputs.files(),
-                              .config = config_json(arguments, inputs, request)};
+                              .config = config};
+  if (rotated) job.beside.push_back(rotated->path());
   if (job.checkpoint) job.identity = run_identity(arguments, inputs, request);
   Printed printed(arguments, inputs, job);
   try {
     const pare::FolderResult result =
-        model->compress_folder(arguments.model, job, printed.progress());
+        model->compress_folder(rotated ? rotated->path() : fs::path(arguments.model), job,
+                               printed.progress());
     if (outputs.report) pare::write_json(*outputs.report, result.report);
   } catch (const pare::run_argument_error& e) {
     throw refused_option(arguments, e);
@@ -186,6 +198,10 @@ int main(int argc, char** argv) {
   add_group_options(compress, arguments.flags, ", or auto with --target-bits-per-weight");
   add_bit_options(compress, arguments.flags);
   add_plan_options(compress, arguments.flags);
+  add_rotation_options(
+      compress, arguments.flags,
+      "none, folded (the residual stream and the values of heads, in the weights), "
+      "or full (the inputs of every linear, whose weights are rotated back)");
   add_preset(compress, arguments);
   begin_group(compress, "Solver");
   add_flag(compress, "--gmp", arguments.gmp,
@@ -218,6 +234,13 @@ int main(int argc, char** argv) {
   add_argument(unpack, "OUT", output, "new folder, in the form of Hugging Face");
   CLI::App& inspect = *app.add_subcommand("inspect", "print what a packed model is made of");
   add_argument(inspect, "DIR", packed, "folder that compress --save-packed wrote");
+
+  CLI::App& rotate = *app.add_subcommand(
+      "rotate", "write a model rotated in its weights, as compress --rotate folded compresses it");
+  add_argument(rotate, "MODEL", arguments.model, "Hugging Face folder of a model");
+  add_argument(rotate, "OUT", output, "new folder, in the form of Hugging Face");
+  add_value(rotate, "--seed", arguments.flags.rotate_seed, "which matrices (default: 1)");
+  add_backend_option(rotate, arguments.backend);
 
   std::vector<std::string> reports;
   CLI::App& table = *app.add_subcommand("table", "print reports side by side, a row for each");
@@ -253,6 +276,9 @@ int main(int argc, char** argv) {
       }
     }
     if (unpack.parsed()) unpack_model(packed, output);
+    if (rotate.parsed())
+      rotate_model(arguments.model, output, arguments.backend,
+                   checked_seed("--seed", arguments.flags.rotate_seed));
     if (table.parsed()) print_table(reports);
     if (inspect.parsed()) inspect_packed(packed);
     if (verify.parsed()) verify_packed(verification);

@@ -188,7 +188,8 @@ inline pare::ModelCompressionOptions options_of(const Arguments& arguments,
           .magnitude = arguments.gmp,
           .true_sequential = arguments.true_sequential,
           .asymmetric = arguments.asymmetric.value_or(0),
-          .keep_zeros = arguments.flags.keep_zeros};
+          .keep_zeros = arguments.flags.keep_zeros,
+          .rotation = checked_rotation(arguments.flags).inputs()};
 }
 
 /// Every option in force, in the order of a report.
@@ -232,6 +233,8 @@ inline pare::Json config_json(const Arguments& arguments, const Inputs& inputs,
         for (const char* name : keys) json[name] = own[name];
   }
   if (flags.group_size_auto) json["group_size_auto"] = true;
+  if (flags.rotate) json["rotate"] = *flags.rotate;
+  if (flags.rotate_seed) json["rotate_seed"] = *flags.rotate_seed;
   return json;
 }
 

@@ -274,6 +274,69 @@ BOOST_AUTO_TEST_CASE(options_that_cannot_be_met_are_refused) {
   BOOST_TEST(same_weights(model, before));
 }
 
+// ---------------------------------------------------------------- rotations
+
+namespace {
+
+/// The most different values, to rounding, that a row of W holds.
+index_t values_of_a_row(const Matrix<float>& W) {
+  index_t most = 0;
+  for (index_t i = 0; i < W.rows(); ++i) {
+    std::vector<float> row(W.view().row(i), W.view().row(i) + W.cols());
+    std::sort(row.begin(), row.end());
+    const float apart = 1e-4f * (row.back() - row.front());
+    index_t values = 1;
+    for (std::size_t j = 1; j < row.size(); ++j) values += row[j] - row[j - 1] > apart ? 1 : 0;
+    most = std::max(most, values);
+  }
+  return most;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(grids_lie_in_the_turned_basis) {
+  const Model dense = random_model<B, float>(small_config(), 3);
+  const CalibrationWindows windows = random_windows(8, 1);
+  std::vector<const Matrix<float>*> before_of;
+  for (const auto& layer : dense.layers)
+    for (const auto* linear : layer.linears()) before_of.push_back(&linear->weight);
+  ModelCompressionOptions options{.solver = {.bits = 3}, .batch_tokens = 96};
+  options.rotation = kernels::HadamardRotation{5};
+  for (const bool tricks : {false, true}) {
+    options.true_sequential = tricks;
+    options.asymmetric = tricks ? 0.5 : 0;
+    Model model = dense;
+    const Statistics statistics =
+        compress_model<Compression<Dense, BaseQuantizer>>(model, windows, options);
+    BOOST_TEST(totals(statistics).linears == 18);
+    std::size_t k = 0;
+    for (std::size_t i = 0; i < model.layers.size(); ++i)
+      for (auto* linear : model.layers[i].linears()) BOOST_TEST_CONTEXT(linear->name) {
+          Matrix<float> turned = linear->weight;
+          BOOST_TEST(values_of_a_row(turned) > 8);
+          Matrix<float> nothing(turned.rows(), turned.cols());
+          nothing.fill(0);
+          const Matrix<float>& before = *before_of[k++];
+          BOOST_TEST(squared_distance(turned, before) < 0.2 * squared_distance(before, nothing));
+          rotate_rows<B, float>(detail::as_const(turned.view()), turned.view(), *options.rotation);
+          BOOST_TEST(values_of_a_row(turned) <= 8);
+        }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(rotations_that_would_be_ignored_are_refused) {
+  Model model = random_model<B, float>(small_config(), 3);
+  const Model before = model;
+  ModelCompressionOptions options = plain;
+  options.rotation = kernels::HadamardRotation{5};
+  options.keep_zeros = true;
+  BOOST_CHECK_THROW(compress_model<Config>(model, random_windows(2, 1), options), argument_error);
+  options.keep_zeros = false;
+  options.magnitude = true;
+  BOOST_CHECK_THROW(compress_model<Config>(model, {}, options), argument_error);
+  BOOST_TEST(same_weights(model, before));
+}
+
 // ---------------------------------------------------------------- sensitivities and plans
 
 namespace {

@@ -797,3 +797,57 @@ BOOST_AUTO_TEST_CASE(standard_output_that_cannot_be_written_is_a_failure) {
                                    folder.path, "/dev/full");
   check_failure(outcome, 1, "pare-layer", {"standard output"});
 }
+
+// ---------------------------------------------------------------- rotation
+
+BOOST_AUTO_TEST_CASE(rotated_inputs_lose_what_the_prototype_lost) {
+  const auto shared = test::shared_folder("linears of SmolLM2, rotated");
+  if (!shared) return;
+  const pare::SafetensorsFile golden(*shared / "golden" / "smollm2.safetensors");
+  const cli::Json losses = cli::Json::parse(std::ifstream(*shared / "golden" / "smollm2.json"));
+  for (const std::string name : {"q12", "down1"}) BOOST_TEST_CONTEXT(name) {
+      const Folder folder;
+      const Matrix<float> W = golden.read_float(name + ".W"), H = golden.read_float(name + ".H");
+      pare::write_safetensors(folder / "in.safetensors", {{"W", "F32", golden.at(name + ".W").shape,
+                                                           golden.read_bytes(name + ".W")},
+                                                          {"H", "F32", golden.at(name + ".H").shape,
+                                                           golden.read_bytes(name + ".H")}});
+      const Arguments options{"--wbits", "3", "--act-order", "--clip-search"};
+      const auto loss_with = [&](const Arguments& more) {
+        Arguments all = options;
+        all.insert(all.end(), more.begin(), more.end());
+        const Matrix<float> Q = solve(folder, all, folder / "in.safetensors").Q;
+        double loss = 0;
+        std::vector<double> e(std::size_t(W.cols()), 0.0);
+        for (index_t i = 0; i < W.rows(); ++i) {
+          for (index_t j = 0; j < W.cols(); ++j)
+            e[std::size_t(j)] = double(Q(i, j)) - double(W(i, j));
+          for (index_t j = 0; j < W.cols(); ++j) {
+            const float* h = H.view().row(j);
+            double sum = 0;
+            for (index_t k = 0; k < W.cols(); ++k) sum += double(h[k]) * e[std::size_t(k)];
+            loss += 0.5 * e[std::size_t(j)] * sum;
+          }
+        }
+        return loss;
+      };
+      const double expected = losses.at("rot row3 act mse").at(name).get<double>();
+      const double loss = loss_with({"--rotate", "full"});
+      BOOST_TEST_MESSAGE(name << ": " << loss / expected << " times the prototype's loss");
+      BOOST_TEST(loss <= 1.05 * expected);
+      BOOST_TEST(loss != loss_with({"--rotate", "full", "--rotate-seed", "2"}));
+    }
+}
+
+BOOST_AUTO_TEST_CASE(rotations_that_make_no_sense_are_refused) {
+  const Folder folder;
+  const auto refused = [&](const Arguments& options, const std::string& text) {
+    check_failure(pare_layer(folder, options, folder / "missing.safetensors"), 2, "pare-layer",
+                  {text});
+  };
+  refused({"--wbits", "4", "--rotate", "folded"}, "write --rotate full");
+  refused({"--wbits", "4", "--rotate", "ful"}, "did you mean full");
+  refused({"--wbits", "4", "--rotate-seed", "2"}, "without --rotate");
+  refused({"--wbits", "4", "--rotate", "full", "--rotate-seed", "-1"}, "write 0 or more");
+  refused({"--wbits", "4", "--rotate", "full", "--keep-zeros"}, "--keep-zeros");
+}

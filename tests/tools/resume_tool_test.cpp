@@ -235,6 +235,25 @@ BOOST_AUTO_TEST_CASE(killed_at_every_file_a_planned_run_ends_with_the_same_bytes
   check_points(Texts(), best, true);
 }
 
+BOOST_AUTO_TEST_CASE(a_rotated_run_goes_on_from_the_same_model_and_no_other) {
+  const Texts texts;
+  const Arguments options{"--wbits", "4", "--rotate", "folded", "--prune-only", "fc1"};
+  const Expected expected(texts, options);
+  Place place(texts, options);
+  BOOST_TEST(place.kill_at("run.rotated-model"));
+  BOOST_TEST(place.kill_at("run/layer-00001.safetensors"));
+  BOOST_TEST(fs::exists(place / "run.rotated-model"));  // what the killed process left
+  const Arguments words = place.words;
+  place.words.erase(place.words.end() - 4, place.words.end() - 2);
+  check_failure(place.run(), 2, "pare", {"another --rotate"});
+  place.words = words;
+  place.words.insert(place.words.end(), {"--rotate-seed", "2"});
+  check_failure(place.run(), 2, "pare", {"another --rotate-seed"});
+  place.words = words;
+  check_success(place.run());
+  expected.check(place);
+}
+
 BOOST_AUTO_TEST_CASE(killed_after_any_time_it_ends_with_the_same_bytes) {
   const Texts texts;
   const Expected expected(texts, best_of_fc1);

@@ -91,6 +91,23 @@ def test_what_is_saved_is_loaded_with_the_same_perplexity(model, texts, tmp_path
     assert evaluated == pytest.approx(ours, rel=1e-4)
 
 
+@pytest.mark.parametrize("rotation", ["folded", "full"])
+@pytest.mark.parametrize("model", MODELS)
+def test_what_is_rotated_is_loaded_with_the_same_perplexity(model, rotation, texts, tmp_path):
+    if rotation == "full" and model not in ("tiny-llama", "tiny-gpt2", "tiny-neox"):
+        pytest.skip("one model of every way to store weights is enough")
+    output = compress(model, texts, "--rotate", rotation, "--save", tmp_path / "saved")
+    assert by_transformers(tmp_path / "saved", texts / "short") == pytest.approx(measured(output),
+                                                                                 rel=1e-3)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_rotated_model_is_the_same_one(model, texts, tmp_path):
+    run("rotate", SHARED / "models" / model, tmp_path / "rotated")
+    assert by_transformers(tmp_path / "rotated", texts / "short") == pytest.approx(
+        by_transformers(SHARED / "models" / model, texts / "short"), rel=2e-3)
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_a_killed_run_goes_on_to_the_same_bytes(model, texts, tmp_path):
     options = ("--checkpoint", tmp_path / "run", "--save", tmp_path / "resumed")

@@ -16,6 +16,7 @@
 
 #include "pare/calibration/drift.hpp"
 #include "pare/core/scalar.hpp"
+#include "pare/kernels/rotate.hpp"
 #include "pare/model/walk.hpp"
 #include "pare/pipeline/layer_stream.hpp"
 #include "pare/pipeline/linear_statistics.hpp"
@@ -61,6 +62,9 @@ struct ModelCompressionOptions {
   double asymmetric = 0;
   /// Weights that are zero stay zero, whatever else is pruned.
   bool keep_zeros = false;
+  /// Every linear is solved with its inputs turned by this rotation, and its weights are turned back
+  /// after: grids lie in the turned basis. Not with `magnitude`, `keep_zeros` or packed linears.
+  std::optional<kernels::HadamardRotation> rotation = {};
   /// Tokens of one forward batch, in whole windows, one at least; none: what suits the backend.
   std::optional<index_t> batch_tokens = {};
 };
@@ -104,6 +108,29 @@ void round_stored(const Linear<B, S>& linear, CompressedLinear<B, T>& compressed
   const MatrixView<T> Q = compressed.weights.view();
   B::for_each_element(Q.rows, Q.cols, kernels::RoundStored<T, S>{Q, linear.dtype});
   require_finite<B, T>(linear.name + ": compressed weights in the checkpoint's type", Q);
+}
+
+/// X R^T: the inputs, or the weights, that a linear is solved for where there is a rotation.
+/// @param X       (rows, in)
+/// @param turned  grows to the shape of X; the result lies there
+template <class B, class S, class T>
+MatrixView<const T> turned_rows(MatrixView<const S> X, const kernels::HadamardRotation& rotation,
+                                typename B::template matrix<T>& turned) {
+  turned.resize(X.rows, X.cols);
+  if constexpr (std::is_same_v<S, T>) {
+    rotate_rows<B, T>(X, turned.view(), rotation);
+  } else {
+    convert<B>(X, turned.view());
+    rotate_rows<B, T>(as_const(turned.view()), turned.view(), rotation);
+  }
+  return as_const(turned.view());
+}
+
+/// Turns weights in place.
+template <class B, class T>
+void turn_weights(typename B::template matrix<T>& weights,
+                  const kernels::HadamardRotation& rotation, Turn turn) {
+  rotate_rows<B, T>(as_const(weights.view()), weights.view(), rotation, turn);
 }
 
 /// Puts compressed weights that are rounded to the type the checkpoint stores into the model.
@@ -211,6 +238,12 @@ Statistics compress_layers(
   if (options.magnitude && (options.true_sequential || options.asymmetric > 0))
     throw argument_error(std::string(options.true_sequential ? "true_sequential" : "asymmetric") +
                          ": would be ignored with magnitude, which reads no calibration text");
+  if (options.rotation && (options.magnitude || options.keep_zeros || progress.linear_packed))
+    throw argument_error(std::string("rotation: not with ") +
+                         (options.magnitude ? "magnitude, which prunes weights as they are"
+                          : options.keep_zeros
+                              ? "keep_zeros: weights that are zero are not in the turned basis"
+                              : "packed linears, whose products do not turn their inputs"));
   const bool asymmetric = options.asymmetric > 0;
   std::vector<CalibrationStage> stages{{0, stream.inputs - 1}};
   if (options.true_sequential) {
@@ -231,6 +264,7 @@ Statistics compress_layers(
   Walk<M> walk(model, ids, seqlen, batch_tokens);
   Walk<M> dense_walk(model, ids, seqlen, batch_tokens);  // of the dense model, when asymmetric
   typename B::template matrix<T> converted;              // (out, in) of the linear at work
+  typename B::template matrix<T> turned_weights;         // the same, times R^T
   if (stream.first == 0) {
     if (count > 0) walk.embed_all();
     if (asymmetric) dense_walk.states() = walk.states();
@@ -248,6 +282,7 @@ Statistics compress_layers(
   using Input = std::size_t;
   const Input inputs = Input(stream.inputs);
   std::vector<typename B::template matrix<S>> dense_inputs(inputs);  // of a batch, (tokens, in)
+  typename B::template matrix<T> turned, dense_turned;               // of an input of a batch
 
   Statistics statistics = std::move(stream.before);
   for (index_t i = stream.first; i < layers; ++i) {
@@ -296,9 +331,16 @@ Statistics compress_layers(
             [&](index_t input, MatrixView<const S> X) {
               auto& calibration = calibrations[Input(input)];
               if (!calibration) return;
-              calibration->add(X, walk.size(b));
+              const auto add = [&](const auto seen, const auto dense_seen) {
+                calibration->add(seen, walk.size(b));
+                if (asymmetric) drifts[Input(input)]->add(dense_seen, seen);
+              };
+              const MatrixView<const S> dense_X = dense_inputs[Input(input)].view();
+              if (!options.rotation) return add(X, dense_X);
+              MatrixView<const T> dense_seen;
               if (asymmetric)
-                drifts[Input(input)]->add(as_const(dense_inputs[Input(input)].view()), X);
+                dense_seen = turned_rows<B, S, T>(dense_X, *options.rotation, dense_turned);
+              add(turned_rows<B, S, T>(X, *options.rotation, turned), dense_seen);
             },
             last);
       });
@@ -315,6 +357,8 @@ Statistics compress_layers(
           if (factored != needed_factor) factor = work.prepare(linear.name, calibration);
           factored = needed_factor;
           MatrixView<const T> weights = dense_weights(linear, converted);
+          if (options.rotation)
+            weights = turned_rows<B, T, T>(weights, *options.rotation, turned_weights);
           typename B::template matrix<std::uint8_t> zero;  // (out, in), or empty
           if (options.keep_zeros) zero = zero_mask<B>(weights);
           typename B::template matrix<T> corrected;  // (out, in)
@@ -330,13 +374,25 @@ Statistics compress_layers(
             packed = pack_linear(solved, linear.dtype);
             packed->transposed = linear.transposed;
           }
+          const int dense_bits = 8 * dtype_bytes(linear.dtype);
+          if (options.rotation) {
+            // Grids and masks are counted where they lie, rounding happens to what is stored.
+            statistics.linears.push_back(linear_statistics(linear.name, solved, dense_bits));
+            turn_weights<B, T>(solved.weights, *options.rotation, Turn::back);
+          }
           round_stored(linear, solved);
-          statistics.linears.push_back(
-              linear_statistics(linear.name, solved, 8 * dtype_bytes(linear.dtype)));
+          if (!options.rotation)
+            statistics.linears.push_back(linear_statistics(linear.name, solved, dense_bits));
           if (!solved.row_loss.empty() && (is_storage_only<S> || dtype_bytes(linear.dtype) == 2)) {
             LinearStatistics& entry = statistics.linears.back();
+            typename B::template matrix<T> stored;
+            if (options.rotation) {
+              stored = solved.weights;
+              turn_weights<B, T>(solved.weights, *options.rotation, Turn::forth);
+            }
             entry.rounding_loss = rounding_loss<B, T>(weights, calibration, factor, solved);
             entry.loss += entry.rounding_loss;
+            if (options.rotation) solved.weights = std::move(stored);
           }
           replace_weights(linear, std::move(solved));
           if (packed) progress.linear_packed(linear.tensor, std::move(*packed));

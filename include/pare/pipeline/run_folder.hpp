@@ -243,8 +243,11 @@ class RunFolder {
 
   void require_same(const Json& given) const {
     const Json& was = record_.at("identity");
+    Json now = given;
+    for (const auto& [name, value] : was.at("options").items())
+      if (!now["options"].contains(name)) now["options"][name] = nullptr;
     for (const char* kind : {"options", "files"})
-      for (const auto& [name, value] : given.at(kind).items()) {
+      for (const auto& [name, value] : now.at(kind).items()) {
         const Json before = was.at(kind).value(name, Json(nullptr));
         if (before == value) continue;
         const bool option = std::string(kind) == "options";

@@ -75,6 +75,7 @@ inline Json run_config(PolicyKind policy, const ModelCompressionOptions& options
   json["true_sequential"] = options.true_sequential;
   json["asymmetric"] = options.asymmetric;
   json["keep_zeros"] = options.keep_zeros;
+  if (options.rotation) json["rotation_seed"] = options.rotation->seed;
   json["half_scale"] = options.solver.grid.half_scale;
   json["backend"] = backend;
   json["dtype"] = dtype_word(dtype);
