@@ -121,7 +121,7 @@ std::vector<std::byte> bytes_of(const V& values) {
 }
 
 template <class B>
-void write_linear(const fs::path& path, const pare::CompressedLinear<B, float>& linear) {
+void write_linear(const LinearJob& job, const pare::CompressedLinear<B, float>& linear) {
   const std::int64_t out = linear.weights.rows(), in = linear.weights.cols();
   std::vector<pare::TensorData> tensors;
   const auto add = [&](const char* name, const char* dtype, std::vector<std::int64_t> shape,
@@ -129,7 +129,17 @@ void write_linear(const fs::path& path, const pare::CompressedLinear<B, float>& 
     tensors.push_back({name, dtype, std::move(shape),
                        bytes_of(B::to_host(pare::detail::as_const(matrix.view())))});
   };
-  add("Q", "F32", {out, in}, linear.weights);
+  if (job.rotation) {  // Q is turned back; mask and grids hold in the basis that the seed says
+    const pare::Matrix<float> turned = B::to_host(pare::detail::as_const(linear.weights.view()));
+    auto Q = B::from_host(turned.view());
+    pare::rotate_rows<B, float>(pare::detail::as_const(Q.view()), Q.view(), *job.rotation,
+                                pare::Turn::back);
+    add("Q", "F32", {out, in}, Q);
+    const std::vector<std::int64_t> seed{std::int64_t(job.rotation->seed)};
+    tensors.push_back({"rotation_seed", "I64", {1}, bytes_of(seed)});
+  } else {
+    add("Q", "F32", {out, in}, linear.weights);
+  }
   add("mask", "U8", {out, in}, linear.mask);
   if (linear.quantized()) {
     // One grid per row reads as a vector; one per row and tier as (grids, out).
@@ -142,7 +152,7 @@ void write_linear(const fs::path& path, const pare::CompressedLinear<B, float>& 
   }
   const std::vector<float> loss{float(linear.loss)};
   tensors.push_back({"loss", "F32", {1}, bytes_of(loss)});
-  pare::detail::kept([&] { pare::write_safetensors(path, tensors); });
+  pare::detail::kept([&] { pare::write_safetensors(job.target, tensors); });
 }
 
 /// Prefixes messages about the file's content with the file's name; what does not fit is then the
@@ -190,7 +200,7 @@ template <class B>
 pare::Statistics OnBackend<B>::compress_linear(const LinearJob& job) {
   pare::Statistics statistics;
   pare::dispatch(job.request, [&]<class Config>(std::type_identity<Config>) {
-    auto linear = detail::of_file(job.file.path(), [&] {
+    const auto linear = detail::of_file(job.file.path(), [&] {
       auto W = B::from_host(job.file.read_float("W").view());  // (out, in)
       if (job.rotation)
         pare::rotate_rows<B, float>(pare::detail::as_const(W.view()), W.view(), *job.rotation);
@@ -205,10 +215,7 @@ pare::Statistics OnBackend<B>::compress_linear(const LinearJob& job) {
     const int dense_bits = 8 * pare::element_bytes(job.file.at("W").dtype);
     statistics.linears.push_back(pare::linear_statistics("W", linear, dense_bits));
     pare::require_counted(statistics, job.request.quantizes());
-    if (job.rotation)
-      pare::rotate_rows<B, float>(pare::detail::as_const(linear.weights.view()),
-                                  linear.weights.view(), *job.rotation, pare::Turn::back);
-    detail::write_linear<B>(job.target, linear);
+    detail::write_linear<B>(job, linear);
   });
   return statistics;
 }

@@ -64,9 +64,17 @@ inline pare::Json fold_into(const NamedBackend& backend, const fs::path& source,
   std::printf("rotated in %.3f s: %s\n", seconds_since(start),
               residual ? "the residual stream and the values of heads"
                        : ("the values of heads; not the residual stream: " + rule.reason).c_str());
+  const pare::Architecture config = pare::load_architecture(source);
+  double weights = 0;  // of the linears
+  for (const pare::LinearSpec& linear : config.linears)
+    weights += double(config.num_hidden_layers) * double(pare::rows_of(config, linear.role)) *
+               double(pare::columns_of(config, linear.role));
+  const double added_bits = 8 * double(rotated.folded.added_bytes) / weights;
   if (rotated.folded.head_untied)
-    std::printf("the head is tied to the embeddings no more: %.1f MiB more\n",
-                double(rotated.folded.added_bytes) / double(1 << 20));
+    std::printf(
+        "the head is tied to the embeddings no more: %.1f MiB more, %.2f bits per weight of "
+        "the linears\n",
+        double(rotated.folded.added_bytes) / double(1 << 20), added_bits);
   std::printf("logits of the rotated model differ by %.2g of their deviation\n",
               rotated.distance.typical);
   std::fflush(stdout);
@@ -75,6 +83,7 @@ inline pare::Json fold_into(const NamedBackend& backend, const fs::path& source,
           {"reason", rule.reason},
           {"head_untied", rotated.folded.head_untied},
           {"added_bytes", rotated.folded.added_bytes},
+          {"added_bits_per_weight", added_bits},
           {"logit_distance", rotated.distance.typical}};
 }
 

@@ -816,7 +816,9 @@ BOOST_AUTO_TEST_CASE(rotated_inputs_lose_what_the_prototype_lost) {
       const auto loss_with = [&](const Arguments& more) {
         Arguments all = options;
         all.insert(all.end(), more.begin(), more.end());
-        const Matrix<float> Q = solve(folder, all, folder / "in.safetensors").Q;
+        const Result result = solve(folder, all, folder / "in.safetensors");
+        check_tensor(result.file, "rotation_seed", "I64", {1});
+        const Matrix<float>& Q = result.Q;
         double loss = 0;
         std::vector<double> e(std::size_t(W.cols()), 0.0);
         for (index_t i = 0; i < W.rows(); ++i) {
