@@ -71,10 +71,11 @@ inline PackedLinear random_packed(const pare::PackedLayout& layout, PackedMask k
   // What is read beyond the content is then seen by a sanitizer.
   packed.codes.shrink_to_fit();
   packed.mask.shrink_to_fit();
-  const std::vector<std::uint8_t> tiers = layout.tiers();
-  for (index_t g = 0; g < layout.grids(); ++g)
+  const pare::GridMap map =
+      pare::grid_map(layout.axis, layout.widths, layout.columns, layout.group_size);
+  for (index_t g = 0; g < map.grids(); ++g)
     for (index_t i = 0; i < layout.rows; ++i) {
-      const int bits = layout.by_row() ? layout.code_bits(i, 0) : tiers[std::size_t(g)];
+      const int bits = map.width_of(g, i, layout.widths);
       packed.scales.push_back(pare::float_to_half(float(0.01 + 0.1 * random.uniform())));
       packed.zeros.push_back(std::uint8_t(random.below(index_t{1} << bits)));
     }

@@ -37,12 +37,13 @@ std::string text(const Mask& mask) {
 /// A linear of random codes, grids and mask; of random values where there are no widths.
 PackedLinear random_linear(index_t rows, index_t columns, std::vector<std::uint8_t> widths,
                            const Mask& mask, std::uint64_t seed, DType dtype = DType::f32,
-                           ChannelAxis axis = ChannelAxis::output) {
+                           ChannelAxis axis = ChannelAxis::output, index_t group_size = 0) {
   PackedLayout layout{.rows = rows,
                       .columns = columns,
                       .axis = axis,
                       .widths = std::move(widths),
-                      .pattern = mask.pattern()};
+                      .pattern = mask.pattern(),
+                      .group_size = group_size};
   if (!layout.quantized()) layout.value_bits = 8 * dtype_bytes(dtype);
   return random_packed(layout, mask.kind, dtype, seed, 1 - mask.share);
 }
@@ -76,7 +77,7 @@ void check_product(const PackedLinear& packed, std::uint64_t seed) {
       const double w = weights[std::size_t(j)], a = std::abs(double(x[std::size_t(j)]));
       double range = std::abs(w);
       if (layout.quantized()) {
-        const index_t g = packed.grid_of.empty() ? 0 : packed.grid_of[std::size_t(j)];
+        const index_t g = packed.grids.of_column[std::size_t(j)];
         const double scale = half_to_float(packed.scales[std::size_t(g * layout.rows + i)]);
         range = std::ldexp(scale, layout.code_bits(i, j));
         smallest_step = std::min(smallest_step, scale * a);
@@ -146,6 +147,28 @@ BOOST_AUTO_TEST_CASE(input_channels_and_values_that_are_only_pruned) {
       }
 }
 
+// Groups that begin within words, codes and m of n:m, and last ones that are shorter.
+BOOST_AUTO_TEST_CASE(a_grid_per_group) {
+  std::vector<Mask> all{masks[0], masks[1], masks[4], groups[1], groups[4], groups[6]};
+  for (const Mask& mask : all)
+    for (const index_t size : {1, 7, 24, 32, 64, 128, 5000})
+      for (const index_t count : {1, 9, 45}) {
+        const index_t columns = mask.of > 0 ? count * mask.of : 8 * count + 3;
+        BOOST_TEST_CONTEXT(columns << " in groups of " << size << ", " << text(mask)) {
+          for (int width = min_bits; width <= max_bits; ++width)
+            check_product(random_linear(5, columns, {std::uint8_t(width)}, mask, 41, DType::f32,
+                                        ChannelAxis::output, size),
+                          42);
+          check_product(random_linear(9, columns, any_widths(9, 43), mask, 44, DType::f32,
+                                      ChannelAxis::output, size),
+                        45);
+          check_product(random_linear(3, columns, any_widths(columns, 46), mask, 47, DType::f32,
+                                      ChannelAxis::input, size),
+                        48);
+        }
+      }
+}
+
 // The largest sums of codes times digits that there are, more of them than 32 bits hold.
 BOOST_AUTO_TEST_CASE(a_masked_row_of_a_million_columns) {
   const index_t columns = (1 << 20) + (1 << 13) + 72;
@@ -200,8 +223,9 @@ BOOST_AUTO_TEST_CASE(a_linear_without_its_mask_is_the_same_linear) {
         check_product(whole, 31);
       };
       check(random_linear(19, columns, any_widths(19, 32), mask, 33));
-      check(random_linear(5, columns, any_widths(columns, 34), mask, 35, DType::f32,
-                          ChannelAxis::input));
+      for (const index_t size : {0, 10})
+        check(random_linear(5, columns, any_widths(columns, 34), mask, 35, DType::f32,
+                            ChannelAxis::input, size));
       for (const DType dtype : {DType::f16, DType::f64})
         check(random_linear(5, columns, {}, mask, 36, dtype));
     }

@@ -53,6 +53,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   return fuzz::check(reinterpret_cast<const std::uint8_t*>(file.data()), file.size(),
                      [](std::string_view) { read_all(folder.path); },
                      // A mask may take a tenth of a bit for a weight; 2^20 are unpacked at a time,
-                     // or one row.
-                     {.per_byte = 400, .free = 5u << 20});
+                     // or one row; its columns are listed grid by grid, 8 bytes each.
+                     {.per_byte = 700, .free = 5u << 20});
 }

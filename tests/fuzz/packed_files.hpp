@@ -58,17 +58,18 @@ inline pare::PackedLinear linear_of_recipe(Recipe& recipe) {
     layout.columns =
         (layout.columns + layout.pattern.of - 1) / layout.pattern.of * layout.pattern.of;
   }
-  const int widths = recipe.within(0, 2);  // none, one, one per channel
+  const unsigned grids = recipe.next();
+  const unsigned widths = grids % 3;  // none, one, one per channel
+  if (grids >= 128 && widths > 0) layout.group_size = index_t(grids % 37) + 1;
   if (widths == 0) layout.value_bits = 8 * dtype_bytes(packed.dtype);
   if (widths == 1) layout.widths = {std::uint8_t(recipe.within(min_bits, max_bits))};
   if (widths == 2)
     for (index_t c = 0; c < layout.channels(); ++c)
       layout.widths.push_back(std::uint8_t(recipe.within(min_bits, max_bits)));
 
-  const std::vector<std::uint8_t> tiers = layout.tiers();
-  for (index_t k = 0; k < layout.grids() * layout.rows; ++k) {
-    const int width = layout.by_row() ? layout.code_bits(k % layout.rows, 0)
-                                      : tiers[std::size_t(k / layout.rows)];
+  const GridMap map = grid_map(layout.axis, layout.widths, layout.columns, layout.group_size);
+  for (index_t k = 0; k < map.grids() * layout.rows; ++k) {
+    const int width = map.width_of(k / layout.rows, k % layout.rows, layout.widths);
     const unsigned scale = recipe.next() << 8 | recipe.next(), zero = recipe.next();
     packed.scales.push_back(std::uint16_t(wild ? scale : 0x0400 | (scale & 0x3fff)));
     packed.zeros.push_back(std::uint8_t(wild ? zero : zero & ((1u << width) - 1)));
@@ -127,7 +128,8 @@ inline std::string packed_of_recipe(std::string_view bytes) {
   }
   const std::vector<std::byte> bias(4);
   add({"bias", "F32", {1}}, bias);
-  const nlohmann::ordered_json description{{"version", 1}, {"linears", std::move(entries)}};
+  const nlohmann::ordered_json description{{"version", pare::detail::version_of_entries(entries)},
+                                           {"linears", std::move(entries)}};
   return pare::detail::safetensors_start("fuzz", infos,
                                          {{pare::detail::packed_key, description.dump()}}) +
          data;

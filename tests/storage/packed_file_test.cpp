@@ -42,6 +42,14 @@ std::vector<Way> ways() {
          .grid = half}},
        {.name_part = "fc"}},
       {"only pruned", {.solver = {.sparsity = 0.6}}},
+      {"50% + 4 in groups of 16, by column",
+       {PolicyKind::budget,
+        {.sparsity = 0.5,
+         .bits = 4,
+         .target_average_bits = 3.5,
+         .axis = ChannelAxis::input,
+         .grid = half,
+         .group_size = 16}}},
   };
 }
 
@@ -164,6 +172,17 @@ BOOST_AUTO_TEST_CASE(every_byte_of_the_file_is_in_the_statistics_or_as_it_was) {
         BOOST_TEST(fs::file_size(packed.file()) == expected);
         BOOST_TEST(description.linears().size() == packed.statistics.linears.size());
       }
+}
+
+BOOST_AUTO_TEST_CASE(a_file_is_of_the_oldest_version_that_holds_it) {
+  for (const Way& way : ways()) {
+    const Packed packed(way, {{"num_hidden_layers", 1}});
+    const bool groups = way.request.solver.group_size != 0;
+    const auto description =
+        nlohmann::json::parse(SafetensorsFile(packed.file()).metadata().at("pare.packed"));
+    BOOST_TEST(description["version"] == (groups ? 2 : 1));
+    BOOST_TEST(description["linears"][0].contains("group_size") == groups);
+  }
 }
 
 BOOST_AUTO_TEST_CASE(unpacked_it_is_a_dense_checkpoint_with_the_same_weights) {
@@ -332,13 +351,29 @@ BOOST_AUTO_TEST_CASE(what_breaks_the_format_is_named) {
         }
     };
   };
+  // Version 2, with groups in that linear.
+  const auto with_groups = [&](nlohmann::json size) {
+    return [&first, size](nlohmann::json& json) {
+      json["version"] = 2;
+      first("group_size", size)(json);
+    };
+  };
   struct Break {
     std::function<void(nlohmann::json&)> change;
     std::string message;
   };
   for (const Break& b : std::vector<Break>{
-           {[](nlohmann::json& j) { j["version"] = 2; }, "version: expected 1, got 2"},
-           {[](nlohmann::json& j) { j.erase("version"); }, "version: expected 1, got none"},
+           {[](nlohmann::json& j) { j["version"] = 3; }, "version: expected 1 or 2, got 3"},
+           {[](nlohmann::json& j) { j.erase("version"); }, "version: expected 1 or 2, got none"},
+           {with_groups(0), "group_size: expected a whole number from 1 to "},
+           {with_groups(-8), "group_size: expected a whole number from 1 to "},
+           {with_groups("all"), "group_size: expected a whole number from 1 to "},
+           {with_groups(8), ".scales: expected shape (5, 24), got (1, 24)"},
+           {[&](nlohmann::json& j) {
+              with_groups(8)(j);
+              first("bits", nullptr)(j);
+            },
+            "group_size: expected none without bits"},
            {[](nlohmann::json& j) { j["linears"] = 3; }, "linears: expected an array"},
            {[](nlohmann::json& j) { j["linears"][0] = 3; }, "is not described by an object"},
            {[](nlohmann::json& j) { j["linears"][0].erase("bits"); }, "a linear has no bits"},
@@ -382,6 +417,9 @@ BOOST_AUTO_TEST_CASE(what_breaks_the_format_is_named) {
     BOOST_CHECK(contains(message, "packed.safetensors"));
   }
   BOOST_TEST(refusal([](nlohmann::json&) {}) == "");
+  // A group may be longer than a row, and version 1 knows of none.
+  BOOST_TEST(refusal(with_groups(1ull << 60)) == "");
+  BOOST_TEST(refusal(first("group_size", 8)) == "");
   write_safetensors(packed.file(), std::vector<TensorData>{});
   BOOST_TEST(contains(message_of<format_error>([&] { PackedFile{packed.folder.path}; }),
                       "its metadata has no pare.packed"));

@@ -42,10 +42,11 @@ void check_packed(const Layer& linear, DType dtype) {
 
   PackedLinear read = packed;
   read.row_begin.clear();
-  read.grid_of.clear();
+  read.grids = {};
   index_rows(read, "linear");
   BOOST_TEST(read.row_begin == packed.row_begin, boost::test_tools::per_element());
-  BOOST_TEST((read.grid_of == packed.grid_of));
+  BOOST_TEST((read.grids.of_column == packed.grids.of_column));
+  BOOST_TEST((read.grids.of_column == linear.grids.of_column));
 
   Matrix<float> rows(linear.weights.rows(), linear.weights.cols());
   unpack_rows(read, 0, rows.view());
@@ -100,6 +101,16 @@ BOOST_AUTO_TEST_CASE(every_width_pattern_and_axis_reads_back_and_is_counted_to_t
         for (const DType dtype : {DType::f16, DType::bf16, DType::f32, DType::f64})
           check_packed(linear, dtype);
         kinds.insert(pack_linear(linear, DType::f32).kind);
+        // Groups with a tail, of channels of any width and of one.
+        options.group_size = 7;
+        check_packed(solved_with_widths(data, any_widths(channels, problem.seed), options),
+                     DType::f16);
+        options.group_size = 16;
+        options.grid.symmetric = true;
+        const Layer groups =
+            solved_with_widths(data, std::vector<std::uint8_t>(std::size_t(channels), 4), options);
+        check_packed(groups, DType::f32);
+        BOOST_TEST(pack_linear(groups, DType::f32).layout.group_size == 16);
       }
   }
   BOOST_TEST(kinds.size() == 3);

@@ -146,7 +146,7 @@ inline void packed_product(const PackedLinear& packed, std::span<const float> x,
                              index_t(j), 0);
   }
 
-  if (layout.quantized() && packed.grid_of.empty()) {  // a grid per row
+  if (packed.grids.grids() == 1) {  // a grid per row
     if (packed.kind == PackedMask::none) return detail::multiply_unmasked(packed, x, x_sum, y);
     const detail::MaskPieces pieces = detail::mask_pieces(packed);
 #ifdef PARE_SPREADS_BYTES

@@ -54,7 +54,7 @@ struct RowPacker {
         if (layout.value_bits > 32) writer.put(std::uint32_t(bits >> 32), 32);
         continue;
       }
-      const index_t g = packed.grid_of.empty() ? 0 : index_t(packed.grid_of[std::size_t(j)]);
+      const auto g = index_t(packed.grids.of_column[std::size_t(j)]);
       const int width = layout.code_bits(i, j);
       const T code = std::nearbyint(weights(i, j) / scale(g, i)) + zero(g, i);
       const bool valid = code >= T(0) && code < T(1 << width) &&
@@ -100,9 +100,6 @@ PackedLinear pack_linear(const CompressedLinear<B, T>& linear, DType dtype) {
   packed.layout = detail::packed_layout(linear, 8 * dtype_bytes(dtype));
   packed.dtype = dtype;
   const PackedLayout& layout = packed.layout;
-  if (layout.group_size != 0)
-    throw argument_error("group_size: packed linears have a grid per row or tier, got groups of " +
-                         std::to_string(layout.group_size));
   const Matrix<T> weights = B::to_host(detail::as_const(linear.weights.view()));
   const Matrix<std::uint8_t> mask = B::to_host(detail::as_const(linear.mask.view()));
   const Matrix<T> scale = B::to_host(detail::as_const(linear.grids.scale.view()));
@@ -137,8 +134,10 @@ PackedLinear pack_linear(const CompressedLinear<B, T>& linear, DType dtype) {
         packed.row_begin.back() +
         detail::row_bytes(packed.kind == PackedMask::none ? all : kept[std::size_t(i)]));
   }
-  if (layout.quantized() && layout.grids() > 1)
-    packed.grid_of.assign(linear.grids.of_column.begin(), linear.grids.of_column.end());
+  packed.grids = grid_map(layout.axis, layout.widths, layout.columns, layout.group_size);
+  if (layout.quantized())
+    require_shape("linear: scales", {packed.grids.grids(), layout.rows},
+                  {scale.rows(), scale.cols()});
 
   std::vector<index_t> wrong(std::size_t(layout.rows), -1);
   const detail::RowPacker<T> pack{weights.view(), mask.view(), scale.view(), zero.view(), packed};

@@ -58,16 +58,16 @@ CompressedLinear<B, T> restored_linear(const PackedLinear& packed) {
   }
   if (!layout.quantized()) return linear;
 
-  const std::vector<std::uint8_t> tiers = layout.tiers();
+  linear.group_size = layout.group_size;
   for (index_t c = 0; c < layout.channels(); ++c)
     linear.bits.push_back(layout.widths[layout.widths.size() == 1 ? 0 : std::size_t(c)]);
   linear.mixed_widths = layout.widths.size() > 1;
-  const index_t grids = layout.grids();
+  const index_t grids = packed.grids.grids();
   Matrix<T> scale(grids, rows), zero(grids, rows), top(grids, rows);
   for (index_t g = 0; g < grids; ++g)
     for (index_t i = 0; i < rows; ++i) {
       const std::size_t k = std::size_t(g * rows + i);
-      const int width = layout.by_row() ? layout.code_bits(i, 0) : tiers[std::size_t(g)];
+      const int width = packed.grids.width_of(g, i, layout.widths);
       scale(g, i) = T(half_to_float(packed.scales[k]));
       zero(g, i) = T(packed.zeros[k]);
       top(g, i) = T((1 << width) - 1);
@@ -75,8 +75,7 @@ CompressedLinear<B, T> restored_linear(const PackedLinear& packed) {
   linear.grids.scale = B::from_host(detail::as_const(scale.view()));
   linear.grids.zero = B::from_host(detail::as_const(zero.view()));
   linear.grids.top = B::from_host(detail::as_const(top.view()));
-  linear.grids.of_column.assign(packed.grid_of.begin(), packed.grid_of.end());
-  linear.grids.of_column.resize(std::size_t(cols), 0);
+  linear.grids.of_column = packed.grids.of_column;
   return linear;
 }
 

@@ -29,7 +29,7 @@ struct PackedLinear {
   std::vector<std::uint8_t> zeros;    ///< (grids, out)
   // What reading needs and the file does not hold; see index_rows().
   std::vector<std::uint64_t> row_begin;  ///< byte of `codes` where each row begins, (out + 1)
-  std::vector<std::uint8_t> grid_of;     ///< grid of each column, (in); empty with one grid
+  GridMap grids = {};                    ///< which grid each column is on
 
   /// Bytes of its tensors in a file.
   std::uint64_t bytes() const {
@@ -190,11 +190,12 @@ void for_each_code(const PackedLinear& packed, index_t row, const std::uint8_t* 
   } else if (layout.by_row() || layout.widths.size() == 1) {
     const int bits = layout.code_bits(row, 0);
     for (index_t j = 0; j < layout.columns; ++j)
-      if (pruned[j] == 0) use(j, index_t{0}, std::uint64_t(reader.get(bits)));
+      if (pruned[j] == 0)
+        use(j, index_t(packed.grids.of_column[std::size_t(j)]), std::uint64_t(reader.get(bits)));
   } else {
     for (index_t j = 0; j < layout.columns; ++j)
       if (pruned[j] == 0)
-        use(j, index_t(packed.grid_of[std::size_t(j)]),
+        use(j, index_t(packed.grids.of_column[std::size_t(j)]),
             std::uint64_t(reader.get(layout.widths[std::size_t(j)])));
   }
 }
@@ -223,14 +224,16 @@ void unpack_row(const PackedLinear& packed, index_t row, std::uint8_t* pruned, S
     });
     return;
   }
-  float scale[max_bits], zero[max_bits];  // a grid per width at most
-  const index_t grids = index_t(packed.scales.size()) / layout.rows;
-  for (index_t g = 0; g < grids; ++g) {
-    scale[g] = half_to_float(packed.scales[std::size_t(g * layout.rows + row)]);
-    zero[g] = float(packed.zeros[std::size_t(g * layout.rows + row)]);
-  }
+  struct Grid {
+    float scale, zero;
+  };
+  thread_local std::vector<Grid> of_row;  // (grids)
+  of_row.clear();
+  for (std::size_t k = std::size_t(row); k < packed.scales.size(); k += std::size_t(layout.rows))
+    of_row.push_back({half_to_float(packed.scales[k]), float(packed.zeros[k])});
+  const Grid* const grids = of_row.data();
   detail::for_each_code(packed, row, pruned, [&](index_t j, index_t g, std::uint64_t code) {
-    store(j, scale[g] * (float(code) - zero[g]));
+    store(j, grids[g].scale * (float(code) - grids[g].zero));
   });
 }
 
@@ -252,7 +255,7 @@ void unpack_rows(const PackedLinear& packed, index_t first, MatrixView<S> out) {
 
 /// Finds where rows and grids lie, which the file does not say, and checks everything that reading
 /// relies on. Sizes of the parts are checked against the layout before anything is read.
-/// @param packed  the linear; row_begin and grid_of are filled in
+/// @param packed  the linear; row_begin and grids are filled in
 /// @param who  what messages begin with
 /// @throws format_error naming the part, what was expected and what is there
 inline void index_rows(PackedLinear& packed, const std::string& who) {
@@ -276,25 +279,6 @@ inline void index_rows(PackedLinear& packed, const std::string& who) {
   require(".zeros", grids, packed.zeros.size());
   require(".mask", std::uint64_t(layout.rows) * packed.mask_row_bytes(), packed.mask.size());
 
-  const std::vector<std::uint8_t> tiers = layout.tiers();
-  packed.grid_of.clear();
-  if (!layout.by_row() && layout.widths.size() > 1)
-    for (const std::uint8_t width : layout.widths)
-      packed.grid_of.push_back(
-          std::uint8_t(std::find(tiers.begin(), tiers.end(), width) - tiers.begin()));
-  for (std::size_t k = 0; k < packed.scales.size(); ++k) {
-    const std::size_t row = k % std::size_t(layout.rows), g = k / std::size_t(layout.rows);
-    const float scale = half_to_float(packed.scales[k]);
-    const int width = layout.by_row() ? layout.code_bits(index_t(row), 0) : tiers[g];
-    if (!(scale > 0 && std::isfinite(scale)))
-      fail(".scales", "expected finite numbers > 0, got " + std::to_string(scale) + " for row " +
-                          std::to_string(row) + ", grid " + std::to_string(g));
-    if (packed.zeros[k] >= (1 << width))
-      fail(".zeros", "expected at most " + std::to_string((1 << width) - 1) + ", got " +
-                         std::to_string(packed.zeros[k]) + " for row " + std::to_string(row) +
-                         ", grid " + std::to_string(g));
-  }
-
   // Bits of a row's codes without a mask.
   const bool by_column = !layout.by_row() && layout.widths.size() > 1;
   const std::uint64_t total =
@@ -308,6 +292,20 @@ inline void index_rows(PackedLinear& packed, const std::string& who) {
     std::uint64_t expected = 0;
     for (index_t i = 0; i < layout.rows; ++i) expected += detail::row_bytes(unmasked_bits(i));
     require(".codes", expected, packed.codes.size());
+  }
+
+  packed.grids = grid_map(layout.axis, layout.widths, layout.columns, layout.group_size);
+  for (std::size_t k = 0; k < packed.scales.size(); ++k) {
+    const std::size_t row = k % std::size_t(layout.rows), g = k / std::size_t(layout.rows);
+    const float scale = half_to_float(packed.scales[k]);
+    const int width = packed.grids.width_of(index_t(g), index_t(row), layout.widths);
+    if (!(scale > 0 && std::isfinite(scale)))
+      fail(".scales", "expected finite numbers > 0, got " + std::to_string(scale) + " for row " +
+                          std::to_string(row) + ", grid " + std::to_string(g));
+    if (packed.zeros[k] >= (1 << width))
+      fail(".zeros", "expected at most " + std::to_string((1 << width) - 1) + ", got " +
+                         std::to_string(packed.zeros[k]) + " for row " + std::to_string(row) +
+                         ", grid " + std::to_string(g));
   }
 
   // Masks first: how long a row of codes is depends on them.

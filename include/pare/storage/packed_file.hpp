@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <optional>
 #include <set>
@@ -34,7 +35,8 @@ namespace pare::inline PARE_TARGET {
 
 namespace detail {
 
-inline constexpr int packed_version = 1;
+/// The newest version; a file in which no linear has groups is of version 1.
+inline constexpr int packed_version = 2;
 /// Where the description of the linears stands in the file's metadata.
 inline constexpr const char* packed_key = "pare.packed";
 /// What a packed linear's tensors are called, behind its own name and in the order of a checksum.
@@ -94,6 +96,7 @@ inline nlohmann::ordered_json entry_json(const std::string& tensor, const Packed
                               {"mask", mask_name(packed.kind)}};
   if (layout.widths.size() == 1) json["bits"] = layout.widths.front();
   if (layout.widths.size() > 1) json["bits"] = "channel";
+  if (layout.group_size != 0) json["group_size"] = layout.group_size;
   if (packed.kind == PackedMask::n_of_m) {
     json["zeros"] = layout.pattern.zeros;
     json["group"] = layout.pattern.of;
@@ -108,8 +111,18 @@ inline std::uint64_t hash_of_json(const nlohmann::json& json, const std::string&
   return hash_of_hex(json.is_string() ? json.get<std::string>() : "", who);
 }
 
-/// Reads one entry. `who` begins messages.
-inline PackedEntry entry_of_json(const nlohmann::json& json, const std::string& who) {
+/// The version of a file with these entries: the oldest that holds them.
+inline int version_of_entries(const nlohmann::ordered_json& entries) {
+  return std::any_of(entries.begin(), entries.end(),
+                     [](const auto& entry) { return entry.contains("group_size"); })
+             ? 2
+             : 1;
+}
+
+/// Reads one entry.
+/// @param version  of the file
+/// @param who      begins messages
+inline PackedEntry entry_of_json(const nlohmann::json& json, int version, const std::string& who) {
   const auto fail = [&](const std::string& what) { throw format_error(who + ": " + what); };
   if (!json.is_object()) fail("a linear is not described by an object");
   const auto member = [&](const char* key) -> const nlohmann::json& {
@@ -153,6 +166,10 @@ inline PackedEntry entry_of_json(const nlohmann::json& json, const std::string& 
     entry.widths_by_channel = true;
   else
     layout.widths = {std::uint8_t(number(bits, "bits", min_bits, max_bits))};
+  if (const auto size = json.find("group_size"); version >= 2 && size != json.end()) {
+    if (bits.is_null()) fail("group_size: expected none without bits");
+    layout.group_size = number(*size, "group_size", 1, std::numeric_limits<std::int64_t>::max());
+  }
   const std::string mask = text("mask");
   if (mask == "groups") {
     entry.kind = PackedMask::n_of_m;
@@ -204,14 +221,15 @@ class PackedFile {
     const std::string who = who_ + ": " + detail::packed_key;
     const nlohmann::json json = detail::parse_json_object(who, found->second);
     const auto version = json.find("version");
-    if (version == json.end() || *version != detail::packed_version)
-      throw format_error(who + ": version: expected " + std::to_string(detail::packed_version) +
-                         ", got " + (version == json.end() ? "none" : version->dump()));
+    if (version == json.end() || (*version != 1 && *version != detail::packed_version))
+      throw format_error(who + ": version: expected 1 or " +
+                         std::to_string(detail::packed_version) + ", got " +
+                         (version == json.end() ? "none" : version->dump()));
     const auto linears = json.find("linears");
     if (linears == json.end() || !linears->is_array())
       throw format_error(who + ": linears: expected an array");
     for (const nlohmann::json& linear : *linears) {
-      PackedEntry entry = detail::entry_of_json(linear, who);
+      PackedEntry entry = detail::entry_of_json(linear, version->get<int>(), who);
       if (!index_.emplace(entry.tensor, linears_.size()).second || file_.find(entry.tensor))
         throw format_error(who + ": tensor " + detail::quoted_name(entry.tensor) +
                            " is there twice");

@@ -60,7 +60,7 @@ struct PackedLayout {
   /// Number of grids per row.
   index_t grids() const {
     if (!quantized()) return 0;
-    if (by_row()) return group_count(columns, group_size);
+    if (by_row() || widths.size() == 1) return group_count(columns, group_size);
     return group_size == 0 ? index_t(tiers().size())
                            : grid_map(axis, widths, columns, group_size).grids();
   }

@@ -140,7 +140,7 @@ inline void write_packed(const std::filesystem::path& path, const Checkpoint& so
     return detail::alignment_of(a.info) > detail::alignment_of(b.info);
   });
 
-  const nlohmann::ordered_json description{{"version", detail::packed_version},
+  const nlohmann::ordered_json description{{"version", detail::version_of_entries(entries)},
                                            {"linears", std::move(entries)},
                                            {"checksums", std::move(checksums)}};
   std::vector<TensorInfo> infos;

@@ -35,9 +35,10 @@ inline PackedLinear without_mask(const PackedLinear& packed) {
     const index_t end = std::min(layout.rows, (task + 1) * rows_per_task);
     for (index_t i = task * rows_per_task; i < end; ++i) {
       for (index_t j = 0; j < layout.columns; ++j) {
-        const index_t g = packed.grid_of.empty() ? 0 : index_t(packed.grid_of[std::size_t(j)]);
-        codes[std::size_t(j)] =
-            layout.quantized() ? packed.zeros[std::size_t(g * layout.rows + i)] : 0;
+        codes[std::size_t(j)] = 0;
+        if (!layout.quantized()) continue;
+        const auto g = index_t(packed.grids.of_column[std::size_t(j)]);
+        codes[std::size_t(j)] = packed.zeros[std::size_t(g * layout.rows + i)];
       }
       detail::read_mask_row(packed, i, pruned.data());
       detail::for_each_code(packed, i, pruned.data(), [&](index_t j, index_t, std::uint64_t code) {
