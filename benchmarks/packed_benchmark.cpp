@@ -27,9 +27,11 @@ using pare::PackedMask;
 constexpr index_t columns = 4096;
 
 /// A linear of random codes and a random mask.
-/// @param widths  given to the rows in turn
-PackedLinear random_linear(index_t rows, const std::vector<std::uint8_t>& widths, PackedMask kind) {
-  pare::PackedLayout layout{.rows = rows, .columns = columns};
+/// @param widths      given to the rows in turn
+/// @param group_size  columns of a grid; 0: all of a row
+PackedLinear random_linear(index_t rows, const std::vector<std::uint8_t>& widths, PackedMask kind,
+                           index_t group_size) {
+  pare::PackedLayout layout{.rows = rows, .columns = columns, .group_size = group_size};
   if (widths.size() == 1) layout.widths = widths;
   for (index_t i = 0; i < rows && widths.size() > 1; ++i)
     layout.widths.push_back(widths[std::size_t(i) % widths.size()]);
@@ -58,12 +60,15 @@ void count(benchmark::State& state, double bytes) {
   state.counters["bits_per_weight"] = 8 * bytes / double(state.range(0) * columns);
 }
 
-void packed(benchmark::State& state, const std::vector<std::uint8_t>& widths, PackedMask kind) {
+void packed(benchmark::State& state, const std::vector<std::uint8_t>& widths, PackedMask kind,
+            index_t group_size) {
   set_threads(int(state.range(1)));
   // Every repetition multiplies the same.
-  static std::map<std::tuple<index_t, std::vector<std::uint8_t>, PackedMask>, PackedLinear> linears;
-  const auto key = std::tuple(index_t(state.range(0)), widths, kind);
-  if (!linears.contains(key)) linears[key] = random_linear(state.range(0), widths, kind);
+  static std::map<std::tuple<index_t, std::vector<std::uint8_t>, PackedMask, index_t>, PackedLinear>
+      linears;
+  const auto key = std::tuple(index_t(state.range(0)), widths, kind, group_size);
+  if (!linears.contains(key))
+    linears[key] = random_linear(state.range(0), widths, kind, group_size);
   const PackedLinear& linear = linears[key];
   const std::vector<float> x = random_vector(columns);
   std::vector<float> y(static_cast<std::size_t>(state.range(0)));
@@ -148,11 +153,15 @@ void add(const std::string& name, const std::function<void(benchmark::State&)>& 
 int main(int argc, char** argv) {
   add("read_memory", read_memory);
   add("float32", float32);
-  const auto add_packed = [](const char* name, std::vector<std::uint8_t> widths, PackedMask kind) {
-    add(name, [=](benchmark::State& state) { packed(state, widths, kind); });
+  const auto add_packed = [](const char* name, std::vector<std::uint8_t> widths, PackedMask kind,
+                             index_t group_size = 0) {
+    add(name, [=](benchmark::State& state) { packed(state, widths, kind, group_size); });
   };
   for (const int bits : {2, 3, 4, 5, 6, 7, 8})
     add_packed(("bits_" + std::to_string(bits)).c_str(), {std::uint8_t(bits)}, PackedMask::none);
+  // Time per byte beside bits_4: their times divided by their `bytes`.
+  for (const int size : {32, 64, 128})
+    add_packed(("bits_4_group_" + std::to_string(size)).c_str(), {4}, PackedMask::none, size);
   // Mean 3.0.
   const std::vector<std::uint8_t> mixed{2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 4, 6, 6, 8};
   add_packed("mixed_3", mixed, PackedMask::none);

@@ -294,6 +294,7 @@ PACKED_TITLES = {
     "read_memory": "float32, only read and added up",
     "float32": "float32, Eigen's product",
     **{f"bits_{b}": f"{b} bit" for b in range(2, 9)},
+    **{f"bits_4_group_{g}": f"4 bit, groups of {g}" for g in (128, 64, 32)},
     "mixed_3": "2, 3, 4, 6 and 8 bit by output, mean 3.0",
     "half_4": "50 % + 4 bit, mask of bits",
     "half_mixed_3": "50 % + mixed, mask of bits",

@@ -169,6 +169,13 @@ BOOST_AUTO_TEST_CASE(a_grid_per_group) {
       }
 }
 
+// The rows of two widths take turns, so that those of a block are no neighbours.
+BOOST_AUTO_TEST_CASE(groups_of_rows_that_are_no_neighbours) {
+  std::vector<std::uint8_t> widths;
+  for (int i = 0; i < 64; ++i) widths.push_back(i % 2 == 0 ? 3 : 4);
+  check_product(random_linear(64, 300, widths, {}, 51, DType::f32, ChannelAxis::output, 64), 52);
+}
+
 // The largest sums of codes times digits that there are, more of them than 32 bits hold.
 BOOST_AUTO_TEST_CASE(a_masked_row_of_a_million_columns) {
   const index_t columns = (1 << 20) + (1 << 13) + 72;

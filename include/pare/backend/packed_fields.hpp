@@ -117,14 +117,73 @@ FieldLayout lay_out_fields(std::span<const float> x) {
   return layout;
 }
 
-/// Sums code * x of four rows of codes of one width.
-/// @param rows  where the four begin; they may be the same
-/// @param next  the four that come after these, fetched meanwhile
-/// @param out   (4)
-template <int bits>
+/// Groups begin with a word where their size is a multiple of this: then a word is on one grid.
+inline constexpr index_t aligned_group = 32;
+
+/// Which grid the words of a row are on.
+struct GridsOfWords {
+  std::vector<std::int32_t> first;   ///< grid of the first word of each vector, (vectors)
+  AlignedVector<std::int32_t> more;  ///< how many grids further each word is, (vectors, lanes)
+  bool alike = true;                 ///< words of a vector are on one grid
+};
+
+/// @param columns     of a row
+/// @param group_size  columns of a grid, a multiple of aligned_group
+inline GridsOfWords grids_of_words(int bits, index_t columns, index_t group_size) {
+  const std::size_t lanes = hn::Lanes(hn::ScalableTag<float>());
+  const auto words = std::size_t((columns * bits + 31) / 32);
+  const auto of_grid = std::size_t(group_size / 32 * bits);  // words
+  GridsOfWords grids;
+  for (std::size_t word = 0; word < (words + lanes - 1) / lanes * lanes; ++word) {
+    // Words after the last have codes of zeros.
+    const auto grid = std::int32_t(std::min(word, words - 1) / of_grid);
+    if (word % lanes == 0) grids.first.push_back(grid);
+    grids.more.push_back(grid - grids.first.back());
+    grids.alike = grids.alike && grids.more.back() == 0;
+  }
+  return grids;
+}
+
+/// One scale for all of a row, which is not multiplied by.
+struct OneScale {};
+
+/// Scales of groups, where the words of a vector are on one grid.
+struct ScaleOfVector {
+  const GridsOfWords& grids;
+  const float* scales;  ///< of grid g and row r at [g * stride + r]
+  std::size_t stride;
+
+  template <class D>
+  auto operator()(D d, std::size_t vector, std::size_t row) const {
+    return hn::Set(d, scales[std::size_t(grids.first[vector]) * stride + row]);
+  }
+};
+
+/// Scales of groups, where they are on several.
+struct ScalesOfWords {
+  const GridsOfWords& grids;
+  const float*
+      scales;  ///< of grid g and row r at [r * stride + g]; a vector after the last is read
+  std::size_t stride;
+
+  template <class D>
+  auto operator()(D d, std::size_t vector, std::size_t row) const {
+    const hn::RebindToSigned<D> di;
+    const auto from = hn::LoadU(d, scales + row * stride + std::size_t(grids.first[vector]));
+    const auto more = hn::Load(di, grids.more.data() + vector * hn::Lanes(d));
+    return hn::TableLookupLanes(from, hn::IndicesFromVec(d, more));
+  }
+};
+
+/// Sums code * x of four rows of codes of one width, with groups scale * code * x.
+/// @param rows    where the four begin; they may be the same
+/// @param next    the four that come after these, fetched meanwhile
+/// @param scales  OneScale, or what gives those of a vector of words of a row
+/// @param out     (4)
+template <int bits, class Scales>
 void multiply_fields(const std::array<const std::byte*, 4>& rows,
                      const std::array<const std::byte*, 4>& next, const FieldLayout& layout,
-                     std::size_t words, float* out) {
+                     std::size_t words, const Scales& scales, float* out) {
   constexpr int fields = field_count<bits>, period = field_period<bits>;
   static_assert(fields % 2 == 0 && fields >= 4);
   const hn::ScalableTag<float> df;
@@ -137,6 +196,7 @@ void multiply_fields(const std::array<const std::byte*, 4>& rows,
   const std::uint32_t* PARE_RESTRICT masks = layout.masks.data();
   int phase = 0;
   Sum a0 = hn::Zero(df), a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0;
+  Sum c0 = a0, c1 = a0, c2 = a0, c3 = a0;  // of the groups before
 
   const auto add = [&](Words w0, Words w1, Words w2, Words w3) {
     const auto part = [&](Words field) { return hn::ConvertTo(df, hn::BitCast(di, field)); };
@@ -180,23 +240,37 @@ void multiply_fields(const std::array<const std::byte*, 4>& rows,
                                      reinterpret_cast<const std::uint8_t*>(at)));
   };
 
+  const auto end_vector = [&]([[maybe_unused]] std::size_t vector) {
+    if constexpr (!std::is_same_v<Scales, OneScale>) {
+      c0 = hn::MulAdd(hn::Add(a0, b0), scales(df, vector, 0), c0);
+      c1 = hn::MulAdd(hn::Add(a1, b1), scales(df, vector, 1), c1);
+      c2 = hn::MulAdd(hn::Add(a2, b2), scales(df, vector, 2), c2);
+      c3 = hn::MulAdd(hn::Add(a3, b3), scales(df, vector, 3), c3);
+      a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = hn::Zero(df);
+    }
+  };
+
   std::size_t word = 0;
   for (; word + lanes <= words; word += lanes) {
     const std::size_t at = 4 * word;
     for (const std::byte* row : next) hwy::Prefetch(row + at);
     add(load(rows[0] + at), load(rows[1] + at), load(rows[2] + at), load(rows[3] + at));
+    end_vector(word / lanes);
   }
   if (word < words) {  // what is behind the row is not read
     alignas(64) std::byte rest[4][64] = {};
     for (std::size_t r = 0; r < 4; ++r)
       std::memcpy(rest[r], rows[r] + 4 * word, 4 * (words - word));
     add(load(rest[0]), load(rest[1]), load(rest[2]), load(rest[3]));
+    end_vector(word / lanes);
   }
-  const auto total = [&](Sum a, Sum b) { return hn::GetLane(hn::SumOfLanes(df, hn::Add(a, b))); };
-  out[0] = total(a0, b0);
-  out[1] = total(a1, b1);
-  out[2] = total(a2, b2);
-  out[3] = total(a3, b3);
+  const auto total = [&](Sum a, Sum b, Sum c) {
+    return hn::GetLane(hn::SumOfLanes(df, std::is_same_v<Scales, OneScale> ? hn::Add(a, b) : c));
+  };
+  out[0] = total(a0, b0, c0);
+  out[1] = total(a1, b1, c1);
+  out[2] = total(a2, b2, c2);
+  out[3] = total(a3, b3, c3);
 }
 
 }  // namespace pare::detail
