@@ -140,16 +140,6 @@ inline void check_shape(const Arguments& arguments) {
                         "them out");
 }
 
-/// Throws usage_error for what a packed folder cannot hold.
-inline void check_packing(const Arguments& arguments) {
-  const CompressionFlags& flags = arguments.flags;
-  if (!arguments.save_packed || (flags.group_size.value_or(0) == 0 && !flags.group_size_auto))
-    return;
-  throw usage_error("--save-packed " + *arguments.save_packed +
-                    " with --group-size: a packed file has a grid per row or tier; write --save "
-                    "instead, or leave --group-size out");
-}
-
 /// Where the model comes from, checked before anything is read.
 /// @throws usage_error for a type that is not known or that the backend does not store
 inline ModelSource source_of(const Arguments& arguments, const NamedBackend& backend) {

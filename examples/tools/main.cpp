@@ -105,7 +105,6 @@ class Printed {
 
 void run_compress(const Arguments& arguments) {
   pare::CompressionRequest request = checked(arguments.flags);
-  check_packing(arguments);
   const std::optional<pare::FolderPlan> plan = tool::planned(arguments.flags, request);
   const Rotating rotating = checked_rotation(arguments.flags);
   check_rotation(arguments, rotating, plan.has_value());

@@ -78,6 +78,11 @@ inline std::string mask_text(const pare::InspectedLinear& linear) {
          std::to_string(linear.layout.pattern.of);
 }
 
+/// Columns of a grid, "64"; "-" where it has all of a row or tier.
+inline std::string groups_text(const pare::PackedLayout& layout) {
+  return layout.group_size == 0 ? "-" : std::to_string(layout.group_size);
+}
+
 /// Mean width of the codes.
 inline std::string mean_bits_text(const pare::PackedLayout& layout) {
   double sum = 0;
@@ -96,21 +101,21 @@ inline void inspect_packed(const std::string& folder) {
   for (const pare::PackedEntry& entry : file.linears())
     longest = std::max(longest, entry.tensor.size());
   const int name_width = int(std::min<std::size_t>(longest, 100));
-  std::printf("%-*s %13s %6s %6s %6s %8s %8s %11s %7s  %s\n", name_width, "tensor", "shape", "axis",
-              "bits", "widths", "mask", "zeros", "bytes", "bits/w", "checksum");
+  std::printf("%-*s %13s %6s %6s %6s %6s %8s %8s %11s %7s  %s\n", name_width, "tensor", "shape",
+              "axis", "bits", "widths", "group", "mask", "zeros", "bytes", "bits/w", "checksum");
   double weights = 0, zeros = 0;
   std::uint64_t linear_bytes = 0;
   const pare::InspectedFile all = pare::inspect(file, [&](const pare::InspectedLinear& linear) {
     const pare::PackedLayout& layout = linear.layout;
     const double size = double(linear.weights());
     const std::string shape = std::to_string(layout.rows) + " x " + std::to_string(layout.columns);
-    std::printf("%-*s %13s %6s %6s %6s %8s %7.2f%% %11ju %7.3f  %s\n", name_width,
+    std::printf("%-*s %13s %6s %6s %6s %6s %8s %7.2f%% %11ju %7.3f  %s\n", name_width,
                 linear.tensor.c_str(), shape.c_str(),
                 std::string(pare::to_string(layout.axis)).c_str(),
                 detail::mean_bits_text(layout).c_str(), detail::widths_text(layout).c_str(),
-                detail::mask_text(linear).c_str(), 100 * double(linear.zeros) / size,
-                std::uintmax_t(linear.bytes), 8 * double(linear.bytes) / size,
-                pare::hex_text(linear.checksum).c_str());
+                detail::groups_text(layout).c_str(), detail::mask_text(linear).c_str(),
+                100 * double(linear.zeros) / size, std::uintmax_t(linear.bytes),
+                8 * double(linear.bytes) / size, pare::hex_text(linear.checksum).c_str());
     weights += size;
     zeros += double(linear.zeros);
     linear_bytes += linear.bytes;

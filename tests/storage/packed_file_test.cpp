@@ -185,6 +185,56 @@ BOOST_AUTO_TEST_CASE(a_file_is_of_the_oldest_version_that_holds_it) {
   }
 }
 
+// Written out by docs/format.md, not by the writer: both versions, as they will stay.
+BOOST_AUTO_TEST_CASE(files_of_both_versions_written_by_hand) {
+  struct ByHand {
+    std::string description, grids;  // as JSON within JSON, and their count
+    std::string scales, zeros;
+    std::vector<float> weights;  // (2, 3)
+  };
+  using namespace std::string_literals;
+  const std::string codes = "\x21\x03\0\0\x0f\x08\0\0"s;  // 1 2 3; 15 0 8
+  for (const ByHand& file : {
+           ByHand{R"({\"version\":1,\"linears\":[{\"tensor\":\"w\",\"shape\":[2,3],)"
+                  R"(\"dtype\":\"F32\",\"axis\":\"output\",\"bits\":4,\"mask\":\"none\",)"
+                  R"(\"checksum\":\"f40c799861efbc20\",\"original\":\"0123456789abcdef\"}]})",
+                  "1",
+                  "\0\x38\0\x40"s,
+                  "\x02\x08",
+                  {-0.5f, 0, 0.5f, 14, -16, 0}},
+           ByHand{R"({\"version\":2,\"linears\":[{\"tensor\":\"w\",\"shape\":[2,3],)"
+                  R"(\"dtype\":\"F32\",\"axis\":\"output\",\"bits\":4,\"mask\":\"none\",)"
+                  R"(\"group_size\":2,)"
+                  R"(\"checksum\":\"ca00b830093e8173\",\"original\":\"0123456789abcdef\"}]})",
+                  "2",
+                  "\0\x38\0\x40\0\x3c\0\x34"s,
+                  "\x02\x08\0\x09"s,
+                  {-0.5f, 0, 3, 14, -16, -0.25f}},
+       }) {
+    const std::size_t scales_end = 8 + file.scales.size(), end = scales_end + file.zeros.size();
+    std::string header =
+        R"({"__metadata__":{"format":"pt","pare.packed":")" + file.description +
+        R"("},"w.codes":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},)" +
+        R"("w.scales":{"dtype":"F16","shape":[)" + file.grids + R"(,2],"data_offsets":[8,)" +
+        std::to_string(scales_end) + R"(]},"w.zeros":{"dtype":"U8","shape":[)" + file.grids +
+        R"(,2],"data_offsets":[)" + std::to_string(scales_end) + "," + std::to_string(end) + "]}}";
+    header.resize((header.size() + 7) / 8 * 8, ' ');
+    std::string length(8, '\0');
+    length[0] = char(header.size() % 256);
+    length[1] = char(header.size() / 256);
+    const Folder folder;
+    write_text(folder / PackedFile::name, length + header + codes + file.scales + file.zeros);
+    const PackedFile read(folder.path);
+    BOOST_REQUIRE(read.linears().size() == 1u);
+    const PackedLinear linear = read.read(read.linears().front());
+    Matrix<float> weights(2, 3);
+    unpack_rows(linear, 0, weights.view());
+    BOOST_TEST(std::vector<float>(weights.data(), weights.data() + 6) == file.weights,
+               boost::test_tools::per_element());
+    BOOST_TEST(linear.layout.group_size == (file.grids == "1" ? 0 : 2));
+  }
+}
+
 BOOST_AUTO_TEST_CASE(unpacked_it_is_a_dense_checkpoint_with_the_same_weights) {
   for (const Way& way : ways()) BOOST_TEST_CONTEXT(way.name) {
       const Packed packed(way);

@@ -161,13 +161,14 @@ print(math.exp(sum(losses) / len(losses)))
 
 BOOST_AUTO_TEST_CASE(packed_unpacked_inspected_and_verified_it_is_the_same_model) {
   for (const Arguments& options :
-       {Arguments{"--sparsity", "0.5", "--wbits", "4", "--target-avg-bits", "3.5"},
+       {Arguments{"--sparsity", "0.5", "--wbits", "4", "--target-avg-bits", "3.5", "--group-size",
+                  "40", "--group-fit", "compensated"},
         Arguments{"--prunen", "2", "--prunem", "4", "--wbits", "4", "--target-avg-bits", "4.5",
                   "--axis", "input", "--true-sequential", "--asymmetric", "0.5", "--clip-search",
-                  "--minlayer", "2"},
+                  "--minlayer", "2", "--group-size", "64"},
         Arguments{"--wbits", "3", "--symmetric", "--prune-only", "fc", "--act-order"},
         Arguments{"--sparsity", "0.6", "--maxlayer", "2"},
-        Arguments{"--gmp", "--sparsity", "0.4", "--wbits", "5"}})
+        Arguments{"--gmp", "--sparsity", "0.4", "--wbits", "5", "--group-size", "32"}})
     BOOST_TEST_CONTEXT(cli::text_of(options)) {
       const Compressed c(options);
       const double expected = c.report.at("perplexity").at("compressed").at("short");
@@ -333,6 +334,8 @@ BOOST_AUTO_TEST_CASE(verify_fails_on_every_difference) {
                     json["layers"][4][key] = 1.01 * json["layers"][4][key].get<double>();
                   }),
                   1, "pare", {"1 difference: layers.3.fc1: ", key});
+  check_failure(with_report([](Json& json) { json["layers"][4]["group_size"] = 64; }), 1, "pare",
+                {"layers.3.fc1: group_size: recorded 64, found 0"});
   check_failure(with_report([](Json& json) { json["layers"].erase(4); }), 2, "pare",
                 {"layers.3.fc1: expected a record of its compression"});
   check_failure(with_report([](Json& json) { json.erase("packed"); }), 2, "pare",

@@ -10,6 +10,7 @@
 
 #include "packed_support.hpp"
 #include "pare/backend/cuda/packed_tiles.hpp"
+#include "support.hpp"
 
 using namespace pare;
 using namespace pare::backend::cuda;
@@ -202,6 +203,24 @@ BOOST_AUTO_TEST_CASE(mixed_widths_on_both_axes) {
         layout.pattern = n_of_m(2, 4);
         check_tiles(test::random_packed(layout, PackedMask::n_of_m, DType::f32, 7));
       }
+}
+
+BOOST_AUTO_TEST_CASE(groups_are_refused) {
+  PackedLayout layout{.rows = 16, .columns = 512, .widths = {4}, .group_size = 128};
+  const auto refusal = [&] {
+    const PackedLinear packed = test::random_packed(layout, PackedMask::none, DType::f16, 9);
+    return test::message_of<argument_error>([&] { arrange_tiles(packed); });
+  };
+  BOOST_TEST(refusal() ==
+             "group_size: the product on the GPU has a grid per row or tier, got groups of 128");
+  // Groups as long as a row, or as a tier, are no more than that.
+  layout.group_size = 512;
+  check_tiles(test::random_packed(layout, PackedMask::none, DType::f16, 9));
+  layout.axis = ChannelAxis::input;
+  layout.widths = merged_widths(test::any_widths(512, 4));
+  check_tiles(test::random_packed(layout, PackedMask::none, DType::f32, 9));
+  layout.group_size = 16;
+  BOOST_TEST(test::contains(refusal(), "got groups of 16"));
 }
 
 BOOST_AUTO_TEST_CASE(bytes_are_close_to_those_of_the_file) {

@@ -346,10 +346,11 @@ inline void order_columns(const PackedLayout& layout, PackedTiles& tiles) {
 inline PackedTiles arrange_tiles(const PackedLinear& packed) {
   const PackedLayout& layout = packed.layout;
   const index_t most_grids = layout.by_row() ? 1 : index_t(layout.tiers().size());
-  if (packed.grids.grids() > most_grids)
-    throw argument_error("group_size: the product on the GPU has a grid per row or tier, got "
-                         "groups of " +
-                         std::to_string(layout.group_size));
+  if (layout.grids() > most_grids)
+    throw argument_error(
+        "group_size: the product on the GPU has a grid per row or tier, got "
+        "groups of " +
+        std::to_string(layout.group_size));
   PackedTiles tiles;
   tiles.columns = layout.columns;
   const std::vector<std::int32_t> row_of = packing::order_rows(layout, tiles);

@@ -219,6 +219,11 @@ inline void compare_linear(const RecomputedLinear& found, const Json& recorded, 
                       key + ": recorded " +
                           (recorded.contains(key) ? recorded[key].dump() : "none") + ", found " +
                           now[key].dump());
+  // Reports have it only where there are groups.
+  const Json group_size = recorded.contains("group_size") ? recorded["group_size"] : Json(0);
+  if (group_size != statistics.group_size)
+    differences.add(statistics.name, "group_size: recorded " + group_size.dump() + ", found " +
+                                         std::to_string(statistics.group_size));
   if (!found.mask_stored && recorded.contains("sparsity") && recorded["sparsity"].is_number() &&
       statistics.zeros < recorded["sparsity"].get<double>())
     differences.add(statistics.name, "zeros: recorded at least " + recorded["sparsity"].dump() +
