@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "pare/storage/packed.hpp"
+#include "pare/storage/packed_rows.hpp"
 #include "random.hpp"
 
 namespace test {

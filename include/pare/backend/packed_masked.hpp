@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "pare/backend/packed_fields.hpp"
-#include "pare/storage/packed.hpp"
+#include "pare/storage/packed_rows.hpp"
 
 namespace pare::inline PARE_TARGET::detail {
 

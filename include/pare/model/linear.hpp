@@ -12,7 +12,7 @@
 #include "pare/core/scalar.hpp"
 #include "pare/model/architecture.hpp"
 #include "pare/model/model_backend.hpp"
-#include "pare/storage/packed.hpp"
+#include "pare/storage/packed_rows.hpp"
 #include "pare/storage/tensor_file.hpp"
 
 namespace pare::inline PARE_TARGET {

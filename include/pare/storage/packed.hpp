@@ -1,12 +1,15 @@
-// A packed linear: codes, grids and mask as plain data; how a row is read, and what is checked.
+// A packed linear: codes, grids and mask as plain data; its masks, and what is checked.
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <numeric>
+#include <span>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 #include "pare/core/error.hpp"
@@ -121,26 +124,6 @@ inline void mark_pruned(std::uint32_t index, int zeros, int of, std::uint8_t* pr
   }
 }
 
-/// Marks the weights of a row that have no code.
-/// @param pruned  (in), 1 where the mask prunes
-inline void read_mask_row(const PackedLinear& packed, index_t row, std::uint8_t* pruned) {
-  const PackedLayout& layout = packed.layout;
-  BitReader reader(packed.mask.data() + std::uint64_t(row) * packed.mask_row_bytes());
-  switch (packed.kind) {
-    case PackedMask::none:
-      std::fill_n(pruned, layout.columns, std::uint8_t(0));
-      return;
-    case PackedMask::bits:
-      for (index_t j = 0; j < layout.columns; ++j) pruned[j] = std::uint8_t(reader.get(1));
-      return;
-    case PackedMask::n_of_m:
-      const int bits = n_of_m_index_bits(layout.pattern.zeros, layout.pattern.of);
-      for (index_t j = 0; j < layout.columns; j += layout.pattern.of)
-        mark_pruned(reader.get(bits), layout.pattern.zeros, layout.pattern.of, pruned + j);
-      return;
-  }
-}
-
 /// A value of the checkpoint's type from its bits.
 inline float value_of_bits(std::uint64_t bits, DType dtype) {
   switch (dtype) {
@@ -171,87 +154,74 @@ inline std::uint64_t bits_of_value(float value, DType dtype) {
   return std::bit_cast<std::uint64_t>(double(value));
 }
 
-/// Calls use(column, grid, code) for every weight of a row that has a code; without a quantizer the
-/// code is the value's bits and the grid 0.
-/// @param pruned  (in), what read_mask_row gave
-template <class Use>
-void for_each_code(const PackedLinear& packed, index_t row, const std::uint8_t* pruned,
-                   const Use& use) {
-  const PackedLayout& layout = packed.layout;
-  BitReader reader(packed.codes.data() + packed.row_begin[std::size_t(row)]);
-  if (!layout.quantized()) {
-    const int low = std::min(layout.value_bits, 32);
-    for (index_t j = 0; j < layout.columns; ++j) {
-      if (pruned[j] != 0) continue;
-      std::uint64_t bits = reader.get(low);
-      if (layout.value_bits > 32) bits |= std::uint64_t(reader.get(32)) << 32;
-      use(j, index_t{0}, bits);
-    }
-  } else if (layout.by_row() || layout.widths.size() == 1) {
-    const int bits = layout.code_bits(row, 0);
-    for (index_t j = 0; j < layout.columns; ++j)
-      if (pruned[j] == 0)
-        use(j, index_t(packed.grids.of_column[std::size_t(j)]), std::uint64_t(reader.get(bits)));
-  } else {
-    for (index_t j = 0; j < layout.columns; ++j)
-      if (pruned[j] == 0)
-        use(j, index_t(packed.grids.of_column[std::size_t(j)]),
-            std::uint64_t(reader.get(layout.widths[std::size_t(j)])));
+/// What every index of n:m prunes, (ways, of); empty where there are too many ways to list.
+inline std::span<const std::uint8_t> marks_of_indices(int zeros, int of) {
+  struct Listed {
+    int zeros = 0, of = 0;
+    std::vector<std::uint8_t> marks = {};
+  };
+  constexpr std::uint64_t most = 4096;
+  thread_local Listed listed;
+  const std::uint64_t ways = binomials[std::size_t(of)][std::size_t(zeros)];
+  if (ways > most) return {};
+  if (listed.zeros != zeros || listed.of != of) {
+    listed = {zeros, of, std::vector<std::uint8_t>(std::size_t(ways) * std::size_t(of))};
+    for (std::uint32_t index = 0; index < ways; ++index)
+      mark_pruned(index, zeros, of, listed.marks.data() + std::size_t(index) * std::size_t(of));
   }
+  return listed.marks;
+}
+
+/// Marks the weights of a row that have no code.
+/// @param pruned  (in), 1 where the mask prunes, else 0
+inline void read_mask_row(const PackedLinear& packed, index_t row, std::uint8_t* pruned) {
+  const PackedLayout& layout = packed.layout;
+  const std::byte* const begin = packed.mask.data() + std::uint64_t(row) * packed.mask_row_bytes();
+  switch (packed.kind) {
+    case PackedMask::none:
+      std::fill_n(pruned, layout.columns, std::uint8_t(0));
+      return;
+    case PackedMask::bits: {
+      BitReader reader(begin);
+      for (index_t j = 0; j < layout.columns; j += 32) {
+        const index_t count = std::min<index_t>(32, layout.columns - j);
+        const std::uint32_t word = reader.get(32);
+        for (index_t k = 0; k < count; ++k) pruned[j + k] = std::uint8_t(word >> k & 1);
+      }
+      return;
+    }
+    case PackedMask::n_of_m: {
+      const int zeros = layout.pattern.zeros, of = layout.pattern.of;
+      const int bits = n_of_m_index_bits(zeros, of);
+      const std::span<const std::uint8_t> marks = marks_of_indices(zeros, of);
+      BitReader reader(begin);
+      for (index_t j = 0; j < layout.columns; j += of) {
+        const std::uint32_t index = reader.get(bits);
+        const std::size_t at = std::size_t(index) * std::size_t(of);
+        if (at < marks.size())
+          std::memcpy(pruned + j, marks.data() + at, std::size_t(of));
+        else
+          mark_pruned(index, zeros, of, pruned + j);
+      }
+      return;
+    }
+  }
+}
+
+/// Number of weights of a row that a mask keeps.
+inline index_t kept_in_row(const PackedLinear& packed, index_t row) {
+  const PackedLayout& layout = packed.layout;
+  if (packed.kind == PackedMask::none) return layout.columns;
+  if (packed.kind == PackedMask::n_of_m)
+    return layout.columns / layout.pattern.of * (layout.pattern.of - layout.pattern.zeros);
+  BitReader reader(packed.mask.data() + std::uint64_t(row) * packed.mask_row_bytes());
+  index_t pruned = 0;
+  for (index_t j = 0; j < layout.columns; j += 32)  // what pads the last word counts for nothing
+    pruned += std::popcount(reader.get(int(std::min<index_t>(32, layout.columns - j))));
+  return layout.columns - pruned;
 }
 
 }  // namespace detail
-
-/// Reads one row: scale * (code - zero), rounded to the checkpoint's type and then to S, which is
-/// what the model held in memory; pruned weights are 0.
-/// @param packed  with index_rows() done
-/// @param row     which one
-/// @param pruned  room for (in) marks; receives what the mask prunes
-/// @param out     (in)
-template <class S>
-void unpack_row(const PackedLinear& packed, index_t row, std::uint8_t* pruned, S* out) {
-  const PackedLayout& layout = packed.layout;
-  detail::read_mask_row(packed, row, pruned);
-  const auto store = [&](index_t j, float value) {
-    out[j] = S(compute_scalar<S>(round_to(packed.dtype, value)));
-  };
-  if (packed.kind != PackedMask::none)
-    for (index_t j = 0; j < layout.columns; ++j)
-      if (pruned[j] != 0) store(j, 0.0f);
-  if (!layout.quantized()) {
-    detail::for_each_code(packed, row, pruned, [&](index_t j, index_t, std::uint64_t bits) {
-      store(j, detail::value_of_bits(bits, packed.dtype));
-    });
-    return;
-  }
-  struct Grid {
-    float scale, zero;
-  };
-  thread_local std::vector<Grid> of_row;  // (grids)
-  of_row.clear();
-  for (std::size_t k = std::size_t(row); k < packed.scales.size(); k += std::size_t(layout.rows))
-    of_row.push_back({half_to_float(packed.scales[k]), float(packed.zeros[k])});
-  const Grid* const grids = of_row.data();
-  detail::for_each_code(packed, row, pruned, [&](index_t j, index_t g, std::uint64_t code) {
-    store(j, grids[g].scale * (float(code) - grids[g].zero));
-  });
-}
-
-/// Reads out.rows rows from `first` on, on all threads.
-/// @param packed  with index_rows() done
-/// @param first   row of the linear that becomes row 0 of `out`
-/// @param out  (rows, in), in host memory
-template <class S>
-void unpack_rows(const PackedLinear& packed, index_t first, MatrixView<S> out) {
-  constexpr index_t rows_per_task = 16;
-  detail::host_parallel_for((out.rows + rows_per_task - 1) / rows_per_task, [&](index_t task) {
-    thread_local std::vector<std::uint8_t> pruned;
-    pruned.resize(std::size_t(out.cols));
-    const index_t end = std::min(out.rows, (task + 1) * rows_per_task);
-    for (index_t r = task * rows_per_task; r < end; ++r)
-      unpack_row(packed, first + r, pruned.data(), out.row(r));
-  });
-}
 
 /// Finds where rows and grids lie, which the file does not say, and checks everything that reading
 /// relies on. Sizes of the parts are checked against the layout before anything is read.
@@ -309,8 +279,8 @@ inline void index_rows(PackedLinear& packed, const std::string& who) {
   }
 
   // Masks first: how long a row of codes is depends on them.
-  std::vector<std::uint8_t> pruned(packed.kind == PackedMask::none ? 0
-                                                                   : std::size_t(layout.columns));
+  std::vector<std::uint8_t> pruned(
+      by_column && packed.kind != PackedMask::none ? std::size_t(layout.columns) : 0);
   packed.row_begin.assign(1, 0);
   for (index_t i = 0; i < layout.rows; ++i) {
     std::uint64_t bits = 0;
@@ -329,9 +299,14 @@ inline void index_rows(PackedLinear& packed, const std::string& who) {
                               std::to_string(index) + " in row " + std::to_string(i));
         }
       }
-      detail::read_mask_row(packed, i, pruned.data());
-      for (index_t j = 0; j < layout.columns; ++j)
-        if (pruned[std::size_t(j)] == 0) bits += std::uint64_t(layout.code_bits(i, j));
+      if (by_column) {
+        detail::read_mask_row(packed, i, pruned.data());
+        for (index_t j = 0; j < layout.columns; ++j)
+          if (pruned[std::size_t(j)] == 0) bits += std::uint64_t(layout.code_bits(i, j));
+      } else {
+        bits =
+            std::uint64_t(detail::kept_in_row(packed, i)) * std::uint64_t(layout.code_bits(i, 0));
+      }
     }
     packed.row_begin.push_back(packed.row_begin.back() + detail::row_bytes(bits));
   }

@@ -28,7 +28,7 @@
 #include "pare/core/xxh64.hpp"
 #include "pare/storage/checkpoint.hpp"
 #include "pare/storage/json.hpp"
-#include "pare/storage/packed.hpp"
+#include "pare/storage/packed_rows.hpp"
 #include "pare/storage/safetensors.hpp"
 
 namespace pare::inline PARE_TARGET {
@@ -350,6 +350,7 @@ class PackedFile {
   }
 
   void require_finite_rows(const PackedLinear& packed, const PackedEntry& entry) const {
+    if (detail::has_finite_grids(packed)) return;
     const PackedLayout& layout = packed.layout;
     // A mask may take a tenth of a bit per weight: of wide rows only few are unpacked at a time.
     const index_t block = std::clamp<index_t>((index_t{1} << 20) / layout.columns, 1, 64);

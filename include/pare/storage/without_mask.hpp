@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "pare/storage/packed.hpp"
+#include "pare/storage/packed_rows.hpp"
 
 namespace pare::inline PARE_TARGET {
 

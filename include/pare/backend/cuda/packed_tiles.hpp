@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "pare/storage/packed.hpp"
+#include "pare/storage/packed_rows.hpp"
 
 namespace pare::inline PARE_TARGET::backend::cuda {
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "pare/backend/cuda/memory.cuh"
-#include "pare/storage/packed.hpp"
+#include "pare/storage/packed_rows.hpp"
 
 namespace pare::inline PARE_TARGET::backend::cuda {
 
