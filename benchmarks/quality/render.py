@@ -134,6 +134,26 @@ def plan_tricks(results):
     ])
 
 
+def masks(results):
+    """Every pattern with the greedy mask, with its weights solved exactly, and with both searched."""
+    measured = json.loads((results.folder / "masks.json").read_text())
+    results.by_key |= {(r["model"], r["calibration"], r["name"]): r for r in measured["runs"]}
+    return [f"Measured {measured['date']} with `--backend {measured['backend']}` on an "
+            f"{measured['device']}, commit {measured['commit']}.", ""] + table(results, [
+        ("50 %", "50%"), ("`--refine`", "50% refined"), ("`--mask-search admm`", "50% admm"),
+        ("70 %", "70%"), ("`--refine`", "70% refined"), ("`--mask-search admm`", "70% admm"),
+        ("2:4", "2:4"), ("`--refine`", "2:4 refined"), ("`--mask-search admm`", "2:4 admm"),
+        ("50 %, uniform 4", "50% 4 uniform, grid"),
+        ("`--mask-search admm`", "50% 4 uniform, grid, admm"),
+        ("2:4, uniform 4", "2:4 4 uniform, grid"),
+        ("`--mask-search admm`", "2:4 4 uniform, grid, admm"),
+        ("50 %, best, codes 3.0", "50% 3.0 best"),
+        ("`--mask-search admm`", "50% 3.0 best, admm"),
+        ("best, stored 2.0, sparsity auto", "stored 2.0 best, auto"),
+        ("`--mask-search admm`", "stored 2.0 best, auto, admm"),
+    ])
+
+
 def failed(results):
     tried = json.loads((results.folder / "tried.json").read_text())
     texts = " / ".join(tried["texts"])
@@ -153,14 +173,17 @@ def published(results):
              f"{measured['device']}, commit {measured['commit']}.", "",
              "| configuration | " + " | ".join(runs[0]["perplexity"]) + " |",
              "|---" * (1 + len(runs[0]["perplexity"])) + "|"]
-    rows = [("dense", runs[0]["dense"])] + [(f"`{r['options']}`", r["perplexity"]) for r in runs]
+    rows = [("dense", runs[0]["dense"])] + [
+        (f"`{r['options']}`" + (f" (commit {r['commit']})" if "commit" in r else ""),
+         r["perplexity"]) for r in runs]
     for label, values in rows:
         lines.append(f"| {label} | " + " | ".join(f"{v:.2f}" for v in values.values()) + " |")
     return lines
 
 
 TABLES = {"published": published, "head": head, "bars": bars, "stored": stored, "tricks": tricks,
-          "allocation": allocation, "plan tricks": plan_tricks, "failed": failed}
+          "allocation": allocation, "plan tricks": plan_tricks, "masks": masks,
+          "failed": failed}
 
 
 def main():

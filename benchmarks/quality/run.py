@@ -71,22 +71,23 @@ CONFIGURATIONS = {
     "2.5 model, kl": codes(3, 2.5, *MODEL, *GRID),
     "50% 3.0 model, kl": codes(3, 3.0, "--sparsity", "0.5", *MODEL, *GRID),
     "4.0 model, kl": codes(4, 4.0, *MODEL, *GRID),
-    # masks
-    "2:4": RUNS, "2:4 refined": [*RUNS, "--refine"], "2:4 admm": [*RUNS, *ADMM],
+    "stored 2.0 best, dense at 3": ["--wbits", "3", "--target-bits-per-weight", "3.0", "--preset",
+                                    "best"],
+}
+
+# What a search for masks gains (--set masks), besides what is above.
+MASKS = {
     "50%": HALF, "50% refined": [*HALF, "--refine"], "50% admm": [*HALF, *ADMM],
     "70%": ["--sparsity", "0.7"], "70% refined": ["--sparsity", "0.7", "--refine"],
     "70% admm": ["--sparsity", "0.7", *ADMM],
+    "2:4": RUNS, "2:4 refined": [*RUNS, "--refine"], "2:4 admm": [*RUNS, *ADMM],
     "50% 4 uniform, grid": [*HALF, "--wbits", "4", *GRID],
     "50% 4 uniform, grid, admm": [*HALF, "--wbits", "4", *GRID, *ADMM],
     "2:4 4 uniform, grid": [*RUNS, "--wbits", "4", *GRID],
     "2:4 4 uniform, grid, admm": [*RUNS, "--wbits", "4", *GRID, *ADMM],
     "50% 3.0 best, admm": codes(3, 3.0, *HALF, "--preset", "best", *ADMM),
-    "stored 2.0 best, auto, admm": ["--wbits", "3", "--target-bits-per-weight", "2.0", "--sparsity",
-                                    "auto", "--preset", "best", *ADMM],
-    "stored 2.0 best, dense at 3": ["--wbits", "3", "--target-bits-per-weight", "3.0", "--preset",
-                                    "best"],
+    "stored 2.0 best, auto, admm": [*CONFIGURATIONS["stored 2.0 best, auto"], *ADMM],
 }
-
 
 # What is measured of a published model (--set published), as its weights have outliers.
 PUBLISHED = {
@@ -103,10 +104,11 @@ PUBLISHED = {
     "70%": ["--sparsity", "0.7"], "70% admm": ["--sparsity", "0.7", *ADMM],
     "50% 4 g128": [*HALF, "--wbits", "4", *G128],
     "50% 4 g128 admm": [*HALF, "--wbits", "4", *G128, "--clip-search", *ADMM],
+    "50% 4 g128 grid admm": [*HALF, "--wbits", "4", *G128, *GRID, *ADMM],
     "2:4 4 g128": [*RUNS, "--wbits", "4", *G128],
     "2:4 4 g128 admm": [*RUNS, "--wbits", "4", *G128, *ADMM],
 }
-SETS = {"choices": CONFIGURATIONS, "published": PUBLISHED}
+SETS = {"choices": CONFIGURATIONS, "masks": MASKS, "published": PUBLISHED}
 
 
 def named(text):
