@@ -120,10 +120,14 @@ inline std::vector<Run> runs_of(const Arguments& arguments) {
   return runs;
 }
 
-/// What is pruned in every row but the dense one, "50 % sparsity" or "2:4 sparsity".
-inline std::string pattern_text(const pare::Pattern& pattern) {
-  if (pattern.kind == pare::PatternKind::n_of_m) return pare::to_string(pattern) + " sparsity";
-  return pare::number_text(100 * pattern.sparsity) + " % sparsity";
+/// What every row but the dense one has, "50 % sparsity" or "2:4 sparsity, groups of 64".
+inline std::string pattern_text(const pare::CompressionRequest& request) {
+  const pare::Pattern pattern = request.pattern();
+  const pare::index_t group_size = request.solver.group_size;
+  return (pattern.kind == pare::PatternKind::n_of_m
+              ? pare::to_string(pattern)
+              : pare::number_text(100 * pattern.sparsity) + " %") +
+         " sparsity" + (group_size > 0 ? ", groups of " + std::to_string(group_size) : "");
 }
 
 /// Windows to measure the KL on, whose predictions of the dense model fit into 256 MiB.
@@ -269,10 +273,10 @@ inline void run_compare(const Arguments& arguments) {
       pare::window_ids(inputs.texts.front().ids, inputs.leading_ids, inputs.config, inputs.seqlen);
   const index_t windows = detail::comparison_windows(inputs, index_t(ids.size()));
   const CompressionFlags& flags = arguments.flags;
-  const std::string pattern = detail::pattern_text(runs[1].request->pattern());
+  const std::string pattern = detail::pattern_text(*runs[1].request);
   const bool by_default = !flags.sparsity && !flags.prunen;
   std::printf("every row but dense has %s%s\n", pattern.c_str(),
-              by_default ? ", the default; --sparsity 0 prunes nothing" : "");
+              by_default ? "; 50 % is the default, --sparsity 0 prunes nothing" : "");
   std::optional<pare::Sensitivities> given, measured;  // serve every plan
   std::shared_ptr<void> reference;                     // of the dense model, serves every run
   for (Run& run : runs) {

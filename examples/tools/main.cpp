@@ -224,6 +224,7 @@ int main(int argc, char** argv) {
       "uniform widths, quantile, budget per linear and budget for the model, side by side");
   add_model(compare, arguments);
   add_compression(compare, arguments, " (default: 0.5; 0 prunes nothing)");
+  add_group_options(compare, arguments.flags);
   add_comparison(compare, arguments);
   compare.footer("The whole model is in memory.");
 

@@ -272,19 +272,19 @@ BOOST_AUTO_TEST_CASE(the_comparison_tells_schemes_apart) {
   // What is pruned unless the command line says otherwise is said.
   BOOST_CHECK(test::contains(
       outcome.out,
-      "every row but dense has 50 % sparsity, the default; --sparsity 0 prunes nothing"));
+      "every row but dense has 50 % sparsity; 50 % is the default, --sparsity 0 prunes nothing"));
   for (const Json& layer : runs[1].at("layers"))
     BOOST_CHECK(test::contains(outcome.out, "\n" + layer.at("name").get<std::string>() + " "));
 }
 
-BOOST_AUTO_TEST_CASE(the_comparison_takes_another_sparsity_axis_and_list_of_budgets) {
+BOOST_AUTO_TEST_CASE(the_comparison_takes_another_sparsity_axis_group_size_and_list_of_budgets) {
   const Texts texts;
-  const Outcome outcome =
-      pare_opt(texts, "compare",
-               {"--sparsity", "0.25", "--axis", "input", "--act-order", "--minlayer", "2",
-                "--budgets", " 3 ", "--report", (texts / "report.json").string()});
+  const Outcome outcome = pare_opt(texts, "compare",
+                                   {"--sparsity", "0.25", "--axis", "input", "--act-order",
+                                    "--minlayer", "2", "--budgets", " 3 ", "--group-size", "40",
+                                    "--report", (texts / "report.json").string()});
   check_success(outcome);
-  BOOST_CHECK(test::contains(outcome.out, "every row but dense has 25 % sparsity\n"));
+  BOOST_CHECK(test::contains(outcome.out, "every row but dense has 25 % sparsity, groups of 40\n"));
   const Json report = cli::parse_json(cli::read_text(texts / "report.json"));
   BOOST_REQUIRE(report.at("runs").size() == 5u);
   for (std::size_t r = 1; r < 5; ++r) {
@@ -292,6 +292,7 @@ BOOST_AUTO_TEST_CASE(the_comparison_takes_another_sparsity_axis_and_list_of_budg
     BOOST_TEST(run.at("layers").size() == 12u);
     BOOST_TEST(std::abs(run.at("totals").at("sparsity").get<double>() - 0.25) < 1e-12);
     BOOST_TEST(run.at("config").at("axis") == (r == 1 ? "output" : "input"));
+    for (const Json& layer : run.at("layers")) BOOST_TEST(layer.at("group_size") == 40);
   }
 }
 
