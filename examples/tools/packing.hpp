@@ -124,6 +124,10 @@ inline void inspect_packed(const std::string& folder) {
               weights > 0 ? 100 * zeros / weights : 0);
   std::printf("stored             %.3f bits per weight\n",
               weights > 0 ? 8 * double(linear_bytes) / weights : 0);
+  const auto rotated =
+      std::count_if(file.linears().begin(), file.linears().end(),
+                    [](const pare::PackedEntry& e) { return e.rotation.has_value(); });
+  if (rotated > 0) std::printf("rotated inputs     %td linears\n", rotated);
   std::printf(
       "bytes              %ju in packed linears, %ju in other tensors, %ju in the header, "
       "%ju in all\n",

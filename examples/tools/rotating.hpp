@@ -36,10 +36,6 @@ inline void check_rotation(const Arguments& arguments, const Rotating& rotating,
     throw usage_error(
         "--rotate full with --gmp: magnitude pruning takes weights as they are; leave one of them "
         "out");
-  if (arguments.save_packed)
-    throw usage_error("--rotate full with --save-packed " + *arguments.save_packed +
-                      ": packed files do not say how inputs are rotated; write --rotate folded, or "
-                      "--save in place of --save-packed");
   if (plans)
     throw usage_error(
         "--rotate full with a plan for the whole model: sensitivities are measured on inputs as "
@@ -92,6 +88,8 @@ inline pare::Json fold_into(const NamedBackend& backend, const fs::path& source,
 /// a killed one left.
 class RotatedFolder {
  public:
+  /// Beside nothing: for the temporary folders of the system.
+  RotatedFolder() { folder_.emplace(system_prefix()); }
   /// @throws usage_error where another process of the same run is at work
   explicit RotatedFolder(const Outputs& outputs) {
     if (!outputs.checkpoint) {
@@ -120,12 +118,16 @@ class RotatedFolder {
   static fs::path prefix(const Outputs& outputs) {
     for (const std::optional<fs::path>* result : {&outputs.save, &outputs.save_packed})
       if (*result) return pare::detail::result_prefix(**result, "rotated");
+    return system_prefix();
+  }
+
+  static fs::path system_prefix() {
     std::error_code error;
     const fs::path folder = fs::temp_directory_path(error);
     if (error)
       throw usage_error("TMPDIR: " + error.message() +
-                        ": the rotated model lies there while it is compressed; name a folder that "
-                        "can be written");
+                        ": the rotated model lies there meanwhile; name a folder that can be "
+                        "written");
     return folder / "pare.rotated-";
   }
 

@@ -9,6 +9,7 @@
 #include "pare/pipeline/run/verify_folder.hpp"
 #include "pare/report/text.hpp"
 #include "tools/packing.hpp"
+#include "tools/rotating.hpp"
 
 namespace tool {
 
@@ -28,7 +29,14 @@ inline void verify_packed(const VerifyArguments& arguments) {
   if (report.options.magnitude && !arguments.text.empty())
     throw usage_error("verify with TEXT " + arguments.text +
                       ": magnitude pruning made this model and read no text; leave it out");
-  ModelSource source{.folder = arguments.original, .whole = true};
+  fs::path original = arguments.original;
+  std::optional<RotatedFolder> rotated;
+  if (report.folded_seed) {
+    rotated.emplace();
+    fold_into(backend, original, rotated->path(), *report.folded_seed);
+    original = rotated->path();
+  }
+  ModelSource source{.folder = original, .whole = true};
   source.dtype = dtype_of(report.dtype, backend);
   const pare::Architecture config = pare::load_architecture(arguments.original);
   if (report.seqlen < 1 ||
@@ -74,7 +82,7 @@ inline void verify_packed(const VerifyArguments& arguments) {
                 s.stored_bits / double(s.weights()), loss.c_str(), recorded);
   };
   const pare::FolderVerification result = pare::verify_folder(
-      arguments.original, folder, report, windows,
+      original, folder, report, windows,
       [&](const pare::PackedFile& packed, const pare::CalibrationWindows& of) {
         return backend.load_model(source)->recompute(packed, of, report.options, report.recorded);
       },

@@ -4,6 +4,9 @@
 #define BOOST_TEST_MODULE pare_packed_product
 #include <boost/test/unit_test.hpp>
 
+#include <bit>
+#include <cmath>
+#include <cstdint>
 #include <limits>
 
 #include "packed_support.hpp"
@@ -271,6 +274,32 @@ BOOST_AUTO_TEST_CASE(the_number_of_threads_changes_no_byte) {
       packed_product(packed, x, one);
     }
     BOOST_TEST(one == all);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(rotated_inputs_are_rotated_first) {
+  for (const index_t columns : {8, 96, 168, 1000}) {
+    PackedLinear packed = random_linear(20, columns, any_widths(20, 25), {}, 25);
+    const kernels::HadamardRotation rotation{26};
+    const index_t block = kernels::HadamardRotation::block(columns);
+    const std::vector<float> x = random_input(columns, 27);
+    std::vector<float> turned(x.size()), y(20), expected(20);
+    for (index_t i = 0; i < columns; ++i) {
+      double sum = 0;
+      for (index_t j = i / block * block; j < (i / block + 1) * block; ++j)
+        sum += (std::popcount(std::uint64_t(i % block & j % block)) % 2 == 0 ? 1 : -1) *
+               rotation.sign(j) * double(x[std::size_t(j)]);
+      turned[std::size_t(i)] = float(sum / std::sqrt(double(block)));
+    }
+    packed_product(packed, turned, expected);
+    packed.rotation = rotation;
+    packed_product(packed, x, y);
+    double distance = 0, length = 0;
+    for (std::size_t i = 0; i < y.size(); ++i) {
+      distance += double(y[i] - expected[i]) * double(y[i] - expected[i]);
+      length += double(expected[i]) * double(expected[i]);
+    }
+    BOOST_TEST(std::sqrt(distance / length) < 1e-5);
   }
 }
 

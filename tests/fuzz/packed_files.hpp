@@ -61,6 +61,7 @@ inline pare::PackedLinear linear_of_recipe(Recipe& recipe) {
   const unsigned grids = recipe.next();
   const unsigned widths = grids % 3;  // none, one, one per channel
   if (grids >= 128 && widths > 0) layout.group_size = index_t(grids % 37) + 1;
+  if (grids >= 192) packed.rotation = kernels::HadamardRotation{grids};
   if (widths == 0) layout.value_bits = 8 * dtype_bytes(packed.dtype);
   if (widths == 1) layout.widths = {std::uint8_t(recipe.within(min_bits, max_bits))};
   if (widths == 2)

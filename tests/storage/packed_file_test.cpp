@@ -23,6 +23,7 @@ struct Way {
   const char* name;
   CompressionRequest request;
   LinearSelection selection = {};
+  std::optional<kernels::HadamardRotation> rotation = {};
 };
 
 std::vector<Way> ways() {
@@ -78,7 +79,9 @@ struct Packed {
     progress.linear_packed = [&](const std::string& tensor, PackedLinear&& packed) {
       linears.emplace(tensor, std::move(packed));
     };
-    const ModelCompressionOptions options{.solver = way.request.solver, .selection = way.selection};
+    const ModelCompressionOptions options{.solver = way.request.solver,
+                                          .selection = way.selection,
+                                          .rotation = way.rotation};
     statistics = dispatch(way.request, [&]<class Config>(std::type_identity<Config>) {
       return compress_model<Config>(model, windows, options, progress);
     });
@@ -174,6 +177,35 @@ BOOST_AUTO_TEST_CASE(every_byte_of_the_file_is_in_the_statistics_or_as_it_was) {
       }
 }
 
+BOOST_AUTO_TEST_CASE(rotated_inputs_are_rotated_when_the_model_runs) {
+  const Packed packed({"3, rotated",
+                       {.solver = {.sparsity = 0.3, .bits = 3, .grid = {.half_scale = true}}},
+                       {},
+                       kernels::HadamardRotation{5}});
+  const Model read = load_model<B, float>(packed.folder.path);
+  BOOST_TEST(relative_difference(perplexity_of(read, packed.windows),
+                                 perplexity_of(packed.model, packed.windows)) < 1e-4);
+  write_unpacked(packed.folder / "dense", PackedFile(packed.folder.path));
+  const SafetensorsFile dense(packed.folder / "dense");
+  for (std::size_t i = 0; i < read.layers.size(); ++i)
+    for (std::size_t l = 0; l < 6; ++l) {
+      const auto& linear = *read.layers[i].linears()[l];
+      const auto& expected = *packed.model.layers[i].linears()[l];
+      BOOST_REQUIRE(linear.packed != nullptr);
+      BOOST_CHECK(linear.packed->rotation == kernels::HadamardRotation{5});
+      BOOST_TEST((same_bytes(dense.read_float(linear.tensor), expected.weight)));
+      Matrix<float> rows(expected.weight.rows(), expected.weight.cols());
+      unpack_rows(*linear.packed, 0, rows.view());
+      index_t zeros = 0;  // where they were pruned
+      for (index_t k = 0; k < rows.size(); ++k) zeros += rows.data()[k] == 0 ? 1 : 0;
+      BOOST_TEST(double(zeros) >= 0.3 * double(rows.size()) - 1);
+    }
+  const auto description =
+      nlohmann::json::parse(SafetensorsFile(packed.file()).metadata().at("pare.packed"));
+  BOOST_TEST(description["version"] == 2);
+  BOOST_TEST(description["linears"][0]["rotation_seed"] == 5);
+}
+
 BOOST_AUTO_TEST_CASE(a_file_is_of_the_oldest_version_that_holds_it) {
   for (const Way& way : ways()) {
     const Packed packed(way, {{"num_hidden_layers", 1}});
@@ -210,6 +242,14 @@ BOOST_AUTO_TEST_CASE(files_of_both_versions_written_by_hand) {
                   "\0\x38\0\x40\0\x3c\0\x34"s,
                   "\x02\x08\0\x09"s,
                   {-0.5f, 0, 3, 14, -16, -0.25f}},
+           ByHand{R"({\"version\":2,\"linears\":[{\"tensor\":\"w\",\"shape\":[2,3],)"
+                  R"(\"dtype\":\"F32\",\"axis\":\"output\",\"bits\":4,\"mask\":\"none\",)"
+                  R"(\"rotation_seed\":1,)"
+                  R"(\"checksum\":\"f40c799861efbc20\",\"original\":\"0123456789abcdef\"}]})",
+                  "1",
+                  "\0\x38\0\x40"s,
+                  "\x02\x08",
+                  {-0.5f, 0, -0.5f, 14, 16, 0}},
        }) {
     const std::size_t scales_end = 8 + file.scales.size(), end = scales_end + file.zeros.size();
     std::string header =
@@ -229,6 +269,7 @@ BOOST_AUTO_TEST_CASE(files_of_both_versions_written_by_hand) {
     const PackedLinear linear = read.read(read.linears().front());
     Matrix<float> weights(2, 3);
     unpack_rows(linear, 0, weights.view());
+    rotate_back(linear, weights.view());
     BOOST_TEST(std::vector<float>(weights.data(), weights.data() + 6) == file.weights,
                boost::test_tools::per_element());
     BOOST_TEST(linear.layout.group_size == (file.grids == "1" ? 0 : 2));
@@ -408,6 +449,12 @@ BOOST_AUTO_TEST_CASE(what_breaks_the_format_is_named) {
       first("group_size", size)(json);
     };
   };
+  const auto with_rotation = [&](nlohmann::json seed) {
+    return [&first, seed](nlohmann::json& json) {
+      json["version"] = 2;
+      first("rotation_seed", seed)(json);
+    };
+  };
   struct Break {
     std::function<void(nlohmann::json&)> change;
     std::string message;
@@ -424,6 +471,8 @@ BOOST_AUTO_TEST_CASE(what_breaks_the_format_is_named) {
               first("bits", nullptr)(j);
             },
             "group_size: expected none without bits"},
+           {with_rotation(-1), "rotation_seed: expected a whole number from 0 to "},
+           {with_rotation("full"), "rotation_seed: expected a whole number from 0 to "},
            {[](nlohmann::json& j) { j["linears"] = 3; }, "linears: expected an array"},
            {[](nlohmann::json& j) { j["linears"][0] = 3; }, "is not described by an object"},
            {[](nlohmann::json& j) { j["linears"][0].erase("bits"); }, "a linear has no bits"},

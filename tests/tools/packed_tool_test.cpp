@@ -168,11 +168,17 @@ BOOST_AUTO_TEST_CASE(packed_unpacked_inspected_and_verified_it_is_the_same_model
                   "--minlayer", "2", "--group-size", "64"},
         Arguments{"--wbits", "3", "--symmetric", "--prune-only", "fc", "--act-order"},
         Arguments{"--sparsity", "0.6", "--maxlayer", "2"},
+        Arguments{"--sparsity", "0.5", "--wbits", "4", "--rotate", "full"},
+        Arguments{"--sparsity", "0.5", "--rotate", "full", "--maxlayer", "2"},
+        Arguments{"--wbits", "4", "--rotate", "folded", "--prune-only", "fc"},
         Arguments{"--gmp", "--sparsity", "0.4", "--wbits", "5", "--group-size", "32"}})
     BOOST_TEST_CONTEXT(cli::text_of(options)) {
       const Compressed c(options);
       const double expected = c.report.at("perplexity").at("compressed").at("short");
-      BOOST_TEST(test::relative_difference(perplexity(c, c.packed), expected) < 1e-5);
+      // Where inputs are rotated, weights are not rounded to the checkpoint's type before.
+      const bool rotated = std::find(options.begin(), options.end(), "--rotate") != options.end();
+      BOOST_TEST(test::relative_difference(perplexity(c, c.packed), expected) <
+                 (rotated ? 1e-3 : 1e-5));
 
       // Every byte is in the report.
       double stored = 0;

@@ -211,9 +211,39 @@ inline void multiply_all_masked(const PackedLinear& packed, const MaskPieces& pi
   });
 }
 
+/// y = W' x of a packed linear, x finite and rotated already where inputs are.
+inline void packed_product_as_stored(const PackedLinear& packed, std::span<const float> x,
+                                     std::span<float> y) {
+  const PackedLayout& layout = packed.layout;
+  double x_sum = 0;
+  for (const float value : x) x_sum += double(value);
+  if (packed.grids.grids() == 1) {
+    if (packed.kind == PackedMask::none) return multiply_unmasked(packed, x, x_sum, y);
+    const MaskPieces pieces = mask_pieces(packed);
+#ifdef PARE_SPREADS_BYTES
+    if (pieces.bits > 0) return multiply_all_spread(packed, pieces, x, y);
+#else
+    if (pieces.bits > 0) return multiply_all_masked(packed, pieces, x, y);
+#endif
+  } else if (layout.quantized() && packed.kind == PackedMask::none &&
+             (layout.by_row() || layout.widths.size() == 1) &&
+             layout.group_size % aligned_group == 0) {
+    return multiply_groups(packed, x, y);
+  }
+  for_each_block(layout.rows, [&](index_t begin, index_t end) {
+    thread_local std::vector<std::uint8_t> pruned;
+    thread_local std::vector<float> weights;
+    pruned.resize(x.size());
+    weights.resize(x.size());
+    for (index_t i = begin; i < end; ++i)
+      y[std::size_t(i)] = multiply_any(packed, i, x, pruned.data(), weights.data());
+  });
+}
+
 }  // namespace detail
 
-/// y = W x of a packed linear, from its packed bytes, in float32, on all threads.
+/// y = W x of a packed linear, from its packed bytes, in float32, on all threads. Where inputs are
+/// rotated x is rotated first, in float32.
 ///
 /// Fast for a grid per row, any widths, without a mask, with a mask of bits, or n:m with m of 2, 4
 /// or 8, and for groups of a multiple of 32 neighbouring columns without a mask; any other layout is
@@ -240,36 +270,18 @@ inline void packed_product(const PackedLinear& packed, std::span<const float> x,
                          std::to_string(layout.rows) + " rows, got one of " +
                          std::to_string(std::max<std::size_t>(packed.row_begin.size(), 1) - 1) +
                          "; call index_rows");
-  double x_sum = 0;
-  for (std::size_t j = 0; j < x.size(); ++j) {
-    x_sum += double(x[j]);
+  for (std::size_t j = 0; j < x.size(); ++j)
     if (!std::isfinite(x[j]))
       throw non_finite_error("packed_product: x: expected finite numbers, got " +
                                  std::to_string(x[j]) + " at " + std::to_string(j),
                              index_t(j), 0);
-  }
-
-  if (packed.grids.grids() == 1) {
-    if (packed.kind == PackedMask::none) return detail::multiply_unmasked(packed, x, x_sum, y);
-    const detail::MaskPieces pieces = detail::mask_pieces(packed);
-#ifdef PARE_SPREADS_BYTES
-    if (pieces.bits > 0) return detail::multiply_all_spread(packed, pieces, x, y);
-#else
-    if (pieces.bits > 0) return detail::multiply_all_masked(packed, pieces, x, y);
-#endif
-  } else if (layout.quantized() && packed.kind == PackedMask::none &&
-             (layout.by_row() || layout.widths.size() == 1) &&
-             layout.group_size % detail::aligned_group == 0) {
-    return detail::multiply_groups(packed, x, y);
-  }
-  detail::for_each_block(layout.rows, [&](index_t begin, index_t end) {
-    thread_local std::vector<std::uint8_t> pruned;
-    thread_local std::vector<float> weights;
-    pruned.resize(x.size());
-    weights.resize(x.size());
-    for (index_t i = begin; i < end; ++i)
-      y[std::size_t(i)] = detail::multiply_any(packed, i, x, pruned.data(), weights.data());
-  });
+  if (!packed.rotation) return detail::packed_product_as_stored(packed, x, y);
+  std::vector<float> turned(x.size());
+  const kernels::RotateBlock<float> block{{x.data(), 1, layout.columns},
+                                          {turned.data(), 1, layout.columns},
+                                          *packed.rotation};
+  for (index_t task = 0; task < block.count(); ++task) block(task);
+  detail::packed_product_as_stored(packed, turned, y);
 }
 
 }  // namespace pare

@@ -8,6 +8,7 @@
 #include "pare/core/scalar.hpp"
 #include "pare/kernels/elements.hpp"
 #include "pare/kernels/hadamard.hpp"
+#include "pare/kernels/matrices.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -18,8 +19,8 @@ enum class Turn : std::uint8_t {
 };
 
 /// Y = X R^T, or X R: every row of X times R, or times its inverse, in the backend's memory. A
-/// backend may have the operation of its own, `rotate_rows(Y, X, rotation, turn)`; it must where
-/// it stores 16-bit types, whose rows turn in float.
+/// backend may have the operation of its own, `rotate_rows(Y, X, rotation, back)`. Rows of 16-bit
+/// types turn in float.
 /// @param X         (rows, in), each row one input or the weights of one output
 /// @param Y         (rows, in); may be X
 /// @param rotation  R (in, in)
@@ -33,10 +34,13 @@ void rotate_rows(MatrixView<const T> X, MatrixView<T> Y, const kernels::Hadamard
   require_shape("rotate_rows: Y", {X.rows, X.cols}, {Y.rows, Y.cols});
   if constexpr (requires { B::template rotate_rows<T>(Y, X, rotation, turn == Turn::back); }) {
     B::template rotate_rows<T>(Y, X, rotation, turn == Turn::back);
+  } else if constexpr (is_storage_only<T>) {
+    typename B::template matrix<float> wide;  // (rows, in)
+    wide.resize(X.rows, X.cols);
+    convert<B>(X, wide.view());
+    rotate_rows<B, float>(detail::as_const(wide.view()), wide.view(), rotation, turn);
+    convert<B>(detail::as_const(wide.view()), Y);
   } else {
-    static_assert(!is_storage_only<T>,
-                  "pare: a backend that stores 16-bit types and does not turn them: write "
-                  "rotate_rows, see pare/kernels/rotate.hpp");
     const kernels::RotateBlock<T> block{X, Y, rotation, turn == Turn::back};
     B::for_each_row(block.count(), block);
   }

@@ -10,6 +10,7 @@
 
 #include "pare/core/matrix.hpp"
 #include "pare/core/scalar.hpp"
+#include "pare/kernels/rotate.hpp"
 #include "pare/model/architecture.hpp"
 #include "pare/model/model_backend.hpp"
 #include "pare/storage/packed_rows.hpp"
@@ -43,8 +44,9 @@ struct UnpackedRows {
   /// same, bit by bit, as those of the whole.
   static constexpr index_t block = 512;
 
-  Matrix<T> host;                       // (block, in)
-  typename B::template matrix<T> copy;  // (block, in) where the backend computes elsewhere
+  Matrix<T> host;                         // (block, in)
+  typename B::template matrix<T> copy;    // (block, in) where the backend computes elsewhere
+  typename B::template matrix<T> turned;  // (tokens, in) where inputs are rotated
 };
 
 namespace detail {
@@ -59,6 +61,11 @@ void apply(const Linear<B, T>& linear, MatrixView<const T> X, MatrixView<T> Y,
     return;
   }
   const PackedLayout& layout = linear.packed->layout;
+  if (linear.packed->rotation) {
+    rows.turned.resize(X.rows, X.cols);
+    rotate_rows<B, T>(X, rows.turned.view(), *linear.packed->rotation);
+    X = rows.turned.view();
+  }
   for (index_t first = 0; first < layout.rows; first += rows.block) {
     const index_t count = std::min(rows.block, layout.rows - first);
     rows.host.resize(count, layout.columns);

@@ -63,7 +63,7 @@ struct ModelCompressionOptions {
   /// Weights that are zero stay zero, whatever else is pruned.
   bool keep_zeros = false;
   /// Every linear is solved with its inputs turned by this rotation, and its weights are turned back
-  /// after: grids lie in the turned basis. Not with `magnitude`, `keep_zeros` or packed linears.
+  /// after: grids and masks are in the turned basis. Not with `magnitude` or `keep_zeros`.
   std::optional<kernels::HadamardRotation> rotation = {};
   /// Tokens of one forward batch, in whole windows, one at least; none: what suits the backend.
   std::optional<index_t> batch_tokens = {};
@@ -238,12 +238,11 @@ Statistics compress_layers(
   if (options.magnitude && (options.true_sequential || options.asymmetric > 0))
     throw argument_error(std::string(options.true_sequential ? "true_sequential" : "asymmetric") +
                          ": would be ignored with magnitude, which reads no calibration text");
-  if (options.rotation && (options.magnitude || options.keep_zeros || progress.linear_packed))
+  if (options.rotation && (options.magnitude || options.keep_zeros))
     throw argument_error(std::string("rotation: not with ") +
-                         (options.magnitude ? "magnitude, which prunes weights as they are"
-                          : options.keep_zeros
-                              ? "keep_zeros: weights that are zero are not in the turned basis"
-                              : "packed linears, whose products do not turn their inputs"));
+                         (options.magnitude
+                              ? "magnitude, which prunes weights as they are"
+                              : "keep_zeros: weights that are zero are not in the turned basis"));
   const bool asymmetric = options.asymmetric > 0;
   std::vector<CalibrationStage> stages{{0, stream.inputs - 1}};
   if (options.true_sequential) {
@@ -371,8 +370,11 @@ Statistics compress_layers(
               work.solve(linear.name, weights, calibration, factor, as_const(zero.view()));
           std::optional<PackedLinear> packed;
           if (progress.linear_packed) {
+            // What was only pruned is packed in the checkpoint's type: it is turned back from there.
+            if (options.rotation && !solved.quantized()) round_stored(linear, solved);
             packed = pack_linear(solved, linear.dtype);
             packed->transposed = linear.transposed;
+            packed->rotation = options.rotation;
           }
           const int dense_bits = 8 * dtype_bytes(linear.dtype);
           if (options.rotation) {

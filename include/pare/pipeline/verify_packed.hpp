@@ -115,7 +115,9 @@ struct RecomputeWork {
       typename B::template matrix<T> stored;     // (out, in)
       stored.resize(W.rows, W.cols);
       B::copy(as_const(linear.weights.view()), stored.view());
+      if (packed.rotation) turn_weights<B, T>(stored, *packed.rotation, Turn::back);
       B::for_each_element(W.rows, W.cols, kernels::RoundStored<T, S>{stored.view(), packed.dtype});
+      if (packed.rotation) turn_weights<B, T>(stored, *packed.rotation, Turn::forth);
       form = form_of(as_const(stored.view()));
     }
     RecomputedLinear& result = found[name];

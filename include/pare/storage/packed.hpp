@@ -8,12 +8,14 @@
 #include <cstdint>
 #include <cstring>
 #include <numeric>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "pare/core/error.hpp"
 #include "pare/core/scalar.hpp"
+#include "pare/kernels/hadamard.hpp"
 #include "pare/storage/packed_layout.hpp"
 
 namespace pare::inline PARE_TARGET {
@@ -25,7 +27,9 @@ struct PackedLinear {
   DType dtype = DType::f32;  ///< what the checkpoint stores weights in, and weights round to
   /// How pruned weights are told.
   PackedMask kind = PackedMask::none;
-  bool transposed = false;            ///< the checkpoint stores the weight as (in, out)
+  bool transposed = false;  ///< the checkpoint stores the weight as (in, out)
+  /// R, where codes, grids and mask are those of W' for W = W' R: a product multiplies R x by W'.
+  std::optional<kernels::HadamardRotation> rotation = {};
   std::vector<std::byte> codes;       ///< a little-endian bit stream per row
   std::vector<std::byte> mask;        ///< the same, empty without a mask
   std::vector<std::uint16_t> scales;  ///< (grids, out) float16
@@ -39,6 +43,9 @@ struct PackedLinear {
     return codes.size() + mask.size() + 2 * scales.size() + zeros.size() +
            (layout.widths.size() > 1 ? layout.widths.size() : 0);
   }
+  /// What s (c - z) rounds to: the checkpoint's type, but for rotated inputs, whose weights are
+  /// those of the checkpoint only after they are rotated back.
+  DType value_type() const { return rotation ? DType::f32 : dtype; }
   /// Bytes of one row of the mask.
   std::uint64_t mask_row_bytes() const {
     return packed_mask_row_bytes(kind, layout.columns, layout.pattern);

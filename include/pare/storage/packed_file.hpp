@@ -35,7 +35,7 @@ namespace pare::inline PARE_TARGET {
 
 namespace detail {
 
-/// The newest version; a file in which no linear has groups is of version 1.
+/// The newest version; a file in which no linear has groups or rotated inputs is of version 1.
 inline constexpr int packed_version = 2;
 /// Where the description of the linears stands in the file's metadata.
 inline constexpr const char* packed_key = "pare.packed";
@@ -68,7 +68,9 @@ struct PackedEntry {
   DType dtype = DType::f32;
   /// How pruned weights are told.
   PackedMask kind = PackedMask::none;
-  bool transposed = false;     ///< the checkpoint stores the weight as (in, out)
+  bool transposed = false;  ///< the checkpoint stores the weight as (in, out)
+  /// Of the inputs; see PackedLinear::rotation.
+  std::optional<kernels::HadamardRotation> rotation = {};
   std::uint64_t checksum = 0;  ///< of the packed data
   std::uint64_t original = 0;  ///< FNV-1a of the dense weight's bytes in the checkpoint
 
@@ -102,6 +104,7 @@ inline nlohmann::ordered_json entry_json(const std::string& tensor, const Packed
     json["group"] = layout.pattern.of;
   }
   if (packed.transposed) json["transposed"] = true;
+  if (packed.rotation) json["rotation_seed"] = packed.rotation->seed;
   json["checksum"] = hex_text(checksum(packed));
   return json;
 }
@@ -114,7 +117,9 @@ inline std::uint64_t hash_of_json(const nlohmann::json& json, const std::string&
 /// The version of a file with these entries: the oldest that holds them.
 inline int version_of_entries(const nlohmann::ordered_json& entries) {
   return std::any_of(entries.begin(), entries.end(),
-                     [](const auto& entry) { return entry.contains("group_size"); })
+                     [](const auto& entry) {
+                       return entry.contains("group_size") || entry.contains("rotation_seed");
+                     })
              ? 2
              : 1;
 }
@@ -189,6 +194,9 @@ inline PackedEntry entry_of_json(const nlohmann::json& json, int version, const 
     if (!transposed->is_boolean()) fail("transposed: expected true or false");
     entry.transposed = transposed->get<bool>();
   }
+  if (const auto seed = json.find("rotation_seed"); version >= 2 && seed != json.end())
+    entry.rotation = kernels::HadamardRotation{
+        std::uint64_t(number(*seed, "rotation_seed", 0, std::numeric_limits<std::int64_t>::max()))};
   entry.checksum = hash("checksum");
   entry.original = hash("original");
   return entry;
@@ -283,6 +291,7 @@ class PackedFile {
     packed.dtype = entry.dtype;
     packed.kind = entry.kind;
     packed.transposed = entry.transposed;
+    packed.rotation = entry.rotation;
     PackedLayout& layout = packed.layout;
     if (entry.widths_by_channel) {
       const auto bytes = part(entry, ".widths", "U8", {layout.channels()});

@@ -102,7 +102,7 @@ void unpack_codes(const PackedLinear& packed, index_t row, const std::uint8_t* p
   const PackedLayout& layout = packed.layout;
   const bool masked = packed.kind != PackedMask::none;
   const auto rounded = [&](float value) {
-    return S(compute_scalar<S>(round_to(packed.dtype, value)));
+    return S(compute_scalar<S>(round_to(packed.value_type(), value)));
   };
   const S zero_weight = rounded(0.0f);
   thread_local std::vector<std::uint8_t> codes;
@@ -147,7 +147,7 @@ inline bool has_finite_grids(const PackedLinear& packed) {
     const index_t row = index_t(k) % layout.rows, g = index_t(k) / layout.rows;
     const int top = (1 << packed.grids.width_of(g, row, layout.widths)) - 1, zero = packed.zeros[k];
     const float largest = half_to_float(packed.scales[k]) * float(std::max(zero, top - zero));
-    if (!std::isfinite(round_to(packed.dtype, largest))) return false;
+    if (!std::isfinite(round_to(packed.value_type(), largest))) return false;
   }
   return layout.quantized();
 }
@@ -155,7 +155,8 @@ inline bool has_finite_grids(const PackedLinear& packed) {
 }  // namespace detail
 
 /// Reads one row: scale * (code - zero), rounded to the checkpoint's type and then to S, which is
-/// what the model held in memory; pruned weights are 0.
+/// what the model held in memory; pruned weights are 0. Where inputs are rotated it is a row of W',
+/// see PackedLinear::rotation, which rounds to S alone.
 /// @param packed  with index_rows() done
 /// @param row     which one
 /// @param pruned  room for (in) marks; receives what the mask prunes
@@ -168,7 +169,7 @@ void unpack_row(const PackedLinear& packed, index_t row, std::uint8_t* pruned, S
   if (layout.quantized() && (layout.by_row() || layout.widths.size() == 1))
     return detail::unpack_codes(packed, row, pruned, out);
   const auto store = [&](index_t j, float value) {
-    out[j] = S(compute_scalar<S>(round_to(packed.dtype, value)));
+    out[j] = S(compute_scalar<S>(round_to(packed.value_type(), value)));
   };
   if (packed.kind != PackedMask::none)
     for (index_t j = 0; j < layout.columns; ++j)
@@ -206,6 +207,17 @@ void unpack_rows(const PackedLinear& packed, index_t first, MatrixView<S> out) {
     for (index_t r = task * rows_per_task; r < end; ++r)
       unpack_row(packed, first + r, pruned.data(), out.row(r));
   });
+}
+
+/// Rotates rows of W' back to those of W in place, on all threads; see PackedLinear::rotation. Does
+/// nothing where inputs are not rotated.
+/// @param packed   whose rows they are
+/// @param weights  (rows, in), in host memory
+template <class S>
+void rotate_back(const PackedLinear& packed, MatrixView<S> weights) {
+  if (!packed.rotation) return;
+  const kernels::RotateBlock<S> block{detail::as_const(weights), weights, *packed.rotation, true};
+  detail::host_parallel_for(block.count(), block);
 }
 
 }  // namespace pare

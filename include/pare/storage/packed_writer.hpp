@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -193,6 +194,13 @@ inline void write_unpacked(const std::filesystem::path& path, const PackedFile& 
       const PackedLinear packed = source.read(*entry);
       Matrix<float> weights(entry->layout.rows, entry->layout.columns);
       unpack_rows(packed, 0, weights.view());
+      rotate_back(packed, weights.view());
+      for (index_t k = 0; packed.rotation && k < weights.size(); ++k)
+        if (!std::isfinite(round_to(packed.dtype, weights.data()[k])))
+          throw format_error(source.file().path().string() + ": tensor " +
+                             detail::quoted_name(infos[i].name) + ": expected numbers within " +
+                             dtype_name(packed.dtype) + " after rotating back, got " +
+                             std::to_string(weights.data()[k]));
       if (entry->transposed) {
         Matrix<float> stored(weights.cols(), weights.rows());
         for (index_t r = 0; r < weights.rows(); ++r)

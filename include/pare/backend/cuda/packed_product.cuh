@@ -326,9 +326,15 @@ class PackedTilesProduct {
 /// same input gives the same bytes on every GPU. Linears that were only pruned are summed in float.
 class PackedProduct {
  public:
-  /// Throws as PackedTilesProduct.
+  /// @throws argument_error for rotated inputs: rotate_rows turns them, and the linear without its
+  ///         rotation multiplies them; as PackedTilesProduct
   explicit PackedProduct(const PackedLinear& packed)
       : rows_(packed.layout.rows), columns_(packed.layout.columns) {
+    if (packed.rotation)
+      throw argument_error(
+          "packed product: expected inputs that are not rotated; turn them by rotate_rows and "
+          "leave "
+          "out PackedLinear::rotation");
     if (packed.layout.quantized())
       tiles_.emplace(packed);
     else

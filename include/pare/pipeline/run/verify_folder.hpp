@@ -8,6 +8,7 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -32,6 +33,9 @@ struct PackedReport {
   std::string calibration;       ///< fingerprint of the calibration windows
   std::string dtype;             ///< what the model was stored in while it was worked on
   std::uint64_t file_bytes = 0;  ///< of the packed file
+  /// Where a model was rotated in its weights first, the seed: it is the original then, see
+  /// fold_rotation.
+  std::optional<std::uint64_t> folded_seed = {};
   std::map<std::string, std::string> checksums;       ///< by tensor
   std::vector<std::pair<std::string, Json>> linears;  ///< by name, in order
   std::map<std::string, RecordedLinear> recorded;     ///< by linear
@@ -59,6 +63,10 @@ inline PackedReport read_packed_report(const std::filesystem::path& file) {
     options.magnitude = config.at("gmp").get<bool>();
     options.true_sequential = config.at("true_sequential").get<bool>();
     options.asymmetric = config.at("asymmetric").get<double>();
+    if (config.contains("rotation_seed"))
+      options.rotation = kernels::HadamardRotation{std::uint64_t(number(config, "rotation_seed"))};
+    if (config.contains("rotation"))
+      report.folded_seed = std::uint64_t(number(config.at("rotation"), "seed"));
     report.seqlen = number(config, "seqlen");
     report.windows = number(config, "nsamples");
     report.dtype = config.at("dtype").get<std::string>();
