@@ -5,6 +5,7 @@
 #include <string>
 
 #include "tools/compare.hpp"
+#include "tools/exporting.hpp"
 #include "tools/identity.hpp"
 #include "tools/packing.hpp"
 #include "tools/rotating.hpp"
@@ -232,6 +233,15 @@ int main(int argc, char** argv) {
   CLI::App& unpack = *app.add_subcommand("unpack", "write a packed model as a dense one");
   add_argument(unpack, "DIR", packed, "folder that compress --save-packed wrote");
   add_argument(unpack, "OUT", output, "new folder, in the form of Hugging Face");
+  ExportArguments exporting;
+  CLI::App& exporter =
+      *app.add_subcommand("export", "write a packed model in the format of another program");
+  add_argument(exporter, "DIR", exporting.packed, "folder that compress --save-packed wrote");
+  add_argument(exporter, "OUT", exporting.output, "new folder");
+  add_value(exporter, "--format", exporting.format, one_of(export_format_names()), "TEXT",
+            "a folder has one format");
+  add_flag(exporter, "--widen", exporting.widen,
+           "store rows of fewer bits at the widest of their linear");
   CLI::App& inspect = *app.add_subcommand("inspect", "print what a packed model is made of");
   add_argument(inspect, "DIR", packed, "folder that compress --save-packed wrote");
 
@@ -276,6 +286,7 @@ int main(int argc, char** argv) {
       }
     }
     if (unpack.parsed()) unpack_model(packed, output);
+    if (exporter.parsed()) export_packed(exporting);
     if (rotate.parsed())
       rotate_model(arguments.model, output, arguments.backend,
                    checked_seed("--seed", arguments.flags.rotate_seed));

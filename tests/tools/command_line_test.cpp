@@ -23,7 +23,8 @@ namespace {
 using Names = std::vector<std::string>;
 
 const fs::path tiny = cli::data / "opt-tiny";
-const Names commands{"compress", "evaluate", "compare", "unpack", "inspect", "table", "verify"};
+const Names commands{"compress", "evaluate", "compare", "unpack",
+                     "export",   "inspect",  "table",   "verify"};
 
 /// Every command line that prints a help text.
 std::vector<std::pair<fs::path, Arguments>> helps() {

@@ -1,0 +1,87 @@
+// A packed folder in the format of another program.
+#pragma once
+
+#include <array>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+#include "pare/core/error.hpp"
+#include "pare/pipeline/run/packed_folder.hpp"
+#include "pare/pipeline/run/result_folder.hpp"
+#include "pare/pipeline/run/side_files.hpp"
+#include "pare/storage/export/compressed_tensors.hpp"
+#include "pare/storage/export/format.hpp"
+#include "pare/storage/export/gptq.hpp"
+#include "pare/storage/file.hpp"
+#include "pare/storage/json.hpp"
+
+namespace pare::inline PARE_TARGET {
+
+/// The formats that are known. Another one is a header of storage/export and its name here.
+inline constexpr std::array export_formats{&compressed_tensors_format, &gptq_format};
+
+/// The format called `name`, or null.
+inline const ExportFormat* find_export_format(std::string_view name) {
+  for (const ExportFormat* format : export_formats)
+    if (format->name == name) return format;
+  return nullptr;
+}
+
+/// How a packed folder is exported.
+struct ExportOptions {
+  bool widen = false;  ///< rows of fewer bits than others of their linear are stored at the widest
+};
+
+/// What an export tells.
+struct ExportResult {
+  std::vector<std::string> notes;  ///< what whoever loads the model should know
+  std::vector<std::string>
+      left_out;                ///< names of what lies in the packed folder and does not go along
+  double bits_per_weight = 0;  ///< of the linears that are quantized, all that they take
+};
+
+/// Writes a packed model in the format of another program: the codes and scales are those of the
+/// packed file, nothing is rounded again. Holds one linear at a time.
+/// @param packed   a folder that save_packed wrote
+/// @param folder   new or empty
+/// @param format   one of export_formats, or one's own
+/// @param options  how
+/// @throws argument_error when the folder is neither, or with every reason why the format cannot
+///         hold the model; as PackedFile; save_error
+inline ExportResult export_folder(const std::filesystem::path& packed,
+                                  const std::filesystem::path& folder, const ExportFormat& format,
+                                  const ExportOptions& options = {}) {
+  if (const auto refusal = folder_refusal(folder))
+    throw argument_error("folder: " + folder.string() + ": " + *refusal);
+  const PackedFile file(packed);
+  ExportModel model = export_model(file, packed);
+  for (ExportLinear& linear : model.linears) linear.widened = options.widen;
+  const std::filesystem::path report = packed / packed_report_name;
+  if (std::error_code ignored; std::filesystem::exists(report, ignored)) {
+    const nlohmann::json whole =
+        detail::parse_json_object(report.string(), detail::read_whole_file(report));
+    const auto config = whole.find("config");
+    model.act_order = config != whole.end() && config->is_object() &&
+                      config->value("act_order", nlohmann::json(false)) == true;
+  }
+  require_exportable(format, model);
+  ExportResult result{.notes = format.notes(model), .left_out = {}};
+  double bits = 0, weights = 0;
+  for (const ExportLinear& linear : model.linears) {
+    const double count = double(linear.rows) * double(linear.columns);
+    bits += count * format.bits_per_weight(linear);
+    weights += count;
+  }
+  result.bits_per_weight = weights > 0 ? bits / weights : 0;
+  fill_folder(folder, [&](const std::filesystem::path& partial) {
+    format.write({file, packed, model}, partial);
+    if (format.side_files)
+      result.left_out = copy_side_files(packed, partial, {PackedFile::name, "config.json"});
+  });
+  return result;
+}
+
+}  // namespace pare

@@ -1,0 +1,173 @@
+"""What pare exports, decoded by the programs that the formats are of.
+
+python3 -m pytest tests/transformers/export_test.py   (PARE_TOOL names the tool; PARE_SHARED_DIR the
+models)
+
+Each configuration is saved dense and packed, and the packed one exported. compressed-tensors is
+loaded by transformers with the package compressed-tensors; GPTQ is decoded here, bit by bit as its
+layout says. In the checkpoint's type every weight is that of the dense folder. Skips, and says so,
+where a package or the models are not there.
+"""
+import json
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+safetensors = pytest.importorskip("safetensors.torch")
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SHARED = pathlib.Path(os.environ.get("PARE_SHARED_DIR", ROOT / "../shared")).resolve()
+TOOL = os.environ.get("PARE_TOOL", str(ROOT / "build/bin/pare"))
+MODELS = sorted(path.name for path in (SHARED / "models").glob("tiny-*"))
+CONFIGURATIONS = {
+    "4 bits symmetric": ["--wbits", 4, "--symmetric"],
+    "4 bits": ["--wbits", 4],
+    "3 bits, act-order": ["--wbits", 3, "--symmetric", "--act-order"],
+    "8 bits": ["--wbits", 8, "--symmetric"],
+    "2:4 and 4 bits": ["--wbits", 4, "--symmetric", "--prunen", 2, "--prunem", 4],
+}
+EVERY = [("tiny-llama", c) for c in CONFIGURATIONS] + [
+    (m, "4 bits symmetric") for m in MODELS if m != "tiny-llama"]
+
+pytestmark = pytest.mark.skipif(not MODELS, reason="no shared models")
+
+
+def run(*arguments):
+    return subprocess.run([TOOL, *map(str, arguments)], capture_output=True, text=True)
+
+
+@pytest.fixture(scope="session")
+def compressed(tmp_path_factory):
+    """compressed(model, configuration): the folder with `dense` and `packed`, made once."""
+    made = {}
+    text = tmp_path_factory.mktemp("text") / "calib"
+    text.write_text((SHARED / "text/wikitext2.calib.txt").read_text(encoding="utf-8")[:20000])
+
+    def make(model, *options):
+        if (model, options) not in made:
+            folder = tmp_path_factory.mktemp("model")
+            done = run("compress", SHARED / "models" / model, text, "--nsamples", 8, "--seqlen", 64,
+                       *options, "--save", folder / "dense", "--save-packed", folder / "packed")
+            assert done.returncode == 0, done.stdout + done.stderr
+            made[model, options] = folder
+        return made[model, options]
+
+    return make
+
+
+def exported(folder, form, *options):
+    out = folder / form
+    if not out.exists():
+        done = run("export", folder / "packed", out, "--format", form, *options)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def exportable(folder, form):
+    """Whether the shapes of a model fit; the refusal says so otherwise."""
+    done = run("export", folder / "packed", folder / form, "--format", form)
+    assert done.returncode == 0 or "multiples of 32" in done.stderr, done.stderr
+    return done.returncode == 0
+
+
+def logits(model):
+    ids = torch.randint(0, 300, (2, 48), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return model(ids).logits.float()
+
+
+@pytest.mark.parametrize("model, configuration", EVERY)
+def test_transformers_loads_compressed_tensors(compressed, model, configuration):
+    pytest.importorskip("compressed_tensors")
+    if model == "tiny-gpt2":
+        pytest.skip("weights stored as (in, out): refused, see below")
+    options = CONFIGURATIONS[configuration]
+    folder = compressed(model, *options)
+    out = exported(folder, "compressed-tensors")
+    weights = json.loads((out / "config.json").read_text())["quantization_config"]["config_groups"]
+    assert {g["weights"]["num_bits"] for g in weights.values()} == {options[1]}
+    more = {}
+    if "--symmetric" not in options:
+        more["quantization_config"] = transformers.CompressedTensorsConfig(dequantize=True)
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    dense = load(folder / "dense", dtype=torch.float16)
+    quantized = load(out, dtype=torch.float16, **more)
+    given = logits(quantized)  # which decodes the weights
+    wanted = dense.state_dict()
+    found = quantized.state_dict()
+    for name, weight in wanted.items():
+        assert torch.equal(found[name], weight), name
+    assert torch.equal(given, logits(dense))
+    # In float32 products of codes and scales are not rounded to the checkpoint's type.
+    dense = load(folder / "dense", dtype=torch.float32)
+    quantized = load(out, dtype=torch.float32, **more)
+    wanted = logits(dense)
+    assert (logits(quantized) - wanted).abs().max() < 0.02 * wanted.std()
+
+
+def unpacked(words, bits, count):
+    """Streams of `bits` along the first side, lowest bits first."""
+    words = words.to(torch.int64) & 0xFFFFFFFF
+    rows = []
+    for i in range(count):
+        word, shift = divmod(i * bits, 32)
+        value = words[word] >> shift
+        if shift + bits > 32:
+            value = value | (words[word + 1] << (32 - shift))
+        rows.append(value & ((1 << bits) - 1))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("model, configuration", EVERY)
+def test_gptq_holds_every_weight(compressed, model, configuration):
+    folder = compressed(model, *CONFIGURATIONS[configuration])
+    if model != "tiny-llama" and not exportable(folder, "gptq"):
+        pytest.skip("rows or inputs that 32 does not divide: refused")
+    out = exported(folder, "gptq")
+    config = json.loads((out / "quantize_config.json").read_text())
+    assert config == json.loads((out / "config.json").read_text())["quantization_config"]
+    assert config["checkpoint_format"] == "gptq_v2" and config["quant_method"] == "gptq"
+    wanted = safetensors.load_file(folder / "dense/model.safetensors")
+    found = safetensors.load_file(out / "model.safetensors")
+    linears = 0
+    for name, weight in wanted.items():
+        module = name.removesuffix(".weight")
+        if f"{module}.qweight" not in found:
+            assert torch.equal(found[name], weight), name
+            continue
+        linears += 1
+        scales = found[f"{module}.scales"].T.float()
+        groups = found[f"{module}.g_idx"].long()
+        inputs, rows = len(groups), len(scales)
+        codes = unpacked(found[f"{module}.qweight"], config["bits"], inputs).T
+        zeros = unpacked(found[f"{module}.qzeros"].T, config["bits"], rows)
+        decoded = ((codes - zeros[:, groups]).float() * scales[:, groups]).to(weight.dtype)
+        assert torch.equal(decoded, weight.T if model == "tiny-gpt2" else weight), name
+        if config["sym"]:
+            assert (zeros == 1 << (config["bits"] - 1)).all()
+    assert linears > 0
+
+
+def test_refusals_come_all_at_once(compressed):
+    done = run("export", compressed("tiny-gpt2", "--wbits", 4, "--symmetric") / "packed", "never",
+               "--format", "compressed-tensors")
+    assert done.returncode != 0 and "12 linears, the first" in done.stderr
+    assert "(in, out)" in done.stderr and "gptq" in done.stderr
+    folder = compressed("tiny-llama", "--wbits", 4, "--symmetric", "--target-avg-bits", 4.0,
+                        "--bit-method", "budget")
+    done = run("export", folder / "packed", "never", "--format", "compressed-tensors")
+    assert done.returncode != 0 and "--widen" in done.stderr
+
+
+def test_rows_of_several_widths_are_widened(compressed):
+    pytest.importorskip("compressed_tensors")
+    folder = compressed("tiny-llama", "--wbits", 4, "--symmetric", "--target-avg-bits", 4.0,
+                        "--bit-method", "budget")
+    out = exported(folder, "compressed-tensors", "--widen")
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    dense, quantized = load(folder / "dense", dtype=torch.float16), load(out, dtype=torch.float16)
+    assert torch.equal(logits(quantized), logits(dense))
