@@ -5,7 +5,7 @@ models)
 
 Each configuration is saved dense and packed, and the packed one exported. compressed-tensors is
 loaded by transformers with the package compressed-tensors; GPTQ is decoded here, bit by bit as its
-layout says. In the checkpoint's type every weight is that of the dense folder. Skips, and says so,
+layout says; GGUF is read with the package gguf, and run where llama-cpp-python is there. In the checkpoint's type every weight is that of the dense folder. Skips, and says so,
 where a package or the models are not there.
 """
 import json
@@ -150,6 +150,86 @@ def test_gptq_holds_every_weight(compressed, model, configuration):
         if config["sym"]:
             assert (zeros == 1 << (config["bits"] - 1)).all()
     assert linears > 0
+
+
+GGUF = {"tiny-llama": "LLAMA", "tiny-llama3": "LLAMA", "tiny-llama-yarn": "LLAMA",
+        "tiny-qwen2": "QWEN2", "tiny-qwen3": "QWEN3", "tiny-gemma2": "GEMMA2",
+        "tiny-gemma3": "GEMMA3", "tiny-phi3": "PHI3", "tiny-gpt2": "GPT2", "tiny-neox": "GPTNEOX",
+        "tiny-neox-serial": "GPTNEOX", "tiny-bloom": "BLOOM"}
+GGUF_KINDS = {"4 bits symmetric": "Q4_0", "4 bits": "Q5_0", "3 bits, act-order": "Q4_0",
+              "8 bits": "Q8_0", "2:4 and 4 bits": "Q4_0"}
+
+
+def in_order_of_gguf(model, name, weight, config):
+    """Rows as llama.cpp has them: LLaMA's heads interleaved, q, k and v one after the other."""
+    if model.startswith("tiny-llama") and (".q_proj." in name or ".k_proj." in name):
+        heads = config["num_attention_heads" if ".q_proj." in name else "num_key_value_heads"]
+        return weight.unflatten(0, (heads, 2, -1)).transpose(1, 2).reshape(weight.shape)
+    if "query_key_value" in name:
+        heads = config.get("num_attention_heads", config.get("n_head"))
+        return weight.unflatten(0, (heads, 3, -1)).transpose(0, 1).reshape(weight.shape)
+    if model.startswith("tiny-gemma") and name.endswith("norm.weight"):
+        return weight.float() + 1
+    if model == "tiny-gpt2" and weight.dim() == 2 and ".h." in name:
+        return weight.T
+    return weight
+
+
+@pytest.mark.parametrize("model, configuration", [
+    (m, c) for m, c in EVERY if m in GGUF])
+def test_gguf_holds_every_weight(compressed, model, configuration):
+    gguf = pytest.importorskip("gguf")
+    folder = compressed(model, *CONFIGURATIONS[configuration])
+    reader = gguf.GGUFReader(exported(folder, "gguf") / "model.gguf")
+    config = json.loads((folder / "dense/config.json").read_text())
+    arch = gguf.MODEL_ARCH[GGUF[model]]
+    assert reader.get_field("general.architecture").contents() == gguf.MODEL_ARCH_NAMES[arch]
+    layers = config.get("num_hidden_layers", config.get("n_layer"))
+    names = gguf.get_tensor_name_map(arch, layers)
+    tensors = {t.name: t for t in reader.tensors}
+    wanted = safetensors.load_file(folder / "dense/model.safetensors")
+    kinds = set()
+    for name, weight in wanted.items():
+        tensor = tensors.pop(names.get_name(name, try_suffixes=(".weight", ".bias")))
+        values = torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type).copy())
+        weight = in_order_of_gguf(model, name, weight, config)
+        assert torch.equal(values.reshape(weight.shape).to(weight.dtype), weight), name
+        if tensor.name.startswith("blk.") and weight.dim() == 2:
+            kinds.add(tensor.tensor_type.name)
+    assert not set(tensors) - {"rope_freqs.weight", "output.weight"}
+    assert GGUF_KINDS[configuration] in kinds and kinds <= {GGUF_KINDS[configuration], "F16"}
+    tokens = reader.get_field("tokenizer.ggml.tokens").contents()
+    tokenizer = json.loads((folder / "dense/tokenizer.json").read_text())
+    assert all(tokens[i] == token for token, i in tokenizer["model"]["vocab"].items())
+    assert reader.get_field("tokenizer.ggml.pre").contents() == "gpt-2"
+
+
+@pytest.mark.parametrize("model", sorted(GGUF))
+def test_llama_cpp_runs_gguf(compressed, model):
+    llama_cpp = pytest.importorskip("llama_cpp")
+    folder = compressed(model, *CONFIGURATIONS["8 bits"])
+    path = exported(folder, "gguf") / "model.gguf"
+    dense = transformers.AutoModelForCausalLM.from_pretrained(folder / "dense", dtype=torch.float32)
+    ids = torch.randint(3, 300, (1, 64), generator=torch.Generator().manual_seed(0))
+    running = llama_cpp.Llama(str(path), n_ctx=64, logits_all=True, verbose=False)
+    running.eval(ids[0].tolist())
+    given = torch.tensor(running.scores[:64]).log_softmax(-1)[:-1]
+    with torch.no_grad():
+        wanted = dense(ids).logits[0].log_softmax(-1)[:-1]
+    following = ids[0, 1:, None]
+    loss = [-x.gather(1, following).mean() for x in (given, wanted)]
+    assert abs(loss[0] - loss[1]) < 0.005
+    text = (SHARED / "text/short.txt").read_text(encoding="utf-8")[:300]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "dense")
+    assert running.tokenize(text.encode(), add_bos=False) == tokenizer(text)["input_ids"]
+
+
+def test_gguf_refuses_by_name(compressed):
+    for model, reason in {"tiny-opt-gelu": "llama.cpp has no opt",
+                          "tiny-llama-dynamic": "stretched"}.items():
+        done = run("export", compressed(model, "--wbits", 4, "--symmetric") / "packed", "never",
+                   "--format", "gguf")
+        assert done.returncode != 0 and reason in done.stderr
 
 
 def test_refusals_come_all_at_once(compressed):

@@ -14,6 +14,7 @@
 #include "pare/pipeline/run/side_files.hpp"
 #include "pare/storage/export/compressed_tensors.hpp"
 #include "pare/storage/export/format.hpp"
+#include "pare/storage/export/gguf.hpp"
 #include "pare/storage/export/gptq.hpp"
 #include "pare/storage/file.hpp"
 #include "pare/storage/json.hpp"
@@ -21,7 +22,7 @@
 namespace pare::inline PARE_TARGET {
 
 /// The formats that are known. Another one is a header of storage/export and its name here.
-inline constexpr std::array export_formats{&compressed_tensors_format, &gptq_format};
+inline constexpr std::array export_formats{&compressed_tensors_format, &gptq_format, &gguf_format};
 
 /// The format called `name`, or null.
 inline const ExportFormat* find_export_format(std::string_view name) {
@@ -77,7 +78,7 @@ inline ExportResult export_folder(const std::filesystem::path& packed,
   }
   result.bits_per_weight = weights > 0 ? bits / weights : 0;
   fill_folder(folder, [&](const std::filesystem::path& partial) {
-    format.write({file, packed, model}, partial);
+    format.write({file, model}, partial);
     if (format.side_files)
       result.left_out = copy_side_files(packed, partial, {PackedFile::name, "config.json"});
   });

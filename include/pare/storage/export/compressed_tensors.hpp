@@ -47,8 +47,7 @@ inline std::optional<std::string> linear_refusal(const ExportLinear& linear) {
            std::to_string(linear.columns) + " inputs; write --group-size 64 or another divisor";
   if (linear.scale_digits > digits_of(linear.dtype))
     return "its scales have more digits than " + dtype_name(linear.dtype) +
-           ", the type of the checkpoint, which this format stores them in; compress again with "
-           "--save-as compressed-tensors=OUT";
+           ", the type of the checkpoint, which this format stores them in; write --format gptq";
   return std::nullopt;
 }
 

@@ -29,16 +29,16 @@ namespace pare::inline PARE_TARGET {
 
 /// A model that is exported, before or after it is compressed.
 struct ExportModel {
-  nlohmann::ordered_json config;      ///< its config.json
+  std::filesystem::path folder;       ///< config.json and the tokenizer
+  nlohmann::ordered_json config;      ///< that config.json
   std::vector<ExportLinear> linears;  ///< those that are quantized
   bool act_order = false;             ///< inputs were visited by falling diag(H)
 };
 
 /// A packed model that is exported.
 struct ExportSource {
-  const PackedFile& file;        ///< its weights
-  std::filesystem::path folder;  ///< config.json and the tokenizer
-  const ExportModel& model;      ///< made from it
+  const PackedFile& file;    ///< its weights
+  const ExportModel& model;  ///< made from it
 };
 
 /// A format that other programs read. A program's own format is one of these, too.
@@ -110,7 +110,9 @@ inline ExportModel export_model(const PackedFile& file, const std::filesystem::p
   const std::filesystem::path path = folder / "config.json";
   const std::string text = detail::read_whole_file(path);
   detail::parse_json_object(path.string(), text);  // the checks of a hostile file
-  return {.config = nlohmann::ordered_json::parse(text), .linears = export_linears(file)};
+  return {.folder = folder,
+          .config = nlohmann::ordered_json::parse(text),
+          .linears = export_linears(file)};
 }
 
 namespace detail {

@@ -22,18 +22,20 @@
 namespace pare::inline PARE_TARGET {
 
 /// What of a quantized linear decides whether a format can hold it. Known before anything is
-/// computed, but for `zero_low`, `zero_high` and `scale_digits`, which are then bounds.
+/// computed, but for `lowest`, `highest`, `exact_minima` and `scale_digits`, which are then bounds.
 struct ExportLinear {
-  std::string tensor;             ///< name of its weight in the checkpoint
-  index_t rows = 0, columns = 0;  ///< (out, in)
-  DType dtype = DType::f32;       ///< what the checkpoint stores weights in
-  bool transposed = false;        ///< the checkpoint stores the weight as (in, out)
-  std::vector<int> widths = {};   ///< bits of its codes, every width once, in rising order
-  bool widths_by_input = false;   ///< inputs differ in width, rather than rows
-  index_t group_size = 0;         ///< inputs of a grid; 0: all of a row
-  bool symmetric = false;         ///< every zero is 2^(width - 1)
-  int scale_digits = 11;          ///< significant bits of the scales, which are float16, at most
-  bool widened = false;           ///< rows of fewer bits may be stored at the widest
+  std::string tensor;                ///< name of its weight in the checkpoint
+  index_t rows = 0, columns = 0;     ///< (out, in)
+  DType dtype = DType::f32;          ///< what the checkpoint stores weights in
+  bool transposed = false;           ///< the checkpoint stores the weight as (in, out)
+  std::vector<int> widths = {};      ///< bits of its codes, every width once, in rising order
+  bool widths_by_input = false;      ///< inputs differ in width, rather than rows
+  index_t group_size = 0;            ///< inputs of a grid; 0: all of a row
+  bool symmetric = false;            ///< every zero is 2^(width - 1)
+  int scale_digits = 11;             ///< significant bits of the scales, which are float16, at most
+  int lowest = -255, highest = 255;  ///< what a code may be less its zero, at least and at most
+  bool exact_minima = false;         ///< scale times zero is a float16 for every grid
+  bool widened = false;              ///< rows of fewer bits may be stored at the widest
 
   /// The widest of its codes.
   int width() const { return widths.empty() ? 0 : widths.back(); }
@@ -121,14 +123,22 @@ inline ExportLinear export_linear(const std::string& tensor, const PackedLinear&
                       .widths_by_input = !layout.by_row() && layout.widths.size() > 1,
                       .group_size = layout.group_size,
                       .symmetric = true,
-                      .scale_digits = 0};
+                      .scale_digits = 0,
+                      .lowest = 0,
+                      .highest = 0,
+                      .exact_minima = true};
   for (const std::uint8_t width : layout.tiers())
     linear.widths.insert(linear.widths.begin(), width);
   const GridMap map = grid_map(layout.axis, layout.widths, layout.columns, layout.group_size);
   for (std::size_t k = 0; k < packed.zeros.size(); ++k) {
     const index_t row = index_t(k) % layout.rows, g = index_t(k) / layout.rows;
     const int width = map.width_of(g, row, layout.widths);
-    if (packed.zeros[k] != 1 << (width - 1)) linear.symmetric = false;
+    const int zero = packed.zeros[k];
+    if (zero != 1 << (width - 1)) linear.symmetric = false;
+    linear.lowest = std::min(linear.lowest, -zero);
+    linear.highest = std::max(linear.highest, (1 << width) - 1 - zero);
+    const float minimum = half_to_float(packed.scales[k]) * float(zero);
+    if (half_to_float(float_to_half(minimum)) != minimum) linear.exact_minima = false;
     linear.scale_digits = std::max(linear.scale_digits, detail::half_digits(packed.scales[k]));
   }
   return linear;
