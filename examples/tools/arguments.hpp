@@ -18,12 +18,12 @@ namespace tool {
 /// What the three commands read from the command line.
 struct Arguments {
   std::string model, calibration_text;
-  std::vector<std::string> evaluations;
+  std::vector<std::string> evaluations, save_as;
   std::optional<index_t> seqlen, max_windows, window_stride, nsamples, first_layer, last_layer;
   std::optional<std::string> prune_only, save, save_packed, report, backend, dtype, shape, preset,
       budgets, plot, checkpoint;
   std::optional<double> asymmetric;
-  bool invert = false, gmp = false, true_sequential = false;
+  bool invert = false, gmp = false, true_sequential = false, widen = false;
   CompressionFlags flags;
 };
 
@@ -138,6 +138,10 @@ inline void check_shape(const Arguments& arguments) {
       throw usage_error(shape + " with " + option + " " + **folder +
                         ": there is no folder to take the model's other files from; leave one of "
                         "them out");
+  if (!arguments.save_as.empty())
+    throw usage_error(shape + " with --save-as " + arguments.save_as.front() +
+                      ": there is no folder to take the model's other files from; leave one of "
+                      "them out");
 }
 
 /// Where the model comes from, checked before anything is read.

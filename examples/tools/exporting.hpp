@@ -1,4 +1,4 @@
-// pare export: a packed model in the format of another program.
+// pare export and compress --save-as: a model in the format of another program.
 #pragma once
 
 #include <cstdio>
@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "pare/pipeline/run/export_folder.hpp"
+#include "pare/pipeline/run/save_as.hpp"
+#include "tools/arguments.hpp"
 #include "tools/packing.hpp"
 
 namespace tool {
@@ -25,22 +27,58 @@ inline std::vector<std::string> export_format_names() {
   return names;
 }
 
+/// The format called `name`, of `option`.
+inline const pare::ExportFormat& export_format(const std::string& option, const std::string& name) {
+  const pare::ExportFormat* format = pare::find_export_format(name);
+  if (format == nullptr) throw unknown_value(option, name, "format", export_format_names());
+  return *format;
+}
+
+/// The formats and folders of --save-as.
+inline std::vector<pare::SavedAs> saved_as(const Arguments& arguments) {
+  std::vector<pare::SavedAs> all;
+  for (const std::string& given : arguments.save_as) {
+    const std::optional<NamedFile> named = parse_named_file(given);
+    if (!named)
+      throw usage_error(written("--save-as", given) +
+                        ": expected a format and a folder; write FORMAT=DIR, FORMAT " +
+                        one_of(export_format_names()));
+    const pare::ExportFormat& format = export_format("--save-as", named->name);
+    for (const pare::SavedAs& other : all)
+      if (other.format == &format)
+        throw usage_error("--save-as " + given +
+                          ": an earlier one has this format; leave one of them out");
+    all.push_back(
+        {&format, output_path("--save-as", named->file.string()), {.widen = arguments.widen}});
+  }
+  if (all.empty() && arguments.widen)
+    throw usage_error(
+        "--widen without --save-as: what pare writes itself has rows of several "
+        "widths; leave it out");
+  return all;
+}
+
+/// Prints what whoever loads an export should know.
+inline void print_export(const pare::ExportResult& result, const fs::path& folder) {
+  for (const std::string& note : result.notes) std::printf("note: %s\n", note.c_str());
+  std::printf("exported to %s", folder.c_str());
+  if (result.bits_per_weight > 0)  // else an earlier process of the run wrote it
+    std::printf(": %.3f bits per weight of the quantized linears", result.bits_per_weight);
+  std::printf("\n");
+}
+
 /// Exports. Prints what whoever loads the result should know.
 inline void export_packed(const ExportArguments& arguments) {
   if (!arguments.format)
     throw usage_error("export without --format: there is no format to write; add --format " +
                       one_of(export_format_names()));
-  const pare::ExportFormat* format = pare::find_export_format(*arguments.format);
-  if (format == nullptr)
-    throw unknown_value("--format", *arguments.format, "format", export_format_names());
+  const pare::ExportFormat& format = export_format("--format", *arguments.format);
   require_packed_model("export", arguments.packed);
   const fs::path target = savable_folder("OUT", arguments.output, arguments.packed);
   const pare::ExportResult result =
-      pare::export_folder(arguments.packed, target, *format, {.widen = arguments.widen});
+      pare::export_folder(arguments.packed, target, format, {.widen = arguments.widen});
   print_left_out(arguments.packed, result.left_out);
-  for (const std::string& note : result.notes) std::printf("note: %s\n", note.c_str());
-  std::printf("exported to %s: %.3f bits per weight of the quantized linears\n",
-              arguments.output.c_str(), result.bits_per_weight);
+  print_export(result, arguments.output);
 }
 
 }  // namespace tool

@@ -20,11 +20,13 @@ inline pare::Json run_identity(const Arguments& arguments, const Inputs& inputs,
     // Where results go decides nothing but whether grids are rounded and linears packed; family and
     // leading ids follow from the model's files.
     if (key == "save" || key == "half_scale" || key == "sensitivity") continue;
+    if (key == "save_as") continue;
     if (key == "family" || key == "leading_ids") continue;
     if (key == "model" || key == "calibration_text" || key == "eval") continue;
     std::string option = "--" + key;
     std::replace(option.begin(), option.end(), '_', '-');
-    options[option] = key == "save_packed" ? pare::Json(!value.is_null()) : value;
+    options[option] = value;
+    if (key == "save_packed") options[option] = !value.is_null() || !arguments.save_as.empty();
   }
   const auto add = [&](const std::string& name, const fs::path& file) {
     files[name] = pare::hex_text(pare::file_fingerprint(file));
@@ -46,6 +48,7 @@ inline usage_error refused_option(const Arguments& arguments, const pare::run_ar
   };
   if (e.argument == "save") return by("--save", arguments.save);
   if (e.argument == "save_packed") return by("--save-packed", arguments.save_packed);
+  if (e.argument == "save_as") return usage_error("--save-as: " + e.reason);
   if (e.argument == "checkpoint") return by("--checkpoint", arguments.checkpoint);
   if (e.argument == "sensitivities") return by("--sensitivity", arguments.flags.sensitivity);
   return usage_error(e.reason +

@@ -82,6 +82,10 @@ class Printed {
         print_left_out(arguments_.model, result.left_out);
         std::printf("packed to %s\n", arguments_.save_packed->c_str());
         break;
+      case pare::FolderStep::exported:
+        print_left_out(arguments_.model, result.exports.back().left_out);
+        print_export(result.exports.back(), job_.save_as[result.exports.size() - 1].folder);
+        break;
     }
     std::fflush(stdout);
   }
@@ -109,9 +113,15 @@ void run_compress(const Arguments& arguments) {
   const std::optional<pare::FolderPlan> plan = tool::planned(arguments.flags, request);
   const Rotating rotating = checked_rotation(arguments.flags);
   check_rotation(arguments, rotating, plan.has_value());
+  const std::vector<pare::SavedAs> formats = saved_as(arguments);
+  if (!formats.empty() && !request.quantizes())
+    throw usage_error("--save-as " + arguments.save_as.front() +
+                      " without --wbits: the format holds quantized linears; add --wbits, or write "
+                      "--save");
   // A packed file holds scales as float16: the solver rounds on exactly these grids. Sensitivities
-  // are measured without, so that a measurement serves both ways of saving.
-  request.solver.grid.half_scale = arguments.save_packed && request.quantizes();
+  // are measured without, so that a measurement serves every way of saving.
+  request.solver.grid.half_scale =
+      (arguments.save_packed || !formats.empty()) && request.quantizes();
   const NamedBackend backend = chosen_backend(arguments.backend);
   ModelSource source = source_of(arguments, backend);
   if (arguments.gmp) check_magnitude(arguments);
@@ -119,6 +129,10 @@ void run_compress(const Arguments& arguments) {
   const auto evaluations = parse_evaluations(arguments.evaluations);
   const Outputs outputs(arguments, evaluations);
   const Inputs inputs = read_inputs(arguments, evaluations, backend, &request, source);
+  if (!formats.empty())
+    request.solver.grid.scale_digits =
+        pare::fitted_scale_digits(formats, arguments.model, options_of(arguments, request),
+                                  request.policy, plan);
   pare::Json config = config_json(arguments, inputs, request);
   std::optional<RotatedFolder> rotated;  // what is compressed in place of the model
   if (rotating.kind == Rotating::folded) {
@@ -136,6 +150,7 @@ void run_compress(const Arguments& arguments) {
                               .evaluation = inputs.evaluation,
                               .save = outputs.save,
                               .save_packed = outputs.save_packed,
+                              .save_as = outputs.save_as,
                               .checkpoint = outputs.checkpoint,
                               .beside = outputs.files(),
                               .config = config};
@@ -211,6 +226,13 @@ int main(int argc, char** argv) {
             "DIR");
   add_value(compress, "--save-packed", arguments.save_packed,
             "write it bit-packed to this new folder; grids then have float16 scales", "DIR");
+  add_values(compress, "--save-as", arguments.save_as,
+             "write it in a format of other programs, " + one_of(export_format_names()) +
+                 ", to this new folder; grids then have scales that the format holds; give it for "
+                 "each format",
+             "FORMAT=DIR");
+  add_flag(compress, "--widen", arguments.widen,
+           "with --save-as: store rows of fewer bits at the widest of their linear");
   add_value(compress, "--checkpoint", arguments.checkpoint,
             "keep finished layers in this folder; the same command goes on from them", "DIR");
   compress.footer(

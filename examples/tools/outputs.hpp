@@ -9,6 +9,7 @@
 
 #include "pare/pipeline/run_folder.hpp"
 #include "tools/arguments.hpp"
+#include "tools/exporting.hpp"
 #include "tools/packing.hpp"
 #include "tools/plot.hpp"
 
@@ -27,7 +28,7 @@ inline bool is_model_file(const fs::path& name) {
 /// that were measured before.
 inline InputFiles inputs_of(const Arguments& arguments, const std::vector<NamedFile>& evaluations) {
   InputFiles inputs;
-  const bool copies = arguments.save || arguments.save_packed;
+  const bool copies = arguments.save || arguments.save_packed || !arguments.save_as.empty();
   std::error_code error;
   if (!arguments.model.empty())
     for (auto entry = fs::directory_iterator(arguments.model, error);
@@ -87,9 +88,10 @@ inline bool lies_in(const fs::path& path, const fs::path& folder) {
 class Outputs {
  public:
   std::optional<fs::path> save, save_packed, report, plot, checkpoint;
+  std::vector<pare::SavedAs> save_as;
 
   Outputs(const Arguments& arguments, const std::vector<NamedFile>& evaluations)
-      : inputs_(detail::inputs_of(arguments, evaluations)) {
+      : save_as(saved_as(arguments)), inputs_(detail::inputs_of(arguments, evaluations)) {
     inputs_.refuse_standard_output();
     require_apart(arguments);
     if (arguments.checkpoint) checkpoint = detail::checkpoint_folder(arguments);
@@ -103,6 +105,11 @@ class Outputs {
       if (*given)
         savable_folder(option, **given, arguments.model, detail::noted_by(checkpoint, option),
                        files_);
+    for (const pare::SavedAs& as : save_as) {
+      const std::string note = "--save-as " + std::string(as.format->name);
+      savable_folder("--save-as", as.folder, arguments.model, detail::noted_by(checkpoint, note),
+                     files_);
+    }
     if (arguments.plot) {
       plot = plot_folder(*arguments.plot);
       for (const char* name : plot_files)
@@ -117,34 +124,38 @@ class Outputs {
   /// A result by the option that names it.
   struct Named {
     const char* option;
-    const std::optional<std::string>* given;
+    std::string given, path;
     bool folder;
   };
 
   /// Throws usage_error where two results are one, or one would lie in another's folder.
-  static void require_apart(const Arguments& arguments) {
-    const Named all[] = {{"--save", &arguments.save, true},
-                         {"--save-packed", &arguments.save_packed, true},
-                         {"--report", &arguments.report, false},
-                         {"--sensitivity", &arguments.flags.sensitivity, false},
-                         {"--checkpoint", &arguments.checkpoint, true}};
-    for (const Named* a = std::begin(all); a != std::end(all); ++a)
-      for (const Named* b = a + 1; b != std::end(all); ++b)
-        if (*a->given && *b->given && !(*a->given)->empty() && !(*b->given)->empty())
-          require_apart(*a, *b);
+  void require_apart(const Arguments& arguments) const {
+    std::vector<Named> all;
+    const auto add = [&](const char* option, const std::optional<std::string>& given, bool folder) {
+      if (given && !given->empty()) all.push_back({option, *given, *given, folder});
+    };
+    add("--save", arguments.save, true);
+    add("--save-packed", arguments.save_packed, true);
+    for (std::size_t i = 0; i < save_as.size(); ++i)
+      all.push_back({"--save-as", arguments.save_as[i], save_as[i].folder, true});
+    add("--report", arguments.report, false);
+    add("--sensitivity", arguments.flags.sensitivity, false);
+    add("--checkpoint", arguments.checkpoint, true);
+    for (auto a = all.begin(); a != all.end(); ++a)
+      for (auto b = a + 1; b != all.end(); ++b) require_apart(*a, *b);
   }
 
   static void require_apart(const Named& a, const Named& b) {
-    const fs::path one = resolved(**a.given), other = resolved(**b.given);
+    const fs::path one = resolved(a.path), other = resolved(b.path);
     const bool kept = std::string(b.option) == "--checkpoint";
     const auto refuse = [&](const std::string& why) {
-      throw usage_error(std::string(a.option) + " " + **a.given + " " + b.option + " " + **b.given +
+      throw usage_error(std::string(a.option) + " " + a.given + " " + b.option + " " + b.given +
                         ": " + why);
     };
     if (same_place(one, other) && !is_stream(one))
       refuse(kept ? "one is a result and the other what a stopped run goes on from; name them "
                     "differently"
-             : a.folder && b.folder ? "one model is dense and the other packed; name two folders"
+             : a.folder && b.folder ? "the model is in another form in each; name two folders"
              : a.folder             ? "one is a folder and the other a file; name them differently"
                                     : "each is written by itself; name them differently");
     // Files may lie in a folder of results, but nothing in one that a stopped run goes on from.

@@ -36,6 +36,9 @@ inline void check_rotation(const Arguments& arguments, const Rotating& rotating,
     throw usage_error(
         "--rotate full with --gmp: magnitude pruning takes weights as they are; leave one of them "
         "out");
+  if (!arguments.save_as.empty())
+    throw usage_error("--rotate full with --save-as " + arguments.save_as.front() +
+                      ": the format does not say how inputs are rotated; write --rotate folded");
   if (plans)
     throw usage_error(
         "--rotate full with a plan for the whole model: sensitivities are measured on inputs as "
@@ -118,6 +121,8 @@ class RotatedFolder {
   static fs::path prefix(const Outputs& outputs) {
     for (const std::optional<fs::path>* result : {&outputs.save, &outputs.save_packed})
       if (*result) return pare::detail::result_prefix(**result, "rotated");
+    if (!outputs.save_as.empty())
+      return pare::detail::result_prefix(outputs.save_as.front().folder, "rotated");
     return system_prefix();
   }
 

@@ -173,6 +173,32 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(half_scales_are_float16_and_zero_stays_on_the_grid
   BOOST_TEST(std::isfinite(fit(larger, 4, {.clip_search = true, .half_scale = true}).scale));
 }
 
+BOOST_AUTO_TEST_CASE_TEMPLATE(scales_have_at_most_the_digits_asked_for, T, Scalars) {
+  BOOST_TEST(detail::round_up_digits(1.0078125f, 8) == 1.0078125f);  // 1 + 2^-7
+  BOOST_TEST(detail::round_up_digits(1.0079f, 8) == 1.015625f);
+  BOOST_TEST(detail::round_up_digits(1.9999f, 8) == 2.0f);
+  BOOST_TEST(detail::round_up_digits(0.0f, 8) == 0.0f);
+  for (const int digits : {1, 5, 8, 10})
+    for (const GridOptions options :
+         {GridOptions{}, GridOptions{.symmetric = true}, GridOptions{.clip_search = true}})
+      for (const double size : {2e-7, 1e-6, 0.02, 300.0}) {
+        const std::vector<T> w = normal_row<T>(90, 7, size);
+        GridOptions fewer = options;
+        fewer.half_scale = true;
+        fewer.scale_digits = digits;
+        const Grid<T> grid = fit(w, 4, fewer), full = fit(w, 4, options);
+        int exponent = 0;
+        const T fraction = std::ldexp(std::frexp(grid.scale, &exponent), digits);
+        BOOST_TEST(fraction == std::nearbyint(fraction));
+        BOOST_TEST(grid.scale == T(half_to_float(float_to_half(float(grid.scale)))));
+        if (!options.clip_search && full.scale > T(0x1p-13))
+          BOOST_TEST((grid.scale >= full.scale * T(0.9999999) &&
+                      grid.scale <= full.scale * (1 + std::ldexp(T(2), -digits))));
+        check_zero_is_on_the_grid(grid);
+        BOOST_TEST((grid.zero >= T(0) && grid.zero <= grid.top));
+      }
+}
+
 BOOST_AUTO_TEST_CASE_TEMPLATE(symmetric_grid_is_centred_on_zero, T, Scalars) {
   for (int bits = min_bits; bits <= max_bits; ++bits)
     for (const T shift : {T(0), T(5), T(-5)}) {

@@ -486,6 +486,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(options_of_no_use_are_errors, C, Cases) {
              ignored("grid.clip_search", "BaseQuantizer"));
   BOOST_TEST((option_error<Prune, C>(with(prune, [](O& o) { o.grid.half_scale = true; }))) ==
              ignored("grid.half_scale", "BaseQuantizer"));
+  BOOST_TEST((option_error<Prune, C>(with(prune, [](O& o) { o.grid.scale_digits = 8; }))) ==
+             ignored("grid.scale_digits", "BaseQuantizer"));
   BOOST_TEST((option_error<Round, C>(with(round, [](O& o) { o.target_average_bits = 3.0; }))) ==
              ignored("target_average_bits", "MixedPrecision"));
   BOOST_TEST((option_error<Round, C>(with(round, [](O& o) {

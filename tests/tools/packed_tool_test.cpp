@@ -1,9 +1,10 @@
-// Packed models from the command line, on the shipped opt-tiny: compress --save-packed, evaluate,
-// unpack, inspect, verify.
+// Packed models from the command line, on the shipped opt-tiny: compress --save-packed and --save-as,
+// evaluate, unpack, export, inspect, verify.
 #define BOOST_TEST_MODULE pare_packed_tool
 #include <boost/test/unit_test.hpp>
 
 #include <cmath>
+#include <cstring>
 #include <functional>
 
 #include "address_sanitizer.hpp"
@@ -20,6 +21,8 @@ using cli::Folder;
 using cli::Json;
 using cli::Outcome;
 using cli::Texts;
+using pare::index_t;
+using pare::Matrix;
 
 namespace {
 
@@ -63,6 +66,14 @@ struct Compressed : Texts {
     return pare_opt(*this, words);
   }
 };
+
+/// The 32-bit words of a tensor.
+std::vector<std::uint32_t> words_of(const pare::SafetensorsFile& file, const std::string& name) {
+  const std::vector<std::byte> bytes = file.read_bytes(name);
+  std::vector<std::uint32_t> words(bytes.size() / sizeof(std::uint32_t));
+  std::memcpy(words.data(), bytes.data(), words.size() * sizeof(std::uint32_t));
+  return words;
+}
 
 double perplexity(const Texts& texts, const fs::path& model) {
   const fs::path file = texts / "evaluated.json";
@@ -431,6 +442,66 @@ BOOST_AUTO_TEST_CASE(evaluation_needs_less_memory_than_the_dense_weights) {
         << "skipped: the memory of an evaluation: a sanitizer's own is many times a program's\n";
   else
     BOOST_TEST(outcome.megabytes - libraries < 140);
+}
+
+BOOST_AUTO_TEST_CASE(formats_of_other_programs_hold_every_weight) {
+  const Texts texts;
+  const auto folder = [&](const char* name) { return (texts / name).string(); };
+  const Outcome outcome =
+      pare_opt(texts,
+               {"compress", tiny.string(), texts.calibration.string(), "--nsamples", "4", "--wbits",
+                "4", "--symmetric", "--group-size", "64", "--save", folder("dense"), "--save-as",
+                "compressed-tensors=" + folder("ct"), "--save-as", "gptq=" + folder("gptq")});
+  check_success(outcome);
+  BOOST_CHECK(test::contains(outcome.out, "exported to " + folder("ct") + ": 4.2"));
+  const pare::SafetensorsFile dense(texts / "dense" / "model.safetensors");
+  const pare::SafetensorsFile ct(texts / "ct" / "model.safetensors");
+  const pare::SafetensorsFile gptq(texts / "gptq" / "model.safetensors");
+  int linears = 0;
+  for (const pare::TensorInfo& info : dense.tensors()) {
+    const std::string name = info.name.substr(0, info.name.rfind('.'));
+    if (ct.find(info.name + "_packed") == nullptr) {
+      BOOST_CHECK((ct.read_bytes(info.name) == dense.read_bytes(info.name)));
+      BOOST_CHECK((gptq.read_bytes(info.name) == dense.read_bytes(info.name)));
+      continue;
+    }
+    ++linears;
+    const Matrix<float> weights = dense.read_float(info.name);
+    const auto of_ct = words_of(ct, name + ".weight_packed");
+    const auto of_gptq = words_of(gptq, name + ".qweight");
+    const Matrix<float> ct_scale = ct.read_float(name + ".weight_scale");  // (out, groups)
+    const Matrix<float> gptq_scale = gptq.read_float(name + ".scales");    // (groups, out)
+    const auto group = words_of(gptq, name + ".g_idx");                    // (in)
+    index_t differing = 0;
+    for (index_t i = 0; i < weights.rows(); ++i)
+      for (index_t j = 0; j < weights.cols(); ++j) {
+        // Eight codes of 4 bits in a word, along the inputs in both; zero is at 8.
+        const auto shift = unsigned(4 * (j % 8));
+        const auto a = of_ct[std::size_t(i * (weights.cols() / 8) + j / 8)] >> shift & 15u;
+        const auto b = of_gptq[std::size_t(j / 8 * weights.rows() + i)] >> shift & 15u;
+        const index_t g = index_t(group[std::size_t(j)]);
+        if ((float(a) - 8) * ct_scale(i, j / 64) != weights(i, j) ||
+            (float(b) - 8) * gptq_scale(g, i) != weights(i, j))
+          ++differing;
+      }
+    BOOST_TEST(differing == 0, info.name);
+  }
+  BOOST_TEST(linears == 24);
+  const Json config = cli::parse_json(cli::read_text(texts / "ct" / "config.json"));
+  const Json& scheme = config.at("quantization_config").at("config_groups").at("group_0");
+  BOOST_TEST(scheme.at("weights").at("num_bits") == 4);
+  BOOST_TEST(scheme.at("weights").at("group_size") == 64);
+  BOOST_TEST(scheme.at("targets").size() == 24u);
+
+  const Outcome refused =
+      pare_opt(texts, {"compress", tiny.string(), texts.calibration.string(), "--wbits", "4",
+                       "--group-size", "56", "--save-as", "compressed-tensors=" + folder("never")});
+  BOOST_TEST(refused.code != 0);
+  for (const char* part :
+       {"compressed-tensors cannot hold this model:", "20 linears, the first ",
+        "groups of 56 do not divide its 192 inputs", "groups of 56 do not divide its 768 inputs"})
+    BOOST_CHECK(test::contains(refused.err, part));
+  BOOST_CHECK(!test::contains(refused.out, "self_attn"));  // no linear was compressed
 }
 
 BOOST_AUTO_TEST_CASE(packed_models_are_refused_where_dense_ones_are_needed) {

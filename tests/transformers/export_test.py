@@ -9,6 +9,7 @@ layout says; GGUF is read with the package gguf, and run where llama-cpp-python 
 where a package or the models are not there.
 """
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -53,8 +54,6 @@ def compressed(tmp_path_factory):
             folder = tmp_path_factory.mktemp("model")
             done = run("compress", SHARED / "models" / model, text, "--nsamples", 8, "--seqlen", 64,
                        *options, "--save", folder / "dense", "--save-packed", folder / "packed")
-            if "--group-size" in options and "--save-packed" in done.stderr:
-                pytest.skip("packed files have no groups: " + done.stderr.strip())
             assert done.returncode == 0, done.stdout + done.stderr
             made[model, options] = folder
         return made[model, options]
@@ -193,7 +192,9 @@ def test_gguf_holds_every_weight(compressed, model, configuration):
     wanted = safetensors.load_file(folder / "dense/model.safetensors")
     kinds = set()
     for name, weight in wanted.items():
-        tensor = tensors.pop(names.get_name(name, try_suffixes=(".weight", ".bias")))
+        short = name.removeprefix("transformer.")  # some names are in the package without it
+        tensor = tensors.pop(names.get_name(name, try_suffixes=(".weight", ".bias")) or
+                             names.get_name(short, try_suffixes=(".weight", ".bias")))
         values = torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type).copy())
         weight = in_order_of_gguf(model, name, weight, config)
         assert torch.equal(values.reshape(weight.shape).to(weight.dtype), weight), name
@@ -240,7 +241,7 @@ def test_refusals_come_all_at_once(compressed):
                "--format", "compressed-tensors")
     assert done.returncode != 0 and "12 linears, the first" in done.stderr
     assert "(in, out)" in done.stderr and "gptq" in done.stderr
-    folder = compressed("tiny-llama", "--wbits", 4, "--symmetric", "--target-avg-bits", 4.0,
+    folder = compressed("tiny-llama", "--wbits", 4, "--symmetric", "--target-avg-bits", 3.5,
                         "--bit-method", "budget")
     done = run("export", folder / "packed", "never", "--format", "compressed-tensors")
     assert done.returncode != 0 and "--widen" in done.stderr
@@ -248,9 +249,126 @@ def test_refusals_come_all_at_once(compressed):
 
 def test_rows_of_several_widths_are_widened(compressed):
     pytest.importorskip("compressed_tensors")
-    folder = compressed("tiny-llama", "--wbits", 4, "--symmetric", "--target-avg-bits", 4.0,
+    folder = compressed("tiny-llama", "--wbits", 4, "--symmetric", "--target-avg-bits", 3.5,
                         "--bit-method", "budget")
     out = exported(folder, "compressed-tensors", "--widen")
     load = transformers.AutoModelForCausalLM.from_pretrained
     dense, quantized = load(folder / "dense", dtype=torch.float16), load(out, dtype=torch.float16)
     assert torch.equal(logits(quantized), logits(dense))
+
+
+@pytest.fixture(scope="session")
+def bfloat16(tmp_path_factory):
+    """tiny-llama as most checkpoints are stored."""
+    folder = tmp_path_factory.mktemp("bfloat16")
+    source = SHARED / "models/tiny-llama"
+    weights = safetensors.load_file(source / "model.safetensors")
+    safetensors.save_file({name: weight.bfloat16() for name, weight in weights.items()},
+                          folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((source / "config.json").read_text())
+    config.pop("torch_dtype", None)
+    config["dtype"] = "bfloat16"
+    (folder / "config.json").write_text(json.dumps(config))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (source / name).exists():
+            (folder / name).write_bytes((source / name).read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def calibration(tmp_path_factory):
+    text = tmp_path_factory.mktemp("text") / "calib"
+    text.write_text((SHARED / "text/wikitext2.calib.txt").read_text(encoding="utf-8")[:20000])
+    return text
+
+
+@pytest.mark.parametrize("options", [["--wbits", 4, "--symmetric", "--group-size", 32],
+                                     ["--wbits", 3, "--clip-search"],
+                                     ["--wbits", 8, "--symmetric", "--prunen", 2, "--prunem", 4]])
+def test_grids_are_fitted_to_bfloat16(bfloat16, calibration, options, tmp_path):
+    """What is saved in each format is what was measured: no scale is rounded a second time."""
+    pytest.importorskip("compressed_tensors")
+    done = run("compress", bfloat16, calibration, "--nsamples", 8, "--seqlen", 64, *options,
+               "--save", tmp_path / "dense", "--save-as", f"compressed-tensors={tmp_path / 'ct'}",
+               "--save-as", f"gptq={tmp_path / 'gptq'}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    scales = {name: tensor for name, tensor in
+              safetensors.load_file(tmp_path / "ct/model.safetensors").items()
+              if name.endswith("weight_scale")}
+    assert scales and all(scale.dtype == torch.bfloat16 for scale in scales.values())
+    for name, scale in safetensors.load_file(tmp_path / "gptq/model.safetensors").items():
+        if name.endswith(".scales"):
+            same = scales[name.removesuffix("scales") + "weight_scale"]
+            assert torch.equal(scale.T.float(), same.float()), name
+    more = {}
+    if "--symmetric" not in options:
+        more["quantization_config"] = transformers.CompressedTensorsConfig(dequantize=True)
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    dense = load(tmp_path / "dense", dtype=torch.bfloat16)
+    quantized = load(tmp_path / "ct", dtype=torch.bfloat16, **more)
+    wanted = logits(dense)
+    assert torch.equal(logits(quantized), wanted)
+    for name, weight in dense.state_dict().items():
+        assert torch.equal(quantized.state_dict()[name], weight), name
+
+
+def test_save_as_refuses_before_calibration(bfloat16, calibration, tmp_path):
+    done = run("compress", bfloat16, calibration, "--nsamples", 8, "--seqlen", 64, "--wbits", 4,
+               "--group-size", 28, "--save-as", f"compressed-tensors={tmp_path / 'ct'}")
+    assert done.returncode != 0 and "groups of 28 do not divide" in done.stderr, done.stderr
+    assert "calibration:" not in done.stdout and not (tmp_path / "ct").exists()
+
+
+def test_save_as_goes_on_after_a_stop(bfloat16, calibration, tmp_path):
+    command = ["compress", bfloat16, calibration, "--nsamples", 8, "--seqlen", 64, "--wbits", 4,
+               "--symmetric", "--checkpoint", tmp_path / "run",
+               "--save-as", f"gptq={tmp_path / 'gptq'}"]
+    for _ in range(2):
+        done = run(*command)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert (tmp_path / "gptq/quantize_config.json").exists()
+    assert "going on in" in done.stdout
+
+
+def perplexity(model, ids, seqlen):
+    """Of whole windows, a window at a time, in double."""
+    loss = count = 0
+    with torch.no_grad():
+        for window in ids[:len(ids) // seqlen * seqlen].view(-1, 1, seqlen):
+            given = model(window).logits[0, :-1].double()
+            loss += torch.nn.functional.cross_entropy(given, window[0, 1:], reduction="sum").item()
+            count += seqlen - 1
+    return math.exp(loss / count)
+
+
+REAL = os.environ.get("PARE_SMOLLM2")
+
+
+@pytest.mark.parametrize("model, seqlen", [("opt-tiny", 128), ("smollm2", 512)])
+def test_perplexity_is_the_one_that_pare_measures(model, seqlen, tmp_path):
+    """PARE_SMOLLM2 names the folder that shared/tools/smollm2.sh has made."""
+    pytest.importorskip("compressed_tensors")
+    if model == "smollm2" and not REAL:
+        pytest.skip("PARE_SMOLLM2 is not set")
+    source = pathlib.Path(REAL) if model == "smollm2" else SHARED / "models" / model
+    text = SHARED / "text/short.txt"
+    out, report = tmp_path / "ct", tmp_path / "report.json"
+    done = run("compress", source, SHARED / "text/wikitext2.calib.txt", "--nsamples", 16,
+               "--seqlen", seqlen, "--wbits", 4, "--symmetric", "--group-size", 64,
+               "--eval", f"short={text}", "--report", report,
+               "--save-packed", tmp_path / "packed", "--save-as", f"compressed-tensors={out}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = run("evaluate", tmp_path / "packed", "--seqlen", seqlen, "--eval", f"short={text}",
+               "--report", tmp_path / "evaluated.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    evaluated = json.loads((tmp_path / "evaluated.json").read_text())
+    pare = evaluated["perplexity"]["short"]
+    measured = json.loads(report.read_text())["perplexity"]["compressed"]["short"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    ids = tokenizer(text.read_text(encoding="utf-8"), add_special_tokens=False)["input_ids"]
+    ids = torch.tensor(evaluated["config"]["leading_ids"] + ids)
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    found = perplexity(load(out, dtype=torch.float32), ids, seqlen)
+    print(f"{model}: pare {pare:.6f} (when compressed {measured:.6f}), transformers {found:.6f}")
+    assert abs(measured - pare) < 1e-4 * pare
+    assert abs(found - pare) < 1e-4 * pare

@@ -30,6 +30,7 @@ enum class Option : std::uint8_t {
   symmetric,
   clip_search,
   half_scale,
+  scale_digits,
   group_size,
   group_fit,
   damping,
@@ -58,6 +59,7 @@ inline constexpr OptionName report_solver[] = {{"axis", Option::axis},
                                                {"percdamp", Option::damping},
                                                {"blocksize", Option::block_size},
                                                {"half_scale", Option::half_scale},
+                                               {"scale_digits", Option::scale_digits},
                                                {"mask_search", Option::mask_search},
                                                {"refine", Option::refine},
                                                {"mask_region", Option::mask_region}};
@@ -66,6 +68,7 @@ inline constexpr OptionName sensitivity_solver[] = {{"axis", Option::axis},
                                                     {"symmetric", Option::symmetric},
                                                     {"clip_search", Option::clip_search},
                                                     {"half_scale", Option::half_scale},
+                                                    {"scale_digits", Option::scale_digits},
                                                     {"group_fit", Option::group_fit},
                                                     {"damping", Option::damping},
                                                     {"block_size", Option::block_size},
@@ -98,6 +101,8 @@ inline Json value_json(const SolverOptions& o, Option option) {
       return Json(o.grid.clip_search);
     case Option::half_scale:
       return Json(o.grid.half_scale);
+    case Option::scale_digits:
+      return Json(o.grid.scale_digits);
     case Option::group_size:
       return Json(o.group_size);
     case Option::group_fit:
@@ -120,9 +125,9 @@ inline Json value_json(const SolverOptions& o, Option option) {
 
 /// Whether files may lack a member, which then has its default.
 inline bool may_be_missing(Option option) {
-  return option == Option::half_scale || option == Option::group_size ||
-         option == Option::group_fit || option == Option::mask_search || option == Option::refine ||
-         option == Option::mask_region;
+  return option == Option::half_scale || option == Option::scale_digits ||
+         option == Option::group_size || option == Option::group_fit ||
+         option == Option::mask_search || option == Option::refine || option == Option::mask_region;
 }
 
 /// The same as it is written: of what files may lack only what is not the default.
@@ -183,6 +188,9 @@ inline void set_option(SolverOptions& o, Option option, const Json& json, const 
       return;
     case Option::half_scale:
       json.get_to(o.grid.half_scale);
+      return;
+    case Option::scale_digits:
+      o.grid.scale_digits = int(whole_number(json, what));
       return;
     case Option::group_size:
       o.group_size = index_t(whole_number(json, what, std::numeric_limits<std::int64_t>::max()));

@@ -79,6 +79,13 @@ PARE_HOST_DEVICE T clip_error(const T* PARE_RESTRICT w, index_t n, Grid<T> grid,
   return sum;
 }
 
+/// The smallest float of at most `digits` significant bits that is at least x >= 0.
+PARE_HOST_DEVICE PARE_INLINE float round_up_digits(float x, int digits) {
+  const int dropped = 24 - digits;
+  const std::uint32_t above = std::bit_cast<std::uint32_t>(x) + ((1u << dropped) - 1);
+  return std::bit_cast<float>(above >> dropped << dropped);
+}
+
 /// The grid of the range [low, high], low <= 0 <= high. With half_scale the scale is infinite where
 /// float16 has none so large.
 template <class T>
@@ -89,7 +96,10 @@ PARE_HOST_DEVICE Grid<T> grid_of_range(T low, T high, int bits, GridOptions opti
   T scale = (high - low) / top;
   scale = scale > smallest ? scale : smallest;
   if (options.half_scale) {
-    const float rounded = half_to_float(float_to_half(float(scale)));
+    // Of few digits it is rounded up: rounded down, it would clip the largest weights.
+    const bool fewer = options.scale_digits < half_scale_digits;
+    const float digits = fewer ? round_up_digits(float(scale), options.scale_digits) : float(scale);
+    const float rounded = half_to_float(float_to_half(digits));
     scale = T(rounded > 0x1p-24f ? rounded : 0x1p-24f);
   }
   const T zero = options.symmetric ? T(1 << (bits - 1)) : round_even(-low / scale);

@@ -52,11 +52,16 @@ struct GridView {
   }
 };
 
+/// Significant bits of a float16.
+inline constexpr int half_scale_digits = 11;
+
 /// How a grid is fitted to weights.
 struct GridOptions {
   bool symmetric = false;    ///< scale = 2 max|w| / (2^b - 1), zero = 2^(b-1)
   bool clip_search = false;  ///< try 80 narrower ranges, keep the one with the least |error|^2.4
   bool half_scale = false;   ///< scales rounded to float16, which is what a packed file holds
+  /// Significant bits of such scales at most, 1..11; rounded up where that is fewer than float16 has.
+  int scale_digits = half_scale_digits;
 
   /// Whether grids are fitted alike.
   friend constexpr bool operator==(const GridOptions&, const GridOptions&) = default;

@@ -36,7 +36,7 @@ struct SolverOptions {
   std::optional<double> target_average_bits = {};  ///< MixedPrecision: mean bits per channel
   std::optional<std::vector<int>> tiers = {};  ///< MixedPrecision: widths; {2,3,4,6,8} when unset
   ChannelAxis axis = ChannelAxis::output;      ///< MixedPrecision: what a channel is
-  GridOptions grid = {};                       ///< quantizers: symmetric, clip_search, half_scale
+  GridOptions grid = {};                       ///< of quantizers
   index_t group_size = 0;                ///< quantizers: inputs that share a grid; 0: all of a row
   GroupFit group_fit = GroupFit::dense;  ///< quantizers: what the grids of groups are fitted to
   double damping = 0.01;                 ///< share of mean(diag H) added to the diagonal
@@ -212,7 +212,13 @@ SolverOptions validated(SolverOptions options) {
     require_unset(options.grid.symmetric, "grid.symmetric", needs);
     require_unset(options.grid.clip_search, "grid.clip_search", needs);
     require_unset(options.grid.half_scale, "grid.half_scale", needs);
+    require_unset(options.grid.scale_digits != half_scale_digits, "grid.scale_digits", needs);
   }
+  if (options.grid.scale_digits < 1 || options.grid.scale_digits > half_scale_digits)
+    throw argument_error("grid.scale_digits: expected a number within 1..11, got " +
+                         std::to_string(options.grid.scale_digits));
+  require_unset(options.grid.scale_digits != half_scale_digits && !options.grid.half_scale,
+                "grid.scale_digits", "half_scale");
   require_groups(options);
   if constexpr (!Config::mixed) {
     require_unset(options.target_average_bits.has_value(), "target_average_bits", "MixedPrecision");

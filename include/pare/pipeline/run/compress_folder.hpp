@@ -19,6 +19,7 @@
 #include "pare/pipeline/run/packed_folder.hpp"
 #include "pare/pipeline/run/report.hpp"
 #include "pare/pipeline/run/run_inputs.hpp"
+#include "pare/pipeline/run/save_as.hpp"
 #include "pare/pipeline/run/save_run.hpp"
 #include "pare/pipeline/run/streamed_model.hpp"
 
@@ -48,9 +49,12 @@ struct FolderCompression {
   std::optional<std::filesystem::path> save = {};
   /// New folder for it, bit-packed; grids then have float16 scales.
   std::optional<std::filesystem::path> save_packed = {};
+  /// New folders for it in formats of other programs, each format once; grids are then fitted to
+  /// what all of them hold.
+  std::vector<SavedAs> save_as = {};
   /// Folder that keeps finished layers: the same call goes on from them after it was stopped.
   std::optional<std::filesystem::path> checkpoint = {};
-  /// Files of the caller that may lie in `save` and `save_packed`.
+  /// Files of the caller that may lie in folders of results.
   std::vector<std::filesystem::path> beside = {};
   /// What the report has under "config"; null: run_config.
   Json config = nullptr;
@@ -69,6 +73,7 @@ enum class FolderStep : std::uint8_t {
   evaluated,      ///< perplexities of the compressed model are known
   saved,          ///< the dense folder is written, where there is one
   packed,         ///< the packed folder is written, where there is one
+  exported,       ///< a folder of save_as is written; once for each
 };
 
 /// What a run gives.
@@ -84,6 +89,8 @@ struct FolderResult {
   double seconds = 0;                                 ///< compressing, of this process
   std::optional<std::size_t> peak_device_bytes = {};  ///< none where the host's memory is used
   std::vector<std::string> left_out = {};  ///< of the source beside its weights, not copied
+  /// What exports tell, as many as are written, in the order of save_as.
+  std::vector<ExportResult> exports = {};
   /// All of it: perplexity, statistics, totals, plan, config, and packed where it is saved so.
   Json report = nullptr;
 };
@@ -108,7 +115,7 @@ inline Json run_identity(const std::filesystem::path& folder, const FolderCompre
   Json options{{"version of pare", PARE_VERSION_TEXT}}, files = Json::object();
   for (const auto& [key, value] : config.items())
     if (key != "half_scale") options[key] = value;
-  options["save_packed"] = job.save_packed.has_value();
+  options["save_packed"] = job.save_packed || !job.save_as.empty();
   if (job.plan)
     options["plan"] = {{"scope", int(job.plan->options.scope)},
                        {"objective", int(job.plan->options.objective)},
@@ -140,6 +147,9 @@ namespace detail {
 
 /// Notes of a run's record, as its version names them.
 inline constexpr const char *saved_note = "--save", *packed_note = "--save-packed";
+inline std::string exported_note(const SavedAs& as) {
+  return "--save-as " + std::string(as.format->name);
+}
 
 /// One run of compress_folder. Every step is a function; run() calls them in order.
 template <class B, class S>
@@ -148,7 +158,10 @@ class FolderRun {
   FolderRun(StreamedModel<B, S>& model, const std::filesystem::path& source,
             const FolderCompression& job, const FolderProgress& progress)
       : model_(model), source_(source), job_(job), progress_(progress), options_(job.options) {
-    options_.solver.grid.half_scale = job.save_packed && options_.solver.bits.has_value();
+    options_.solver.grid.half_scale = packs() && options_.solver.bits;
+    if (!job.save_as.empty() && !model.in_memory())
+      options_.solver.grid.scale_digits =
+          fitted_scale_digits(job.save_as, source, options_, job.policy, job.plan);
     config_ = job.config;
     if (config_.is_null())
       config_ = run_config(job.policy, options_, job.windows.count(), job.windows.seqlen,
@@ -181,6 +194,8 @@ class FolderRun {
   }
 
  private:
+  bool packs() const { return job_.save_packed || !job_.save_as.empty(); }
+
   void reach(FolderStep step) const {
     if (progress_.reached) progress_.reached(step, result_);
   }
@@ -190,7 +205,7 @@ class FolderRun {
 
   /// Opens the checkpoint, or a temporary folder where finished layers are needed again.
   void open() {
-    const bool needed = job_.save || job_.save_packed || !job_.texts.empty();
+    const bool needed = job_.save || packs() || !job_.texts.empty();
     if (model_.in_memory()) {
       for (const auto& [name, path] : {std::pair{"save", &job_.save},
                                        {"save_packed", &job_.save_packed},
@@ -199,6 +214,10 @@ class FolderRun {
           throw run_argument_error(name, (*path)->string(),
                                    "the model is in memory alone: there is no folder to go with "
                                    "it; give the model's folder");
+      if (!job_.save_as.empty())
+        throw run_argument_error("save_as", job_.save_as.front().folder.string(),
+                                 "the model is in memory alone: there is no folder to go with it; "
+                                 "give the model's folder");
       return;
     }
     if (!job_.checkpoint && !needed) return;
@@ -225,6 +244,8 @@ class FolderRun {
       prefix = result_prefix(*job_.save, "layers");
     } else if (job_.save_packed) {
       prefix = result_prefix(*job_.save_packed, "layers");
+    } else if (!job_.save_as.empty()) {
+      prefix = result_prefix(job_.save_as.front().folder, "layers");
     } else {
       std::error_code error;
       prefix = std::filesystem::temp_directory_path(error) / "pare.layers-";
@@ -238,11 +259,13 @@ class FolderRun {
   }
 
   bool durable() const { return folder_ && !temporary_; }
-  Json noted(const char* note) const { return durable() ? folder_->note(note) : Json(nullptr); }
+  Json noted(const std::string& note) const {
+    return durable() ? folder_->note(note) : Json(nullptr);
+  }
 
   /// Refuses folders of results before hours of work.
   void require_results() const {
-    const auto require = [&](const char* name, const char* note,
+    const auto require = [&](const char* name, const std::string& note,
                              const std::optional<std::filesystem::path>& path) {
       if (!path) return;
       if (const auto refusal = folder_refusal(*path, noted(note), others()))
@@ -250,6 +273,7 @@ class FolderRun {
     };
     require("save", saved_note, job_.save);
     require("save_packed", packed_note, job_.save_packed);
+    for (const SavedAs& as : job_.save_as) require("save_as", exported_note(as), as.folder);
   }
   /// What may lie in folders of results.
   std::vector<std::filesystem::path> others() const {
@@ -327,7 +351,7 @@ class FolderRun {
     CompressionProgress told;
     told.advanced = [&](double share) { advance(what, share); };
     told.linear_done = progress_.linear_done;
-    const Keeping keeping{folder_.get(), job_.save_packed.has_value(), durable()};
+    const Keeping keeping{folder_.get(), packs(), durable()};
     const auto start = std::chrono::steady_clock::now();
     ModelCompressionOptions options = options_;
     if (result_.plan) {
@@ -343,13 +367,13 @@ class FolderRun {
   }
 
   /// How a folder is written, so that the next process knows it again.
-  Saving saving(const char* note) const {
+  Saving saving(const std::string& note) const {
     if (!durable()) return {};
     return {.noted = noted(note),
             .note = [this, note](const Json& value) { folder_->keep_note(note, value); }};
   }
   /// Whether an earlier process of this run has written a folder.
-  bool has_saved(const char* note, const std::filesystem::path& path) const {
+  bool has_saved(const std::string& note, const std::filesystem::path& path) const {
     return durable() && is_complete(noted(note), path, job_.beside);
   }
 
@@ -370,13 +394,35 @@ class FolderRun {
         result_.peak_device_bytes ? Json(*result_.peak_device_bytes) : Json(nullptr);
     report["plan"] = result_.plan ? to_json(*result_.plan) : Json(nullptr);
     report["config"] = config_;
-    if (!job_.save_packed) return;
-    if (has_saved(packed_note, *job_.save_packed))
-      report["packed"] = packed_member(*job_.save_packed);
-    else
-      result_.left_out = save_packed(*folder_, source_, *job_.save_packed,
-                                     text_fingerprint(job_.windows), report, saving(packed_note));
-    reach(FolderStep::packed);
+    if (job_.save_packed) {
+      if (has_saved(packed_note, *job_.save_packed))
+        report["packed"] = packed_member(*job_.save_packed);
+      else
+        result_.left_out = save_packed(*folder_, source_, *job_.save_packed,
+                                       text_fingerprint(job_.windows), report, saving(packed_note));
+      reach(FolderStep::packed);
+    }
+    if (!job_.save_as.empty()) export_all();
+  }
+
+  /// Writes the folders of save_as, from the packed one or a temporary of its kind.
+  void export_all() {
+    std::optional<TemporaryFolder> packed;
+    for (const SavedAs& as : job_.save_as) {
+      const std::string note = exported_note(as);
+      result_.exports.emplace_back();
+      if (!has_saved(note, as.folder)) {
+        if (!job_.save_packed && !packed) {
+          packed.emplace(result_prefix(as.folder, "layers"));
+          Json ignored = result_.report;
+          save_packed(*folder_, source_, packed->path(), text_fingerprint(job_.windows), ignored);
+        }
+        result_.exports.back() =
+            export_folder(job_.save_packed ? *job_.save_packed : packed->path(), as.folder,
+                          *as.format, as.options, saving(note));
+      }
+      reach(FolderStep::exported);
+    }
   }
 
   StreamedModel<B, S>& model_;

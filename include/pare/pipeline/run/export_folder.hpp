@@ -50,12 +50,13 @@ struct ExportResult {
 /// @param folder   new or empty
 /// @param format   one of export_formats, or one's own
 /// @param options  how
+/// @param saving   for a run that may be stopped meanwhile
 /// @throws argument_error when the folder is neither, or with every reason why the format cannot
 ///         hold the model; as PackedFile; save_error
 inline ExportResult export_folder(const std::filesystem::path& packed,
                                   const std::filesystem::path& folder, const ExportFormat& format,
-                                  const ExportOptions& options = {}) {
-  if (const auto refusal = folder_refusal(folder))
+                                  const ExportOptions& options = {}, const Saving& saving = {}) {
+  if (const auto refusal = folder_refusal(folder, saving.noted))
     throw argument_error("folder: " + folder.string() + ": " + *refusal);
   const PackedFile file(packed);
   ExportModel model = export_model(file, packed);
@@ -68,7 +69,7 @@ inline ExportResult export_folder(const std::filesystem::path& packed,
     model.act_order = config != whole.end() && config->is_object() &&
                       config->value("act_order", nlohmann::json(false)) == true;
   }
-  require_exportable(format, model);
+  require_no_refusals(format, export_refusals(format, model));
   ExportResult result{.notes = format.notes(model), .left_out = {}};
   double bits = 0, weights = 0;
   for (const ExportLinear& linear : model.linears) {
@@ -77,11 +78,14 @@ inline ExportResult export_folder(const std::filesystem::path& packed,
     weights += count;
   }
   result.bits_per_weight = weights > 0 ? bits / weights : 0;
-  fill_folder(folder, [&](const std::filesystem::path& partial) {
-    format.write({file, model}, partial);
-    if (format.side_files)
-      result.left_out = copy_side_files(packed, partial, {PackedFile::name, "config.json"});
-  });
+  fill_folder(
+      folder,
+      [&](const std::filesystem::path& partial) {
+        format.write({file, model}, partial);
+        if (format.side_files)
+          result.left_out = copy_side_files(packed, partial, {PackedFile::name, "config.json"});
+      },
+      saving);
   return result;
 }
 

@@ -64,7 +64,8 @@ inline std::vector<std::pair<std::string, std::string>> model_fingerprints(
 inline DType checkpoint_dtype(const std::filesystem::path& folder) {
   std::map<std::string, std::uint64_t> bytes;
   if (PackedFile::is_in(folder)) {
-    for (const PackedEntry& entry : PackedFile(folder).linears())
+    const PackedFile file(folder);
+    for (const PackedEntry& entry : file.linears())
       bytes[dtype_name(entry.dtype)] += std::uint64_t(entry.layout.rows * entry.layout.columns);
   } else {
     const Checkpoint checkpoint(folder);

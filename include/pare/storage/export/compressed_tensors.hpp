@@ -47,7 +47,9 @@ inline std::optional<std::string> linear_refusal(const ExportLinear& linear) {
            std::to_string(linear.columns) + " inputs; write --group-size 64 or another divisor";
   if (linear.scale_digits > digits_of(linear.dtype))
     return "its scales have more digits than " + dtype_name(linear.dtype) +
-           ", the type of the checkpoint, which this format stores them in; write --format gptq";
+           ", the type of the checkpoint, which this format stores them in; compress with "
+           "--save-as "
+           "compressed-tensors=DIR, or write --format gptq";
   return std::nullopt;
 }
 
@@ -203,7 +205,7 @@ inline constexpr ExportFormat compressed_tensors_format{
     .linear_refusal = detail::compressed_tensors::linear_refusal,
     .bits_per_weight = detail::compressed_tensors::bits_per_weight,
     .notes = detail::compressed_tensors::notes,
-    .scale_digits = [](DType dtype, int) { return detail::compressed_tensors::digits_of(dtype); },
+    .scale_digits = detail::compressed_tensors::digits_of,
     .side_files = true,
     .write = detail::compressed_tensors::write};
 

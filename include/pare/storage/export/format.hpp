@@ -55,13 +55,21 @@ struct ExportFormat {
   double (*bits_per_weight)(const ExportLinear&);
   /// What whoever loads the model should know.
   std::vector<std::string> (*notes)(const ExportModel&);
-  /// Significant bits that scales may have at most, of the checkpoint's type and a width.
-  int (*scale_digits)(DType, int bits);
+  /// Significant bits that scales may have at most, for a checkpoint of this type.
+  int (*scale_digits)(DType);
   /// Whether the folder's other files (tokenizer.json, ...) go along.
   bool side_files;
   /// Writes the model's files into an existing folder.
   void (*write)(const ExportSource&, const std::filesystem::path& folder);
 };
+
+namespace detail {
+
+/// Why no format can hold a linear whose inputs are rotated when it runs.
+inline const std::optional<std::string> rotated_refusal =
+    "its inputs are rotated when it runs, which the format does not say; write --rotate folded";
+
+}  // namespace detail
 
 /// Why a format cannot hold a model: all reasons at once, linears with the same reason together.
 /// @return  a line for each reason, "2 linears, the first model.layers.0.fc1: REASON"; empty when
@@ -77,7 +85,8 @@ inline std::vector<std::string> export_refusals(const ExportFormat& format,
   std::vector<std::string> reasons;  // in the order of the linears
   std::map<std::string, Group> groups;
   for (const ExportLinear& linear : model.linears)
-    if (const auto reason = format.linear_refusal(linear)) {
+    if (const auto reason =
+            linear.rotated ? detail::rotated_refusal : format.linear_refusal(linear)) {
       Group& group = groups[*reason];
       if (group.count++ == 0) {
         group.first = linear.module();
@@ -94,24 +103,34 @@ inline std::vector<std::string> export_refusals(const ExportFormat& format,
   return refusals;
 }
 
-/// Throws argument_error with every reason when a format cannot hold a model.
-inline void require_exportable(const ExportFormat& format, const ExportModel& model) {
-  const std::vector<std::string> refusals = export_refusals(format, model);
+/// Throws argument_error with all reasons why a format cannot hold a model, if there are any.
+inline void require_no_refusals(const ExportFormat& format,
+                                const std::vector<std::string>& refusals) {
   if (refusals.empty()) return;
   std::string text = std::string(format.name) + " cannot hold this model:";
   for (const std::string& refusal : refusals) text += "\n  " + refusal;
   throw argument_error(text);
 }
 
+namespace detail {
+
+/// config.json of a model folder. Throws format_error for one that is none.
+inline nlohmann::ordered_json export_config(const std::filesystem::path& folder) {
+  const std::filesystem::path path = folder / "config.json";
+  const std::string text = read_whole_file(path);
+  parse_json_object(path.string(), text);  // the checks of a hostile file
+  return nlohmann::ordered_json::parse(text);
+}
+
+}  // namespace detail
+
 /// What a packed model is to a format.
+/// @param file    its weights
 /// @param folder  with packed.safetensors and config.json
 /// @throws as PackedFile; format_error for a config.json that is none
 inline ExportModel export_model(const PackedFile& file, const std::filesystem::path& folder) {
-  const std::filesystem::path path = folder / "config.json";
-  const std::string text = detail::read_whole_file(path);
-  detail::parse_json_object(path.string(), text);  // the checks of a hostile file
   return {.folder = folder,
-          .config = nlohmann::ordered_json::parse(text),
+          .config = detail::export_config(folder),
           .linears = export_linears(file)};
 }
 
@@ -134,6 +153,7 @@ std::vector<std::byte> bytes_of_values(const std::vector<T>& values) {
 inline std::vector<std::byte> dense_bytes(const PackedLinear& packed) {
   Matrix<float> weights(packed.layout.rows, packed.layout.columns);
   unpack_rows(packed, 0, weights.view());
+  rotate_back(packed, weights.view());
   if (packed.transposed) {
     Matrix<float> stored(weights.cols(), weights.rows());
     for (index_t r = 0; r < weights.rows(); ++r)

@@ -209,6 +209,7 @@ class Collector {
       const PackedLinear packed = source_.file.read(*entry);
       Matrix<float> weights(packed.layout.rows, packed.layout.columns);
       unpack_rows(packed, 0, weights.view());
+      rotate_back(packed, weights.view());
       return weights;
     }
     source_.file.require_intact(name, source_.file.file().read_bytes(name));
@@ -245,7 +246,7 @@ inline constexpr ExportFormat gguf_format{.name = "gguf",
                                           .linear_refusal = detail::gguf::linear_refusal,
                                           .bits_per_weight = detail::gguf::bits_per_weight,
                                           .notes = detail::gguf::notes,
-                                          .scale_digits = [](DType, int) { return 11; },
+                                          .scale_digits = [](DType) { return 11; },
                                           .side_files = false,
                                           .write = detail::gguf::write};
 

@@ -171,7 +171,7 @@ inline constexpr ExportFormat gptq_format{.name = "gptq",
                                           .linear_refusal = detail::gptq::linear_refusal,
                                           .bits_per_weight = detail::gptq::bits_per_weight,
                                           .notes = detail::gptq::notes,
-                                          .scale_digits = [](DType, int) { return 11; },
+                                          .scale_digits = [](DType) { return 11; },
                                           .side_files = true,
                                           .write = detail::gptq::write};
 

@@ -35,6 +35,7 @@ struct ExportLinear {
   int scale_digits = 11;             ///< significant bits of the scales, which are float16, at most
   int lowest = -255, highest = 255;  ///< what a code may be less its zero, at least and at most
   bool exact_minima = false;         ///< scale times zero is a float16 for every grid
+  bool rotated = false;              ///< codes are of W' with inputs that turn when it runs
   bool widened = false;              ///< rows of fewer bits may be stored at the widest
 
   /// The widest of its codes.
@@ -90,7 +91,7 @@ inline ExportCodes export_codes(const PackedLinear& packed) {
                   .of_column = {},
                   .widths = {}};
   out.codes.resize(std::size_t(layout.rows * layout.columns));
-  out.of_column = grid_map(layout.axis, layout.widths, layout.columns, layout.group_size).of_column;
+  out.of_column.assign(packed.grids.of_column.begin(), packed.grids.of_column.end());
   out.widths.resize(std::size_t(layout.rows));
   const int widest = layout.tiers().front();
   for (index_t i = 0; i < layout.rows; ++i)
@@ -126,13 +127,13 @@ inline ExportLinear export_linear(const std::string& tensor, const PackedLinear&
                       .scale_digits = 0,
                       .lowest = 0,
                       .highest = 0,
-                      .exact_minima = true};
+                      .exact_minima = true,
+                      .rotated = packed.rotation.has_value()};
   for (const std::uint8_t width : layout.tiers())
     linear.widths.insert(linear.widths.begin(), width);
-  const GridMap map = grid_map(layout.axis, layout.widths, layout.columns, layout.group_size);
   for (std::size_t k = 0; k < packed.zeros.size(); ++k) {
     const index_t row = index_t(k) % layout.rows, g = index_t(k) / layout.rows;
-    const int width = map.width_of(g, row, layout.widths);
+    const int width = packed.grids.width_of(g, row, layout.widths);
     const int zero = packed.zeros[k];
     if (zero != 1 << (width - 1)) linear.symmetric = false;
     linear.lowest = std::min(linear.lowest, -zero);
