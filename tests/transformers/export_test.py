@@ -29,6 +29,8 @@ CONFIGURATIONS = {
     "4 bits": ["--wbits", 4],
     "3 bits, act-order": ["--wbits", 3, "--symmetric", "--act-order"],
     "8 bits": ["--wbits", 8, "--symmetric"],
+    "2 bits": ["--wbits", 2],
+    "6 bits": ["--wbits", 6, "--symmetric"],
     "4 bits, groups of 32": ["--wbits", 4, "--symmetric", "--group-size", 32],
     "2:4 and 4 bits": ["--wbits", 4, "--symmetric", "--prunen", 2, "--prunem", 4],
 }
@@ -129,7 +131,7 @@ def test_gptq_holds_every_weight(compressed, model, configuration):
     folder = compressed(model, *CONFIGURATIONS[configuration])
     if model != "tiny-llama" and not exportable(folder, "gptq"):
         pytest.skip("rows or inputs that 32 does not divide: refused")
-    out = exported(folder, "gptq")
+    out = exported(folder, "gptq", *(["--widen"] if configuration == "6 bits" else []))
     config = json.loads((out / "quantize_config.json").read_text())
     assert config == json.loads((out / "config.json").read_text())["quantization_config"]
     assert config["checkpoint_format"] == "gptq_v2" and config["quant_method"] == "gptq"
@@ -159,7 +161,8 @@ GGUF = {"tiny-llama": "LLAMA", "tiny-llama3": "LLAMA", "tiny-llama-yarn": "LLAMA
         "tiny-gemma3": "GEMMA3", "tiny-phi3": "PHI3", "tiny-gpt2": "GPT2", "tiny-neox": "GPTNEOX",
         "tiny-neox-serial": "GPTNEOX", "tiny-bloom": "BLOOM"}
 GGUF_KINDS = {"4 bits symmetric": "Q4_0", "4 bits": "Q5_0", "3 bits, act-order": "Q4_0",
-              "8 bits": "Q8_0", "4 bits, groups of 32": "Q4_0", "2:4 and 4 bits": "Q4_0"}
+              "8 bits": "Q8_0", "2 bits": "Q4_0", "6 bits": "Q8_0",
+              "4 bits, groups of 32": "Q4_0", "2:4 and 4 bits": "Q4_0"}
 
 
 def in_order_of_gguf(model, name, weight, config):
@@ -252,6 +255,18 @@ def test_rows_of_several_widths_are_widened(compressed):
     folder = compressed("tiny-llama", "--wbits", 4, "--symmetric", "--target-avg-bits", 3.5,
                         "--bit-method", "budget")
     out = exported(folder, "compressed-tensors", "--widen")
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    dense, quantized = load(folder / "dense", dtype=torch.float16), load(out, dtype=torch.float16)
+    assert torch.equal(logits(quantized), logits(dense))
+
+
+def test_rotations_are_exported_where_they_are_folded_into_weights(compressed):
+    pytest.importorskip("compressed_tensors")
+    done = run("export", compressed("tiny-llama", "--wbits", 4, "--rotate", "full") / "packed",
+               "never", "--format", "gptq")
+    assert done.returncode != 0 and "write --rotate folded" in done.stderr, done.stderr
+    folder = compressed("tiny-llama", "--wbits", 4, "--symmetric", "--rotate", "folded")
+    out = exported(folder, "compressed-tensors")
     load = transformers.AutoModelForCausalLM.from_pretrained
     dense, quantized = load(folder / "dense", dtype=torch.float16), load(out, dtype=torch.float16)
     assert torch.equal(logits(quantized), logits(dense))
