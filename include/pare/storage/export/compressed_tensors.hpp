@@ -198,6 +198,7 @@ inline void write(const ExportSource& source, const std::filesystem::path& folde
 }  // namespace detail::compressed_tensors
 
 /// compressed-tensors 0.20, `pack-quantized`: any width per linear, groups that divide the inputs.
+/// @hideinitializer
 inline constexpr ExportFormat compressed_tensors_format{
     .name = "compressed-tensors",
     .title = "compressed-tensors, pack-quantized (vLLM, transformers)",

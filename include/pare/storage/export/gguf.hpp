@@ -240,6 +240,7 @@ inline void write(const ExportSource& source, const std::filesystem::path& folde
 
 /// GGUF of llama.cpp: for each linear the smallest blocks in which every value is exact, else the
 /// checkpoint's own type; the families that llama.cpp runs, with byte-level tokenizers.
+/// @hideinitializer
 inline constexpr ExportFormat gguf_format{.name = "gguf",
                                           .title = "GGUF (llama.cpp)",
                                           .model_refusal = detail::gguf::model_refusal,

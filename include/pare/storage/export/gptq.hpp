@@ -165,6 +165,7 @@ inline void write(const ExportSource& source, const std::filesystem::path& folde
 }  // namespace detail::gptq
 
 /// GPTQ, version 2: 2, 3, 4 and 8 bits, multiples of 32 rows and inputs.
+/// @hideinitializer
 inline constexpr ExportFormat gptq_format{.name = "gptq",
                                           .title = "GPTQ, checkpoint format 2 (GPTQModel)",
                                           .model_refusal = detail::gptq::model_refusal,
