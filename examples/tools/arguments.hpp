@@ -83,9 +83,12 @@ inline void add_shape(CLI::App& command, Arguments& arguments) {
 
 inline void add_preset(CLI::App& command, Arguments& arguments) {
   begin_group(command, "Presets");
-  add_value(command, "--preset", arguments.preset,
-            "best: --act-order --clip-search --true-sequential --asymmetric 0.5, and with a target "
-            "--scope model; what is given besides goes first");
+  add_value(
+      command, "--preset", arguments.preset,
+      "best: --act-order --clip-search --true-sequential --asymmetric 0.5, and with a target "
+      "--scope model; fast: --act-order, and where weights are rounded --group-size with the "
+      "largest of 128, 64 and 32 that divides the inputs of every linear, 32 where none does; what "
+      "is given besides goes first");
 }
 
 inline void add_comparison(CLI::App& command, Arguments& arguments) {
@@ -102,15 +105,39 @@ inline void add_comparison(CLI::App& command, Arguments& arguments) {
   add_preset(command, arguments);
 }
 
+namespace detail {
+
+/// The largest of 128, 64 and 32 that divides the inputs of every linear; 32 where none does: the
+/// last group of a row is shorter then.
+inline index_t fast_group_size(const pare::Architecture& config) {
+  for (const index_t size : {128, 64})
+    if (std::all_of(config.linears.begin(), config.linears.end(), [&](const auto& linear) {
+          return pare::columns_of(config, linear.role) % size == 0;
+        }))
+      return size;
+  return 32;
+}
+
+}  // namespace detail
+
 /// Fills in what a preset says and the command line does not.
-/// @param quantizes  whether the command rounds weights whatever its options say
-inline void apply_preset(Arguments& arguments, bool quantizes = false) {
+/// @param rounds  whether the command rounds weights whatever its options say
+inline void apply_preset(Arguments& arguments, bool rounds = false) {
   if (!arguments.preset) return;
-  if (*arguments.preset != "best")
-    throw unknown_value("--preset", *arguments.preset, "preset", {"best"});
   CompressionFlags& flags = arguments.flags;
+  const bool quantizes = rounds || flags.wbits.value_or(16) != 16;
+  if (*arguments.preset == "fast") {
+    flags.act_order = true;
+    if (quantizes && !flags.group_size && !flags.group_size_auto)
+      flags.group_size =
+          detail::fast_group_size(arguments.shape ? pare::named_shape(*arguments.shape)
+                                                  : pare::load_architecture(arguments.model));
+    return;
+  }
+  if (*arguments.preset != "best")
+    throw unknown_value("--preset", *arguments.preset, "preset", {"best", "fast"});
   flags.act_order = arguments.true_sequential = true;
-  if (quantizes || flags.wbits.value_or(16) != 16) flags.clip_search = true;
+  if (quantizes) flags.clip_search = true;
   if (!arguments.asymmetric) arguments.asymmetric = 0.5;
   const bool has_target = flags.target_average_bits || flags.target_stored_bits;
   if (has_target && !flags.scope && !flags.importance && !flags.bit_method) flags.scope = "model";

@@ -219,6 +219,13 @@ BOOST_AUTO_TEST_CASE(the_preset_is_the_options_it_names) {
   const Result pruned =
       compressed(texts, {"--sparsity", "0.5", "--preset", "best", "--minlayer", "3"});
   BOOST_TEST(pruned.report.at("config").at("clip_search") == false);
+  const Result fast = compressed(texts, {"--wbits", "4", "--preset", "fast", "--minlayer", "3"});
+  const Result grouped =
+      compressed(texts, {"--wbits", "4", "--act-order", "--group-size", "64", "--minlayer", "3"});
+  BOOST_TEST(fast.total("loss") == grouped.total("loss"));
+  const Result other = compressed(texts, {"--wbits", "4", "--preset", "fast", "--group-size", "32",
+                                          "--minlayer", "3"});
+  BOOST_TEST(other.total("loss") != grouped.total("loss"));
 }
 
 BOOST_AUTO_TEST_CASE(the_comparison_tells_schemes_apart) {
