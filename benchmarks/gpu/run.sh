@@ -3,8 +3,9 @@
 # torch, the published algorithm too: first against the golden layers, where these are, then timed.
 #   benchmarks/gpu/run.sh [PROGRAMS] [RESULTS]
 # PROGRAMS: folder of the built programs; empty or left out: they are built in build/.
-# RESULTS: folder for tests.log, sanitizer.log, machine.json, solver.json, search.json, model.json, packed.json
-# and peer_*.json; default build/gpu. render.py joins them and renders the page.
+# RESULTS: folder for tests.log, sanitizer.log, machine.json, solver.json, search.json, model.json,
+# packed.json, rotate.json and peer_*.json; default build/gpu. render.py joins them and renders the
+# page.
 # PARE_GPU_STEPS names what runs, by default "tests sanitizer benchmarks peers".
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -16,7 +17,7 @@ tests=(cuda cuda_packed_product cuda_calibration cuda_quantization cuda_importan
 if [ -z "$bin" ]; then
   source "$root/cmake/setup.sh"
   pare_build "${tests[@]/%/_test}" gpu_solver_benchmark gpu_search_benchmark gpu_model_benchmark \
-    gpu_packed_benchmark ||
+    gpu_packed_benchmark gpu_rotate_benchmark ||
     exit 1
   bin=$root/build/bin
 fi
@@ -101,6 +102,7 @@ if runs benchmarks; then
   timeout 200 "$bin/gpu_search_benchmark" "$out/search.json" || status=1
   timeout 200 "$bin/gpu_model_benchmark" "$out/model.json" || status=1
   timeout 200 "$bin/gpu_packed_benchmark" "$out/packed.json" || status=1
+  timeout 200 "$bin/gpu_rotate_benchmark" "$out/rotate.json" || status=1
 fi
 
 peer=$root/benchmarks/peers/sparsegpt_torch.py

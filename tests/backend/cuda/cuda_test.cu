@@ -6,6 +6,7 @@
 #include <set>
 
 #include "backend/reductions.hpp"
+#include "pare/kernels/rotate.hpp"
 #include "solver_support.hpp"
 
 using namespace pare;
@@ -383,6 +384,57 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(copies_keep_every_element, T, Scalars) {
   BOOST_CHECK_THROW(Cuda::matrix<T>(-1, 2), shape_error);
   Cuda::matrix<T> small(2, 2);
   BOOST_CHECK_THROW(Cuda::copy(MatrixView<const T>(device.view()), small.view()), shape_error);
+}
+
+namespace {
+
+/// Turns rows on both backends, into another matrix and in place, and back.
+template <class S>
+void check_rotations(index_t rows, index_t cols, double limit) {
+  const kernels::HadamardRotation rotation{9};
+  const Matrix<float> normal = random_normal<float>(rows, cols, 5);
+  Matrix<S> X(rows, cols), expected(rows, cols);
+  for (index_t k = 0; k < X.size(); ++k) X.data()[k] = S(compute_scalar<S>(normal.data()[k]));
+  for (const Turn turn : {Turn::forth, Turn::back})
+    BOOST_TEST_CONTEXT(rows << " x " << cols << (turn == Turn::back ? " back" : "")) {
+      rotate_rows<Host, S>(detail::as_const(X.view()), expected.view(), rotation, turn);
+      const auto check = [&](const Matrix<S>& given) {
+        double worst = 0;
+        for (index_t k = 0; k < given.size(); ++k) {
+          const double error = std::abs(double(compute_scalar<S>(given.data()[k])) -
+                                        double(compute_scalar<S>(expected.data()[k])));
+          if (!(error <= worst)) worst = error;
+        }
+        BOOST_TEST(worst <= limit);
+      };
+      auto from = upload<Cuda>(X);
+      Cuda::matrix<S> to(rows, cols);
+      rotate_rows<Cuda, S>(detail::as_const(from.view()), to.view(), rotation, turn);
+      check(download<Cuda>(to));
+      BOOST_TEST((same_bytes(download<Cuda>(from), X)));
+      rotate_rows<Cuda, S>(detail::as_const(from.view()), from.view(), rotation, turn);
+      check(download<Cuda>(from));
+      // Rows that lie apart and not at multiples of 16 bytes.
+      Cuda::matrix<S> around(rows, cols + 3);
+      const MatrixView<S> inside = around.view().columns(1, cols);
+      Cuda::copy(MatrixView<const S>(upload<Cuda>(X).view()), inside);
+      rotate_rows<Cuda, S>(detail::as_const(inside), inside, rotation, turn);
+      Cuda::copy(MatrixView<const S>(inside), to.view());
+      check(download<Cuda>(to));
+    }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(rows_are_turned_as_on_the_host) {
+  for (const index_t cols :
+       {1, 2, 4, 12, 8, 16, 32, 64, 576, 1536, 4096, 11008, 16384, 32768, 65536})
+    for (const index_t rows : {1, 5, 67}) {
+      check_rotations<float>(rows, cols, 1e-5);
+      check_rotations<double>(rows, cols, 1e-13);
+      check_rotations<float16>(rows, cols, 8e-3);
+      check_rotations<bfloat16>(rows, cols, 6e-2);
+    }
 }
 
 BOOST_AUTO_TEST_CASE(memory_that_is_not_there_is_a_typed_error) {

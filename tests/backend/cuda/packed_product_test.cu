@@ -68,6 +68,25 @@ BOOST_AUTO_TEST_CASE(every_uniform_width_and_mask) {
       }
 }
 
+BOOST_AUTO_TEST_CASE(rotated_inputs_are_rotated_first) {
+  const PackedLayout layout{.rows = 40, .columns = 576, .widths = {4}};
+  PackedLinear packed = random_packed(layout, PackedMask::none, DType::f16, 5);
+  const kernels::HadamardRotation rotation{6};
+  const Matrix<float> x = some_x(576, 7);
+  Matrix<float> turned(1, 576);
+  const kernels::RotateBlock<float> block{x.view(), turned.view(), rotation};
+  for (index_t task = 0; task < block.count(); ++task) block(task);
+  const Matrix<float> expected = product(gpu::PackedProduct(packed), turned);
+  packed.rotation = rotation;
+  const Matrix<float> given = product(gpu::PackedProduct(packed), x);
+  double distance = 0, length = 0;
+  for (index_t i = 0; i < 40; ++i) {
+    distance += std::pow(double(given(0, i)) - double(expected(0, i)), 2);
+    length += std::pow(double(expected(0, i)), 2);
+  }
+  BOOST_TEST(std::sqrt(distance / length) < 1e-5);
+}
+
 BOOST_AUTO_TEST_CASE(every_group) {
   for (const auto& [rows, columns] : shapes)
     for (const auto& [zeros, of] :

@@ -12,11 +12,13 @@
 #include <optional>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "pare/backend/cuda/context.cuh"
 #include "pare/backend/cuda/packed_items.cuh"
 #include "pare/backend/cuda/packed_values.cuh"
+#include "pare/backend/cuda/rotate.cuh"
 
 namespace pare::inline PARE_TARGET::backend::cuda {
 
@@ -326,15 +328,9 @@ class PackedTilesProduct {
 /// same input gives the same bytes on every GPU. Linears that were only pruned are summed in float.
 class PackedProduct {
  public:
-  /// @throws argument_error for rotated inputs: rotate_rows turns them, and the linear without its
-  ///         rotation multiplies them; as PackedTilesProduct
+  /// Throws as PackedTilesProduct.
   explicit PackedProduct(const PackedLinear& packed)
-      : rows_(packed.layout.rows), columns_(packed.layout.columns) {
-    if (packed.rotation)
-      throw argument_error(
-          "packed product: expected inputs that are not rotated; turn them by rotate_rows and "
-          "leave "
-          "out PackedLinear::rotation");
+      : rows_(packed.layout.rows), columns_(packed.layout.columns), rotation_(packed.rotation) {
     if (packed.layout.quantized())
       tiles_.emplace(packed);
     else
@@ -346,13 +342,20 @@ class PackedProduct {
   /// Bytes of device memory that a product reads, x aside.
   std::uint64_t bytes() const { return tiles_ ? tiles_->bytes() : values_->bytes(); }
 
-  /// Queues y = W x on the thread's stream. A number in x that is not finite makes every y NaN.
+  /// Queues y = W x on the thread's stream; where inputs are rotated x is rotated first. A number in x
+  /// that is not finite makes every y NaN.
   /// @param x  (1, in), device memory
   /// @param y  (1, out), device memory; must not overlap x
   /// @throws shape_error, device_error
   void multiply(MatrixView<const float> x, MatrixView<float> y) const {
     require_shape("packed product: x", {1, columns_}, {x.rows, x.cols});
     require_shape("packed product: y", {1, rows_}, {y.rows, y.cols});
+    DeviceMatrix<float> turned;  // (1, in)
+    if (rotation_) {
+      turned.resize(1, columns_);
+      Rotations::rotate_rows<float>(turned.view(), x, *rotation_, false);
+      x = std::as_const(turned).view();
+    }
     if (tiles_)
       tiles_->multiply(x.data, y.data);
     else
@@ -361,6 +364,7 @@ class PackedProduct {
 
  private:
   index_t rows_, columns_;
+  std::optional<kernels::HadamardRotation> rotation_;
   std::optional<PackedTilesProduct> tiles_;
   std::optional<PackedValuesProduct> values_;
 };

@@ -5,6 +5,7 @@
 #include "pare/backend/cuda/factor.cuh"
 #include "pare/backend/cuda/model.cuh"
 #include "pare/backend/cuda/product.cuh"
+#include "pare/backend/cuda/rotate.cuh"
 #include "pare/backend/cuda/select.cuh"
 #include "pare/backend/cuda/sweep.cuh"
 #include "pare/backend/system.hpp"
@@ -19,6 +20,7 @@ struct Thrust<system::cuda> : cuda::DeviceMemory,
                               cuda::Products,
                               cuda::Factorization,
                               cuda::Selection,
+                              cuda::Rotations,
                               cuda::ModelOps {
   /// @name Operations of pare::Backend
   /// @{
