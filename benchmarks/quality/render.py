@@ -181,7 +181,22 @@ def published(results):
     return lines
 
 
-TABLES = {"published": published, "head": head, "bars": bars, "stored": stored, "tricks": tricks,
+def rotations(results):
+    """Bits and perplexities of every configuration with rotations."""
+    measured = json.loads((results.folder / "rotations.json").read_text())
+    runs = measured["runs"]
+    lines = [f"Measured {measured['date']} with `--backend {measured['backend']}` on an "
+             f"{measured['device']}, commit {measured['commit']}.", "",
+             "| configuration | stored bits | of the head | " + " | ".join(runs[0]["dense"]) + " |",
+             "|---" * (3 + len(runs[0]["dense"])) + "|"]
+    for run in runs:
+        head = f"{run['added_bits']:.2f}" if run["added_bits"] else ""
+        lines.append(f"| `{run['options']}` | {run['stored_bits']:.2f} | {head} | "
+                     + " | ".join(f"{v:.2f}" for v in run["perplexity"].values()) + " |")
+    return lines
+
+
+TABLES = {"rotations": rotations, "published": published, "head": head, "bars": bars, "stored": stored, "tricks": tricks,
           "allocation": allocation, "plan tricks": plan_tricks, "masks": masks,
           "failed": failed}
 

@@ -108,7 +108,22 @@ PUBLISHED = {
     "2:4 4 g128": [*RUNS, "--wbits", "4", *G128],
     "2:4 4 g128 admm": [*RUNS, "--wbits", "4", *G128, *ADMM],
 }
-SETS = {"choices": CONFIGURATIONS, "masks": MASKS, "published": PUBLISHED}
+
+# What rotations gain on a published model (--set rotations).
+FOLDED, FULL = ["--rotate", "folded"], ["--rotate", "full"]
+ROTATIONS = {
+    "4 grid folded": ["--wbits", "4", *GRID, *FOLDED],
+    "4 grid full": ["--wbits", "4", *GRID, *FULL],
+    "4 g128 grid full": ["--wbits", "4", *G128, *GRID, *FULL],
+    "4 g64 grid full": ["--wbits", "4", "--group-size", "64", *GRID, *FULL],
+    "4 g128 best full": ["--wbits", "4", *G128, "--preset", "best", *FULL],
+    "4 g64 symmetric folded": ["--wbits", "4", "--symmetric", "--group-size", "64", *GRID, *FOLDED],
+    "3 grid full": ["--wbits", "3", *GRID, *FULL],
+    "3 g128 grid full": ["--wbits", "3", *G128, *GRID, *FULL],
+    "3 g128 best full": ["--wbits", "3", *G128, "--preset", "best", *FULL],
+}
+SETS = {"choices": CONFIGURATIONS, "masks": MASKS, "published": PUBLISHED,
+        "rotations": ROTATIONS}
 
 
 def named(text):
@@ -167,6 +182,7 @@ def main():
             "dense": measured["perplexity"]["dense"],
             "code_bits": totals["average_bits"],
             "stored_bits": totals["stored_bits_per_weight"],
+            "added_bits": (measured["config"].get("rotation") or {}).get("added_bits_per_weight", 0),
             "sparsity": totals["sparsity"], "seconds": totals["seconds"],
             "plan": plan and {key: plan[key] for key in plan if key != "patterns"},
             "patterns": plan and sorted(plan["patterns"].values()),
