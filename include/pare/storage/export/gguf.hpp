@@ -56,6 +56,7 @@ inline std::vector<std::string> notes(const ExportModel& model) {
   std::map<std::string, std::size_t> kinds;
   for (const ExportLinear& linear : model.linears) ++kinds[kind_of_linear(linear).name];
   std::vector<std::string> notes;
+  notes.reserve(kinds.size());
   for (const auto& [name, count] : kinds)
     notes.push_back(std::to_string(count) + (count == 1 ? " linear" : " linears") + " as " + name);
   const Architecture a = architecture_of(model);
