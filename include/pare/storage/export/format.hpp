@@ -169,12 +169,12 @@ inline std::vector<std::byte> dense_bytes(const PackedLinear& packed) {
 inline void write_export_tensors(
     const std::filesystem::path& path, const ExportSource& source,
     const std::function<std::vector<ExportTensor>(const ExportLinear&)>& tensors_of) {
-  struct Piece {
+  struct Portion {
     TensorInfo info;
     const PackedEntry* entry = nullptr;                                    // of a linear
     std::function<std::vector<std::byte>(const ExportCodes&)> bytes = {};  // empty: dense
   };
-  std::vector<Piece> pieces;
+  std::vector<Portion> pieces;
   std::map<std::string, const ExportLinear*> quantized;
   for (const ExportLinear& linear : source.model.linears) quantized[linear.tensor] = &linear;
   for (const TensorInfo& info : source.file.file().tensors())
@@ -188,15 +188,15 @@ inline void write_export_tensors(
     for (ExportTensor& tensor : tensors_of(*found->second))
       pieces.push_back({std::move(tensor.info), &entry, std::move(tensor.bytes)});
   }
-  std::stable_sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) {
+  std::stable_sort(pieces.begin(), pieces.end(), [](const Portion& a, const Portion& b) {
     return element_bytes(a.info.dtype) > element_bytes(b.info.dtype);
   });
   std::vector<TensorInfo> infos;
   infos.reserve(pieces.size());
-  for (const Piece& piece : pieces) infos.push_back(piece.info);
+  for (const Portion& piece : pieces) infos.push_back(piece.info);
   std::vector<std::byte> bytes;
   write_safetensors(path, infos, {{"format", "pt"}}, [&](std::size_t i) {
-    const Piece& piece = pieces[i];
+    const Portion& piece = pieces[i];
     if (piece.entry == nullptr) {
       bytes = source.file.file().read_bytes(piece.info.name);
       source.file.require_intact(piece.info.name, bytes);
