@@ -47,6 +47,12 @@ def head(results):
     return lines
 
 
+def origin(measured):
+    """Where and when a file of results was measured."""
+    return [f"Measured {measured['date']} with `--backend {measured['backend']}` on an "
+            f"{measured['device']}, commit {measured['commit']}.", ""]
+
+
 def table(results, rows):
     """A row per (label, configuration): perplexities and excess for every model and text."""
     columns = [(m, c) for m in results.models for c in results.calibrations]
@@ -138,8 +144,7 @@ def masks(results):
     """Every pattern with the greedy mask, with its weights solved exactly, and with both searched."""
     measured = json.loads((results.folder / "masks.json").read_text())
     results.by_key |= {(r["model"], r["calibration"], r["name"]): r for r in measured["runs"]}
-    return [f"Measured {measured['date']} with `--backend {measured['backend']}` on an "
-            f"{measured['device']}, commit {measured['commit']}.", ""] + table(results, [
+    return origin(measured) + table(results, [
         ("50 %", "50%"), ("`--refine`", "50% refined"), ("`--mask-search admm`", "50% admm"),
         ("70 %", "70%"), ("`--refine`", "70% refined"), ("`--mask-search admm`", "70% admm"),
         ("2:4", "2:4"), ("`--refine`", "2:4 refined"), ("`--mask-search admm`", "2:4 admm"),
@@ -169,8 +174,7 @@ def published(results):
     """Perplexities of every configuration of a published model, and its dense ones."""
     measured = json.loads((results.folder / "smollm2.json").read_text())
     runs = measured["runs"]
-    lines = [f"Measured {measured['date']} with `--backend {measured['backend']}` on an "
-             f"{measured['device']}, commit {measured['commit']}.", "",
+    lines = [*origin(measured),
              "| configuration | " + " | ".join(runs[0]["perplexity"]) + " |",
              "|---" * (1 + len(runs[0]["perplexity"])) + "|"]
     rows = [("dense", runs[0]["dense"])] + [
@@ -185,8 +189,7 @@ def rotations(results):
     """Bits and perplexities of every configuration with rotations."""
     measured = json.loads((results.folder / "rotations.json").read_text())
     runs = measured["runs"]
-    lines = [f"Measured {measured['date']} with `--backend {measured['backend']}` on an "
-             f"{measured['device']}, commit {measured['commit']}.", "",
+    lines = [*origin(measured),
              "| configuration | stored bits | of the head | " + " | ".join(runs[0]["dense"]) + " |",
              "|---" * (3 + len(runs[0]["dense"])) + "|"]
     for run in runs:

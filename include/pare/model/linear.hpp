@@ -40,8 +40,8 @@ struct Linear {
 /// Rows of a packed linear while they are multiplied. Grows to one block of the widest linear.
 template <class B, class T>
 struct UnpackedRows {
-  /// Rows of a block: as many as one task of the host backends multiplies, so that products are the
-  /// same, bit by bit, as those of the whole.
+  /// Rows of a block: as many as one task of the host backends multiplies, so that products of more
+  /// than 256 tokens are the same, bit by bit, as those of the whole; fewer are cut into other tasks.
   static constexpr index_t block = 512;
 
   Matrix<T> host;                         // (block, in)

@@ -174,35 +174,35 @@ inline void write_export_tensors(
     const PackedEntry* entry = nullptr;                                    // of a linear
     std::function<std::vector<std::byte>(const ExportCodes&)> bytes = {};  // empty: dense
   };
-  std::vector<Portion> pieces;
+  std::vector<Portion> portions;
   std::map<std::string, const ExportLinear*> quantized;
   for (const ExportLinear& linear : source.model.linears) quantized[linear.tensor] = &linear;
   for (const TensorInfo& info : source.file.file().tensors())
-    if (!source.file.is_part(info.name)) pieces.push_back({info});
+    if (!source.file.is_part(info.name)) portions.push_back({info});
   for (const PackedEntry& entry : source.file.linears()) {
     const auto found = quantized.find(entry.tensor);
     if (found == quantized.end()) {
-      pieces.push_back({{entry.tensor, dtype_name(entry.dtype), entry.stored_shape()}, &entry});
+      portions.push_back({{entry.tensor, dtype_name(entry.dtype), entry.stored_shape()}, &entry});
       continue;
     }
     for (ExportTensor& tensor : tensors_of(*found->second))
-      pieces.push_back({std::move(tensor.info), &entry, std::move(tensor.bytes)});
+      portions.push_back({std::move(tensor.info), &entry, std::move(tensor.bytes)});
   }
-  std::stable_sort(pieces.begin(), pieces.end(), [](const Portion& a, const Portion& b) {
+  std::stable_sort(portions.begin(), portions.end(), [](const Portion& a, const Portion& b) {
     return element_bytes(a.info.dtype) > element_bytes(b.info.dtype);
   });
   std::vector<TensorInfo> infos;
-  infos.reserve(pieces.size());
-  for (const Portion& piece : pieces) infos.push_back(piece.info);
+  infos.reserve(portions.size());
+  for (const Portion& portion : portions) infos.push_back(portion.info);
   std::vector<std::byte> bytes;
   write_safetensors(path, infos, {{"format", "pt"}}, [&](std::size_t i) {
-    const Portion& piece = pieces[i];
-    if (piece.entry == nullptr) {
-      bytes = source.file.file().read_bytes(piece.info.name);
-      source.file.require_intact(piece.info.name, bytes);
+    const Portion& portion = portions[i];
+    if (portion.entry == nullptr) {
+      bytes = source.file.file().read_bytes(portion.info.name);
+      source.file.require_intact(portion.info.name, bytes);
     } else {
-      const PackedLinear packed = source.file.read(*piece.entry);
-      bytes = piece.bytes ? piece.bytes(export_codes(packed)) : dense_bytes(packed);
+      const PackedLinear packed = source.file.read(*portion.entry);
+      bytes = portion.bytes ? portion.bytes(export_codes(packed)) : dense_bytes(packed);
     }
     return std::span<const std::byte>(bytes);
   });
