@@ -16,7 +16,9 @@
 #include <vector>
 
 #include "packed_support.hpp"
+#include "pare/backend/eigen.hpp"
 #include "pare/backend/packed_product.hpp"
+#include "pare/model/linear.hpp"
 
 namespace {
 
@@ -132,6 +134,36 @@ void read_memory(benchmark::State& state) {
   count(state, 4.0 * double(W.size()));
 }
 
+/// Some tokens through a 4-bit linear of a model: from the packed bytes one token after the other, or
+/// with rows unpacked for all of them. Below where these meet is packed_tokens.
+void few_tokens(benchmark::State& state, index_t tokens, PackedMask kind, index_t group_size,
+                bool from_bytes) {
+  using B = pare::backend::Eigen;
+  set_threads(int(state.range(1)));
+  const index_t rows = state.range(0);
+  static std::map<std::tuple<index_t, PackedMask, index_t>, pare::Linear<B, float>> linears;
+  pare::Linear<B, float>& linear = linears[{rows, kind, group_size}];
+  if (!linear.packed)
+    prepare_packed(linear, std::make_shared<const PackedLinear>(
+                               random_linear(rows, {4}, kind, group_size)));
+  auto unprepared = linear;
+  unprepared.prepared.reset();
+  const std::vector<float> x = random_vector(tokens * columns);
+  std::vector<float> y(static_cast<std::size_t>(tokens * rows));
+  const pare::MatrixView<const float> X(x.data(), tokens, columns);
+  const pare::MatrixView<float> Y(y.data(), tokens, rows);
+  pare::UnpackedRows<B, float> room;
+  for (auto _ : state) {
+    if (from_bytes)
+      B::packed_multiply<float>(Y, X, *linear.prepared, {});
+    else
+      pare::detail::apply(unprepared, X, Y, room);
+    benchmark::DoNotOptimize(y.data());
+    benchmark::ClobberMemory();
+  }
+  count(state, double(linear.packed->bytes()));
+}
+
 void add(const std::string& name, const std::function<void(benchmark::State&)>& run) {
   std::vector<index_t> counts{1};
   if (pare::detail::max_threads() > 1) counts.push_back(2);
@@ -168,6 +200,16 @@ int main(int argc, char** argv) {
   add_packed("half_4", {4}, PackedMask::bits);
   add_packed("half_mixed_3", mixed, PackedMask::bits);
   add_packed("two_of_four_4", {4}, PackedMask::n_of_m);
+  for (const int tokens : {1, 4, 16, 32})
+    for (const PackedMask kind : {PackedMask::none, PackedMask::bits})
+      for (const bool from_bytes : {true, false}) {
+        const bool masked = kind == PackedMask::bits;
+        add("tokens_" + std::to_string(tokens) + (masked ? "_half" : "") +
+                (from_bytes ? "" : "_unpacked"),
+            [=](benchmark::State& state) {
+              few_tokens(state, tokens, kind, masked ? 0 : 128, from_bytes);
+            });
+      }
 #ifdef PARE_SPREADS_BYTES
   benchmark::AddCustomContext("vectors", "AVX-512 VBMI2");
 #else

@@ -299,6 +299,10 @@ PACKED_TITLES = {
     "half_4": "50 % + 4 bit, mask of bits",
     "half_mixed_3": "50 % + mixed, mask of bits",
     "two_of_four_4": "2:4 + 4 bit",
+    **{f"tokens_{n}{mask}{way}": f"{n} token{'s' if n > 1 else ''}, {what}, {how}"
+       for n in (1, 4, 16, 32)
+       for mask, what in (("", "4 bit, groups of 128"), ("_half", "50 % + 4 bit"))
+       for way, how in (("", "one after the other"), ("_unpacked", "rows unpacked"))},
 }
 
 

@@ -4,8 +4,10 @@
 
 #include <array>
 #include <functional>
+#include <memory>
 
 #include "model_support.hpp"
+#include "packed_support.hpp"
 #include "pare/pipeline/compress.hpp"
 #include "pare/pipeline/dispatch.hpp"
 #include "pare/storage/packed_writer.hpp"
@@ -151,6 +153,90 @@ BOOST_AUTO_TEST_CASE(a_packed_model_is_the_compressed_one_to_the_bit) {
           BOOST_TEST((same_bytes(rows, expected.weight)));
         }
     }
+}
+
+// From the packed bytes where the backend has such a product, else from unpacked rows, which give the
+// dense model's bits.
+BOOST_AUTO_TEST_CASE(few_tokens_through_a_packed_model) {
+  for (const Way& way : ways()) BOOST_TEST_CONTEXT(way.name) {
+      const Packed packed(way, {{"max_position_embeddings", 20}});
+      const Model read = load_model<B, float>(packed.folder.path);
+      for (const index_t tokens : {1, 3, 8, 9, 20}) {
+        const auto hidden_of = [&](const Model& model) {
+          ModelWorkspace<B, float> workspace;
+          Matrix<float> hidden;
+          embed(model, std::span(packed.windows.ids).first(std::size_t(tokens)), tokens, workspace,
+                hidden);
+          for (const auto& layer : model.layers)
+            forward_layer(model, layer, hidden.view(), tokens, workspace);
+          return hidden;
+        };
+        const Matrix<float> expected = hidden_of(packed.model), found = hidden_of(read);
+        BOOST_TEST_CONTEXT(tokens << " tokens") {
+#if defined(PARE_HIGHWAY)
+          static_assert(MultipliesPacked<B, float>);
+          if (tokens <= B::packed_tokens) {
+            Matrix<float> zero(expected.rows(), expected.cols());
+            zero.fill(0);
+            BOOST_TEST(distance(found, expected) < 1e-5 * distance(expected, zero));
+            continue;
+          }
+#endif
+          BOOST_TEST((same_bytes(found, expected)));
+        }
+      }
+    }
+}
+
+namespace {
+
+/// Multiplies two tokens at most, by its own product, and counts.
+struct Counting : backend::Eigen {
+  using packed_linear = Matrix<float>;  // (out, in)
+  static constexpr index_t packed_tokens = 2;
+  static inline int prepared = 0, multiplied = 0;
+
+  static packed_linear prepare(const std::shared_ptr<const PackedLinear>& packed) {
+    ++prepared;
+    Matrix<float> weights(packed->layout.rows, packed->layout.columns);
+    unpack_rows(*packed, 0, weights.view());
+    return weights;
+  }
+  template <class T>
+  static void packed_multiply(MatrixView<T> Y, MatrixView<const T> X, const packed_linear& W,
+                              MatrixView<const T> bias) {
+    ++multiplied;
+    linear<T>(Y, X, W.view(), bias);
+  }
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(few_tokens_use_the_product_of_the_backend) {
+  const PackedLayout layout{.rows = 500, .columns = 40, .widths = {4}, .group_size = 16};
+  Linear<Counting, float> linear;
+  prepare_packed(linear, std::make_shared<const PackedLinear>(
+                             random_packed(layout, PackedMask::none, DType::f16, 3)));
+  BOOST_TEST(Counting::prepared == 1);
+  linear.bias = random_matrix<float>(1, 500, 4);
+  const Matrix<float> weights = Counting::prepare(linear.packed);
+  UnpackedRows<Counting, float> rows;
+  for (index_t tokens = 1; tokens <= 4; ++tokens) {
+    const Matrix<float> X = random_matrix<float>(tokens, 40, 5);
+    Matrix<float> found(tokens, 500), expected(tokens, 500);
+    Counting::linear<float>(expected.view(), X.view(), weights.view(), linear.bias.view());
+    detail::apply(linear, X.view(), found.view(), rows);
+    BOOST_TEST((same_bytes(found, expected)));
+    BOOST_TEST(Counting::multiplied == std::min<index_t>(tokens, 2));
+  }
+  // Where nothing is prepared, rows are unpacked.
+  linear.prepared.reset();
+  const Matrix<float> X = random_matrix<float>(1, 40, 5);
+  Matrix<float> found(1, 500), expected(1, 500);
+  Counting::linear<float>(expected.view(), X.view(), weights.view(), linear.bias.view());
+  detail::apply(linear, X.view(), found.view(), rows);
+  BOOST_TEST((same_bytes(found, expected)));
+  BOOST_TEST(Counting::multiplied == 2);
 }
 
 BOOST_AUTO_TEST_CASE(every_byte_of_the_file_is_in_the_statistics_or_as_it_was) {

@@ -8,6 +8,7 @@
 
 #include "pare/backend/host.hpp"
 #include "pare/backend/host_kernels.hpp"
+#include "pare/backend/host_packed.hpp"
 #include "pare/kernels/activations.hpp"
 #include "pare/kernels/attention.hpp"
 
@@ -18,7 +19,7 @@ namespace pare::inline PARE_TARGET::backend {
 /// @tparam Tasks    how tasks run, like OpenMPTasks
 /// @tparam Kernels  what a task does, see HostKernels
 template <class Tasks, class Kernels>
-struct HostModelOps {
+struct HostModelOps : HostPackedOps {
   /// Y = X W^T + bias for X (tokens, in) and W (out, in); bias may have no rows.
   template <class T>
   static void linear(MatrixView<T> Y, MatrixView<const T> X, MatrixView<const T> W,

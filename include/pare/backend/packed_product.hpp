@@ -211,6 +211,19 @@ inline void multiply_all_masked(const PackedLinear& packed, const MaskPieces& pi
   });
 }
 
+/// Whether multiply_groups takes a linear.
+inline bool has_aligned_groups(const PackedLinear& packed) {
+  const PackedLayout& layout = packed.layout;
+  return packed.grids.grids() > 1 && layout.quantized() && packed.kind == PackedMask::none &&
+         (layout.by_row() || layout.widths.size() == 1) && layout.group_size % aligned_group == 0;
+}
+
+/// Whether packed_product is fast for a linear; see there.
+inline bool has_fast_product(const PackedLinear& packed) {
+  if (packed.grids.grids() != 1) return has_aligned_groups(packed);
+  return packed.kind == PackedMask::none || mask_pieces(packed).bits > 0;
+}
+
 /// y = W' x of a packed linear, x finite and rotated already where inputs are.
 inline void packed_product_as_stored(const PackedLinear& packed, std::span<const float> x,
                                      std::span<float> y) {
@@ -225,9 +238,7 @@ inline void packed_product_as_stored(const PackedLinear& packed, std::span<const
 #else
     if (pieces.bits > 0) return multiply_all_masked(packed, pieces, x, y);
 #endif
-  } else if (layout.quantized() && packed.kind == PackedMask::none &&
-             (layout.by_row() || layout.widths.size() == 1) &&
-             layout.group_size % aligned_group == 0) {
+  } else if (has_aligned_groups(packed)) {
     return multiply_groups(packed, x, y);
   }
   for_each_block(layout.rows, [&](index_t begin, index_t end) {

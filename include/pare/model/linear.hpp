@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "pare/core/matrix.hpp"
@@ -35,7 +36,19 @@ struct Linear {
   typename B::template matrix<T> weight;       // (out, in), empty when packed
   typename B::template matrix<T> bias;         // (1, out), or empty
   std::shared_ptr<const PackedLinear> packed;  ///< in place of weight, in host memory; or null
+  /// `packed` for B::packed_multiply, where B has one; see prepare_packed().
+  typename detail::PreparedLinear<B>::type prepared;
 };
+
+/// Gives a linear packed weights, ready for products of few tokens where the backend has such.
+/// @param linear  whose dense weights go
+/// @param packed  (out, in), indexed
+template <class B, class T>
+void prepare_packed(Linear<B, T>& linear, std::shared_ptr<const PackedLinear> packed) {
+  linear.weight = {};
+  if constexpr (MultipliesPacked<B, T>) linear.prepared = B::prepare(packed);
+  linear.packed = std::move(packed);
+}
 
 /// Rows of a packed linear while they are multiplied. Grows to one block of the widest linear.
 template <class B, class T>
@@ -60,6 +73,9 @@ void apply(const Linear<B, T>& linear, MatrixView<const T> X, MatrixView<T> Y,
     B::template linear<T>(Y, X, linear.weight.view(), bias);
     return;
   }
+  if constexpr (MultipliesPacked<B, T>)
+    if (X.rows <= B::packed_tokens && linear.prepared)
+      return B::template packed_multiply<T>(Y, X, *linear.prepared, bias);
   const PackedLayout& layout = linear.packed->layout;
   if (linear.packed->rotation) {
     rows.turned.resize(X.rows, X.cols);

@@ -216,7 +216,8 @@ class ModelLoader {
         throw format_error(packed_->file().path().string() + ": tensor " +
                            quoted_name(linear.tensor) + ": expected shape " + shape_text(expected) +
                            ", got " + shape_text(given));
-      if (reads_) linear.packed = std::make_shared<const PackedLinear>(packed_->read(*entry));
+      if (reads_)
+        prepare_packed(linear, std::make_shared<const PackedLinear>(packed_->read(*entry)));
       linear.dtype = entry->dtype;
     } else {
       auto stored =

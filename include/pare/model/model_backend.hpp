@@ -3,10 +3,13 @@
 
 #include <concepts>
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <string_view>
 
 #include "pare/core/backend.hpp"
 #include "pare/kernels/attention.hpp"
+#include "pare/storage/packed.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -55,7 +58,37 @@ concept ModelBackend = detail::stores_scalar<B, T> && detail::HoldsMatrices<B, T
   { B::template cross_entropy<T>(c, ids) } -> std::same_as<double>;
 };
 
+/// A backend with a product of packed linears of its own, which the forward pass uses for few
+/// tokens. Any other backend, scalar or number of tokens has the rows unpacked and `linear`.
+///
+/// - `packed_linear`: what it multiplies with, in its memory; copies share it.
+/// - `prepare(packed)`: makes one of an indexed std::shared_ptr<const PackedLinear>; or nothing,
+///   std::nullopt, of one that it had better leave to `linear`.
+/// - `packed_tokens`: up to how many tokens this takes less time than unpacking.
+/// - `packed_multiply(Y, X, W, bias)`: Y = X W^T + bias; X (tokens, in), W a packed_linear
+///   (out, in), bias (1, out) or without rows. Where inputs are rotated it rotates X. The weights
+///   are s (c - z), which may not be rounded to the type of the checkpoint.
+template <class B, class T>
+concept MultipliesPacked = requires(MatrixView<T> Y, MatrixView<const T> X,
+                                    const typename B::packed_linear& W,
+                                    std::shared_ptr<const PackedLinear> packed) {
+  { B::prepare(packed) } -> std::convertible_to<std::optional<typename B::packed_linear>>;
+  { B::packed_tokens } -> std::convertible_to<index_t>;
+  B::template packed_multiply<T>(Y, X, W, X);
+};
+
 namespace detail {
+
+/// A linear as B::packed_multiply takes it; empty before it is prepared.
+template <class B>
+struct PreparedLinear {
+  struct type {};
+};
+template <class B>
+  requires requires { typename B::packed_linear; }
+struct PreparedLinear<B> {
+  using type = std::optional<typename B::packed_linear>;
+};
 
 /// What every template over a model's backend asserts first; always true.
 template <class B, class T>
