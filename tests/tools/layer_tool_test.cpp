@@ -265,7 +265,7 @@ BOOST_AUTO_TEST_CASE(other_layers_agree_with_an_independent_oracle) {
   std::iota(falling.begin(), falling.end(), index_t{0});
   std::stable_sort(falling.begin(), falling.end(),
                    [&](index_t a, index_t b) { return layer.H(a, a) > layer.H(b, b); });
-  std::vector<Case> cases(8);
+  std::vector<Case> cases(10);
   cases[0] = {{"--sparsity", "0.35"}, {}};
   cases[0].published.sparsity = 0.35;
   cases[1] = {{"--sparsity", "0.5", "--wbits", "4"}, {}};
@@ -290,6 +290,14 @@ BOOST_AUTO_TEST_CASE(other_layers_agree_with_an_independent_oracle) {
   cases[6].published.damping = 0.1;
   cases[7] = {{"--wbits", "8"}, {}};
   cases[7].published.row_bits = bits(8);
+  cases[8] = {{"--wbits", "3", "--act-order", "--group-size", "32"}, {}};
+  cases[8].published.row_bits = bits(3);
+  cases[8].published.order = falling;
+  cases[8].published.group_size = 32;
+  cases[9] = {{"--wbits", "3", "--groupsize", "32", "--group-fit", "compensated"}, {}};
+  cases[9].published.row_bits = bits(3);
+  cases[9].published.group_size = 32;
+  cases[9].published.compensated = true;
   for (const Case& c : cases) BOOST_TEST_CONTEXT(cli::text_of(c.options)) {
       const Result r = solve(folder, c.options, input);
       const test::PublishedResult published =
@@ -685,9 +693,10 @@ BOOST_AUTO_TEST_CASE(a_hessian_that_cannot_be_factored_is_a_failure_that_names_t
 BOOST_AUTO_TEST_CASE(help_lists_the_options) {
   const Outcome help = cli::run(PARE_LAYER, {"--help"});
   check_success(help);
-  for (const char* option : {"--sparsity", "--prunen", "--prunem", "--wbits", "--target-avg-bits",
-                             "--bit-method", "--axis", "--act-order", "--clip-search",
-                             "--symmetric", "--percdamp", "--blocksize", "--backend", "--json"}) {
+  for (const char* option :
+       {"--sparsity", "--prunen", "--prunem", "--wbits", "--target-avg-bits", "--bit-method",
+        "--axis", "--act-order", "--clip-search", "--symmetric", "--percdamp", "--blocksize",
+        "--group-size", "--group-fit", "--backend", "--json"}) {
     BOOST_TEST_INFO(option);
     BOOST_CHECK(test::contains(help.out, option));
   }

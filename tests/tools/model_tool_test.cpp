@@ -888,6 +888,8 @@ BOOST_AUTO_TEST_CASE(options_change_the_result_and_are_reported) {
       {{"--act-order"}, "act_order", true},
       {{"--clip-search"}, "clip_search", true},
       {{"--symmetric"}, "symmetric", true},
+      {{"--group-size", "48"}, "group_size", 48},
+      {{"--groupsize", "48", "--group-fit", "compensated"}, "group_fit", "compensated"},
       {{"--percdamp", "0.1"}, "percdamp", 0.1},
       {{"--sparsity", "0.5"}, "sparsity", 0.5},
       {{"--sparsity", "0.5", "--blocksize", "64"}, "blocksize", 64},
