@@ -112,7 +112,7 @@ void run_compress(const Arguments& arguments) {
   pare::CompressionRequest request = checked(arguments.flags);
   const std::optional<pare::FolderPlan> plan = tool::planned(arguments.flags, request);
   const Rotating rotating = checked_rotation(arguments.flags);
-  check_rotation(arguments, rotating, plan.has_value());
+  check_rotation(arguments, rotating);
   const std::vector<pare::SavedAs> formats = saved_as(arguments);
   if (!formats.empty() && !request.quantizes())
     throw usage_error("--save-as " + arguments.save_as.front() +
@@ -154,7 +154,10 @@ void run_compress(const Arguments& arguments) {
                               .checkpoint = outputs.checkpoint,
                               .beside = outputs.files(),
                               .config = config};
-  if (rotated) job.beside.push_back(rotated->path());
+  if (rotated) {
+    job.beside.push_back(rotated->path());
+    job.added_bits_per_weight = config["rotation"]["added_bits_per_weight"].get<double>();
+  }
   if (job.checkpoint) job.identity = run_identity(arguments, inputs, request);
   Printed printed(arguments, inputs, job);
   try {

@@ -25,7 +25,7 @@
 namespace tool {
 
 /// Refuses what a rotation when the model runs does not go with.
-inline void check_rotation(const Arguments& arguments, const Rotating& rotating, bool plans) {
+inline void check_rotation(const Arguments& arguments, const Rotating& rotating) {
   if (rotating.kind == Rotating::none) return;
   if (arguments.shape)
     throw usage_error(written("--rotate", *arguments.flags.rotate) + " with --shape " +
@@ -39,10 +39,6 @@ inline void check_rotation(const Arguments& arguments, const Rotating& rotating,
   if (!arguments.save_as.empty())
     throw usage_error("--rotate full with --save-as " + arguments.save_as.front() +
                       ": the format does not say how inputs are rotated; write --rotate folded");
-  if (plans)
-    throw usage_error(
-        "--rotate full with a plan for the whole model: sensitivities are measured on inputs as "
-        "they are; write --rotate folded, or leave the plan out");
 }
 
 /// Rotates a model into a folder, and says what was done.
@@ -63,12 +59,8 @@ inline pare::Json fold_into(const NamedBackend& backend, const fs::path& source,
   std::printf("rotated in %.3f s: %s\n", seconds_since(start),
               residual ? "the residual stream and the values of heads"
                        : ("the values of heads; not the residual stream: " + rule.reason).c_str());
-  const pare::Architecture config = pare::load_architecture(source);
-  double weights = 0;  // of the linears
-  for (const pare::LinearSpec& linear : config.linears)
-    weights += double(config.num_hidden_layers) * double(pare::rows_of(config, linear.role)) *
-               double(pare::columns_of(config, linear.role));
-  const double added_bits = 8 * double(rotated.folded.added_bytes) / weights;
+  const double added_bits =
+      pare::added_bits_per_weight(rotated.folded, pare::load_architecture(source));
   if (rotated.folded.head_untied)
     std::printf(
         "the head is tied to the embeddings no more: %.1f MiB more, %.2f bits per weight of "

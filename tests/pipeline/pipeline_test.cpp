@@ -107,6 +107,14 @@ BOOST_AUTO_TEST_CASE(totals_weigh_linears_by_their_weights) {
   BOOST_TEST(t.rounding_loss == 0.5);
   BOOST_TEST(t.stored_bits_per_weight == 5);
   BOOST_TEST(t.seconds == 3);
+  BOOST_TEST(!to_json(t).contains("added_bits_per_weight"));
+  BOOST_TEST(contains(totals_text(statistics), "stored             5.000 bits per weight\n"));
+  statistics.added_bits_per_weight = 1.25;
+  BOOST_TEST(totals(statistics).stored_bits_per_weight == 6.25);
+  BOOST_TEST(to_json(totals(statistics)).at("added_bits_per_weight") == 1.25);
+  BOOST_TEST(
+      contains(totals_text(statistics),
+               "stored             6.250 bits per weight, 1.250 of them for the untied head\n"));
 }
 
 // Eight bits on grids of float32 scales are more digits than 16-bit types have.
@@ -444,6 +452,68 @@ BOOST_AUTO_TEST_CASE(sensitivities_leave_the_model_as_it_was) {
   BOOST_CHECK_THROW(measure_sensitivities(model, windows, measuring()), error);
   BOOST_TEST(squared_distance(model.layers[1].at(LinearRole::up).weight,
                               broken.layers[1].at(LinearRole::up).weight) == 0);
+}
+
+BOOST_AUTO_TEST_CASE(sensitivities_and_plans_lie_in_the_turned_basis) {
+  Model model = random_model<B, float>(small_config(), 3);
+  for (auto& layer : model.layers)  // outliers, which a rotation spreads
+    for (auto* linear : layer.linears())
+      for (index_t i = 0; i < linear->weight.rows(); ++i) linear->weight(i, 5) *= 20;
+  const Model dense = model;
+  const CalibrationWindows windows = random_windows(16, 1);
+  SensitivityOptions measured = measuring();
+  const Sensitivities plain_ones = measure_sensitivities(model, windows, measured);
+  measured.rotation = kernels::HadamardRotation{std::uint64_t{1} << 40};
+  const Sensitivities s = measure_sensitivities(model, windows, measured);
+  BOOST_TEST(same_weights(model, dense));
+  BOOST_TEST(s.model == plain_ones.model);
+  BOOST_TEST(s.linears[0].modes[0].distortion[1] < plain_ones.linears[0].modes[0].distortion[1]);
+
+  // The KL is that of the linear compressed alone in the same basis.
+  ReferencePredictions<Model> reference(
+      dense, std::span(windows.ids).first(std::size_t(s.divergence_windows * windows.seqlen)),
+      windows.seqlen);
+  ModelCompressionOptions options{.solver = {.bits = 3}, .rotation = measured.rotation};
+  options.selection = {.first_layer = 1, .last_layer = 2, .name_part = "fc1"};
+  compress_model<Compression<Dense, BaseQuantizer>>(model, windows, options);
+  for (const LinearSensitivity& linear : s.linears)
+    if (linear.name == "layers.1.fc1")
+      BOOST_TEST(relative_difference(linear.modes[0].divergence.at(3),
+                                     reference.divergence(model)) < 1e-4);
+
+  BOOST_TEST(!to_json(plain_ones).contains("rotation_seed"));
+  const Sensitivities read = sensitivities_of_json(to_json(s).dump());
+  BOOST_TEST(to_json(read) == to_json(s));
+  BOOST_CHECK_NO_THROW(require_measured_for(read, s.model, windows, measured));
+  measured.rotation->seed = 2;
+  BOOST_TEST(contains(message_of<argument_error>(
+                          [&] { require_measured_for(read, s.model, windows, measured); }),
+                      "another rotation"));
+
+  // What is stored beside the linears is spent first.
+  PlanOptions asked{PlanScope::model, PlanObjective::divergence, BudgetKind::stored_bits, 5.5};
+  const ModelPlan all = plan_bits(s, asked);
+  asked.added_bits_per_weight = 1.25;
+  const ModelPlan rest = plan_bits(s, asked);
+  asked = {PlanScope::model, PlanObjective::divergence, BudgetKind::stored_bits, 4.25};
+  const ModelPlan less = plan_bits(s, asked);
+  BOOST_TEST(rest.predicted_loss == less.predicted_loss);
+  BOOST_TEST(rest.bits_per_weight == less.bits_per_weight + 1.25);
+  BOOST_TEST(all.predicted_loss < rest.predicted_loss);
+  asked = {PlanScope::model, PlanObjective::divergence, BudgetKind::stored_bits, 3.5, 1.25};
+  const std::string narrow = message_of<unattainable_error>([&] { plan_bits(s, asked); });
+  BOOST_TEST(contains(narrow, "takes with 1.25 for what is stored beside the linears, got 3.5"));
+
+  model = dense;
+  options.selection = {};
+  options.solver = {};
+  const Statistics statistics = compress_model(model, windows, options, less);
+  BOOST_TEST(totals(statistics).stored_bits_per_weight <= 4.25);
+  Model unrotated = dense;
+  compress_model(unrotated, windows, {},
+                 plan_bits(plain_ones, {PlanScope::model, PlanObjective::divergence,
+                                        BudgetKind::stored_bits, 4.25}));
+  BOOST_TEST(reference.divergence(model) < reference.divergence(unrotated));
 }
 
 BOOST_AUTO_TEST_CASE(plans_keep_their_budget) {

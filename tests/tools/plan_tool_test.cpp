@@ -156,6 +156,49 @@ BOOST_AUTO_TEST_CASE(stored_bits_are_what_the_target_says) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(rotated_models_are_planned_with_their_head_counted) {
+  const Texts texts;
+  const fs::path file = texts / "sensitivities.json";
+  const Arguments base{"--wbits", "3", "--kl-windows", "1", "--minlayer", "3"};
+  const Arguments full = base + Arguments{"--rotate", "full", "--sensitivity", file.string()};
+  const Result turned = compressed(texts, full + Arguments{"--target-bits-per-weight", "3.2"});
+  BOOST_TEST(turned.total("stored_bits_per_weight") <= 3.2);
+  BOOST_TEST(turned.total("stored_bits_per_weight") > 3.15);
+  BOOST_TEST(cli::parse_json(cli::read_text(file)).at("rotation_seed") == 1);
+  // The plan of other bases is another; a file of one basis does not serve the other.
+  const Result plain = compressed(texts, base + Arguments{"--target-bits-per-weight", "3.2"});
+  BOOST_TEST(plain.total("loss") != turned.total("loss"));
+  for (const Arguments& other : {Arguments{"--rotate", "full", "--rotate-seed", "2"}, Arguments{}})
+    check_failure(pare_opt(texts, "compress",
+                           base + other +
+                               Arguments{"--target-bits-per-weight", "3.2", "--sensitivity",
+                                         file.string()}),
+                  2, "pare", {"--sensitivity " + file.string(), "another rotation"});
+
+  // A folded rotation unties the head, which counts like the rest.
+  const Arguments folded = base + Arguments{"--rotate", "folded"};
+  const Result uniform = compressed(texts, folded);
+  const double head = uniform.total("added_bits_per_weight");
+  BOOST_TEST(head == uniform.report.at("config").at("rotation").at("added_bits_per_weight"));
+  BOOST_TEST(head > 1);
+  double linears = 0, weights = 0;
+  for (const Json& layer : uniform.report.at("layers")) {
+    const double of = layer.at("rows").get<double>() * layer.at("columns").get<double>();
+    linears += of * layer.at("stored_bits_per_weight").get<double>();
+    weights += of;
+  }
+  BOOST_TEST(std::abs(uniform.total("stored_bits_per_weight") - linears / weights - head) < 1e-9);
+  BOOST_CHECK(test::contains(uniform.out, " of them for the untied head"));
+  const std::string target = std::to_string(3.2 + head);
+  const Result planned = compressed(texts, folded + Arguments{"--target-bits-per-weight", target});
+  BOOST_TEST(planned.total("stored_bits_per_weight") <= 3.2 + head + 1e-6);
+  BOOST_TEST(planned.total("stored_bits_per_weight") > 3.15 + head);
+  check_failure(pare_opt(texts, "compress", folded + Arguments{"--target-bits-per-weight", "3.2"}),
+                2, "pare",
+                {"--target-bits-per-weight 3.2: ", "for what is stored beside the linears",
+                 "got 3.2"});
+}
+
 BOOST_AUTO_TEST_CASE(sensitivities_serve_every_target_and_no_other_input) {
   const Texts texts;
   const fs::path file = texts / "sensitivities.json";

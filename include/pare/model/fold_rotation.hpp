@@ -43,6 +43,16 @@ struct FoldedRotation {
   std::uint64_t added_bytes = 0;
 };
 
+/// What an untied head costs: bits per weight of all linears, as Statistics and PlanOptions count
+/// them. A run that compresses some of the linears counts the share of these.
+/// @param config  of the model
+inline double added_bits_per_weight(const FoldedRotation& folded, const Architecture& config) {
+  double weights = 0;  // of a layer's linears
+  for (const LinearSpec& linear : config.linears)
+    weights += double(rows_of(config, linear.role)) * double(columns_of(config, linear.role));
+  return 8 * double(folded.added_bytes) / (weights * double(config.num_hidden_layers));
+}
+
 namespace detail {
 
 /// A rotation of some neighbouring channels.

@@ -40,6 +40,9 @@ struct PlanOptions {
   /// What the target counts.
   BudgetKind budget = BudgetKind::code_bits;
   double bits_per_weight = 0;  ///< the target, mean over the weights
+  /// Bits per weight that are stored beside the linears and count against a target of stored bits,
+  /// for every linear alike; see Statistics.
+  double added_bits_per_weight = 0;
 };
 
 /// What is done to one linear.
@@ -59,7 +62,8 @@ struct ModelPlan {
   std::vector<LinearPlan> linears;
   /// What a channel is.
   ChannelAxis axis = ChannelAxis::output;
-  double bits_per_weight = 0;          ///< spent, as the budget counts, <= the target
+  double bits_per_weight = 0;          ///< spent, as the budget counts, <= the target; with what
+                                       ///< is stored beside the linears
   double predicted_loss = 0;           ///< sum over all channels
   double bound = 0;                    ///< no choice within the budget has less
   std::optional<double> uniform_loss;  ///< predicted for uniform widths within the same budget
@@ -213,6 +217,11 @@ inline ModelPlan plan_bits(const Sensitivities& sensitivities, const PlanOptions
   }
   const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
 
+  // What linears may spend.
+  const double added =
+      options.budget == BudgetKind::stored_bits ? options.added_bits_per_weight : 0;
+  const double target = options.bits_per_weight - added;
+
   ModelPlan plan;
   plan.axis = sensitivities.solver.axis;
   std::vector<RatePlan::Choice> choices;
@@ -225,11 +234,15 @@ inline ModelPlan plan_bits(const Sensitivities& sensitivities, const PlanOptions
   };
   const auto spend = [&](std::span<const LinearRates> of, double count) {
     const double least = least_bits(of) / count;
-    if (!(least <= options.bits_per_weight * (1 + 1e-12)))
-      throw unattainable_error(
-          "bits_per_weight: expected at least " + number_text(std::ceil(1e4 * least) / 1e4) +
-          ", which the narrowest choice takes, got " + number_text(options.bits_per_weight));
-    take(allocate_rates(of, options.bits_per_weight * count));
+    if (!(least <= target * (1 + 1e-12)))
+      throw unattainable_error("bits_per_weight: expected at least " +
+                               number_text(std::ceil(1e4 * (least + added)) / 1e4) +
+                               ", which the narrowest choice takes" +
+                               (added > 0 ? " with " + number_text(std::round(1e4 * added) / 1e4) +
+                                                " for what is stored beside the linears"
+                                          : "") +
+                               ", got " + number_text(options.bits_per_weight));
+    take(allocate_rates(of, target * count));
   };
   if (options.scope == PlanScope::model) {
     spend(rated, total);
@@ -238,7 +251,7 @@ inline ModelPlan plan_bits(const Sensitivities& sensitivities, const PlanOptions
       in_context(sensitivities.linears[g].name,
                  [&] { spend(std::span(&rated[g], 1), weights[g]); });
   }
-  plan.bits_per_weight = bits / total;
+  plan.bits_per_weight = bits / total + added;
 
   // Uniform: one mode and one width for all linears, the best that fits.
   std::size_t uniform_mode = 0, uniform_level = 0;
@@ -255,9 +268,9 @@ inline ModelPlan plan_bits(const Sensitivities& sensitivities, const PlanOptions
         spent += rate.bits - widths;
         loss += rate.loss;
         if (options.scope == PlanScope::layer)
-          fits = fits && rate.bits - widths <= options.bits_per_weight * weights[g] * (1 + 1e-9);
+          fits = fits && rate.bits - widths <= target * weights[g] * (1 + 1e-9);
       }
-      fits = fits && spent <= options.bits_per_weight * total * (1 + 1e-9);
+      fits = fits && spent <= target * total * (1 + 1e-9);
       if (!fits || (plan.uniform_loss && loss >= *plan.uniform_loss)) continue;
       plan.uniform_loss = loss;
       plan.uniform_bits = sensitivities.widths[k];

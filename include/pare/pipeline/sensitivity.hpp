@@ -56,6 +56,8 @@ struct SensitivityOptions {
   std::optional<index_t> divergence_windows = {};
   /// Which linears.
   LinearSelection selection = {};
+  /// As in ModelCompressionOptions: channels, masks and grids are those of the turned basis.
+  std::optional<kernels::HadamardRotation> rotation = {};
   std::optional<index_t> batch_tokens = {};  ///< as in ModelCompressionOptions
 };
 
@@ -67,6 +69,8 @@ struct Sensitivities {
   std::vector<int> widths, divergence_widths;
   /// Axis, grids and their fit, damping, block size and act-order; the rest is unset.
   SolverOptions solver = {};
+  /// Of the inputs of every linear.
+  std::optional<kernels::HadamardRotation> rotation = {};
   /// Tokens of a window, windows read, windows the KL was measured on.
   index_t seqlen = 0, windows = 0, divergence_windows = 0;
   std::uint64_t model = 0, text = 0;  ///< fingerprints of the weights and of the token ids
@@ -167,6 +171,7 @@ Sensitivities measure_sensitivities(M& model, const CalibrationWindows& windows,
   result.widths = options.widths;
   result.divergence_widths = options.divergence_widths;
   result.solver = options.solver;
+  result.rotation = options.rotation;
   result.seqlen = seqlen;
   result.windows = count;
   if (evaluations > 0)
@@ -184,6 +189,7 @@ Sensitivities measure_sensitivities(M& model, const CalibrationWindows& windows,
   Walk<M> walk(model, ids, seqlen, batch_tokens);
   typename B::template matrix<S> start;      // what enters a layer, of the windows the KL is of
   typename B::template matrix<T> converted;  // (out, in) of the linear at work
+  typename B::template matrix<T> turned_weights, turned;  // the same times R^T, and of an input
   walk.embed_all();
   const index_t first_tokens = result.divergence_windows * seqlen;
   std::optional<ReferencePredictions<M>> reference;
@@ -208,7 +214,12 @@ Sensitivities measure_sensitivities(M& model, const CalibrationWindows& windows,
           layer, b,
           [&](index_t input, MatrixView<const S> X) {
             auto& calibration = calibrations[std::size_t(input)];
-            if (calibration) calibration->add(X, walk.size(b));
+            if (!calibration) return;
+            if (options.rotation)
+              calibration->add(detail::turned_rows<B, S, T>(X, *options.rotation, turned),
+                               walk.size(b));
+            else
+              calibration->add(X, walk.size(b));
           },
           i + 1 < layers ? whole_layer : inputs - 1);
 
@@ -222,7 +233,8 @@ Sensitivities measure_sensitivities(M& model, const CalibrationWindows& windows,
       LinearSensitivity measured{linear.name, linear.weight.rows(), linear.weight.cols(), {}};
       const bool by_row = options.solver.axis == ChannelAxis::output;
       const std::size_t channels = std::size_t(by_row ? measured.rows : measured.columns);
-      const MatrixView<const T> W = detail::dense_weights(linear, converted);
+      MatrixView<const T> W = detail::dense_weights(linear, converted);
+      if (options.rotation) W = detail::turned_rows<B, T, T>(W, *options.rotation, turned_weights);
       for (const Pattern& pattern : options.patterns) {
         const index_t first_size = options.group_sizes.front();
         ModeSensitivity mode{pattern, {}, std::vector<double>(channels, 1.0), {}, first_size};
@@ -245,6 +257,8 @@ Sensitivities measure_sensitivities(M& model, const CalibrationWindows& windows,
               mode.kept = detail::kept_shares<B, T>(detail::as_const(mask.view()), by_row);
             }
             if (evaluations == 0) continue;
+            if (options.rotation)
+              detail::turn_weights<B, T>(solved.weights, *options.rotation, Turn::back);
             const auto dense = linear.weight;
             const detail::AtExit restore([&] { B::copy(dense.view(), linear.weight.view()); });
             if constexpr (std::is_same_v<S, T>)

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -61,6 +62,7 @@ inline Json to_json(const Sensitivities& s) {
             {"model", hex_text(s.model)},
             {"text", hex_text(s.text)}};
   detail::add_options(json, s.solver, detail::sensitivity_solver);
+  if (s.rotation) json["rotation_seed"] = s.rotation->seed;
   json["seqlen"] = s.seqlen;
   json["windows"] = s.windows;
   json["divergence_windows"] = s.divergence_windows;
@@ -85,6 +87,10 @@ inline Sensitivities sensitivities_of_json(const std::string& text) {
     s.model = hash_of_hex(json.at("model").get<std::string>(), "sensitivities: model");
     s.text = hash_of_hex(json.at("text").get<std::string>(), "sensitivities: text");
     detail::read_options(s.solver, json, detail::sensitivity_solver, "sensitivities");
+    if (json.contains("rotation_seed"))
+      s.rotation = kernels::HadamardRotation{
+          std::uint64_t(whole_number(json.at("rotation_seed"), "sensitivities: rotation_seed",
+                                     std::numeric_limits<std::int64_t>::max()))};
     s.seqlen = number(json, "seqlen");
     s.windows = number(json, "windows");
     s.divergence_windows = number(json, "divergence_windows");
@@ -157,6 +163,7 @@ inline void require_measured_for(const Sensitivities& s, std::uint64_t model,
       throw argument_error(std::string("sensitivities: measured with another ") + name +
                            ": expected " + expected.dump() + ", found " + found.dump());
   }
+  require("rotation", options.rotation, s.rotation);
   require("list of widths", options.widths, s.widths);
   if (options.divergence_windows)
     require("number of windows for the divergence", *options.divergence_windows,

@@ -140,18 +140,20 @@ inline LinearStatistics linear_statistics_of_json(const Json& json) {
   return linear;
 }
 
-/// The totals, by the names of their members.
+/// The totals, by the names of their members; added_bits_per_weight only where it is not 0.
 inline Json to_json(const Totals& t) {
-  return {{"layers", t.linears},
-          {"weights", t.weights},
-          {"channels", t.channels},
-          {"average_bits", detail::optional_json(t.average_bits)},
-          {"bits_histogram", detail::histogram_json(t.bits_histogram)},
-          {"sparsity", t.sparsity},
-          {"zeros", t.zeros},
-          {"loss", t.loss},
-          {"stored_bits_per_weight", t.stored_bits_per_weight},
-          {"seconds", t.seconds}};
+  Json json{{"layers", t.linears},
+            {"weights", t.weights},
+            {"channels", t.channels},
+            {"average_bits", detail::optional_json(t.average_bits)},
+            {"bits_histogram", detail::histogram_json(t.bits_histogram)},
+            {"sparsity", t.sparsity},
+            {"zeros", t.zeros},
+            {"loss", t.loss},
+            {"stored_bits_per_weight", t.stored_bits_per_weight},
+            {"seconds", t.seconds}};
+  if (t.added_bits_per_weight != 0) json["added_bits_per_weight"] = t.added_bits_per_weight;
+  return json;
 }
 
 /// {"layers": [...], "totals": {...}}

@@ -64,8 +64,9 @@ struct Totals {
   /// Shares of weights pruned and zero, and the sum of the losses.
   double sparsity = 0, zeros = 0, loss = 0;
   double rounding_loss = 0;  ///< what rounding to the stored type added to the loss
-  /// Bits of a packed file's tensors per weight.
+  /// Bits of a packed file's tensors per weight, and added_bits_per_weight.
   double stored_bits_per_weight = 0;
+  double added_bits_per_weight = 0;  ///< as in Statistics
   /// Wall time of the solves.
   double seconds = 0;
 };
@@ -74,6 +75,9 @@ struct Totals {
 struct Statistics {
   /// In the order of compression.
   std::vector<LinearStatistics> linears;
+  /// Bits per weight of a linear that the model has grown by beside them: those of a head that a
+  /// rotation has untied, see pare::added_bits_per_weight.
+  double added_bits_per_weight = 0;
 };
 
 /// Adds the linears up.
@@ -98,7 +102,8 @@ inline Totals totals(const Statistics& statistics) {
   if (t.channels > 0) t.average_bits = code_bits / double(t.weights);
   t.sparsity = pruned / double(t.weights);
   t.zeros = zeros / double(t.weights);
-  t.stored_bits_per_weight /= double(t.weights);
+  t.added_bits_per_weight = statistics.added_bits_per_weight;
+  t.stored_bits_per_weight = t.stored_bits_per_weight / double(t.weights) + t.added_bits_per_weight;
   return t;
 }
 

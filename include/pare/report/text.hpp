@@ -84,8 +84,10 @@ inline std::string totals_text(const Statistics& statistics) {
   }
   text += detail::format_text("sparsity           %.2f%% pruned, %.2f%% zero\n", 100 * t.sparsity,
                               100 * t.zeros);
-  text +=
-      detail::format_text("stored             %.3f bits per weight\n", t.stored_bits_per_weight);
+  text += detail::format_text("stored             %.3f bits per weight", t.stored_bits_per_weight);
+  if (t.added_bits_per_weight != 0)
+    text += detail::format_text(", %.3f of them for the untied head", t.added_bits_per_weight);
+  text += "\n";
   text += detail::format_text("total loss         %.6g\n", t.loss);
   if (t.rounding_loss != 0)
     text += detail::format_text(

@@ -39,6 +39,9 @@ struct FolderCompression {
   PolicyKind policy = PolicyKind::none;
   /// Widths and patterns planned for the whole model before it is compressed.
   std::optional<FolderPlan> plan = {};
+  /// Where `source` is a model that fold_rotation wrote: added_bits_per_weight of it, which stored
+  /// bits and the target of a plan then count.
+  double added_bits_per_weight = 0;
   /// Calibration text, as text_windows gives it; empty with options.magnitude.
   CalibrationWindows windows = {};
   /// Texts that perplexity is measured on, before and after.
@@ -157,11 +160,20 @@ class FolderRun {
  public:
   FolderRun(StreamedModel<B, S>& model, const std::filesystem::path& source,
             const FolderCompression& job, const FolderProgress& progress)
-      : model_(model), source_(source), job_(job), progress_(progress), options_(job.options) {
+      : model_(model),
+        source_(source),
+        job_(job),
+        progress_(progress),
+        options_(job.options),
+        plan_(job.plan) {
     options_.solver.grid.half_scale = packs() && options_.solver.bits;
     if (!job.save_as.empty() && !model.in_memory())
       options_.solver.grid.scale_digits =
           fitted_scale_digits(job.save_as, source, options_, job.policy, job.plan);
+    if (plan_) {
+      plan_->sensitivity.rotation = options_.rotation;
+      plan_->options.added_bits_per_weight = job.added_bits_per_weight;
+    }
     config_ = job.config;
     if (config_.is_null())
       config_ = run_config(job.policy, options_, job.windows.count(), job.windows.seqlen,
@@ -170,18 +182,18 @@ class FolderRun {
 
   FolderResult run() {
     const AtExit forget([&] { model_.forget_finished(); });
-    if (job_.plan)
-      given_ = given_sensitivities(*job_.plan, job_.windows, options_.selection,
+    if (plan_)
+      given_ = given_sensitivities(*plan_, job_.windows, options_.selection,
                                    [&] { return model_.fingerprint(); });
     open();
     require_results();
     reach(FolderStep::opened);
     result_.dense = perplexities("dense");
     reach(FolderStep::measured);
-    if (job_.plan) {
+    if (plan_) {
       const Sensitivities measured = sensitivities();
       reach(FolderStep::sensitivities);
-      result_.plan = plan_bits(measured, job_.plan->options);
+      result_.plan = plan_bits(measured, plan_->options);
       reach(FolderStep::planned);
     }
     reach(FolderStep::compressing);
@@ -314,7 +326,7 @@ class FolderRun {
   /// From the checkpoint, the file of the plan, or measured; the former two then have them.
   Sensitivities sensitivities() {
     constexpr const char* name = "sensitivities.json";
-    const std::optional<std::filesystem::path>& file = job_.plan->file;
+    const std::optional<std::filesystem::path>& file = plan_->file;
     if (!durable()) return measured();
     const auto here = folder_->text(name);
     if (!here) {
@@ -336,7 +348,7 @@ class FolderRun {
 
   Sensitivities measured() {
     return find_sensitivities(
-        *job_.plan, options_.selection, given_,
+        *plan_, options_.selection, given_,
         [&](const SensitivityOptions& options) {
           const std::string what = "measuring sensitivities";
           const AtExit end([&] { advance(what, 1); });
@@ -361,6 +373,7 @@ class FolderRun {
       result_.statistics = model_.compress(CompressionRequest{job_.policy, options_.solver},
                                            job_.windows, options, told, keeping);
     }
+    result_.statistics.added_bits_per_weight = job_.added_bits_per_weight;
     result_.seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     if constexpr (requires { B::peak_bytes(); }) result_.peak_device_bytes = B::peak_bytes();
@@ -430,6 +443,7 @@ class FolderRun {
   const FolderCompression& job_;
   const FolderProgress& progress_;
   ModelCompressionOptions options_;
+  std::optional<FolderPlan> plan_;  // with what the rest of the job says of it
   Json config_;
   FolderResult result_;
   std::optional<Sensitivities> given_;  // of the plan's file

@@ -82,8 +82,8 @@ inline DType checkpoint_dtype(const std::filesystem::path& folder) {
 struct FolderPlan {
   /// The target and who meets it.
   PlanOptions options = {};
-  /// What is measured; default_sensitivity gives what suits the options. Its selection is that of
-  /// the compression, whatever it says.
+  /// What is measured; default_sensitivity gives what suits the options. Its selection and its
+  /// rotation are those of the compression, whatever it says.
   SensitivityOptions sensitivity = {};
   /// Where the sensitivities are read when the file is there, and written when it is not; none:
   /// they are not kept.

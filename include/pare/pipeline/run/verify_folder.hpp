@@ -51,6 +51,10 @@ inline PackedReport read_packed_report(const std::filesystem::path& file) {
   const auto number = [&](const Json& object, const char* key) {
     return whole_number(object.at(key), file.string() + ": " + key);
   };
+  const auto seed = [&](const Json& object, const char* key) {
+    return std::uint64_t(whole_number(object.at(key), file.string() + ": " + key,
+                                      std::numeric_limits<std::int64_t>::max()));
+  };
   try {
     const Json json = Json::parse(text);
     const Json &config = json.at("config"), &packed = json.at("packed");
@@ -64,9 +68,8 @@ inline PackedReport read_packed_report(const std::filesystem::path& file) {
     options.true_sequential = config.at("true_sequential").get<bool>();
     options.asymmetric = config.at("asymmetric").get<double>();
     if (config.contains("rotation_seed"))
-      options.rotation = kernels::HadamardRotation{std::uint64_t(number(config, "rotation_seed"))};
-    if (config.contains("rotation"))
-      report.folded_seed = std::uint64_t(number(config.at("rotation"), "seed"));
+      options.rotation = kernels::HadamardRotation{seed(config, "rotation_seed")};
+    if (config.contains("rotation")) report.folded_seed = seed(config.at("rotation"), "seed");
     report.seqlen = number(config, "seqlen");
     report.windows = number(config, "nsamples");
     report.dtype = config.at("dtype").get<std::string>();
