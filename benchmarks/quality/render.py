@@ -127,7 +127,7 @@ def plan_tricks(results):
         ("kl at 3 bits, act-order, clip search", "3.0 model, kl"),
         ("and true-sequential", "3.0 model, kl, true-sequential"),
         ("and asymmetric 0.5", "3.0 model, kl, asymmetric"),
-        ("and both: `--preset best`", "3.0 best"),
+        ("and both: best", "3.0 best"),
         ("best, asymmetric 0.25", "3.0 best, asymmetric 0.25"),
         ("best, asymmetric 1", "3.0 best, asymmetric 1"),
         ("best, input channels", "3.0 best, input channels"),

@@ -28,24 +28,36 @@ TRICKS = GRID + ["--true-sequential", "--asymmetric", "0.5"]
 MODEL = ["--scope", "model", "--importance", "kl"]
 
 
+def best(asymmetric):
+    """The preset before it had groups, searches for masks, and rotations."""
+    return [*GRID, "--true-sequential", "--asymmetric", asymmetric, "--scope", "model"]
+
+
+BEST = best("0.5")
+
+
 def codes(bits, target, *options):
     return ["--wbits", str(bits), "--target-avg-bits", str(target), *options]
+
+
+def stored(bits, target, *options):
+    return ["--wbits", str(bits), "--target-bits-per-weight", str(target), *options]
 
 
 # What the tables show, in the order in which it is measured.
 CONFIGURATIONS = {
     # the bars
     "3.0 uniform, grid": ["--wbits", "3", *GRID],
-    "3.0 best": codes(3, 3.0, "--preset", "best"),
-    "2.5 best": codes(3, 2.5, "--preset", "best"),
+    "3.0 best": codes(3, 3.0, *BEST),
+    "2.5 best": codes(3, 2.5, *BEST),
     "4.0 uniform, grid": ["--wbits", "4", *GRID],
-    "4.0 best": codes(4, 4.0, "--preset", "best"),
+    "4.0 best": codes(4, 4.0, *BEST),
     "50% 3.0 uniform, grid": ["--sparsity", "0.5", "--wbits", "3", *GRID],
-    "50% 3.0 best": codes(3, 3.0, "--sparsity", "0.5", "--preset", "best"),
+    "50% 3.0 best": codes(3, 3.0, "--sparsity", "0.5", *BEST),
     "2 uniform, grid": ["--wbits", "2", *GRID],
     "2 uniform, tricks": ["--wbits", "2", *TRICKS],
     "stored 2.0 best, auto": ["--wbits", "3", "--target-bits-per-weight", "2.0", "--sparsity",
-                              "auto", "--preset", "best"],
+                              "auto", *BEST],
     # tricks on uniform widths
     "3.0 uniform": ["--wbits", "3"],
     "3.0 uniform, act-order": ["--wbits", "3", "--act-order"],
@@ -65,14 +77,13 @@ CONFIGURATIONS = {
     # tricks on the plan
     "3.0 model, kl, true-sequential": codes(3, 3.0, *MODEL, *GRID, "--true-sequential"),
     "3.0 model, kl, asymmetric": codes(3, 3.0, *MODEL, *GRID, "--asymmetric", "0.5"),
-    "3.0 best, asymmetric 0.25": codes(3, 3.0, "--preset", "best", "--asymmetric", "0.25"),
-    "3.0 best, asymmetric 1": codes(3, 3.0, "--preset", "best", "--asymmetric", "1"),
-    "3.0 best, input channels": codes(3, 3.0, "--preset", "best", "--axis", "input"),
+    "3.0 best, asymmetric 0.25": codes(3, 3.0, *best("0.25")),
+    "3.0 best, asymmetric 1": codes(3, 3.0, *best("1")),
+    "3.0 best, input channels": codes(3, 3.0, *BEST, "--axis", "input"),
     "2.5 model, kl": codes(3, 2.5, *MODEL, *GRID),
     "50% 3.0 model, kl": codes(3, 3.0, "--sparsity", "0.5", *MODEL, *GRID),
     "4.0 model, kl": codes(4, 4.0, *MODEL, *GRID),
-    "stored 2.0 best, dense at 3": ["--wbits", "3", "--target-bits-per-weight", "3.0", "--preset",
-                                    "best"],
+    "stored 2.0 best, dense at 3": ["--wbits", "3", "--target-bits-per-weight", "3.0", *BEST],
 }
 
 # What a search for masks gains (--set masks), besides what is above.
@@ -85,7 +96,7 @@ MASKS = {
     "50% 4 uniform, grid, admm": [*HALF, "--wbits", "4", *GRID, *ADMM],
     "2:4 4 uniform, grid": [*RUNS, "--wbits", "4", *GRID],
     "2:4 4 uniform, grid, admm": [*RUNS, "--wbits", "4", *GRID, *ADMM],
-    "50% 3.0 best, admm": codes(3, 3.0, *HALF, "--preset", "best", *ADMM),
+    "50% 3.0 best, admm": codes(3, 3.0, *HALF, *BEST, *ADMM),
     "stored 2.0 best, auto, admm": [*CONFIGURATIONS["stored 2.0 best, auto"], *ADMM],
 }
 
@@ -116,14 +127,41 @@ ROTATIONS = {
     "4 grid full": ["--wbits", "4", *GRID, *FULL],
     "4 g128 grid full": ["--wbits", "4", *G128, *GRID, *FULL],
     "4 g64 grid full": ["--wbits", "4", "--group-size", "64", *GRID, *FULL],
-    "4 g128 best full": ["--wbits", "4", *G128, "--preset", "best", *FULL],
+    "4 g128 best full": ["--wbits", "4", *G128, *TRICKS, *FULL],
     "4 g64 symmetric folded": ["--wbits", "4", "--symmetric", "--group-size", "64", *GRID, *FOLDED],
     "3 grid full": ["--wbits", "3", *GRID, *FULL],
     "3 g128 grid full": ["--wbits", "3", *G128, *GRID, *FULL],
-    "3 g128 best full": ["--wbits", "3", *G128, "--preset", "best", *FULL],
+    "3 g128 best full": ["--wbits", "3", *G128, *TRICKS, *FULL],
+}
+
+# What the presets give (--set presets), per kind of target.
+PRESET = ["--preset", "best"]
+AUTO = ["--sparsity", "auto", "--group-size", "0"]
+PRESETS = {
+    "4 fast": ["--wbits", "4", "--preset", "fast"],
+    "4 best": ["--wbits", "4", *PRESET],
+    "4 best, not rotated": ["--wbits", "4", *PRESET, "--rotate", "none"],
+    "3 fast": ["--wbits", "3", "--preset", "fast"],
+    "3 best": ["--wbits", "3", *PRESET],
+    "3 best, not rotated": ["--wbits", "3", *PRESET, "--rotate", "none"],
+    "codes 3.0 best": codes(3, 3.0, *PRESET),
+    "codes 3.0 best, not rotated": codes(3, 3.0, *PRESET, "--rotate", "none"),
+    "codes 3.0 best, a grid per row": codes(3, 3.0, *PRESET, "--group-size", "0"),
+    "stored 4.25 best": stored(3, 4.25, *PRESET),
+    "stored 3.25 best": stored(3, 3.25, *PRESET),
+    "stored 3.25 best, a grid per row": stored(3, 3.25, *PRESET, "--group-size", "0"),
+    "stored 3.25 best, not rotated": stored(3, 3.25, *PRESET, "--rotate", "none"),
+    "stored 2.0 best, auto": stored(3, 2.0, "--sparsity", "auto", *PRESET),
+    "stored 2.0 best, auto, a grid per row": stored(3, 2.0, *AUTO, *PRESET),
+    "stored 2.0 best, auto, rotated": stored(3, 2.0, *AUTO, *PRESET, *FULL),
+    "50% best": [*HALF, *PRESET],
+    "50% 4 best": [*HALF, "--wbits", "4", *PRESET],
+    "50% 4 best, rotated": [*HALF, "--wbits", "4", *PRESET, *FULL],
+    "50% codes 3.0 best": codes(3, 3.0, *HALF, *PRESET),
+    "2:4 best": [*RUNS, *PRESET],
 }
 SETS = {"choices": CONFIGURATIONS, "masks": MASKS, "published": PUBLISHED,
-        "rotations": ROTATIONS}
+        "rotations": ROTATIONS, "presets": PRESETS}
 
 
 def named(text):

@@ -85,10 +85,14 @@ inline void add_preset(CLI::App& command, Arguments& arguments) {
   begin_group(command, "Presets");
   add_value(
       command, "--preset", arguments.preset,
-      "best: --act-order --clip-search --true-sequential --asymmetric 0.5, and with a target "
-      "--scope model; fast: --act-order, and where weights are rounded --group-size with the "
-      "largest of 128, 64 and 32 that divides the inputs of every linear, 32 where none does; what "
-      "is given besides goes first");
+      "best: --act-order --clip-search --true-sequential --asymmetric 0.5, with a target --scope "
+      "model, where weights are pruned --mask-search admm, and otherwise --rotate full (with "
+      "--save-as "
+      "folded, or none under a target of stored bits; none in compare); fast: --act-order; both, "
+      "where weights are rounded: --group-size "
+      "with the largest of 128, 64 and 32 that divides the inputs of every linear, 32 where none "
+      "does, best with a target of stored bits --group-size auto; what is given besides goes "
+      "first");
 }
 
 inline void add_comparison(CLI::App& command, Arguments& arguments) {
@@ -109,7 +113,9 @@ namespace detail {
 
 /// The largest of 128, 64 and 32 that divides the inputs of every linear; 32 where none does: the
 /// last group of a row is shorter then.
-inline index_t fast_group_size(const pare::Architecture& config) {
+inline index_t preset_group_size(const Arguments& arguments) {
+  const pare::Architecture config = arguments.shape ? pare::named_shape(*arguments.shape)
+                                                    : pare::load_architecture(arguments.model);
   for (const index_t size : {128, 64})
     if (std::all_of(config.linears.begin(), config.linears.end(), [&](const auto& linear) {
           return pare::columns_of(config, linear.role) % size == 0;
@@ -118,27 +124,46 @@ inline index_t fast_group_size(const pare::Architecture& config) {
   return 32;
 }
 
+/// What `best` says of masks and rotations: a mask is found by search, in the basis of the model,
+/// where more weights are near zero; without one the inputs are rotated. Formats of other programs
+/// have no seeds: what they hold is rotated in the weights, unless a target would pay for the head.
+inline void apply_best_basis(Arguments& arguments, bool compares) {
+  CompressionFlags& flags = arguments.flags;
+  const bool prunes = flags.sparsity.value_or(compares ? 0.5 : 0) > 0 || flags.sparsity_auto ||
+                      flags.prunen.has_value();
+  if (prunes) {
+    if (!flags.mask_search && !flags.refine) flags.mask_search = "admm";
+  } else if (!compares && !flags.rotate && !flags.keep_zeros && !arguments.shape) {
+    if (arguments.save_as.empty())
+      flags.rotate = "full";
+    else if (!flags.target_stored_bits)
+      flags.rotate = "folded";
+  }
+}
+
 }  // namespace detail
 
 /// Fills in what a preset says and the command line does not.
-/// @param rounds  whether the command rounds weights whatever its options say
-inline void apply_preset(Arguments& arguments, bool rounds = false) {
+/// @param compares  for compare, which rounds weights whatever its options say, prunes half of them
+///                  unless told otherwise, and rotates nothing
+inline void apply_preset(Arguments& arguments, bool compares = false) {
   if (!arguments.preset) return;
-  CompressionFlags& flags = arguments.flags;
-  const bool quantizes = rounds || flags.wbits.value_or(16) != 16;
-  if (*arguments.preset == "fast") {
-    flags.act_order = true;
-    if (quantizes && !flags.group_size && !flags.group_size_auto)
-      flags.group_size =
-          detail::fast_group_size(arguments.shape ? pare::named_shape(*arguments.shape)
-                                                  : pare::load_architecture(arguments.model));
-    return;
-  }
-  if (*arguments.preset != "best")
+  if (*arguments.preset != "best" && *arguments.preset != "fast")
     throw unknown_value("--preset", *arguments.preset, "preset", {"best", "fast"});
-  flags.act_order = arguments.true_sequential = true;
+  CompressionFlags& flags = arguments.flags;
+  const bool quantizes = compares || flags.wbits.value_or(16) != 16;
+  const bool best = *arguments.preset == "best";
+  flags.act_order = true;
+  if (quantizes && !flags.group_size && !flags.group_size_auto) {
+    // A target that counts grids may have no room for those of groups.
+    flags.group_size_auto = best && flags.target_stored_bits;
+    if (!flags.group_size_auto) flags.group_size = detail::preset_group_size(arguments);
+  }
+  if (!best) return;
+  arguments.true_sequential = true;
   if (quantizes) flags.clip_search = true;
   if (!arguments.asymmetric) arguments.asymmetric = 0.5;
+  detail::apply_best_basis(arguments, compares);
   const bool has_target = flags.target_average_bits || flags.target_stored_bits;
   if (has_target && !flags.scope && !flags.importance && !flags.bit_method) flags.scope = "model";
 }

@@ -177,7 +177,8 @@ BOOST_AUTO_TEST_CASE(rotated_models_are_planned_with_their_head_counted) {
 
   // A folded rotation unties the head, which counts like the rest.
   const Arguments folded = base + Arguments{"--rotate", "folded"};
-  const Result uniform = compressed(texts, folded);
+  const Result uniform =
+      compressed(texts, {"--wbits", "3", "--minlayer", "3", "--rotate", "folded"});
   const double head = uniform.total("added_bits_per_weight");
   BOOST_TEST(head == uniform.report.at("config").at("rotation").at("added_bits_per_weight"));
   BOOST_TEST(head > 1);
@@ -251,7 +252,8 @@ BOOST_AUTO_TEST_CASE(the_preset_is_the_options_it_names) {
   const Result preset = compressed(texts, base + Arguments{"--preset", "best"});
   const Result spelled =
       compressed(texts, base + Arguments{"--act-order", "--clip-search", "--true-sequential",
-                                         "--asymmetric", "0.5", "--scope", "model"});
+                                         "--asymmetric", "0.5", "--scope", "model", "--group-size",
+                                         "64", "--rotate", "full"});
   BOOST_TEST(preset.total("loss") == spelled.total("loss"));
   BOOST_TEST(preset.report.at("config").at("preset") == "best");
   for (const char* option : {"act_order", "clip_search", "true_sequential"})
@@ -262,6 +264,20 @@ BOOST_AUTO_TEST_CASE(the_preset_is_the_options_it_names) {
   const Result pruned =
       compressed(texts, {"--sparsity", "0.5", "--preset", "best", "--minlayer", "3"});
   BOOST_TEST(pruned.report.at("config").at("clip_search") == false);
+  BOOST_TEST(pruned.report.at("config").at("mask_search") == "admm");
+  BOOST_TEST(!pruned.report.at("config").contains("rotate"));
+  const Result plain = compressed(texts, base + Arguments{"--preset", "best", "--rotate", "none",
+                                                          "--group-size", "0"});
+  BOOST_TEST(!plain.report.at("config").contains("rotation_seed"));
+  BOOST_TEST(plain.total("loss") != preset.total("loss"));
+  const Result stored =
+      compressed(texts, {"--wbits", "3", "--target-bits-per-weight", "3.2", "--kl-windows", "1",
+                         "--preset", "best", "--minlayer", "3"});
+  BOOST_TEST(stored.report.at("config").at("group_size_auto") == true);
+  BOOST_TEST(stored.total("stored_bits_per_weight") <= 3.2);
+  const Result exported = compressed(texts, {"--wbits", "4", "--preset", "best", "--minlayer", "3",
+                                             "--save-as", "gptq=" + (texts / "exported").string()});
+  BOOST_TEST(exported.report.at("config").at("rotate") == "folded");
   const Result fast = compressed(texts, {"--wbits", "4", "--preset", "fast", "--minlayer", "3"});
   const Result grouped =
       compressed(texts, {"--wbits", "4", "--act-order", "--group-size", "64", "--minlayer", "3"});
@@ -375,8 +391,10 @@ BOOST_AUTO_TEST_CASE(the_comparison_draws_what_it_measured) {
   const std::string script = cli::read_text(folder / "frontier.gnuplot");
   BOOST_CHECK(test::contains(script, "set key outside "));
   BOOST_CHECK(!test::contains(script, "set key top"));
-  BOOST_CHECK(test::contains(frontier, "opt-tiny, 0 % sparsity, calibrated on calib.txt"));
-  BOOST_CHECK(test::contains(widths, "opt-tiny, 0 % sparsity, calibrated on calib.txt"));
+  BOOST_CHECK(
+      test::contains(frontier, "opt-tiny, 0 % sparsity, groups of 64, calibrated on calib.txt"));
+  BOOST_CHECK(
+      test::contains(widths, "opt-tiny, 0 % sparsity, groups of 64, calibrated on calib.txt"));
   // Every run is a point of the script.
   for (std::size_t r = 1; r < 8; ++r) {
     std::ostringstream point;
