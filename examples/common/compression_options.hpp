@@ -19,7 +19,7 @@ struct CompressionFlags {
   std::optional<int> prunen, prunem, wbits;
   std::optional<std::string> bit_method, axis, scope, importance, sensitivity, group_fit,
       mask_search, mask_region;
-  std::optional<pare::index_t> blocksize, kl_windows, group_size;
+  std::optional<pare::index_t> blocksize, kl_windows, group_size, plan_swaps;
   std::optional<std::string> rotate;
   std::optional<std::int64_t> rotate_seed;
   bool sparsity_auto = false, group_size_auto = false, act_order = false, clip_search = false,

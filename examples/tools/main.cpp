@@ -65,6 +65,9 @@ class Printed {
       case pare::FolderStep::planned:
         std::printf("%s", plan_text(*result.plan, *job_.plan).c_str());
         break;
+      case pare::FolderStep::swapped:
+        std::printf("%s", swaps_text(*result.swapped).c_str());
+        break;
       case pare::FolderStep::compressing:
         std::printf("\n%s\n", pare::linear_header().c_str());
         break;

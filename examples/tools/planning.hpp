@@ -28,6 +28,10 @@ inline void add_plan_options(CLI::App& app, CompressionFlags& flags) {
             "what bits are spent on: five signals (default with --scope layer), the distortion by "
             "grid and factor, or the measured kl (default with --scope model)");
   add_sensitivity_options(app, flags);
+  add_value(
+      app, "--plan-swaps", flags.plan_swaps,
+      "trades of bits between two linears to try on the plan; those are kept that lower the kl "
+      "of the whole model (default: 0)");
 }
 
 namespace detail {
@@ -47,7 +51,8 @@ inline void check_plan_values(const CompressionFlags& flags) {
     for (const auto& [given, option] : {std::pair{flags.scope.has_value(), "--scope"},
                                         {flags.importance.has_value(), "--importance"},
                                         {flags.sensitivity.has_value(), "--sensitivity"},
-                                        {flags.kl_windows.has_value(), "--kl-windows"}})
+                                        {flags.kl_windows.has_value(), "--kl-windows"},
+                                        {flags.plan_swaps.has_value(), "--plan-swaps"}})
       if (given)
         throw usage_error(std::string(option) +
                           " without a target: there are no bits to share out; add "
@@ -55,6 +60,17 @@ inline void check_plan_values(const CompressionFlags& flags) {
   if (flags.kl_windows && *flags.kl_windows < 1)
     throw usage_error("--kl-windows " + std::to_string(*flags.kl_windows) +
                       ": there is nothing to measure on; write 1 or more");
+}
+
+inline void check_swaps(const CompressionFlags& flags, bool model_scope) {
+  if (!flags.plan_swaps) return;
+  if (!model_scope)
+    throw usage_error("--plan-swaps " + std::to_string(*flags.plan_swaps) +
+                      " with --scope layer: linears that meet the target each by itself have "
+                      "nothing to trade; write --scope model");
+  if (*flags.plan_swaps < 1)
+    throw usage_error("--plan-swaps " + std::to_string(*flags.plan_swaps) +
+                      ": nothing would be tried; write 1 or more, or leave it out");
 }
 
 /// Refuses what a plan cannot do.
@@ -102,6 +118,7 @@ inline std::optional<pare::FolderPlan> planned(const CompressionFlags& flags,
   const std::string by = flags.importance.value_or(model_scope                ? "kl"
                                                    : flags.target_stored_bits ? "distortion"
                                                                               : "five");
+  detail::check_swaps(flags, model_scope);
   detail::check_plan(flags, model_scope, by);
   if (by == "five") {
     if (flags.sensitivity)
@@ -131,6 +148,7 @@ inline std::optional<pare::FolderPlan> planned(const CompressionFlags& flags,
   plan.sensitivity.divergence_widths.clear();
   if (by == "kl") plan.sensitivity.divergence_widths = {*flags.wbits};
   plan.sensitivity.divergence_windows = flags.kl_windows;
+  plan.swaps = {.swaps = flags.plan_swaps.value_or(0), .windows = flags.kl_windows};
   if (flags.sensitivity) plan.file = *flags.sensitivity;
   return plan;
 }
@@ -151,6 +169,14 @@ inline std::string plan_text(const pare::ModelPlan& plan, const pare::FolderPlan
                                        : "") +
           ") " + number_text(*plan.uniform_loss);
   return text + (plan.uniform_kept ? ", which is kept\n" : "\n");
+}
+
+/// What trades have made of a plan, in a line.
+inline std::string swaps_text(const pare::SwappedPlan& swapped) {
+  return "swaps: " + std::to_string(swapped.kept) + " of " + std::to_string(swapped.tried) +
+         " trades kept, kl " + pare::number_text(swapped.divergence) + " before, " +
+         pare::number_text(swapped.swapped_divergence) + " after, on " +
+         std::to_string(swapped.windows) + " windows\n";
 }
 
 }  // namespace tool

@@ -233,6 +233,7 @@ inline pare::Json config_json(const Arguments& arguments, const Inputs& inputs,
         for (const char* name : keys) json[name] = own[name];
   }
   if (flags.group_size_auto) json["group_size_auto"] = true;
+  if (flags.plan_swaps) json["plan_swaps"] = *flags.plan_swaps;
   if (!arguments.save_as.empty()) json["save_as"] = arguments.save_as;
   if (flags.rotate) json["rotate"] = *flags.rotate;
   if (flags.rotate_seed) json["rotate_seed"] = *flags.rotate_seed;

@@ -6,6 +6,7 @@
 #include "model_support.hpp"
 #include "opt_architecture.hpp"
 #include "pare/model/random.hpp"
+#include "pare/pipeline/level_swaps.hpp"
 #include "pare/pipeline/sensitivity_json.hpp"
 #include "pare/pipeline/text_windows.hpp"
 #include "pare/report/json.hpp"
@@ -623,6 +624,64 @@ BOOST_AUTO_TEST_CASE(plans_keep_their_budget) {
   BOOST_CHECK_THROW(plan_bits(none, {.bits_per_weight = 3}), argument_error);
   BOOST_CHECK_NO_THROW(
       plan_bits(none, {.objective = PlanObjective::distortion, .bits_per_weight = 3}));
+}
+
+BOOST_AUTO_TEST_CASE(trades_never_raise_the_kl_and_hold_the_budget) {
+  const Model dense = random_model<B, float>(small_config(), 3);
+  const CalibrationWindows windows = random_windows(16, 1);
+  Model model = dense;
+  SensitivityOptions measured = measuring(three_patterns);
+  const SwapOptions swaps{.swaps = 24, .windows = 8};
+  index_t kept = 0;
+  for (const bool one_layer : {false, true})
+    for (const double target : {3.5, 4.5}) BOOST_TEST_CONTEXT(one_layer << ' ' << target) {
+        // In the first layer alone every linear reads what it reads in the dense model.
+        measured.selection.last_layer = one_layer ? 1 : 3;
+        measured.rotation.reset();
+        if (one_layer) measured.rotation = kernels::HadamardRotation{5};
+        const Sensitivities s = measure_sensitivities(model, windows, measured);
+        const PlanOptions asked{PlanScope::model, PlanObjective::divergence,
+                                BudgetKind::stored_bits, target};
+        const ModelPlan plan = plan_bits(s, asked);
+        const SwappedPlan swapped = swap_levels(model, windows, measured, s, plan, asked, swaps);
+        BOOST_TEST(same_weights(model, dense));
+        BOOST_TEST(swapped.tried == 24);
+        BOOST_TEST(swapped.windows == 8);
+        BOOST_TEST(swapped.swapped_divergence <= swapped.divergence);
+        BOOST_TEST((swapped.swapped_divergence < swapped.divergence) == (swapped.kept > 0));
+        BOOST_TEST(swapped.plan.bits_per_weight <= plan.bits_per_weight + 1e-9);
+        BOOST_TEST(swapped.plan.predicted_loss >= swapped.plan.bound);
+        kept += swapped.kept;
+        ModelCompressionOptions options{.selection = measured.selection,
+                                        .rotation = measured.rotation};
+        Model compressed = dense;
+        const Statistics statistics = compress_model(compressed, windows, options, swapped.plan);
+        BOOST_TEST(totals(statistics).stored_bits_per_weight <= target);
+        if (!one_layer) continue;
+        ReferencePredictions<Model> reference(
+            dense, std::span(windows.ids).first(std::size_t(8 * windows.seqlen)), windows.seqlen);
+        BOOST_TEST(relative_difference(reference.divergence(compressed),
+                                       swapped.swapped_divergence) < 1e-3);
+        compressed = dense;
+        compress_model(compressed, windows, options, plan);
+        BOOST_TEST(relative_difference(reference.divergence(compressed), swapped.divergence) <
+                   1e-3);
+        const SwappedPlan again = swap_levels(model, windows, measured, s, plan, asked, swaps);
+        for (std::size_t g = 0; g < plan.linears.size(); ++g)
+          BOOST_TEST((again.plan.linears[g].bits == swapped.plan.linears[g].bits));
+
+        PlanOptions by_layer = asked;
+        by_layer.scope = PlanScope::layer;
+        BOOST_CHECK_THROW(swap_levels(model, windows, measured, s, plan, by_layer, swaps),
+                          argument_error);
+        ModelPlan other = plan;
+        other.linears.front().group_size = 7;
+        BOOST_TEST(contains(message_of<argument_error>([&] {
+                              swap_levels(model, windows, measured, s, other, asked, swaps);
+                            }),
+                            "were not measured"));
+      }
+  BOOST_TEST(kept > 0);
 }
 
 BOOST_AUTO_TEST_CASE(a_plan_for_the_model_beats_uniform_widths) {

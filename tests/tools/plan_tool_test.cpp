@@ -200,6 +200,24 @@ BOOST_AUTO_TEST_CASE(rotated_models_are_planned_with_their_head_counted) {
                  "got 3.2"});
 }
 
+BOOST_AUTO_TEST_CASE(trades_between_linears_lower_the_kl_of_a_plan) {
+  const Texts texts;
+  const Arguments base{
+      "--wbits", "3", "--kl-windows", "2", "--minlayer", "3", "--target-bits-per-weight", "3"};
+  const Result plain = compressed(texts, base);
+  BOOST_TEST(!plain.plan().contains("swaps"));
+  const Result traded = compressed(texts, base + Arguments{"--plan-swaps", "30"});
+  const Json& swaps = traded.plan().at("swaps");
+  BOOST_TEST(swaps.at("tried") == 30);
+  BOOST_TEST(swaps.at("windows") == 2);
+  BOOST_TEST(swaps.at("kept") > 0);
+  BOOST_TEST(swaps.at("swapped_kl").get<double>() < swaps.at("kl").get<double>());
+  BOOST_TEST(traded.total("stored_bits_per_weight") <= 3);
+  BOOST_TEST(traded.total("loss") != plain.total("loss"));
+  BOOST_CHECK(test::contains(traded.out, "swaps: "));
+  BOOST_TEST(traded.report.at("config").at("plan_swaps") == 30);
+}
+
 BOOST_AUTO_TEST_CASE(sensitivities_serve_every_target_and_no_other_input) {
   const Texts texts;
   const fs::path file = texts / "sensitivities.json";

@@ -95,6 +95,50 @@ index_t affordable_windows(const M& model, index_t windows, std::size_t solves) 
   return std::clamp<index_t>(index_t(1.5 * double(windows) / passes), 1, windows);
 }
 
+/// Runs all windows through a layer. Returns H of every input that a selected linear reads, by
+/// Linear::input, in the turned basis where there is a rotation.
+/// @param walk   with what enters the layer; afterwards, unless it is the last, with what leaves it
+/// @param index  of the layer
+template <class M, class B = typename M::backend_type,
+          class T = compute_scalar<typename M::scalar_type>>
+std::vector<std::optional<Calibration<B, T>>> layer_calibrations(
+    Walk<M>& walk, index_t index, const typename M::layer_type& layer,
+    const LinearSelection& selection, const std::optional<kernels::HadamardRotation>& rotation,
+    bool last) {
+  using S = typename M::scalar_type;
+  const index_t inputs = inputs_of(layer);
+  std::vector<std::optional<Calibration<B, T>>> calibrations{std::size_t(inputs)};
+  for (const auto* linear : layer.linears())
+    if (selection.selects(index, linear->name))
+      calibrations[std::size_t(linear->input)].emplace(linear->weight.cols());
+  typename B::template matrix<T> turned;  // an input of a batch
+  for (index_t b = 0; b < walk.batches(); ++b)
+    walk.run(
+        layer, b,
+        [&](index_t input, MatrixView<const S> X) {
+          auto& calibration = calibrations[std::size_t(input)];
+          if (!calibration) return;
+          if (rotation)
+            calibration->add(turned_rows<B, S, T>(X, *rotation, turned), walk.size(b));
+          else
+            calibration->add(X, walk.size(b));
+        },
+        last ? inputs - 1 : whole_layer);
+  return calibrations;
+}
+
+/// Puts solved weights into a linear, turned back where there is a rotation. Those in `solved` are
+/// turned back too.
+template <class B, class S, class T>
+void set_weights(Linear<B, S>& linear, CompressedLinear<B, T>& solved,
+                 const std::optional<kernels::HadamardRotation>& rotation) {
+  if (rotation) turn_weights<B, T>(solved.weights, *rotation, Turn::back);
+  if constexpr (std::is_same_v<S, T>)
+    B::copy(as_const(solved.weights.view()), linear.weight.view());
+  else
+    convert<B>(as_const(solved.weights.view()), linear.weight.view());
+}
+
 /// Calls f() when it goes.
 template <class F>
 class AtExit {
@@ -189,7 +233,7 @@ Sensitivities measure_sensitivities(M& model, const CalibrationWindows& windows,
   Walk<M> walk(model, ids, seqlen, batch_tokens);
   typename B::template matrix<S> start;      // what enters a layer, of the windows the KL is of
   typename B::template matrix<T> converted;  // (out, in) of the linear at work
-  typename B::template matrix<T> turned_weights, turned;  // the same times R^T, and of an input
+  typename B::template matrix<T> turned_weights;  // the same, times R^T
   walk.embed_all();
   const index_t first_tokens = result.divergence_windows * seqlen;
   std::optional<ReferencePredictions<M>> reference;
@@ -199,29 +243,13 @@ Sensitivities measure_sensitivities(M& model, const CalibrationWindows& windows,
   for (index_t i = 0; i < layers; ++i) {
     auto& layer = model.layers[std::size_t(i)];
     const auto linears = layer.linears();
-    const index_t inputs = detail::inputs_of(layer);
-    std::vector<std::optional<Calibration<B, T>>> calibrations{std::size_t(inputs)};
-    for (const auto* linear : linears)
-      if (options.selection.selects(i, linear->name))
-        calibrations[std::size_t(linear->input)].emplace(linear->weight.cols());
     if (first_tokens > 0) {
       const auto hidden = detail::as_const(walk.states().view());
       start.resize(first_tokens, hidden.cols);
       B::copy(hidden.block(0, 0, first_tokens, hidden.cols), start.view());
     }
-    for (index_t b = 0; b < walk.batches(); ++b)
-      walk.run(
-          layer, b,
-          [&](index_t input, MatrixView<const S> X) {
-            auto& calibration = calibrations[std::size_t(input)];
-            if (!calibration) return;
-            if (options.rotation)
-              calibration->add(detail::turned_rows<B, S, T>(X, *options.rotation, turned),
-                               walk.size(b));
-            else
-              calibration->add(X, walk.size(b));
-          },
-          i + 1 < layers ? whole_layer : inputs - 1);
+    const auto calibrations = detail::layer_calibrations(walk, i, layer, options.selection,
+                                                         options.rotation, i + 1 == layers);
 
     Factor<B, T> factor;
     std::pair<index_t, Pattern> factored{-1, {}};
@@ -257,14 +285,9 @@ Sensitivities measure_sensitivities(M& model, const CalibrationWindows& windows,
               mode.kept = detail::kept_shares<B, T>(detail::as_const(mask.view()), by_row);
             }
             if (evaluations == 0) continue;
-            if (options.rotation)
-              detail::turn_weights<B, T>(solved.weights, *options.rotation, Turn::back);
             const auto dense = linear.weight;
             const detail::AtExit restore([&] { B::copy(dense.view(), linear.weight.view()); });
-            if constexpr (std::is_same_v<S, T>)
-              B::copy(detail::as_const(solved.weights.view()), linear.weight.view());
-            else
-              convert<B>(detail::as_const(solved.weights.view()), linear.weight.view());
+            detail::set_weights(linear, solved, options.rotation);
             mode.divergence[width] =
                 reference->divergence(model, std::size_t(i), detail::as_const(start.view()));
           }

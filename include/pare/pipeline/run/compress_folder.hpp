@@ -71,6 +71,7 @@ enum class FolderStep : std::uint8_t {
   measured,       ///< perplexities of the dense model are known
   sensitivities,  ///< sensitivities are known, where there is a plan
   planned,        ///< the plan is made, where there is one
+  swapped,        ///< trades are tried on it, where some are asked for
   compressing,    ///< linears follow
   compressed,     ///< statistics are known
   evaluated,      ///< perplexities of the compressed model are known
@@ -85,8 +86,10 @@ struct FolderResult {
   Statistics statistics = {};
   /// Of the texts, before and after.
   Perplexities dense = {}, compressed = {};
-  /// With FolderCompression::plan.
+  /// With FolderCompression::plan; trades are done once they are tried.
   std::optional<ModelPlan> plan = {};
+  /// What trades have made of it, where some are asked for.
+  std::optional<SwappedPlan> swapped = {};
   SensitivitySource sensitivities = {};               ///< of the plan
   index_t resumed = 0;                                ///< layers that the checkpoint had
   double seconds = 0;                                 ///< compressing, of this process
@@ -128,6 +131,9 @@ inline Json run_identity(const std::filesystem::path& folder, const FolderCompre
                        {"group_sizes", job.plan->sensitivity.group_sizes},
                        {"widths", job.plan->sensitivity.widths},
                        {"divergence_widths", job.plan->sensitivity.divergence_widths}};
+  if (job.plan && job.plan->swaps.swaps > 0)
+    options["plan"]["swaps"] = {job.plan->swaps.swaps, job.plan->swaps.windows.value_or(0),
+                                job.plan->swaps.seed};
   if (job.plan)
     for (const Pattern& pattern : job.plan->sensitivity.patterns)
       options["plan"]["patterns"].push_back(to_json(pattern));
@@ -195,6 +201,7 @@ class FolderRun {
       reach(FolderStep::sensitivities);
       result_.plan = plan_bits(measured, plan_->options);
       reach(FolderStep::planned);
+      if (plan_->swaps.swaps > 0) swap(measured);
     }
     reach(FolderStep::compressing);
     compress();
@@ -357,6 +364,19 @@ class FolderRun {
         result_.sensitivities);
   }
 
+  /// Tries trades on the plan.
+  void swap(const Sensitivities& measured) {
+    const std::string what = "trading bits between linears";
+    {
+      const AtExit end([&] { advance(what, 1); });
+      result_.swapped = model_.swap(job_.windows, sensitivity_options(*plan_, options_.selection),
+                                    measured, *result_.plan, plan_->options, plan_->swaps,
+                                    [&](double share) { advance(what, share); });
+    }
+    result_.plan = result_.swapped->plan;
+    reach(FolderStep::swapped);
+  }
+
   void compress() {
     const std::string what = "compressing";
     const AtExit end([&] { advance(what, 1); });
@@ -406,6 +426,12 @@ class FolderRun {
     report["totals"]["peak_device_bytes"] =
         result_.peak_device_bytes ? Json(*result_.peak_device_bytes) : Json(nullptr);
     report["plan"] = result_.plan ? to_json(*result_.plan) : Json(nullptr);
+    if (result_.swapped)
+      report["plan"]["swaps"] = {{"tried", result_.swapped->tried},
+                                 {"kept", result_.swapped->kept},
+                                 {"windows", result_.swapped->windows},
+                                 {"kl", result_.swapped->divergence},
+                                 {"swapped_kl", result_.swapped->swapped_divergence}};
     report["config"] = config_;
     if (job_.save_packed) {
       if (has_saved(packed_note, *job_.save_packed))

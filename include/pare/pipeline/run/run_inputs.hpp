@@ -15,6 +15,7 @@
 
 #include "pare/core/error.hpp"
 #include "pare/core/fingerprint.hpp"
+#include "pare/pipeline/level_swaps.hpp"
 #include "pare/pipeline/plan.hpp"
 #include "pare/pipeline/run/json_file.hpp"
 #include "pare/pipeline/run/side_files.hpp"
@@ -85,6 +86,8 @@ struct FolderPlan {
   /// What is measured; default_sensitivity gives what suits the options. Its selection and its
   /// rotation are those of the compression, whatever it says.
   SensitivityOptions sensitivity = {};
+  /// Trades between linears that are tried on the plan; see swap_levels.
+  SwapOptions swaps = {};
   /// Where the sensitivities are read when the file is there, and written when it is not; none:
   /// they are not kept.
   std::optional<std::filesystem::path> file = {};

@@ -18,6 +18,7 @@
 #include "pare/model/perplexity.hpp"
 #include "pare/pipeline/compress.hpp"
 #include "pare/pipeline/dispatch.hpp"
+#include "pare/pipeline/level_swaps.hpp"
 #include "pare/pipeline/plan.hpp"
 #include "pare/pipeline/run/json_file.hpp"
 #include "pare/pipeline/run_folder.hpp"
@@ -139,11 +140,19 @@ class StreamedModel {
   /// As measure_sensitivities. The whole model is in memory meanwhile. progress(share done)
   Sensitivities measure(const CalibrationWindows& windows, const SensitivityOptions& options,
                         const std::function<void(double)>& progress) {
-    const detail::AtExit drop([&] {
-      if (files_) model_.layers = {};
+    return with_all_layers(
+        [&] { return measure_sensitivities(model_, windows, options, progress); });
+  }
+
+  /// As swap_levels. The whole model is in memory twice meanwhile. progress(share done)
+  SwappedPlan swap(const CalibrationWindows& windows, const SensitivityOptions& sensitivity,
+                   const Sensitivities& sensitivities, const ModelPlan& plan,
+                   const PlanOptions& options, const SwapOptions& swaps,
+                   const std::function<void(double)>& progress) {
+    return with_all_layers([&] {
+      return swap_levels(model_, windows, sensitivity, sensitivities, plan, options, swaps,
+                         progress);
     });
-    for (index_t i = 0; files_ && i < layers(); ++i) model_.layers.push_back(files_->layer(i));
-    return measure_sensitivities(model_, windows, options, progress);
   }
 
   /// As model_fingerprint.
@@ -160,6 +169,16 @@ class StreamedModel {
  private:
   using Layer = typename Whole::layer_type;
   using Stream = LayerStream<Whole>;
+
+  /// f(), with all layers in memory meanwhile.
+  template <class F>
+  auto with_all_layers(const F& f) {
+    const detail::AtExit drop([&] {
+      if (files_) model_.layers = {};
+    });
+    for (index_t i = 0; files_ && i < layers(); ++i) model_.layers.push_back(files_->layer(i));
+    return f();
+  }
 
   /// A layer of the folder, compressed when that is finished; valid until the next call.
   Layer& read_layer(index_t i) {
