@@ -45,6 +45,7 @@ struct FoldedRotation {
 
 /// What an untied head costs: bits per weight of all linears, as Statistics and PlanOptions count
 /// them. A run that compresses some of the linears counts the share of these.
+/// @param folded  what fold_rotation gave
 /// @param config  of the model
 inline double added_bits_per_weight(const FoldedRotation& folded, const Architecture& config) {
   double weights = 0;  // of a layer's linears
