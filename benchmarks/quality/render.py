@@ -185,21 +185,37 @@ def published(results):
     return lines
 
 
-def rotations(results):
-    """Bits and perplexities of every configuration with rotations."""
-    measured = json.loads((results.folder / "rotations.json").read_text())
-    runs = measured["runs"]
-    lines = [*origin(measured),
-             "| configuration | stored bits | of the head | " + " | ".join(runs[0]["dense"]) + " |",
-             "|---" * (3 + len(runs[0]["dense"])) + "|"]
-    for run in runs:
-        head = f"{run['added_bits']:.2f}" if run["added_bits"] else ""
-        lines.append(f"| `{run['options']}` | {run['stored_bits']:.2f} | {head} | "
-                     + " | ".join(f"{v:.2f}" for v in run["perplexity"].values()) + " |")
-    return lines
+def listed(file):
+    """Makes a table of bits and perplexities, a row for every run of a file. Where the file has more
+    than one model or calibration text, the rows say which, and one is the dense model's."""
+    def table_of(results):
+        measured = json.loads((results.folder / file).read_text())
+        runs = measured["runs"]
+        texts = list(runs[0]["dense"])
+        kinds = list(dict.fromkeys((run["model"], run["calibration"]) for run in runs))
+        which = len(kinds) > 1
+        lines = [*origin(measured),
+                 ("| model, calibration " if which else "")
+                 + "| configuration | stored bits | of the head | " + " | ".join(texts) + " |",
+                 "|---" * (3 + which + len(texts)) + "|"]
+
+        def row(kind, name, stored, head, values):
+            lines.append((f"| {', '.join(kind)} " if which else "") + f"| {name} | {stored} | {head} | "
+                         + " | ".join(f"{v:.2f}" for v in values.values()) + " |")
+
+        for kind in kinds:
+            of = [run for run in runs if (run["model"], run["calibration"]) == kind]
+            if which:
+                row(kind, "dense", "", "", of[0]["dense"])
+            for run in of:
+                head = f"{run['added_bits']:.2f}" if run["added_bits"] else ""
+                row(kind, f"`{run['options']}`", f"{run['stored_bits']:.2f}", head,
+                    run["perplexity"])
+        return lines
+    return table_of
 
 
-TABLES = {"rotations": rotations, "published": published, "head": head, "bars": bars, "stored": stored, "tricks": tricks,
+TABLES = {"rotations": listed("rotations.json"), "presets": listed("presets.json"), "published": published, "head": head, "bars": bars, "stored": stored, "tricks": tricks,
           "allocation": allocation, "plan tricks": plan_tricks, "masks": masks,
           "failed": failed}
 

@@ -184,6 +184,7 @@ def main():
     parser.add_argument("--set", default="choices", choices=SETS, help="which configurations")
     parser.add_argument("--more", default="", help="options for all of them, in one argument")
     parser.add_argument("--commit", default="", help="recorded with the results")
+    parser.add_argument("--device", default="", help="recorded with the results")
     arguments = parser.parse_args()
     configurations = SETS[arguments.set]
 
@@ -234,8 +235,9 @@ def main():
             results["runs"].append(result)
             results["date"] = datetime.date.today().isoformat()
             results["backend"] = arguments.backend
-            if arguments.commit:
-                results["commit"] = arguments.commit
+            for key in ("commit", "device"):
+                if getattr(arguments, key):
+                    results[key] = getattr(arguments, key)
             partial = arguments.out.with_suffix(".partial")
             partial.write_text(json.dumps(results, indent=1) + "\n")
             os.replace(partial, arguments.out)

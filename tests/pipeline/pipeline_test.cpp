@@ -508,6 +508,10 @@ BOOST_AUTO_TEST_CASE(sensitivities_and_plans_lie_in_the_turned_basis) {
   model = dense;
   options.selection = {};
   options.solver = {};
+  BOOST_TEST(
+      message_of<argument_error>([&] { compress_model(model, windows, {}, less); }) ==
+      "rotation: the plan is made for the rotation with seed 1099511627776, got no rotation");
+  BOOST_TEST(same_weights(model, dense));
   const Statistics statistics = compress_model(model, windows, options, less);
   BOOST_TEST(totals(statistics).stored_bits_per_weight <= 4.25);
   Model unrotated = dense;

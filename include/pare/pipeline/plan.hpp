@@ -62,6 +62,8 @@ struct ModelPlan {
   std::vector<LinearPlan> linears;
   /// What a channel is.
   ChannelAxis axis = ChannelAxis::output;
+  /// Of the inputs of every linear: channels and grids are those of the turned basis.
+  std::optional<kernels::HadamardRotation> rotation = {};
   double bits_per_weight = 0;          ///< spent, as the budget counts, <= the target; with what
                                        ///< is stored beside the linears
   double predicted_loss = 0;           ///< sum over all channels
@@ -224,6 +226,7 @@ inline ModelPlan plan_bits(const Sensitivities& sensitivities, const PlanOptions
 
   ModelPlan plan;
   plan.axis = sensitivities.solver.axis;
+  plan.rotation = sensitivities.rotation;
   std::vector<RatePlan::Choice> choices;
   double bits = 0;
   const auto take = [&](const RatePlan& rates) {
@@ -332,7 +335,7 @@ struct PlannedWork {
 /// @param plan      of plan_bits, or written by hand
 /// @param progress  what is told while it runs
 /// @throws also argument_error when the plan names a linear twice or does not fit the model or the
-///         selection, or with options.magnitude; invariant_error when a linear's widths are not the
+///         selection, is made for another rotation, or with options.magnitude; invariant_error when a linear's widths are not the
 ///         plan's
 template <class M>
 Statistics compress_model(M& model, const CalibrationWindows& windows,
@@ -351,6 +354,13 @@ Statistics compress_model(const M& model, LayerStream<M>& stream, const Calibrat
   using T = compute_scalar<typename M::scalar_type>;
   if (options.magnitude)
     throw argument_error("magnitude: a plan calibrates, which magnitude pruning does not");
+  if (options.rotation != plan.rotation) {
+    const auto text = [](const std::optional<kernels::HadamardRotation>& rotation) {
+      return rotation ? "the rotation with seed " + std::to_string(rotation->seed) : "no rotation";
+    };
+    throw argument_error("rotation: the plan is made for " + text(plan.rotation) + ", got " +
+                         text(options.rotation));
+  }
   SolverOptions solver_options = options.solver;
   solver_options.axis = plan.axis;
   detail::PlannedWork<B, T> work{PlannedSolver<B, T>(solver_options), {}};
