@@ -104,7 +104,7 @@ inline Json value_json(const SolverOptions& o, Option option) {
     case Option::scale_digits:
       return Json(o.grid.scale_digits);
     case Option::group_size:
-      return Json(o.group_size);
+      return o.group_size == dividing_group_size ? Json("auto") : Json(o.group_size);
     case Option::group_fit:
       return Json(to_string(o.group_fit));
     case Option::damping:
@@ -193,7 +193,10 @@ inline void set_option(SolverOptions& o, Option option, const Json& json, const 
       o.grid.scale_digits = int(whole_number(json, what));
       return;
     case Option::group_size:
-      o.group_size = index_t(whole_number(json, what, std::numeric_limits<std::int64_t>::max()));
+      o.group_size =
+          json == "auto"
+              ? dividing_group_size
+              : index_t(whole_number(json, what, std::numeric_limits<std::int64_t>::max()));
       return;
     case Option::group_fit:
       if (json != "dense" && json != "compensated")

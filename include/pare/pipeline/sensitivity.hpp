@@ -49,6 +49,9 @@ struct SensitivityOptions {
   /// Group sizes that a plan may choose from, 0 for whole rows. The KL is measured with the first;
   /// for the others it is taken to depend on the distortion alone.
   std::vector<index_t> group_sizes = {0};
+  /// Whether a group size that does not divide the inputs of a linear gives way, in this linear, to
+  /// the largest of 128, 64 and 32 below it that does; 32 where none does.
+  bool whole_groups = false;
   std::vector<int> widths = {2, 3, 4, 6, 8};  ///< tiers that a plan may choose from, increasing
   std::vector<int> divergence_widths = {3};   ///< where the KL is measured; empty: nowhere
   /// Windows the KL is measured on, the first of the calibration text; none: as many as keep the
@@ -60,6 +63,21 @@ struct SensitivityOptions {
   std::optional<kernels::HadamardRotation> rotation = {};
   std::optional<index_t> batch_tokens = {};  ///< as in ModelCompressionOptions
 };
+
+/// The group sizes that are measured for a linear, in the order of options.group_sizes.
+/// @param columns  inputs of the linear
+inline std::vector<index_t> measured_group_sizes(const SensitivityOptions& options,
+                                                 index_t columns) {
+  std::vector<index_t> sizes;
+  sizes.reserve(options.group_sizes.size());
+  for (const index_t asked : options.group_sizes) {
+    index_t size = resolved_group_size(asked, columns);
+    if (options.whole_groups && size != 0 && columns % size != 0)
+      size = std::min(size, resolved_group_size(dividing_group_size, columns));
+    sizes.push_back(size);
+  }
+  return sizes;
+}
 
 /// What measure_sensitivities found, and what it was measured with.
 struct Sensitivities {
@@ -264,7 +282,8 @@ Sensitivities measure_sensitivities(M& model, const CalibrationWindows& windows,
       MatrixView<const T> W = detail::dense_weights(linear, converted);
       if (options.rotation) W = detail::turned_rows<B, T, T>(W, *options.rotation, turned_weights);
       for (const Pattern& pattern : options.patterns) {
-        const index_t first_size = options.group_sizes.front();
+        const std::vector<index_t> sizes = measured_group_sizes(options, measured.columns);
+        const index_t first_size = sizes.front();
         ModeSensitivity mode{pattern, {}, std::vector<double>(channels, 1.0), {}, first_size};
         in_context(linear.name, [&] {
           if (factored != std::pair{input, pattern}) factor = solver.prepare(pattern, calibration);
@@ -291,12 +310,14 @@ Sensitivities measure_sensitivities(M& model, const CalibrationWindows& windows,
             mode.divergence[width] =
                 reference->divergence(model, std::size_t(i), detail::as_const(start.view()));
           }
-          for (const index_t size : options.group_sizes) {
+          for (const index_t size : sizes) {
             const ScoringInput<B, T> scoring{
                 W, calibration, factor, options.widths.front(), options.solver.grid, size};
+            const bool again = mode.group_size == size && !mode.distortion.empty();
             mode.group_size = size;
-            mode.distortion = channel_distortion(scoring, options.solver.axis, options.widths,
-                                                 detail::as_const(mask.view()));
+            if (!again)
+              mode.distortion = channel_distortion(scoring, options.solver.axis, options.widths,
+                                                   detail::as_const(mask.view()));
             measured.modes.push_back(mode);
             mode.divergence.clear();  // measured with the first alone
           }

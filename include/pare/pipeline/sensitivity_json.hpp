@@ -181,7 +181,7 @@ inline void require_measured_for(const Sensitivities& s, std::uint64_t model,
       group_sizes.push_back(mode.group_size);
     }
     for (const Pattern& pattern : options.patterns)
-      for (const index_t size : options.group_sizes) {
+      for (const index_t size : measured_group_sizes(options, linear.columns)) {
         asked_patterns.push_back(pattern);
         asked_sizes.push_back(size);
       }

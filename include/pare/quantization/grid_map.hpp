@@ -17,6 +17,18 @@
 
 namespace pare::inline PARE_TARGET {
 
+/// In place of a group size: the largest of 128, 64 and 32 that divides a linear's inputs, 32 where
+/// none does.
+inline constexpr index_t dividing_group_size = -1;
+
+/// Inputs that share a grid in one linear.
+/// @param group_size  of a configuration: a number, 0 for whole rows, or dividing_group_size
+/// @param columns     inputs of the linear
+constexpr index_t resolved_group_size(index_t group_size, index_t columns) {
+  if (group_size != dividing_group_size) return group_size;
+  return columns % 128 == 0 ? 128 : columns % 64 == 0 ? 64 : 32;
+}
+
 /// Number of groups that so many columns make.
 /// @param columns     how many, >= 0
 /// @param group_size  columns of a group, the last may be shorter; 0: all of them

@@ -120,7 +120,7 @@ void choose_bits(const SolverOptions& options, ScoringInput<B, T> input,
   } else {
     using Objective = typename Config::mixed_precision::objective;
     input.bits = *options.bits;
-    input.group_size = options.group_size;
+    input.group_size = resolved_group_size(options.group_size, input.weights.cols);
     // Without clip search: a score ranks rows, and the search would cost as much as the solve.
     input.grid = {.symmetric = options.grid.symmetric};
     const bool by_input = has_input_channels<Config>(options);

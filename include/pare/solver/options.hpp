@@ -37,7 +37,8 @@ struct SolverOptions {
   std::optional<std::vector<int>> tiers = {};  ///< MixedPrecision: widths; {2,3,4,6,8} when unset
   ChannelAxis axis = ChannelAxis::output;      ///< MixedPrecision: what a channel is
   GridOptions grid = {};                       ///< of quantizers
-  index_t group_size = 0;                ///< quantizers: inputs that share a grid; 0: all of a row
+  /// Quantizers: inputs that share a grid; 0: all of a row; or dividing_group_size.
+  index_t group_size = 0;
   GroupFit group_fit = GroupFit::dense;  ///< quantizers: what the grids of groups are fitted to
   double damping = 0.01;                 ///< share of mean(diag H) added to the diagonal
   index_t block_size = 128;              ///< columns per block; the mask's region
@@ -108,7 +109,7 @@ inline void require_unassigned(bool set, const char* option) {
 /// Throws argument_error for a group size that is none, and where the sweep would not reach groups
 /// one after the other.
 inline void require_groups(const SolverOptions& options) {
-  if (options.group_size < 0)
+  if (options.group_size < 0 && options.group_size != dividing_group_size)
     throw argument_error("group_size: expected a number of inputs, or 0 for whole rows, got " +
                          std::to_string(options.group_size));
   if (options.group_fit == GroupFit::dense) return;
@@ -120,9 +121,10 @@ inline void require_groups(const SolverOptions& options) {
   if (options.act_order || options.axis == ChannelAxis::input)
     fail(std::string(options.act_order ? "with act_order" : "with input channels") +
          ": the sweep does not visit the inputs of a group one after the other; leave it dense");
-  if (options.of && options.group_size % *options.of != 0)
+  const index_t least = resolved_group_size(options.group_size, 1);  // divides those it may be
+  if (options.of && least % *options.of != 0)
     fail("with n:m: expected a group_size that is a multiple of m, " + std::to_string(*options.of) +
-         ", got " + std::to_string(options.group_size));
+         ", got " + std::to_string(least));
 }
 
 /// Throws argument_error unless the search that the options ask for fits the configuration; fills

@@ -220,7 +220,7 @@ class SparseGPTSolver {
   Compressed blank(MatrixView<const T> W) const {
     Compressed linear;
     linear.axis = options_.axis;
-    linear.group_size = options_.group_size;
+    linear.group_size = resolved_group_size(options_.group_size, W.cols);
     linear.mixed_widths = Config::mixed;
     const index_t of = kept_together(W.cols);
     // Neighbours of n:m must not straddle two blocks; for n:m the block size changes no result.
