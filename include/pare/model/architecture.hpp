@@ -1,6 +1,8 @@
 // What a decoder-only language model is made of, as plain data.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -242,6 +244,30 @@ inline std::vector<std::string> linear_names(const Architecture& architecture, i
   for (const LinearSpec& linear : architecture.linears)
     names.push_back(architecture.names.layers + std::to_string(index) + "." + linear.name);
   return names;
+}
+
+/// Linears of layer `index` by what programs that serve the model load as one: q, k and v, and gate
+/// and up; every other linear stands alone. Names as those of linear_names, in their order.
+inline std::vector<std::vector<std::string>> fused_linears(const Architecture& architecture,
+                                                           index_t index) {
+  const auto part = [](LinearRole role) {
+    using enum LinearRole;
+    return role == k || role == v ? q : role == up ? gate : role;
+  };
+  const std::vector<std::string> names = linear_names(architecture, index);
+  std::vector<std::vector<std::string>> sets;
+  std::vector<LinearRole> parts;
+  for (std::size_t l = 0; l < names.size(); ++l) {
+    const LinearRole at = part(architecture.linears[l].role);
+    const auto found = std::find(parts.begin(), parts.end(), at);
+    if (found == parts.end()) {
+      parts.push_back(at);
+      sets.push_back({names[l]});
+    } else {
+      sets[std::size_t(found - parts.begin())].push_back(names[l]);
+    }
+  }
+  return sets;
 }
 
 }  // namespace pare

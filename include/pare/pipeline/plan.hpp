@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <optional>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "pare/allocation/rate.hpp"
+#include "pare/allocation/shared_width.hpp"
 #include "pare/core/channel.hpp"
 #include "pare/pipeline/sensitivity.hpp"
 #include "pare/pipeline/stored.hpp"
@@ -43,6 +45,9 @@ struct PlanOptions {
   /// Bits per weight that are stored beside the linears and count against a target of stored bits,
   /// for every linear alike; see Statistics.
   double added_bits_per_weight = 0;
+  /// Linears, by name, that get one width, pattern and group size together, the same for all their
+  /// channels; those that are not planned may be among them. Channels of the others choose alone.
+  std::vector<std::vector<std::string>> together = {};
 };
 
 /// What is done to one linear.
@@ -186,6 +191,36 @@ inline LinearRates rates_of(const LinearSensitivity& linear, const Sensitivities
   return rates;
 }
 
+/// Linears that are planned as one, by their index, each set in order of its first.
+struct PlannedSet {
+  std::vector<std::size_t> linears = {};
+  bool shares_width = false;  ///< of all channels
+};
+
+inline std::vector<PlannedSet> planned_sets(const Sensitivities& sensitivities,
+                                            const PlanOptions& options) {
+  constexpr std::size_t none = std::numeric_limits<std::size_t>::max();
+  std::map<std::string, std::size_t> of;
+  for (std::size_t t = 0; t < options.together.size(); ++t)
+    for (const std::string& name : options.together[t])
+      if (!of.emplace(name, t).second)
+        throw argument_error("together: expected every linear once, got " + name + " twice");
+  std::vector<PlannedSet> sets;
+  std::vector<std::size_t> at(options.together.size(), none);  // in sets
+  for (std::size_t g = 0; g < sensitivities.linears.size(); ++g) {
+    const auto found = of.find(sensitivities.linears[g].name);
+    if (found == of.end()) {
+      sets.push_back({{g}, false});
+    } else if (at[found->second] == none) {
+      at[found->second] = sets.size();
+      sets.push_back({{g}, true});
+    } else {
+      sets[at[found->second]].linears.push_back(g);
+    }
+  }
+  return sets;
+}
+
 /// Loss and bits of a linear at one width.
 struct UniformRate {
   double bits = 0, loss = 0;
@@ -227,10 +262,30 @@ inline ModelPlan plan_bits(const Sensitivities& sensitivities, const PlanOptions
   ModelPlan plan;
   plan.axis = sensitivities.solver.axis;
   plan.rotation = sensitivities.rotation;
-  std::vector<RatePlan::Choice> choices;
+  const std::vector<detail::PlannedSet> sets = detail::planned_sets(sensitivities, options);
+  std::vector<LinearRates> set_rates;
+  std::vector<double> set_weights;
+  for (const detail::PlannedSet& set : sets) {
+    std::vector<const LinearRates*> members;
+    set_weights.push_back(0);
+    for (const std::size_t g : set.linears) {
+      members.push_back(&rated[g]);
+      set_weights.back() += weights[g];
+    }
+    set_rates.push_back(set.shares_width ? shared_rates(members) : *members.front());
+  }
+  std::vector<RatePlan::Choice> choices(rated.size());
   double bits = 0;
+  std::size_t taken = 0;  // sets
   const auto take = [&](const RatePlan& rates) {
-    choices.insert(choices.end(), rates.linears.begin(), rates.linears.end());
+    for (const RatePlan::Choice& choice : rates.linears) {
+      const detail::PlannedSet& set = sets[taken++];
+      for (const std::size_t g : set.linears) {
+        choices[g] = choice;
+        if (set.shares_width)
+          choices[g].bits.assign(rated[g].modes.front().channels(), choice.bits.front());
+      }
+    }
     bits += rates.bits;
     plan.predicted_loss += rates.distortion;
     plan.bound += rates.bound;
@@ -248,11 +303,11 @@ inline ModelPlan plan_bits(const Sensitivities& sensitivities, const PlanOptions
     take(allocate_rates(of, target * count));
   };
   if (options.scope == PlanScope::model) {
-    spend(rated, total);
+    spend(set_rates, total);
   } else {
-    for (std::size_t g = 0; g < rated.size(); ++g)
-      in_context(sensitivities.linears[g].name,
-                 [&] { spend(std::span(&rated[g], 1), weights[g]); });
+    for (std::size_t t = 0; t < sets.size(); ++t)
+      in_context(sensitivities.linears[sets[t].linears.front()].name,
+                 [&] { spend(std::span(&set_rates[t], 1), set_weights[t]); });
   }
   plan.bits_per_weight = bits / total + added;
 
