@@ -23,7 +23,7 @@ struct CompressionFlags {
   std::optional<std::string> rotate;
   std::optional<std::int64_t> rotate_seed;
   bool sparsity_auto = false, group_size_auto = false, act_order = false, clip_search = false,
-       symmetric = false, keep_zeros = false, refine = false;
+       symmetric = false, keep_zeros = false, refine = false, fused_widths = false;
 };
 
 inline void add_axis_option(CLI::App& app, CompressionFlags& flags) {
@@ -71,17 +71,19 @@ inline void add_solver_options(CLI::App& app, CompressionFlags& flags,
 inline void add_group_options(CLI::App& app, CompressionFlags& flags,
                               const std::string& planning = "") {
   begin_group(app, "Groups");
-  add_word(app, "--group-size", "INT",
-           "inputs that share a grid, for instance 128 (default: 0, all of a row)" + planning,
-           "an option has one value", [&flags](const std::string& word) {
-             flags.group_size_auto = word == "auto";
-             if (!flags.group_size_auto && !nearest(word, {"auto"}).empty())
-               throw usage_error(written("--group-size", word) +
-                                 ": expected a whole number or auto" +
-                                 did_you_mean(word, {"auto"}));
-             if (!flags.group_size_auto)
-               flags.group_size = parse_value<pare::index_t>("--group-size", word);
-           });
+  add_word(
+      app, "--group-size", "INT",
+      "inputs that share a grid, for instance 128 (default: 0, all of a row), or auto: in each "
+      "linear the largest of 128, 64 and 32 that divides its inputs" +
+          planning,
+      "an option has one value", [&flags](const std::string& word) {
+        flags.group_size_auto = word == "auto";
+        if (!flags.group_size_auto && !nearest(word, {"auto"}).empty())
+          throw usage_error(written("--group-size", word) + ": expected a whole number or auto" +
+                            did_you_mean(word, {"auto"}));
+        if (!flags.group_size_auto)
+          flags.group_size = parse_value<pare::index_t>("--group-size", word);
+      });
   add_value(app, "--group-fit", flags.group_fit,
             "what grids of groups are fitted to: dense weights (default), or compensated, as they "
             "are when the sweep reaches the group");
@@ -196,12 +198,13 @@ inline void check_groups(const CompressionFlags& flags, pare::CompressionRequest
                       ": a group has at least one input; write for instance --group-size 128, or 0 "
                       "for a grid per row");
   request.solver.group_size = flags.group_size.value_or(0);
+  if (flags.group_size_auto) request.solver.group_size = pare::dividing_group_size;
   if (!flags.group_fit || *flags.group_fit == "dense") return;
   if (*flags.group_fit != "compensated")
     throw unknown_value("--group-fit", *flags.group_fit, "fit", {"dense", "compensated"});
   request.solver.group_fit = pare::GroupFit::compensated;
   const std::string fit = "--group-fit compensated";
-  if (flags.group_size_auto)
+  if (flags.group_size_auto && flags.target_stored_bits)
     throw usage_error(fit +
                       " with --group-size auto: a plan prices grids of dense weights; write a "
                       "number");
@@ -213,9 +216,10 @@ inline void check_groups(const CompressionFlags& flags, pare::CompressionRequest
     throw usage_error(fit + (flags.act_order ? " with --act-order" : " with --axis input") +
                       ": the sweep does not visit the inputs of a group one after the other; leave "
                       "one of them out");
-  if (flags.prunem && *flags.group_size % *flags.prunem != 0)
+  const pare::index_t size = pare::resolved_group_size(request.solver.group_size, 1);
+  if (flags.prunem && size % *flags.prunem != 0)
     throw usage_error(fit + " with --prunem " + std::to_string(*flags.prunem) + ": --group-size " +
-                      std::to_string(*flags.group_size) + " is no multiple of it; write one");
+                      std::to_string(size) + " is no multiple of it; write one");
 }
 
 inline void check_quantizer(const CompressionFlags& flags, pare::CompressionRequest& request) {
@@ -331,10 +335,6 @@ inline pare::CompressionRequest checked(const CompressionFlags& flags) {
         "--sparsity auto: what is pruned is chosen under pare compress "
         "--target-bits-per-weight alone, which counts what pruning saves; write a "
         "share, for instance --sparsity 0.5");
-  if (flags.group_size_auto && !flags.target_stored_bits)
-    throw usage_error(
-        "--group-size auto: group sizes are chosen under pare compress --target-bits-per-weight "
-        "alone, which counts what grids take; write a number, for instance --group-size 128");
   detail::check_pattern(flags, request);
   detail::check_quantizer(flags, request);
   detail::check_mixed_precision(flags, request);

@@ -23,6 +23,7 @@ struct Arguments {
   std::optional<std::string> prune_only, save, save_packed, report, backend, dtype, shape, preset,
       budgets, plot, checkpoint;
   std::optional<double> asymmetric;
+  std::optional<std::string> embeddings;
   bool invert = false, gmp = false, true_sequential = false, widen = false;
   CompressionFlags flags;
 };
@@ -87,11 +88,8 @@ inline void add_preset(CLI::App& command, Arguments& arguments) {
       command, "--preset", arguments.preset,
       "best: --act-order --clip-search --true-sequential --asymmetric 0.5, with a target --scope "
       "model, where weights are pruned --mask-search admm, and otherwise --rotate full (with "
-      "--save-as "
-      "folded, or none under a target of stored bits; none in compare); fast: --act-order; both, "
-      "where weights are rounded: --group-size "
-      "with the largest of 128, 64 and 32 that divides the inputs of every linear, 32 where none "
-      "does, best with a target of stored bits --group-size auto; what is given besides goes "
+      "--save-as folded, or none under a target of stored bits; none in compare); fast: "
+      "--act-order; both, where weights are rounded: --group-size auto; what is given besides goes "
       "first");
 }
 
@@ -110,19 +108,6 @@ inline void add_comparison(CLI::App& command, Arguments& arguments) {
 }
 
 namespace detail {
-
-/// The largest of 128, 64 and 32 that divides the inputs of every linear; 32 where none does: the
-/// last group of a row is shorter then.
-inline index_t preset_group_size(const Arguments& arguments) {
-  const pare::Architecture config = arguments.shape ? pare::named_shape(*arguments.shape)
-                                                    : pare::load_architecture(arguments.model);
-  for (const index_t size : {128, 64})
-    if (std::all_of(config.linears.begin(), config.linears.end(), [&](const auto& linear) {
-          return pare::columns_of(config, linear.role) % size == 0;
-        }))
-      return size;
-  return 32;
-}
 
 /// What `best` says of masks and rotations: a mask is found by search, in the basis of the model,
 /// where more weights are near zero; without one the inputs are rotated. Formats of other programs
@@ -154,11 +139,7 @@ inline void apply_preset(Arguments& arguments, bool compares = false) {
   const bool quantizes = compares || flags.wbits.value_or(16) != 16;
   const bool best = *arguments.preset == "best";
   flags.act_order = true;
-  if (quantizes && !flags.group_size && !flags.group_size_auto) {
-    // A target that counts grids may have no room for those of groups.
-    flags.group_size_auto = best && flags.target_stored_bits;
-    if (!flags.group_size_auto) flags.group_size = detail::preset_group_size(arguments);
-  }
+  if (quantizes && !flags.group_size) flags.group_size_auto = true;
   if (!best) return;
   arguments.true_sequential = true;
   if (quantizes) flags.clip_search = true;

@@ -127,7 +127,10 @@ inline std::string pattern_text(const pare::CompressionRequest& request) {
   return (pattern.kind == pare::PatternKind::n_of_m
               ? pare::to_string(pattern)
               : pare::number_text(100 * pattern.sparsity) + " %") +
-         " sparsity" + (group_size > 0 ? ", groups of " + std::to_string(group_size) : "");
+         " sparsity" +
+         (group_size > 0                            ? ", groups of " + std::to_string(group_size)
+          : group_size == pare::dividing_group_size ? ", groups of 128, 64 or 32"
+                                                    : "");
 }
 
 /// Windows to measure the KL on, whose predictions of the dense model fit into 256 MiB.

@@ -1,6 +1,7 @@
 // pare export and compress --save-as: a model in the format of another program.
 #pragma once
 
+#include <algorithm>
 #include <cstdio>
 #include <optional>
 #include <string>
@@ -17,8 +18,21 @@ namespace tool {
 struct ExportArguments {
   std::string packed, output;
   std::optional<std::string> format;
-  bool widen = false;
+  std::optional<std::string> embeddings;
+  bool widen = false, fused_widths = false;
 };
+
+/// Whether --embeddings asks for blocks of 8 bits.
+/// @throws usage_error for another type than f16 and q8_0
+inline bool small_embeddings(const std::optional<std::string>& given) {
+  if (given && *given != "f16" && *given != "q8_0")
+    throw unknown_value("--embeddings", *given, "type", {"f16", "q8_0"});
+  return given == "q8_0";
+}
+
+/// What --help says of it.
+inline constexpr const char* embeddings_help =
+    "what gguf stores embeddings and head in: f16 (default), or q8_0, rounded to 8 bits";
 
 /// The names of the formats.
 inline std::vector<std::string> export_format_names() {
@@ -49,12 +63,22 @@ inline std::vector<pare::SavedAs> saved_as(const Arguments& arguments) {
         throw usage_error("--save-as " + given +
                           ": an earlier one has this format; leave one of them out");
     all.push_back(
-        {&format, output_path("--save-as", named->file.string()), {.widen = arguments.widen}});
+        {&format,
+         output_path("--save-as", named->file.string()),
+         {.widen = arguments.widen,
+          .small_embeddings = format.rounds_embeddings && small_embeddings(arguments.embeddings)}});
   }
   if (all.empty() && arguments.widen)
     throw usage_error(
         "--widen without --save-as: what pare writes itself has rows of several "
         "widths; leave it out");
+  if (arguments.embeddings && std::none_of(all.begin(), all.end(), [](const pare::SavedAs& as) {
+        return as.format->rounds_embeddings;
+      }))
+    throw usage_error(
+        "--embeddings " + *arguments.embeddings +
+        " without --save-as gguf=DIR: other formats keep embeddings as the checkpoint "
+        "has them; leave it out");
   return all;
 }
 
@@ -73,10 +97,20 @@ inline void export_packed(const ExportArguments& arguments) {
     throw usage_error("export without --format: there is no format to write; add --format " +
                       one_of(export_format_names()));
   const pare::ExportFormat& format = export_format("--format", *arguments.format);
+  if (arguments.embeddings && !format.rounds_embeddings)
+    throw usage_error("--embeddings " + *arguments.embeddings + " with --format " +
+                      std::string(format.name) +
+                      ": it keeps embeddings as the checkpoint has them; leave it out");
+  if (arguments.fused_widths && !format.fuses)
+    throw usage_error("--fused-widths with --format " + std::string(format.name) +
+                      ": no program that loads it makes one linear of several; leave it out");
+  const bool small = small_embeddings(arguments.embeddings);
   require_packed_model("export", arguments.packed);
   const fs::path target = savable_folder("OUT", arguments.output, arguments.packed);
-  const pare::ExportResult result =
-      pare::export_folder(arguments.packed, target, format, {.widen = arguments.widen});
+  const pare::ExportResult result = pare::export_folder(arguments.packed, target, format,
+                                                        {.widen = arguments.widen,
+                                                         .fused_widths = arguments.fused_widths,
+                                                         .small_embeddings = small});
   print_left_out(arguments.packed, result.left_out);
   print_export(result, arguments.output);
 }

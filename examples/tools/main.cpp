@@ -113,7 +113,7 @@ class Printed {
 
 void run_compress(const Arguments& arguments) {
   pare::CompressionRequest request = checked(arguments.flags);
-  const std::optional<pare::FolderPlan> plan = tool::planned(arguments.flags, request);
+  std::optional<pare::FolderPlan> plan = tool::planned(arguments.flags, request);
   const Rotating rotating = checked_rotation(arguments.flags);
   check_rotation(arguments, rotating);
   const std::vector<pare::SavedAs> formats = saved_as(arguments);
@@ -132,6 +132,10 @@ void run_compress(const Arguments& arguments) {
   const auto evaluations = parse_evaluations(arguments.evaluations);
   const Outputs outputs(arguments, evaluations);
   const Inputs inputs = read_inputs(arguments, evaluations, backend, &request, source);
+  if (plan && arguments.flags.fused_widths)
+    for (index_t i = 0; i < inputs.config.num_hidden_layers; ++i)
+      for (std::vector<std::string>& set : pare::fused_linears(inputs.config, i))
+        plan->options.together.push_back(std::move(set));
   if (!formats.empty())
     request.solver.grid.scale_digits =
         pare::fitted_scale_digits(formats, arguments.model, options_of(arguments, request),
@@ -216,7 +220,8 @@ int main(int argc, char** argv) {
   add_model(compress, arguments, Need::asked);
   add_compression(compress, arguments, ", or auto with --target-bits-per-weight", Need::asked);
   add_shape(compress, arguments);
-  add_group_options(compress, arguments.flags, ", or auto with --target-bits-per-weight");
+  add_group_options(compress, arguments.flags,
+                    "; with --target-bits-per-weight the plan chooses among these and whole rows");
   add_bit_options(compress, arguments.flags);
   add_plan_options(compress, arguments.flags);
   add_rotation_options(
@@ -239,6 +244,8 @@ int main(int argc, char** argv) {
              "FORMAT=DIR");
   add_flag(compress, "--widen", arguments.widen,
            "with --save-as: store rows of fewer bits at the widest of their linear");
+  add_value(compress, "--embeddings", arguments.embeddings,
+            std::string("with --save-as: ") + embeddings_help, "TYPE", "a file has one type");
   add_value(compress, "--checkpoint", arguments.checkpoint,
             "keep finished layers in this folder; the same command goes on from them", "DIR");
   compress.footer(
@@ -270,6 +277,12 @@ int main(int argc, char** argv) {
             "a folder has one format");
   add_flag(exporter, "--widen", exporting.widen,
            "store rows of fewer bits at the widest of their linear");
+  add_flag(
+      exporter, "--fused-widths", exporting.fused_widths,
+      "store q, k and v at the widest of them, and gate and up, as programs that serve a model "
+      "load these as one");
+  add_value(exporter, "--embeddings", exporting.embeddings, embeddings_help, "TYPE",
+            "a file has one type");
   CLI::App& inspect = *app.add_subcommand("inspect", "print what a packed model is made of");
   add_argument(inspect, "DIR", packed, "folder that compress --save-packed wrote");
 

@@ -27,6 +27,9 @@ inline void add_plan_options(CLI::App& app, CompressionFlags& flags) {
   add_value(app, "--importance", flags.importance,
             "what bits are spent on: five signals (default with --scope layer), the distortion by "
             "grid and factor, or the measured kl (default with --scope model)");
+  add_flag(app, "--fused-widths", flags.fused_widths,
+           "one width for q, k and v together, for gate and up, and for every other linear, as "
+           "programs that serve a model load them");
   add_sensitivity_options(app, flags);
   add_value(
       app, "--plan-swaps", flags.plan_swaps,
@@ -52,7 +55,8 @@ inline void check_plan_values(const CompressionFlags& flags) {
                                         {flags.importance.has_value(), "--importance"},
                                         {flags.sensitivity.has_value(), "--sensitivity"},
                                         {flags.kl_windows.has_value(), "--kl-windows"},
-                                        {flags.plan_swaps.has_value(), "--plan-swaps"}})
+                                        {flags.plan_swaps.has_value(), "--plan-swaps"},
+                                        {flags.fused_widths, "--fused-widths"}})
       if (given)
         throw usage_error(std::string(option) +
                           " without a target: there are no bits to share out; add "
@@ -121,6 +125,10 @@ inline std::optional<pare::FolderPlan> planned(const CompressionFlags& flags,
   detail::check_swaps(flags, model_scope);
   detail::check_plan(flags, model_scope, by);
   if (by == "five") {
+    if (flags.fused_widths)
+      throw usage_error(
+          "--fused-widths with --importance five: scores choose widths of single channels; write "
+          "--scope model, or --importance distortion");
     if (flags.sensitivity)
       throw usage_error(
           "--sensitivity with --importance five: scores are taken while a linear is "
@@ -143,7 +151,10 @@ inline std::optional<pare::FolderPlan> planned(const CompressionFlags& flags,
                                  pare::unstructured(0.5),
                                  pare::unstructured(0.7)};
   plan.sensitivity.group_sizes = {request.solver.group_size};
-  if (flags.group_size_auto) plan.sensitivity.group_sizes = {64, 128, 32, 0};
+  if (flags.group_size_auto && flags.target_stored_bits) {
+    plan.sensitivity.group_sizes = {64, 128, 32, 0};
+    plan.sensitivity.whole_groups = true;
+  }
   plan.sensitivity.widths = pare::default_tiers();
   plan.sensitivity.divergence_widths.clear();
   if (by == "kl") plan.sensitivity.divergence_widths = {*flags.wbits};

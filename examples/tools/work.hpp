@@ -234,6 +234,7 @@ inline pare::Json config_json(const Arguments& arguments, const Inputs& inputs,
   }
   if (flags.group_size_auto) json["group_size_auto"] = true;
   if (flags.plan_swaps) json["plan_swaps"] = *flags.plan_swaps;
+  if (flags.fused_widths) json["fused_widths"] = true;
   if (!arguments.save_as.empty()) json["save_as"] = arguments.save_as;
   if (flags.rotate) json["rotate"] = *flags.rotate;
   if (flags.rotate_seed) json["rotate_seed"] = *flags.rotate_seed;

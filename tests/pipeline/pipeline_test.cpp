@@ -620,6 +620,42 @@ BOOST_AUTO_TEST_CASE(plans_keep_their_budget) {
   BOOST_TEST(contains(message_of<argument_error>([&] { plan_bits(sizes, {.bits_per_weight = 3}); }),
                       "several group sizes under a budget of code bits"));
   BOOST_TEST(to_json(sensitivities_of_json(to_json(sizes).dump())) == to_json(sizes));
+  // Linears that programs load as one get one width together, the same for all their channels.
+  PlanOptions free{PlanScope::model, PlanObjective::divergence, BudgetKind::stored_bits, 4.5};
+  PlanOptions fused = free;
+  for (index_t i = 0; i < dense.config.num_hidden_layers; ++i)
+    for (auto& set : fused_linears(dense.config, i)) fused.together.push_back(std::move(set));
+  BOOST_TEST(fused.together.size() == 4u * 3);  // q, k and v; out; fc1; fc2
+  const ModelPlan one_each = plan_bits(sizes, fused);
+  std::map<std::string, const LinearPlan*> planned;
+  std::set<int> widths;
+  for (const LinearPlan& linear : one_each.linears) {
+    planned[linear.name] = &linear;
+    widths.insert(linear.bits.front());
+    BOOST_TEST(merged_widths(linear.bits).size() == 1u);
+  }
+  BOOST_TEST(widths.size() > 1u);
+  for (const auto& set : fused.together)
+    for (const std::string& name : set) {
+      BOOST_TEST((planned.at(name)->bits == planned.at(set.front())->bits));
+      BOOST_TEST(planned.at(name)->group_size == planned.at(set.front())->group_size);
+    }
+  BOOST_TEST(one_each.bits_per_weight <= 4.5);
+  BOOST_TEST(one_each.predicted_loss >= plan_bits(sizes, free).predicted_loss);
+  BOOST_TEST(one_each.predicted_loss <= *one_each.uniform_loss);
+  fused.scope = PlanScope::layer;
+  fused.bits_per_weight = 6;
+  BOOST_TEST(plan_bits(sizes, fused).bits_per_weight <= 6);
+  fused.together.push_back(fused.together.front());
+  BOOST_CHECK_THROW(plan_bits(sizes, fused), argument_error);
+  // Sizes that do not divide give way.
+  const SensitivityOptions whole{.group_sizes = {64, 128, 32, 0}, .whole_groups = true};
+  using Sizes = std::vector<index_t>;
+  BOOST_TEST((measured_group_sizes(whole, 576) == Sizes{64, 64, 32, 0}));
+  BOOST_TEST((measured_group_sizes(whole, 1536) == Sizes{64, 128, 32, 0}));
+  BOOST_TEST((measured_group_sizes(whole, 48) == Sizes{32, 32, 32, 0}));
+  BOOST_TEST(
+      (measured_group_sizes({.group_sizes = {128, dividing_group_size}}, 576) == Sizes{128, 64}));
   BOOST_CHECK_THROW(plan_bits(s, {.bits_per_weight = 1.9}), unattainable_error);
   BOOST_CHECK_THROW(plan_bits({}, {.bits_per_weight = 3}), argument_error);
   SensitivityOptions without = measuring();

@@ -250,6 +250,49 @@ BOOST_AUTO_TEST_CASE(a_signal_ends_it_and_nothing_is_left) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(a_killed_export_leaves_no_half_of_a_folder) {
+  const Texts texts;
+  const fs::path packed = texts / "packed", out = texts / "out";
+  check_success(cli::run(PARE_TOOL,
+                         {"compress", tiny.string(), texts.calibration.string(), "--gmp", "--wbits",
+                          "4", "--symmetric", "--save-packed", packed.string()},
+                         texts.path));
+  const auto exported = [&](const fs::path& to) {
+    return Arguments{fs::absolute(PARE_TOOL).string(),
+                     "export",
+                     packed.string(),
+                     to.string(),
+                     "--format",
+                     "gptq"};
+  };
+  {
+    Started whole(exported(texts / "whole"), texts.path);
+    BOOST_REQUIRE(whole.end() == 0);
+  }
+  const auto check_whole = [&] {
+    for (const char* name : {"model.safetensors", "config.json", "quantize_config.json"})
+      BOOST_CHECK(cli::read_text(out / name) == cli::read_text(texts / "whole" / name));
+    BOOST_TEST((names(out) == names(texts / "whole")));
+  };
+  // An export takes a moment, which may be over before it is killed.
+  int killed = 0;
+  for (int attempt = 0; attempt < 40 && killed < 3; ++attempt) {
+    for (const std::string& name : names(texts.path))  // what killed ones have left
+      if (name.find(".partial-") != std::string::npos) fs::remove_all(texts / name);
+    fs::remove_all(out);
+    Started run(exported(out), texts.path);
+    run.wait_until([&] { return is_below(texts.path, ".partial-"); });
+    ::kill(run.child, SIGKILL);
+    if (run.end() == 128 + SIGKILL) ++killed;
+    if (fs::exists(out)) check_whole();
+    Started again(exported(fs::exists(out) ? texts / "another" : out), texts.path);
+    BOOST_TEST(again.end() == 0);
+    check_whole();
+    fs::remove_all(texts / "another");
+  }
+  BOOST_TEST(killed == 3);
+}
+
 BOOST_AUTO_TEST_CASE(who_ignores_a_signal_goes_on_and_a_closed_pipe_ends_it) {
   const Texts texts;
   {

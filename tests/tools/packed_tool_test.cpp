@@ -10,6 +10,7 @@
 #include "address_sanitizer.hpp"
 #include "cli_support.hpp"
 #include "pare/model/config_json.hpp"
+#include "pare/pipeline/run/export_folder.hpp"
 #include "pare/storage/packed_file.hpp"
 #include "pare/tokenizer/tokenizer.hpp"
 
@@ -502,6 +503,114 @@ BOOST_AUTO_TEST_CASE(formats_of_other_programs_hold_every_weight) {
         "groups of 56 do not divide its 192 inputs", "groups of 56 do not divide its 768 inputs"})
     BOOST_CHECK(test::contains(refused.err, part));
   BOOST_CHECK(!test::contains(refused.out, "self_attn"));  // no linear was compressed
+}
+
+namespace {
+
+/// A configuration of the table in docs/export.md.
+struct ExportRow {
+  std::string name;
+  pare::ExportLinear linear;
+};
+
+/// What a format answers of a linear: bits per weight, with the kind of blocks where it has several;
+/// "dense" where every value is stored by itself, "refused", or the option that it needs.
+std::string answer(const pare::ExportFormat& format, pare::ExportLinear linear) {
+  const auto refused = [&] { return linear.rotated || format.linear_refusal(linear).has_value(); };
+  std::string text;
+  if (refused()) {
+    linear.widened = true;
+    if (refused()) return "refused";
+    text = "`--widen`: ";
+  }
+  const double bits = format.bits_per_weight(linear);
+  char number[32];
+  std::snprintf(number, sizeof number, "%.4g", bits);
+  text += number;
+  if (&format != &pare::gguf_format) return text;
+  const auto kind = pare::detail::gguf::block_kind(linear);
+  return kind ? std::string(kind->name) + ", " + text : "dense, " + text;
+}
+
+pare::ExportLinear export_row(std::vector<int> widths, index_t group_size, bool symmetric) {
+  const int widest = widths.back();
+  pare::ExportLinear linear{.tensor = "a.weight", .rows = 4096, .columns = 4096};
+  linear.dtype = pare::DType::f16;
+  linear.widths = std::move(widths);
+  linear.group_size = group_size;
+  linear.symmetric = symmetric;
+  linear.lowest = symmetric ? -(1 << (widest - 1)) : 1 - (1 << widest);
+  linear.highest = symmetric ? (1 << (widest - 1)) - 1 : (1 << widest) - 1;
+  linear.scale_digits = 8;
+  return linear;
+}
+
+std::string rendered_table() {
+  std::vector<ExportRow> rows;
+  const auto row = [&](const std::string& name, std::vector<int> widths, index_t group_size,
+                       bool symmetric) -> pare::ExportLinear& {
+    rows.push_back({name, export_row(std::move(widths), group_size, symmetric)});
+    return rows.back().linear;
+  };
+  for (const int bits : {2, 3, 4, 5, 6, 8})
+    row(std::to_string(bits) + " bits symmetric, a grid per row", {bits}, 0, true);
+  for (const int bits : {2, 3, 4, 8})
+    row(std::to_string(bits) + " bits symmetric, groups of 64", {bits}, 64, true);
+  for (const int bits : {2, 3, 4, 5, 6, 8})
+    row(std::to_string(bits) + " bits with zero points, a grid per row", {bits}, 0, false);
+  row("4 bits with zero points, groups of 256", {4}, 256, false);
+  for (const int bits : {3, 4, 5, 8})
+    row(std::to_string(bits) + " bits with zero points, groups of 64", {bits}, 64, false);
+  for (const int bits : {4, 5})
+    row(std::to_string(bits) + " bits with zero points, groups of 64, `--save-as gguf`", {bits}, 64,
+        false)
+        .exact_minima = true;
+  row("4 bits symmetric, groups of 100", {4}, 100, true);
+  row("4 bits symmetric, a grid per row, 576 inputs", {4}, 0, true).columns = 576;
+  row("2 bits symmetric, a grid per row, 576 inputs", {2}, 0, true).columns = 576;
+  row("4 bits symmetric, 100 rows", {4}, 0, true).rows = 100;
+  row("4 bits symmetric, 100 inputs", {4}, 0, true).columns = 100;
+  row("rows of 2, 4 and 8 bits, symmetric", {2, 4, 8}, 64, true);
+  row("inputs of 2, 4 and 8 bits, symmetric", {2, 4, 8}, 64, true).widths_by_input = true;
+  row("4 bits symmetric, stored as (in, out), GPT-2", {4}, 64, true).transposed = true;
+  row("4 bits symmetric, bfloat16 checkpoint", {4}, 64, true).dtype = pare::DType::bf16;
+  auto& unfitted =
+      row("4 bits symmetric, bfloat16 checkpoint, packed without `--save-as`", {4}, 64, true);
+  unfitted.dtype = pare::DType::bf16;
+  unfitted.scale_digits = 11;
+  row("4 bits symmetric, `--rotate full`", {4}, 64, true).rotated = true;
+  std::string text = "| configuration |", line = "\n|---|";
+  for (const pare::ExportFormat* format : pare::export_formats) {
+    text += " " + std::string(format->name) + " |";
+    line += "---|";
+  }
+  text += line + "\n";
+  for (const ExportRow& at : rows) {
+    text += "| " + at.name + " |";
+    for (const pare::ExportFormat* format : pare::export_formats)
+      text += " " + answer(*format, at.linear) + " |";
+    text += "\n";
+  }
+  return text;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(the_page_of_formats_shows_what_they_answer) {
+  const fs::path page = cli::data / "../../docs/export.md";
+  const std::string begin = "<!-- what the formats answer -->\n", end = "<!-- end -->\n";
+  std::string text = cli::read_text(page);
+  const std::size_t from = text.find(begin), to = text.find(end);
+  BOOST_REQUIRE((from != std::string::npos && to != std::string::npos && from < to));
+  const std::size_t table = from + begin.size();
+  const std::string rendered = rendered_table();
+  if (const char* update = std::getenv("PARE_UPDATE_DOCS"); update && update == std::string("1")) {
+    cli::write_text(page, text.substr(0, table) + rendered + text.substr(to));
+    text = cli::read_text(page);
+  }
+  BOOST_TEST_INFO(
+      "docs/export.md is stale; render it with PARE_UPDATE_DOCS=1 ctest -R packed_tool");
+  BOOST_CHECK(text.substr(table, text.find(end) - table) == rendered);
 }
 
 BOOST_AUTO_TEST_CASE(packed_models_are_refused_where_dense_ones_are_needed) {

@@ -271,7 +271,7 @@ BOOST_AUTO_TEST_CASE(the_preset_is_the_options_it_names) {
   const Result spelled =
       compressed(texts, base + Arguments{"--act-order", "--clip-search", "--true-sequential",
                                          "--asymmetric", "0.5", "--scope", "model", "--group-size",
-                                         "64", "--rotate", "full"});
+                                         "auto", "--rotate", "full"});
   BOOST_TEST(preset.total("loss") == spelled.total("loss"));
   BOOST_TEST(preset.report.at("config").at("preset") == "best");
   for (const char* option : {"act_order", "clip_search", "true_sequential"})
@@ -298,11 +298,39 @@ BOOST_AUTO_TEST_CASE(the_preset_is_the_options_it_names) {
   BOOST_TEST(exported.report.at("config").at("rotate") == "folded");
   const Result fast = compressed(texts, {"--wbits", "4", "--preset", "fast", "--minlayer", "3"});
   const Result grouped =
-      compressed(texts, {"--wbits", "4", "--act-order", "--group-size", "64", "--minlayer", "3"});
+      compressed(texts, {"--wbits", "4", "--act-order", "--group-size", "auto", "--minlayer", "3"});
   BOOST_TEST(fast.total("loss") == grouped.total("loss"));
+  // The largest of 128, 64 and 32 that divides the inputs, in every linear by itself.
+  for (const Json& linear : grouped.report.at("layers"))
+    BOOST_TEST(linear.at("group_size") == (linear.at("columns") == 768 ? 128 : 64));
+  BOOST_TEST(grouped.report.at("config").at("group_size") == "auto");
   const Result other = compressed(texts, {"--wbits", "4", "--preset", "fast", "--group-size", "32",
                                           "--minlayer", "3"});
   BOOST_TEST(other.total("loss") != grouped.total("loss"));
+}
+
+BOOST_AUTO_TEST_CASE(linears_that_are_loaded_as_one_have_one_width) {
+  const Texts texts;
+  const Result fused =
+      compressed(texts, three_bits + Arguments{"--minlayer", "2", "--scope", "model", "--symmetric",
+                                               "--fused-widths", "--save-as",
+                                               "compressed-tensors=" + (texts / "ct").string()});
+  std::map<std::string, Json> widths;
+  for (const Json& linear : fused.report.at("layers")) {
+    BOOST_TEST(linear.at("bits_histogram").size() == 1u);
+    widths[linear.at("name")] = linear.at("bits_histogram");
+  }
+  std::set<std::string> different;
+  for (const char* layer : {"layers.2.", "layers.3."}) {
+    const std::string attention = layer + std::string("self_attn.");
+    BOOST_TEST(widths.at(attention + "q_proj") == widths.at(attention + "k_proj"));
+    BOOST_TEST(widths.at(attention + "q_proj") == widths.at(attention + "v_proj"));
+  }
+  for (const auto& [name, width] : widths) different.insert(width.items().begin().key());
+  BOOST_TEST(different.size() > 1u);
+  const Json config = cli::parse_json(cli::read_text(texts / "ct" / "config.json"));
+  BOOST_TEST(config.at("quantization_config").at("config_groups").size() == different.size());
+  BOOST_TEST(fused.report.at("config").at("fused_widths") == true);
 }
 
 BOOST_AUTO_TEST_CASE(the_comparison_tells_schemes_apart) {

@@ -137,6 +137,9 @@ inline Json run_identity(const std::filesystem::path& folder, const FolderCompre
   if (job.plan)
     for (const Pattern& pattern : job.plan->sensitivity.patterns)
       options["plan"]["patterns"].push_back(to_json(pattern));
+  if (job.plan && !job.plan->options.together.empty())
+    options["plan"]["together"] = job.plan->options.together;
+  if (job.plan && job.plan->sensitivity.whole_groups) options["plan"]["whole_groups"] = true;
   options["texts"] = Json::array();
   options["stride"] = job.evaluation.stride ? Json(*job.evaluation.stride) : Json(nullptr);
   options["max_windows"] =

@@ -1,6 +1,7 @@
 // A packed folder in the format of another program.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
 #include <string>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "pare/core/error.hpp"
+#include "pare/model/config_json.hpp"
 #include "pare/pipeline/run/packed_folder.hpp"
 #include "pare/pipeline/run/result_folder.hpp"
 #include "pare/pipeline/run/side_files.hpp"
@@ -33,8 +35,34 @@ inline const ExportFormat* find_export_format(std::string_view name) {
 
 /// How a packed folder is exported.
 struct ExportOptions {
-  bool widen = false;  ///< rows of fewer bits than others of their linear are stored at the widest
+  /// Rows of fewer bits than others of their linear are stored at the widest.
+  bool widen = false;
+  /// So are linears that programs load as one, q, k and v, and gate and up: at the widest of them.
+  bool fused_widths = false;
+  /// Embeddings and head are rounded to blocks of 8 bits (GGUF's Q8_0).
+  bool small_embeddings = false;
 };
+
+namespace detail {
+
+/// Says of linears that programs load as one how wide the widest of them is.
+inline void fuse_widths(ExportModel& model) {
+  const Architecture a = load_architecture(model.folder);
+  for (index_t i = 0; i < a.num_hidden_layers; ++i)
+    for (const std::vector<std::string>& set : fused_linears(a, i)) {
+      std::vector<ExportLinear*> members;
+      int widest = 0;
+      for (ExportLinear& linear : model.linears)
+        for (const std::string& name : set)
+          if (linear.module() == name || linear.module().ends_with("." + name)) {
+            members.push_back(&linear);
+            widest = std::max(widest, linear.width());
+          }
+      for (ExportLinear* linear : members) linear->fused_width = widest;
+    }
+}
+
+}  // namespace detail
 
 /// What an export tells.
 struct ExportResult {
@@ -61,6 +89,13 @@ inline ExportResult export_folder(const std::filesystem::path& packed,
   const PackedFile file(packed);
   ExportModel model = export_model(file, packed);
   for (ExportLinear& linear : model.linears) linear.widened = options.widen;
+  model.small_embeddings = options.small_embeddings;
+  if (options.fused_widths) {
+    if (!format.fuses)
+      throw argument_error("fused_widths: no program that loads " + std::string(format.name) +
+                           " makes one linear of several; leave it out");
+    detail::fuse_widths(model);
+  }
   const std::filesystem::path report = packed / packed_report_name;
   if (std::error_code ignored; std::filesystem::exists(report, ignored)) {
     const nlohmann::json whole =

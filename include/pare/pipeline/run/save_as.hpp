@@ -3,7 +3,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -24,12 +26,19 @@ struct SavedAs {
   ExportOptions options = {};    ///< how
 };
 
-/// Widths that codes may have, in rising order; several: channels of a linear differ.
+/// Widths that codes of a linear may have together, each set in rising order; several in a set:
+/// channels of a linear differ.
 /// @param request  how linears are compressed
-/// @param planned  whether a plan chooses widths
-inline std::vector<int> possible_widths(const CompressionRequest& request, bool planned) {
-  if (request.policy == PolicyKind::none && !planned) return {*request.solver.bits};
-  return request.solver.tiers.value_or(default_tiers());
+/// @param plan     what chooses widths before, if anything
+inline std::vector<std::vector<int>> possible_widths(const CompressionRequest& request,
+                                                     const std::optional<FolderPlan>& plan) {
+  if (request.policy == PolicyKind::none && !plan) return {{*request.solver.bits}};
+  const std::vector<int> tiers = request.solver.tiers.value_or(default_tiers());
+  if (!plan || plan->options.together.empty()) return {tiers};
+  std::vector<std::vector<int>> alone;
+  alone.reserve(tiers.size());
+  for (const int width : tiers) alone.push_back({width});
+  return alone;
 }
 
 /// Significant bits that scales may have, so that all of the formats hold them. Where codes have one
@@ -37,30 +46,35 @@ inline std::vector<int> possible_widths(const CompressionRequest& request, bool 
 /// program that computes in float32 has the very weights that were measured. (In bfloat16 that would
 /// leave a scale too few digits.)
 /// @param saved   the formats
-/// @param dtype   what the checkpoint stores weights in
-/// @param solver  how linears are compressed
-/// @param widths  of codes
-inline int common_scale_digits(const std::vector<SavedAs>& saved, DType dtype,
-                               const SolverOptions& solver, const std::vector<int>& widths) {
+/// @param models  every way in which the model may come out
+/// @param widths  those that its codes may have, of possible_widths
+inline int common_scale_digits(const std::vector<SavedAs>& saved,
+                               const std::vector<ExportModel>& models,
+                               const std::vector<std::vector<int>>& widths) {
+  const bool one_width = widths.size() == 1 && widths.front().size() == 1;
   int digits = half_scale_digits;
-  for (const SavedAs& as : saved) digits = std::min(digits, as.format->scale_digits(dtype));
-  if (dtype == DType::f16 && widths.size() == 1) {
-    // The largest |code - zero| is 2^(bits - 1) for symmetric grids, which has one digit.
-    const int of_code = solver.grid.symmetric ? widths.front() - 1 : widths.front();
-    digits = std::min(digits, half_scale_digits - of_code);
-  }
+  for (const ExportModel& model : models)
+    for (const ExportLinear& linear : model.linears) {
+      for (const SavedAs& as : saved) digits = std::min(digits, as.format->scale_digits(linear));
+      if (linear.dtype == DType::f16 && one_width) {
+        // The largest |code - zero| is 2^(bits - 1) for symmetric grids, which has one digit.
+        const int of_code = linear.symmetric ? linear.width() - 1 : linear.width();
+        digits = std::min(digits, half_scale_digits - of_code);
+      }
+    }
   return digits;
 }
 
 /// What a model will be to a format after it is compressed. What is open until then has its bounds.
-/// @param folder      of the dense model
-/// @param options     how it is compressed, and which linears
-/// @param widths      what codes may have, in rising order; several: channels of a linear differ
-/// @param group_size  inputs of a grid; 0: all of a row
+/// @param folder         of the dense model
+/// @param options        how it is compressed, and which linears
+/// @param widths         what codes may have, in rising order; several: channels of a linear differ
+/// @param group_size_of  inputs of a grid of a linear of so many inputs; 0: all of a row
 /// @throws as load_architecture and Checkpoint
 inline ExportModel planned_export(const std::filesystem::path& folder,
                                   const ModelCompressionOptions& options,
-                                  const std::vector<int>& widths, index_t group_size) {
+                                  const std::vector<int>& widths,
+                                  const std::function<index_t(index_t)>& group_size_of) {
   ExportModel model{.folder = folder,
                     .config = detail::export_config(folder),
                     .linears = {},
@@ -73,7 +87,7 @@ inline ExportModel planned_export(const std::filesystem::path& folder,
                          .widths = widths,
                          .widths_by_input =
                              widths.size() > 1 && options.solver.axis == ChannelAxis::input,
-                         .group_size = group_size,
+                         .group_size = 0,
                          .symmetric = grid.symmetric,
                          .lowest = grid.symmetric ? -(1 << (widest - 1)) : 1 - (1 << widest),
                          .highest = grid.symmetric ? (1 << (widest - 1)) - 1 : (1 << widest) - 1};
@@ -86,6 +100,7 @@ inline ExportModel planned_export(const std::filesystem::path& folder,
       linear.tensor = names[l] + ".weight";
       linear.rows = rows_of(a, spec.role);
       linear.columns = columns_of(a, spec.role);
+      linear.group_size = group_size_of(linear.columns);
       linear.transposed = spec.transposed;
       model.linears.push_back(std::move(linear));
     }
@@ -110,14 +125,20 @@ inline int fitted_scale_digits(const std::vector<SavedAs>& saved,
   if (!options.solver.bits)
     throw run_argument_error("save_as", saved.front().folder.string(),
                              "nothing is quantized; set a width, or save the dense model");
-  const std::vector<int> widths = possible_widths({policy, options.solver}, plan.has_value());
-  const int digits = common_scale_digits(saved, checkpoint_dtype(folder), options.solver, widths);
-  std::vector<index_t> group_sizes{options.solver.group_size};
-  if (plan) group_sizes = plan->sensitivity.group_sizes;
+  const std::vector<std::vector<int>> widths = possible_widths({policy, options.solver}, plan);
+  const std::size_t sizes = plan ? plan->sensitivity.group_sizes.size() : 1;
+  std::vector<ExportModel> models;
+  for (const std::vector<int>& of_linear : widths)
+    for (std::size_t s = 0; s < sizes; ++s)
+      models.push_back(planned_export(folder, options, of_linear, [&](index_t columns) {
+        return plan ? measured_group_sizes(plan->sensitivity, columns)[s]
+                    : resolved_group_size(options.solver.group_size, columns);
+      }));
+  const int digits = common_scale_digits(saved, models, widths);
   for (const SavedAs& as : saved) {
     std::vector<std::string> refusals;
-    for (const index_t group_size : group_sizes) {
-      ExportModel model = planned_export(folder, options, widths, group_size);
+    for (ExportModel& model : models) {
+      model.small_embeddings = as.options.small_embeddings;
       for (ExportLinear& linear : model.linears) {
         linear.scale_digits = digits;
         linear.rotated = options.rotation.has_value();

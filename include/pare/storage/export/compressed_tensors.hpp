@@ -34,8 +34,8 @@ inline Scheme scheme_of(const ExportLinear& linear) {
   return {linear.width(), linear.groups() == 1 ? 0 : linear.group_size, linear.symmetric};
 }
 
-/// Significant bits that a type holds.
-inline int digits_of(DType dtype) { return dtype == DType::bf16 ? 8 : 11; }
+/// Significant bits that the type of the scales holds.
+inline int digits_of(const ExportLinear& linear) { return linear.dtype == DType::bf16 ? 8 : 11; }
 
 inline std::optional<std::string> linear_refusal(const ExportLinear& linear) {
   if (linear.transposed)
@@ -45,7 +45,7 @@ inline std::optional<std::string> linear_refusal(const ExportLinear& linear) {
   if (linear.groups() > 1 && linear.columns % linear.group_size != 0)
     return "groups of " + std::to_string(linear.group_size) + " do not divide its " +
            std::to_string(linear.columns) + " inputs; write --group-size 64 or another divisor";
-  if (linear.scale_digits > digits_of(linear.dtype))
+  if (linear.scale_digits > digits_of(linear))
     return "its scales have more digits than " + dtype_name(linear.dtype) +
            ", the type of the checkpoint, which this format stores them in; compress with "
            "--save-as "
@@ -208,6 +208,8 @@ inline constexpr ExportFormat compressed_tensors_format{
     .notes = detail::compressed_tensors::notes,
     .scale_digits = detail::compressed_tensors::digits_of,
     .side_files = true,
+    .fuses = true,
+    .rounds_embeddings = false,
     .write = detail::compressed_tensors::write};
 
 }  // namespace pare

@@ -33,6 +33,7 @@ struct ExportModel {
   nlohmann::ordered_json config;      ///< that config.json
   std::vector<ExportLinear> linears;  ///< those that are quantized
   bool act_order = false;             ///< inputs were visited by falling diag(H)
+  bool small_embeddings = false;      ///< embeddings and head are rounded to blocks of 8 bits
 };
 
 /// A packed model that is exported.
@@ -55,10 +56,15 @@ struct ExportFormat {
   double (*bits_per_weight)(const ExportLinear&);
   /// What whoever loads the model should know.
   std::vector<std::string> (*notes)(const ExportModel&);
-  /// Significant bits that scales may have at most, for a checkpoint of this type.
-  int (*scale_digits)(DType);
+  /// Significant bits that scales of a linear may have at most, so that the format holds it, and in
+  /// as few bits as it can.
+  int (*scale_digits)(const ExportLinear&);
   /// Whether the folder's other files (tokenizer.json, ...) go along.
   bool side_files;
+  /// Whether programs that load it make one linear of q, k and v, and of gate and up.
+  bool fuses;
+  /// Whether embeddings and head may be rounded.
+  bool rounds_embeddings;
   /// Writes the model's files into an existing folder.
   void (*write)(const ExportSource&, const std::filesystem::path& folder);
 };
@@ -78,6 +84,9 @@ inline std::vector<std::string> export_refusals(const ExportFormat& format,
                                                 const ExportModel& model) {
   std::vector<std::string> refusals;
   if (auto refusal = format.model_refusal(model)) refusals.push_back(std::move(*refusal));
+  if (model.small_embeddings && !format.rounds_embeddings)
+    refusals.emplace_back(
+        "embeddings stay in the checkpoint's type in this format; leave --embeddings out");
   struct Group {
     std::size_t count = 0;
     std::string first = {};

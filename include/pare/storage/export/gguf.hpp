@@ -14,6 +14,7 @@
 
 #include "pare/model/config_json.hpp"
 #include "pare/storage/export/format.hpp"
+#include "pare/storage/export/gguf_blocks.hpp"
 #include "pare/storage/export/gguf_file.hpp"
 #include "pare/storage/export/gguf_model.hpp"
 #include "pare/storage/export/gguf_vocabulary.hpp"
@@ -37,6 +38,9 @@ inline std::optional<std::string> model_refusal(const ExportModel& model) {
   if (const auto part = missing_part(a, *family))
     return "llama.cpp has no " + a.family + " with " + *part +
            "; write --format compressed-tensors";
+  if (model.small_embeddings && a.hidden_size % q8_0.weights != 0)
+    return "embeddings of " + std::to_string(a.hidden_size) +
+           " numbers: blocks of Q8_0 have 32; leave --embeddings out";
   return tokenizer_refusal(describe_tokenizer(model.folder));
 }
 
@@ -59,6 +63,7 @@ inline std::vector<std::string> notes(const ExportModel& model) {
   notes.reserve(kinds.size());
   for (const auto& [name, count] : kinds)
     notes.push_back(std::to_string(count) + (count == 1 ? " linear" : " linears") + " as " + name);
+  if (model.small_embeddings) notes.emplace_back("embeddings and head are rounded to Q8_0");
   const Architecture a = architecture_of(model);
   if (a.activation == kernels::Activation::gelu)
     notes.push_back("llama.cpp approximates gelu by tanh");
@@ -84,7 +89,8 @@ class Collector {
     const std::string head = names.head + ".weight";
     std::string embedding = prefix_ + names.embedding + ".weight";
     if (!has(embedding) && a_.tie_word_embeddings) embedding = head;
-    table("token_embd.weight", embedding, f16);
+    const Kind& kind = source_.model.small_embeddings ? q8_0 : f16;
+    table("token_embd.weight", embedding, kind);
     if (!names.positions.empty())
       table("position_embd.weight", prefix_ + names.positions + ".weight", f32);
     if (!names.embedding_norm.empty()) norm("token_embd_norm", prefix_ + names.embedding_norm);
@@ -101,9 +107,9 @@ class Collector {
     for (index_t i = 0; i < a_.num_hidden_layers; ++i) layer(i);
     norm("output_norm", prefix_ + names.final_norm);
     if (!a_.tie_word_embeddings)
-      table("output.weight", head, f16);
+      table("output.weight", head, kind);
     else if (family_.owns_head)
-      table("output.weight", embedding, f16);
+      table("output.weight", embedding, kind);
     return std::move(tensors_);
   }
 
@@ -183,6 +189,7 @@ class Collector {
 
   static std::vector<std::byte> encode(std::span<const float> values, const Kind& kind,
                                        const std::string& name) {
+    if (kind == q8_0) return rounded_blocks(values);
     if (kind == f16)
       for (const float value : values)
         if (std::isfinite(value) && !std::isfinite(half_to_float(float_to_half(value))))
@@ -248,8 +255,10 @@ inline constexpr ExportFormat gguf_format{.name = "gguf",
                                           .linear_refusal = detail::gguf::linear_refusal,
                                           .bits_per_weight = detail::gguf::bits_per_weight,
                                           .notes = detail::gguf::notes,
-                                          .scale_digits = [](DType) { return 11; },
+                                          .scale_digits = detail::gguf::scale_digits_of,
                                           .side_files = false,
+                                          .fuses = false,
+                                          .rounds_embeddings = true,
                                           .write = detail::gguf::write};
 
 }  // namespace pare

@@ -36,9 +36,7 @@ inline bool has_width(int bits) { return bits == 2 || bits == 3 || bits == 4 || 
 /// Codes of widths that the format lacks are stored with 8 bits.
 inline Scheme scheme_of(const ExportLinear& linear) {
   const int bits = has_width(linear.width()) ? linear.width() : 8;
-  // A symmetric scheme has its zero at 2^(bits - 1) and is read without looking at the stored one.
-  return {bits, linear.groups() == 1 ? -1 : linear.group_size,
-          linear.symmetric && linear.widths.size() == 1 && bits == linear.width()};
+  return {bits, linear.groups() == 1 ? -1 : linear.group_size, linear.symmetric};
 }
 
 inline std::optional<std::string> model_refusal(const ExportModel&) { return std::nullopt; }
@@ -77,34 +75,39 @@ inline std::vector<std::string> notes(const ExportModel& model) {
 /// The tensors of a linear: qweight (in b / 32, out) packed along the inputs, qzeros
 /// (groups, out b / 32) packed along the rows, scales (groups, out) float16, g_idx (in). Codes and
 /// zeros have no sign, w = s (q - z); the words of a column or group are one stream, lowest bits
-/// first.
+/// first. A symmetric scheme is read without looking at the zeros: codes that are stored with more
+/// bits move so that zero is at 2^(b-1).
 inline std::vector<ExportTensor> tensors(const ExportLinear& linear) {
-  const int bits = scheme_of(linear).bits;
+  const auto [bits, group_size, symmetric] = scheme_of(linear);
+  const int center = symmetric ? 1 << (bits - 1) : 0;
   const index_t groups = linear.groups();
   const std::string module = linear.module();
   std::vector<ExportTensor> out;
   out.push_back({{module + ".qweight", "I32", {linear.columns * bits / 32, linear.rows}},
-                 [bits](const ExportCodes& codes) {
+                 [bits = bits, symmetric = symmetric, center](const ExportCodes& codes) {
                    const index_t words = codes.columns * bits / 32;
                    std::vector<std::uint32_t> stored(std::size_t(words * codes.rows));
                    host_parallel_for(codes.rows, [&](index_t i) {
                      std::vector<std::uint32_t> column(static_cast<std::size_t>(words));
                      BitWriter writer(reinterpret_cast<std::byte*>(column.data()));
-                     for (index_t j = 0; j < codes.columns; ++j)
-                       writer.put(std::uint32_t(codes.code(i, j)), bits);
+                     for (index_t j = 0; j < codes.columns; ++j) {
+                       const int zero =
+                           symmetric ? codes.zero(codes.of_column[std::size_t(j)], i) : 0;
+                       writer.put(std::uint32_t(codes.code(i, j) - zero + center), bits);
+                     }
                      for (index_t k = 0; k < words; ++k)
                        stored[std::size_t(k * codes.rows + i)] = column[std::size_t(k)];
                    });
                    return bytes_of_values(stored);
                  }});
   out.push_back({{module + ".qzeros", "I32", {groups, linear.rows * bits / 32}},
-                 [bits, groups](const ExportCodes& codes) {
+                 [bits = bits, symmetric = symmetric, center, groups](const ExportCodes& codes) {
                    const index_t words = codes.rows * bits / 32;
                    std::vector<std::uint32_t> stored(std::size_t(groups * words));
                    for (index_t g = 0; g < groups; ++g) {
                      BitWriter writer(reinterpret_cast<std::byte*>(stored.data() + g * words));
                      for (index_t i = 0; i < codes.rows; ++i)
-                       writer.put(std::uint32_t(codes.zero(g, i)), bits);
+                       writer.put(std::uint32_t(symmetric ? center : codes.zero(g, i)), bits);
                    }
                    return bytes_of_values(stored);
                  }});
@@ -172,8 +175,10 @@ inline constexpr ExportFormat gptq_format{.name = "gptq",
                                           .linear_refusal = detail::gptq::linear_refusal,
                                           .bits_per_weight = detail::gptq::bits_per_weight,
                                           .notes = detail::gptq::notes,
-                                          .scale_digits = [](DType) { return 11; },
+                                          .scale_digits = [](const ExportLinear&) { return 11; },
                                           .side_files = true,
+                                          .fuses = true,
+                                          .rounds_embeddings = false,
                                           .write = detail::gptq::write};
 
 }  // namespace pare

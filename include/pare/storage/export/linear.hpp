@@ -37,9 +37,10 @@ struct ExportLinear {
   bool exact_minima = false;         ///< scale times zero is a float16 for every grid
   bool rotated = false;              ///< codes are of W' with inputs that turn when it runs
   bool widened = false;              ///< rows of fewer bits may be stored at the widest
+  int fused_width = 0;               ///< the widest of the linears that are loaded as one with it
 
-  /// The widest of its codes.
-  int width() const { return widths.empty() ? 0 : widths.back(); }
+  /// Bits that a code is stored with, where all take the same.
+  int width() const { return widths.empty() ? 0 : std::max(widths.back(), fused_width); }
   /// Grids of a row, where inputs do not differ in width.
   index_t groups() const { return group_size == 0 ? 1 : (columns + group_size - 1) / group_size; }
   /// Name of the module: that of the weight without its end.
