@@ -5,6 +5,7 @@
 
 #include "pare/allocation/policies.hpp"
 #include "pare/allocation/rate.hpp"
+#include "pare/allocation/shared_width.hpp"
 #include "support.hpp"
 
 using namespace pare;
@@ -286,6 +287,35 @@ BOOST_AUTO_TEST_CASE(wrong_tables_are_refused) {
   BOOST_CHECK_THROW(allocate_rates(std::vector<LinearRates>{{{good, exponential({1, 2}, {2, 3})}}},
                                    100),
                     argument_error);
+}
+
+BOOST_AUTO_TEST_CASE(linears_that_share_a_width_cost_and_lose_the_sum) {
+  Random random(7);
+  const LinearRates one{{random_mode(random, 3, true), random_mode(random, 3, true)}};
+  const LinearRates other{{random_mode(random, 2, true), random_mode(random, 2, true)}};
+  const std::vector<const LinearRates*> both{&one, &other};
+  const LinearRates shared = shared_rates(both);
+  BOOST_REQUIRE(shared.modes.size() == 2u);
+  for (std::size_t m = 0; m < 2; ++m) {
+    const RateMode& mode = shared.modes[m];
+    BOOST_TEST(mode.channels() == 1u);
+    BOOST_TEST(mode.fixed_bits == one.modes[m].fixed_bits + other.modes[m].fixed_bits);
+    for (std::size_t k = 0; k < 3; ++k) {
+      double cost = 0, distortion = 0;
+      for (const RateMode* of : {&one.modes[m], &other.modes[m]})
+        for (std::size_t c = 0; c < of->channels(); ++c) {
+          cost += of->cost[3 * c + k];
+          distortion += of->distortion[3 * c + k];
+        }
+      BOOST_TEST(mode.cost[k] == cost);
+      BOOST_TEST(std::abs(mode.distortion[k] - distortion) < 1e-12);
+    }
+  }
+  LinearRates fewer = other;
+  fewer.modes.pop_back();
+  const std::vector<const LinearRates*> unlike{&one, &fewer};
+  BOOST_CHECK_THROW(shared_rates(unlike), argument_error);
+  BOOST_CHECK_THROW(shared_rates({}), argument_error);
 }
 
 BOOST_AUTO_TEST_CASE(many_channels_come_close_to_the_bound) {

@@ -312,9 +312,9 @@ BOOST_AUTO_TEST_CASE(the_preset_is_the_options_it_names) {
 BOOST_AUTO_TEST_CASE(linears_that_are_loaded_as_one_have_one_width) {
   const Texts texts;
   const Result fused =
-      compressed(texts, three_bits + Arguments{"--minlayer", "2", "--scope", "model", "--symmetric",
-                                               "--fused-widths", "--save-as",
-                                               "compressed-tensors=" + (texts / "ct").string()});
+      compressed(texts, {"--wbits", "3", "--target-avg-bits", "3.4", "--kl-windows", "2",
+                         "--minlayer", "2", "--scope", "model", "--symmetric", "--fused-widths",
+                         "--save-as", "compressed-tensors=" + (texts / "ct").string()});
   std::map<std::string, Json> widths;
   for (const Json& linear : fused.report.at("layers")) {
     BOOST_TEST(linear.at("bits_histogram").size() == 1u);
