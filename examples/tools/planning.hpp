@@ -75,6 +75,10 @@ inline void check_swaps(const CompressionFlags& flags, bool model_scope) {
   if (*flags.plan_swaps < 1)
     throw usage_error("--plan-swaps " + std::to_string(*flags.plan_swaps) +
                       ": nothing would be tried; write 1 or more, or leave it out");
+  if (flags.fused_widths)
+    throw usage_error("--plan-swaps " + std::to_string(*flags.plan_swaps) +
+                      " with --fused-widths: linears that share a width cannot trade bits; leave "
+                      "one of them out");
 }
 
 /// Refuses what a plan cannot do.

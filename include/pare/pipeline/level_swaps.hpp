@@ -167,7 +167,8 @@ class RecompressedModel {
 /// @param options        that it was made for; scope model
 /// @param swaps          which trades
 /// @param advanced       told the share of trades done, 0..1; may be empty
-/// @throws argument_error when linears do not share a budget, windows lack, or the plan is another's
+/// @throws argument_error when linears do not share a budget or share a width, windows lack, or the
+///         plan is another's
 /// Source: Sieberling et al., "EvoPress" (2024), level-switch mutation, here from the optimum of the
 /// additive model.
 template <class M>
@@ -179,6 +180,8 @@ SwappedPlan swap_levels(const M& model, const CalibrationWindows& windows,
     throw argument_error(
         "scope: expected model, got layer: linears that meet the target each by "
         "itself have nothing to trade");
+  if (!options.together.empty())
+    throw argument_error("together: linears that share a width cannot trade bits; leave it empty");
   if (swaps.swaps < 0)
     throw argument_error("swaps: expected 0 or more, got " + std::to_string(swaps.swaps));
   if (plan.linears.size() != sensitivities.linears.size())
