@@ -136,7 +136,7 @@ ROTATIONS = {
 
 # What the presets give (--set presets), per kind of target.
 PRESET = ["--preset", "best"]
-AUTO = ["--sparsity", "auto", "--group-size", "0"]
+AUTO = ["--sparsity", "auto"]
 PRESETS = {
     "4 fast": ["--wbits", "4", "--preset", "fast"],
     "4 best": ["--wbits", "4", *PRESET],
@@ -151,8 +151,8 @@ PRESETS = {
     "stored 3.25 best": stored(3, 3.25, *PRESET),
     "stored 3.25 best, a grid per row": stored(3, 3.25, *PRESET, "--group-size", "0"),
     "stored 3.25 best, not rotated": stored(3, 3.25, *PRESET, "--rotate", "none"),
-    "stored 2.0 best, auto": stored(3, 2.0, "--sparsity", "auto", *PRESET),
-    "stored 2.0 best, auto, a grid per row": stored(3, 2.0, *AUTO, *PRESET),
+    "stored 2.0 best, auto": stored(3, 2.0, *AUTO, *PRESET),
+    "stored 2.0 best, auto, groups": stored(3, 2.0, *AUTO, *PRESET, "--group-size", "auto"),
     "stored 2.0 best, auto, rotated": stored(3, 2.0, *AUTO, *PRESET, *FULL),
     "50% best": [*HALF, *PRESET],
     "50% 4 best": [*HALF, "--wbits", "4", *PRESET],

@@ -89,8 +89,9 @@ inline void add_preset(CLI::App& command, Arguments& arguments) {
       "best: --act-order --clip-search --true-sequential --asymmetric 0.5, with a target --scope "
       "model, where weights are pruned --mask-search admm, and otherwise --rotate full (with "
       "--save-as folded, or none under a target of stored bits; none in compare); fast: "
-      "--act-order; both, where weights are rounded: --group-size auto; what is given besides goes "
-      "first");
+      "--act-order; both, where weights are rounded: --group-size auto, but with best and "
+      "--sparsity "
+      "auto 0; what is given besides goes first");
 }
 
 inline void add_comparison(CLI::App& command, Arguments& arguments) {
@@ -139,6 +140,10 @@ inline void apply_preset(Arguments& arguments, bool compares = false) {
   const bool quantizes = compares || flags.wbits.value_or(16) != 16;
   const bool best = *arguments.preset == "best";
   flags.act_order = true;
+  // The masks and the KL of a pattern are measured with groups of one size: patterns chosen together
+  // with groups lose.
+  if (best && flags.sparsity_auto && !flags.group_size_auto && !flags.group_size)
+    flags.group_size = 0;
   if (quantizes && !flags.group_size) flags.group_size_auto = true;
   if (!best) return;
   arguments.true_sequential = true;

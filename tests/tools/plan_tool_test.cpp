@@ -279,23 +279,28 @@ BOOST_AUTO_TEST_CASE(the_preset_is_the_options_it_names) {
   const Result given = compressed(texts, base + Arguments{"--preset", "best", "--asymmetric", "1"});
   BOOST_TEST(given.report.at("config").at("asymmetric") == 1);
   BOOST_TEST(given.total("loss") != preset.total("loss"));
-  const Result pruned =
-      compressed(texts, {"--sparsity", "0.5", "--preset", "best", "--minlayer", "3"});
-  BOOST_TEST(pruned.report.at("config").at("clip_search") == false);
-  BOOST_TEST(pruned.report.at("config").at("mask_search") == "admm");
-  BOOST_TEST(!pruned.report.at("config").contains("rotate"));
-  const Result plain = compressed(texts, base + Arguments{"--preset", "best", "--rotate", "none",
-                                                          "--group-size", "0"});
-  BOOST_TEST(!plain.report.at("config").contains("rotation_seed"));
-  BOOST_TEST(plain.total("loss") != preset.total("loss"));
-  const Result stored =
-      compressed(texts, {"--wbits", "3", "--target-bits-per-weight", "3.2", "--kl-windows", "1",
-                         "--preset", "best", "--minlayer", "3"});
-  BOOST_TEST(stored.report.at("config").at("group_size_auto") == true);
-  BOOST_TEST(stored.total("stored_bits_per_weight") <= 3.2);
-  const Result exported = compressed(texts, {"--wbits", "4", "--preset", "best", "--minlayer", "3",
-                                             "--save-as", "gptq=" + (texts / "exported").string()});
-  BOOST_TEST(exported.report.at("config").at("rotate") == "folded");
+  const Arguments one{"--minlayer", "3", "--prune-only", "k_proj"};
+  const auto config = [&](const Arguments& options) {
+    return compressed(texts, one + options + Arguments{"--preset", "best"}).report.at("config");
+  };
+  const Json pruned = config({"--sparsity", "0.5"});
+  BOOST_TEST(pruned.at("clip_search") == false);
+  BOOST_TEST(pruned.at("mask_search") == "admm");
+  BOOST_TEST(!pruned.contains("rotate"));
+  const Json plain = config({"--wbits", "3", "--rotate", "none", "--group-size", "0"});
+  BOOST_TEST(!plain.contains("rotation_seed"));
+  BOOST_TEST(!plain.contains("group_size"));
+  const Arguments stored{"--wbits", "3", "--target-bits-per-weight", "3.2", "--kl-windows", "1"};
+  const Json planned = config(stored);
+  BOOST_TEST(planned.at("group_size_auto") == true);
+  BOOST_TEST(planned.at("rotation_seed") == 1);
+  const Json searched = config(stored + Arguments{"--sparsity", "auto"});
+  BOOST_TEST(!searched.contains("group_size_auto"));
+  BOOST_TEST(!searched.contains("group_size"));
+  BOOST_TEST(!searched.contains("rotation_seed"));
+  const Json exported =
+      config({"--wbits", "4", "--save-as", "gptq=" + (texts / "exported").string()});
+  BOOST_TEST(exported.at("rotate") == "folded");
   const Result fast = compressed(texts, {"--wbits", "4", "--preset", "fast", "--minlayer", "3"});
   const Result grouped =
       compressed(texts, {"--wbits", "4", "--act-order", "--group-size", "auto", "--minlayer", "3"});
