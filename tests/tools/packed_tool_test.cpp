@@ -596,6 +596,119 @@ std::string rendered_table() {
 
 }  // namespace
 
+namespace {
+
+namespace gguf = pare::detail::gguf;
+
+/// Weight k of a block, as llama.cpp's layouts say it. A layout of its own, not that of the writer.
+float of_block(const gguf::Kind& kind, const std::byte* block, int k) {
+  const auto at = [&](int i) { return unsigned(block[i]); };
+  const auto half = [&](int i) {
+    return pare::half_to_float(std::uint16_t(at(i) | at(i + 1) << 8));
+  };
+  const auto nibble = [&](int first) {  // of a block of 32
+    return k < 16 ? at(first + k) & 15u : at(first + k - 16) >> 4;
+  };
+  const auto fifth = [&](int first) { return (at(first + k / 8) >> (k % 8) & 1u) << 4; };
+  const int half_block = k / 128, run = k % 128 / 32, l = k % 32, part = k / 16;
+  const auto pair = [&](int first) {  // two bits of a block of 256
+    return at(first + half_block * 32 + l) >> (2 * run) & 3u;
+  };
+  if (kind == gguf::q4_0) return half(0) * float(int(nibble(2)) - 8);
+  if (kind == gguf::q4_1) return half(0) * float(nibble(4)) + half(2);
+  if (kind == gguf::q5_0) return half(0) * float(int(nibble(6) | fifth(2)) - 16);
+  if (kind == gguf::q5_1) return half(0) * float(nibble(8) | fifth(4)) + half(2);
+  if (kind == gguf::q8_0) return half(0) * float(std::int8_t(at(2 + k)));
+  if (kind == gguf::q2_k)
+    return half(80) * float((at(part) & 15u) * pair(16)) - half(82) * float(at(part) >> 4);
+  if (kind == gguf::q3_k) {
+    const unsigned low = part < 8 ? at(96 + part) & 15u : at(96 + part - 8) >> 4;
+    const unsigned high = at(104 + part % 4) >> (part / 4 * 2) & 3u;
+    const int value = int(pair(32)) - ((at(l) >> (k / 32) & 1u) != 0 ? 0 : 4);
+    return half(108) * float((int(low | high << 4) - 32) * value);
+  }
+  if (kind == gguf::q6_k) {
+    const unsigned low = at(half_block * 64 + run % 2 * 32 + l) >> (run / 2 * 4) & 15u;
+    return half(208) * float(int(std::int8_t(at(192 + part))) * (int(low | pair(128) << 4) - 32));
+  }
+  // Q4_K and Q5_K: scales and minima of six bits for every 32.
+  const int j = k / 32;
+  const unsigned scale = j < 4 ? at(4 + j) & 63u : (at(8 + j) & 15u) | at(j) >> 6 << 4;
+  const unsigned minimum = j < 4 ? at(8 + j) & 63u : at(8 + j) >> 4 | at(4 + j) >> 6 << 4;
+  const bool five = kind == gguf::q5_k;
+  unsigned code = at((five ? 48 : 16) + k / 64 * 32 + l) >> (k % 64 / 32 * 4) & 15u;
+  if (five) code |= (at(16 + l) >> j & 1u) << 4;
+  return half(0) * float(scale * code) - half(2) * float(minimum);
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(the_smallest_blocks_of_gguf_hold_every_weight) {
+  const struct {
+    int bits;
+    bool symmetric;
+    index_t columns, group_size;
+    gguf::Kind kind;
+  } cases[] = {{2, false, 512, 0, gguf::q2_k},  {2, true, 512, 256, gguf::q2_k},
+               {2, false, 512, 64, gguf::q4_0}, {3, true, 512, 0, gguf::q3_k},
+               {3, false, 512, 0, gguf::q4_0},  {4, true, 512, 0, gguf::q4_0},
+               {4, false, 512, 0, gguf::q4_k},  {4, false, 512, 256, gguf::q4_k},
+               {4, false, 320, 0, gguf::q4_1},  {5, true, 512, 0, gguf::q5_0},
+               {5, false, 512, 0, gguf::q5_k},  {5, false, 512, 32, gguf::q5_1},
+               {6, true, 512, 0, gguf::q6_k},   {6, false, 512, 0, gguf::q8_0},
+               {7, false, 512, 96, gguf::q8_0}, {8, true, 512, 0, gguf::q8_0}};
+  test::Random random(3);
+  for (const auto& [bits, symmetric, columns, group_size, kind] : cases)
+    BOOST_TEST_CONTEXT(kind.name << ", " << bits << " bits, groups of " << group_size) {
+      pare::ExportLinear linear = export_row({bits}, group_size, symmetric);
+      linear.rows = 3;
+      linear.columns = columns;
+      // As --save-as asks for.
+      const int digits = gguf::scale_digits_of(linear);
+      BOOST_TEST(digits == (kind == gguf::q4_1 || kind == gguf::q5_1 ? 11 - bits : 11));
+      linear.exact_minima = digits < 11;
+      BOOST_REQUIRE(gguf::block_kind(linear).has_value());
+      BOOST_REQUIRE(*gguf::block_kind(linear) == kind);
+      const index_t groups = linear.groups();
+      pare::ExportCodes codes{.rows = 3, .columns = columns};
+      for (index_t k = 0; k < groups * 3; ++k) {
+        codes.scales.push_back(std::uint16_t((10 + random.below(10)) << 10 |
+                                             random.below(1 << (digits - 1)) << (11 - digits)));
+        codes.zeros.push_back(
+            std::uint8_t(symmetric ? 1 << (bits - 1) : random.below(index_t{1} << bits)));
+      }
+      for (index_t j = 0; j < columns; ++j)
+        codes.of_column.push_back(group_size == 0 ? 0 : std::int32_t(j / group_size));
+      for (index_t k = 0; k < 3 * columns; ++k)
+        codes.codes.push_back(std::uint8_t(random.below(index_t{1} << bits)));
+      const std::vector<index_t> order{2, 0, 1};
+      const std::vector<std::byte> blocks = gguf::blocks_of(kind, codes, order);
+      const index_t of_row = columns / kind.weights;
+      index_t differing = 0;
+      for (index_t i = 0; i < 3; ++i)
+        for (index_t j = 0; j < columns; ++j) {
+          const index_t row = order[std::size_t(i)], g = codes.of_column[std::size_t(j)];
+          const float value = pare::half_to_float(codes.scale(g, row)) *
+                              float(codes.code(row, j) - codes.zero(g, row));
+          const std::byte* block = blocks.data() + (i * of_row + j / kind.weights) * kind.bytes;
+          if (of_block(kind, block, int(j % kind.weights)) != value) ++differing;
+        }
+      BOOST_TEST(differing == 0);
+    }
+  // Embeddings are rounded to a 254th of the range of 32 neighbours.
+  std::vector<float> values(64);
+  for (float& value : values) value = float(random.normal());
+  const std::vector<std::byte> rounded = gguf::rounded_blocks(values);
+  for (int k = 0; k < 64; ++k) {
+    const std::byte* block = rounded.data() + k / 32 * gguf::q8_0.bytes;
+    float largest = 0;
+    for (int i = 0; i < 32; ++i)
+      largest = std::max(largest, std::abs(values[std::size_t(k / 32 * 32 + i)]));
+    BOOST_TEST(std::abs(of_block(gguf::q8_0, block, k % 32) - values[std::size_t(k)]) <=
+               1.1f * largest / 254);
+  }
+}
+
 BOOST_AUTO_TEST_CASE(the_page_of_formats_shows_what_they_answer) {
   const fs::path page = cli::data / "../../docs/export.md";
   const std::string begin = "<!-- what the formats answer -->\n", end = "<!-- end -->\n";

@@ -64,7 +64,8 @@ struct SensitivityOptions {
   std::optional<index_t> batch_tokens = {};  ///< as in ModelCompressionOptions
 };
 
-/// The group sizes that are measured for a linear, in the order of options.group_sizes.
+/// The group sizes that are measured for a linear.
+/// @param options  group_sizes, in whose order they come, and whole_groups
 /// @param columns  inputs of the linear
 inline std::vector<index_t> measured_group_sizes(const SensitivityOptions& options,
                                                  index_t columns) {
