@@ -5,7 +5,7 @@ models)
 
 Each configuration is saved dense and packed, and the packed one exported. compressed-tensors is
 loaded by transformers with the package compressed-tensors; GPTQ is decoded here, bit by bit as its
-layout says; GGUF is read with the package gguf, and run in llama.cpp by llama-cpp-python. In the
+layout says, and loaded by GPTQModel; GGUF is read with the package gguf, and run in llama.cpp by llama-cpp-python. In the
 checkpoint's type every weight is that of the dense folder. Skips, and says so,
 where a package or the models are not there.
 """
@@ -172,6 +172,24 @@ def test_gptq_holds_every_weight(compressed, model, configuration):
         pytest.skip("rows or inputs that 32 does not divide: refused")
     out = exported(folder, "gptq", *(["--widen"] if configuration == "6 bits" else []))
     check_gptq(folder, out, transposed=model == "tiny-gpt2")
+
+
+GPTQMODEL = {name: options for name, options in CONFIGURATIONS.items()
+             if name not in ("2 bits", "6 bits")}
+GPTQMODEL["2 bits"] = ["--wbits", 2, "--group-size", 32]
+GPTQMODEL["a width per linear"] = ["--wbits", 4, "--symmetric", "--target-avg-bits", 3.5, "--scope",
+                                   "model", "--kl-windows", 1, "--fused-widths"]
+
+
+@pytest.mark.parametrize("configuration", GPTQMODEL)
+def test_gptqmodel_loads_gptq(compressed, configuration):
+    gptqmodel = pytest.importorskip("gptqmodel")
+    folder = compressed("tiny-llama", *GPTQMODEL[configuration])
+    out = exported(folder, "gptq", *(["--widen"] if configuration == "a width per linear" else []))
+    loaded = gptqmodel.GPTQModel.load(str(out), backend=gptqmodel.BACKEND.TORCH, device="cpu",
+                                      dtype=torch.float16)
+    dense = transformers.AutoModelForCausalLM.from_pretrained(folder / "dense", dtype=torch.float16)
+    assert torch.equal(logits(loaded.model), logits(dense))
 
 
 GGUF = {"tiny-llama": "LLAMA", "tiny-llama3": "LLAMA", "tiny-llama-yarn": "LLAMA",
