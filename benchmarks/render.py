@@ -408,6 +408,18 @@ def page(folder):
               f"| {'%.0f' % other if other else ''} "
               f"| {'%.1f' % (other / entry['real_time']) if other else ''} |")
     print_goals(run, peers)
+    search = load(folder / "cpu_search.json")
+    if search:
+        print("\n## Searches for masks\n")
+        print(f"{search['context']['date'][:10]}. `--mask-search admm` beside the solve with the greedy "
+              "mask, timed in turn. *Loss*: of the greedy mask's.\n")
+        print("| mask | out x in | s | times the greedy solve | loss |")
+        print("|---|---|---|---|---|")
+        for name, out, columns, entry in rows_of(search):
+            mask = TITLES[name.replace("search", "prune")]
+            print(f"| {mask.removeprefix('prune ')} | {out} x {columns} "
+                  f"| {entry['real_time'] / 1e3:.1f} | {entry['times_greedy']:.0f} "
+                  f"| {entry['loss_of_greedy']:.2f} |")
     if stages:
         print_stages(folder, Stages(stages), peer)
     model = load(folder / "cpu_opt.json")

@@ -37,14 +37,16 @@ shapes=(768x768 3072x768 768x3072 2048x2048)
 stage_shapes=(768x768 1024x1024 2048x2048 3072x768 768x3072)
 stages=(--benchmark_min_time=0.02 --benchmark_repetitions=3
         --benchmark_enable_random_interleaving=true)
-solves=()
+solves=(--benchmark_filter=-^search)
+searches=(--benchmark_filter=^search)
 repeat=5
 if [ -n "$quick" ]; then
   out=build/benchmarks_quick
   shapes=(768x768)
   stage_shapes=(768x768 1024x1024)
   stages+=(--benchmark_filter=-/in:[34])
-  solves=(--benchmark_filter=out:768/in:768)
+  solves=(--benchmark_filter='^[^s].*out:768/in:768')
+  searches=(--benchmark_filter='^search.*out:768/in:768')
   repeat=1
 fi
 rm -rf "$raw"
@@ -72,6 +74,7 @@ for backend in eigen xtensor thrust; do
 done
 python3 benchmarks/render.py join "${results[@]}" >"$out/cpu_stages.json"
 measure solver_benchmark "$out/cpu.json" "${solves[@]}"
+measure solver_benchmark "$out/cpu_search.json" "${searches[@]}"
 rm -f "$out/cpu_opt.json"
 [ -n "$quick" ] || measure opt_benchmark "$out/cpu_opt.json"
 

@@ -90,9 +90,41 @@ void prune_50_budget_4_clip(benchmark::State& state) {
       {.sparsity = 0.5, .bits = 4, .target_average_bits = 4.0, .grid = {.clip_search = true}});
 }
 
+/// A search for the mask by ADMM beside the solve with the greedy mask, one of each per iteration.
+template <class Pattern>
+void search(benchmark::State& state, const pare::SolverOptions& options) {
+  const Problem& p = problem(state.range(0), state.range(1));
+  pare::SparseGPTSolver<pare::Compression<Pattern>, B, float> greedy(options);
+  pare::SparseGPTSolver<pare::Compression<Pattern, pare::Alternating>, B, float> solver(options);
+  greedy.solve(p.W.view(), p.calibration);  // grows the workspace
+  double own = 0, plain = 0, loss = 0;
+  for (auto _ : state) {
+    plain += machine::seconds([&] {
+      auto linear = greedy.solve(p.W.view(), p.calibration);
+      benchmark::DoNotOptimize(linear.loss);
+    });
+    const double s = machine::seconds([&] {
+      const auto linear = solver.solve(p.W.view(), p.calibration);
+      loss = double(linear.loss) / double(linear.greedy_loss.value_or(linear.loss));
+    });
+    state.SetIterationTime(s);
+    own += s;
+  }
+  state.counters["times_greedy"] = own / plain;
+  state.counters["loss_of_greedy"] = loss;
+}
+
+void search_2_of_4(benchmark::State& state) { search<pare::NofM<2, 4>>(state, {}); }
+void search_50(benchmark::State& state) { search<pare::Unstructured>(state, {.sparsity = 0.5}); }
+
 void shapes(benchmark::internal::Benchmark* b) {
   b->Args({768, 768})->Args({3072, 768})->Args({768, 3072})->Args({2048, 2048});
   b->ArgNames({"out", "in"})->UseManualTime()->Unit(benchmark::kMillisecond)->MinTime(1.0);
+}
+
+void search_shapes(benchmark::internal::Benchmark* b) {  // seconds each
+  b->Args({768, 768})->Args({2048, 2048})->ArgNames({"out", "in"});
+  b->UseManualTime()->Unit(benchmark::kMillisecond)->Iterations(1);
 }
 
 BENCHMARK(prune_50)->Apply(shapes);
@@ -100,6 +132,8 @@ BENCHMARK(prune_2_of_4)->Apply(shapes);
 BENCHMARK(prune_50_bits_4)->Apply(shapes);
 BENCHMARK(bits_4)->Apply(shapes);
 BENCHMARK(prune_50_budget_4_clip)->Apply(shapes);
+BENCHMARK(search_2_of_4)->Apply(search_shapes);
+BENCHMARK(search_50)->Apply(search_shapes);
 
 }  // namespace
 

@@ -5,6 +5,7 @@ usage: render.py join FOLDER COMMIT   prints the JSON: machine.json, solver.json
        render.py page FILE            prints the page
        render.py packed FILE          prints the page of the packed products: FILE is packed.json
                                       with "date", "driver", "cuda" and "commit" beside
+       render.py search FILE          the same of the search for masks: FILE is search.json
 """
 import json
 import pathlib
@@ -111,6 +112,28 @@ def packed(file):
               f" | {8 * p['bytes'] / weights:.2f} | {8 * p['packed_bytes'] / weights:.2f} |")
 
 
+def search(file):
+    run = json.loads(pathlib.Path(file).read_text())
+    print("# Search for masks on the GPU\n")
+    print("Rendered by `benchmarks/gpu/render.py` from the JSON beside it; do not edit. "
+          "`benchmarks/gpu/run.sh` measures, with `gpu_search_benchmark`.\n")
+    print(f"{run['date']}, {run['device']}, driver {run['driver']}, CUDA {run['cuda']}, commit "
+          f"{run['commit'][:12]}. `--mask-search admm` on a linear of made-up numbers, float32, inputs "
+          "resident, events, median. *Shared*: the same where another linear of the same inputs has "
+          "paid for the inverses.\n")
+    print("floor: a product (out, in) x (in, in) in TF32 for every step, two potrf (cuSOLVER) and half a "
+          "product (in, in) x (in, in) for every penalty, and the float32 products of the exact solve, "
+          "timed in the same run. *Loss*: of the loss of the greedy mask.\n")
+    print("| mask | out x in | ms | at most | shared, ms | floor, ms | steps | penalties "
+          "| eigendecomposition, ms | loss |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for s in run["searches"]:
+        eigen = s["eigendecomposition_ms"]
+        print(f"| {s['config']} | {s['out']} x {s['in']} | {s['solve_ms']:.0f} | {s['limit_ms']:.0f} "
+              f"| {s['shared_factor_ms']:.0f} | {s['floor_ms']:.0f} | {s['steps']} | {s['penalties']} "
+              f"| {'%.0f' % eigen if eigen else 'not timed'} | {s['loss_of_greedy']:.2f} |")
+
+
 if __name__ == "__main__":
     if len(sys.argv) == 4 and sys.argv[1] == "join":
         join(*sys.argv[2:])
@@ -118,5 +141,7 @@ if __name__ == "__main__":
         page(sys.argv[2])
     elif len(sys.argv) == 3 and sys.argv[1] == "packed":
         packed(sys.argv[2])
+    elif len(sys.argv) == 3 and sys.argv[1] == "search":
+        search(sys.argv[2])
     else:
         sys.exit(__doc__)

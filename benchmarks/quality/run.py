@@ -152,8 +152,9 @@ PRESETS = {
     "stored 3.25 best, a grid per row": stored(3, 3.25, *PRESET, "--group-size", "0"),
     "stored 3.25 best, not rotated": stored(3, 3.25, *PRESET, "--rotate", "none"),
     "stored 2.0 best, auto": stored(3, 2.0, *AUTO, *PRESET),
-    "stored 2.0 best, auto, groups": stored(3, 2.0, *AUTO, *PRESET, "--group-size", "auto"),
-    "stored 2.0 best, auto, rotated": stored(3, 2.0, *AUTO, *PRESET, *FULL),
+    "stored 2.0 best, auto, not rotated": stored(3, 2.0, *AUTO, *PRESET, "--rotate", "none"),
+    "stored 2.0 best, auto, groups, not rotated":
+        stored(3, 2.0, *AUTO, "--group-size", "auto", *PRESET, "--rotate", "none"),
     "50% best": [*HALF, *PRESET],
     "50% 4 best": [*HALF, "--wbits", "4", *PRESET],
     "50% 4 best, rotated": [*HALF, "--wbits", "4", *PRESET, *FULL],

@@ -87,11 +87,10 @@ inline void add_preset(CLI::App& command, Arguments& arguments) {
   add_value(
       command, "--preset", arguments.preset,
       "best: --act-order --clip-search --true-sequential --asymmetric 0.5, with a target --scope "
-      "model, where weights are pruned --mask-search admm, and otherwise --rotate full (with "
-      "--save-as folded, or none under a target of stored bits; none in compare); fast: "
-      "--act-order; both, where weights are rounded: --group-size auto, but with best and "
-      "--sparsity "
-      "auto 0; what is given besides goes first");
+      "model, where weights are pruned --mask-search admm, otherwise and with --sparsity auto "
+      "--rotate full (with --save-as folded, or none under a target of stored bits; none in "
+      "compare); fast: --act-order; both, where weights are rounded: --group-size auto, but with "
+      "best and --sparsity auto 0; what is given besides goes first");
 }
 
 inline void add_comparison(CLI::App& command, Arguments& arguments) {
@@ -111,15 +110,16 @@ inline void add_comparison(CLI::App& command, Arguments& arguments) {
 namespace detail {
 
 /// What `best` says of masks and rotations: a mask is found by search, in the basis of the model,
-/// where more weights are near zero; without one the inputs are rotated. Formats of other programs
-/// have no seeds: what they hold is rotated in the weights, unless a target would pay for the head.
+/// where more weights are near zero; without one, and where a plan chooses which linears have one, the
+/// inputs are rotated. Formats of other programs have no seeds: what they hold is rotated in the
+/// weights, unless a target would pay for the head.
 inline void apply_best_basis(Arguments& arguments, bool compares) {
   CompressionFlags& flags = arguments.flags;
   const bool prunes = flags.sparsity.value_or(compares ? 0.5 : 0) > 0 || flags.sparsity_auto ||
                       flags.prunen.has_value();
-  if (prunes) {
-    if (!flags.mask_search && !flags.refine) flags.mask_search = "admm";
-  } else if (!compares && !flags.rotate && !flags.keep_zeros && !arguments.shape) {
+  if (prunes && !flags.mask_search && !flags.refine) flags.mask_search = "admm";
+  const bool rotates = !prunes || flags.sparsity_auto;
+  if (rotates && !compares && !flags.rotate && !flags.keep_zeros && !arguments.shape) {
     if (arguments.save_as.empty())
       flags.rotate = "full";
     else if (!flags.target_stored_bits)

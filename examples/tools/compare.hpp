@@ -35,6 +35,22 @@ inline const char* scheme_name(Scheme scheme) {
   return "dense";
 }
 
+/// The same in every picture, whichever schemes it has.
+inline const char* scheme_colour(Scheme scheme) {
+  switch (scheme) {
+    case Scheme::greedy:
+      return "#984ea3";
+    case Scheme::quantile:
+      return "#d95f02";
+    case Scheme::budget_linear:
+      return "#1f78b4";
+    case Scheme::budget_model:
+      return "#33a02c";
+    default:
+      return "#444444";
+  }
+}
+
 /// One row of the comparison.
 struct Run {
   Scheme scheme = Scheme::dense;
@@ -228,7 +244,7 @@ inline void draw_comparison(const fs::path& folder, const std::string& title,
     std::vector<Curve> all;
     for (const Scheme scheme : {Scheme::uniform, Scheme::greedy, Scheme::quantile,
                                 Scheme::budget_linear, Scheme::budget_model}) {
-      Curve curve{scheme_name(scheme), {}};
+      Curve curve{scheme_name(scheme), scheme_colour(scheme), {}};
       for (const Run& run : runs)
         if (run.scheme == scheme)
           curve.points.emplace_back(pare::totals(run.statistics).stored_bits_per_weight,

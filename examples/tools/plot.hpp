@@ -25,6 +25,7 @@ namespace tool {
 /// A named curve: (x, y) by rising x.
 struct Curve {
   std::string name;
+  std::string colour;  ///< as gnuplot takes it, '#rrggbb'
   std::vector<std::pair<double, double>> points;
 };
 
@@ -137,7 +138,6 @@ inline void plot_frontier(const fs::path& folder, const std::string& title,
     << "set key outside right top vertical noenhanced samplen 1.5\n"
     << "set xlabel " << detail::gnuplot_quoted(x_label) << "\n"
     << "set format y '%g'\n";
-  const char* colours[] = {"#444444", "#d95f02", "#1f78b4", "#33a02c"};
   for (std::size_t p = 0; p < panels.size(); ++p)
     for (std::size_t c = 0; c < panels[p].curves.size(); ++c) {
       s << "$data_" << p << '_' << c << " << EOD\n";
@@ -156,7 +156,7 @@ inline void plot_frontier(const fs::path& folder, const std::string& title,
     s << "set ylabel " << detail::gnuplot_quoted(panels[p].y_label) << " noenhanced\nplot ";
     for (std::size_t c = 0; c < panels[p].curves.size(); ++c)
       s << (c > 0 ? ", " : "") << "$data_" << p << '_' << c << " with linespoints lw 2 pt "
-        << 5 + 2 * c << " ps 0.7 lc rgb '" << colours[c % 4] << "' title "
+        << 5 + 2 * c << " ps 0.7 lc rgb '" << panels[p].curves[c].colour << "' title "
         << detail::gnuplot_quoted(panels[p].curves[c].name);
     if (panels[p].dense)
       s << ", " << *panels[p].dense << " with lines dt 2 lc rgb '#888888' title 'dense'";

@@ -297,7 +297,8 @@ BOOST_AUTO_TEST_CASE(the_preset_is_the_options_it_names) {
   const Json searched = config(stored + Arguments{"--sparsity", "auto"});
   BOOST_TEST(!searched.contains("group_size_auto"));
   BOOST_TEST(!searched.contains("group_size"));
-  BOOST_TEST(!searched.contains("rotation_seed"));
+  BOOST_TEST(searched.at("mask_search") == "admm");
+  BOOST_TEST(searched.at("rotation_seed") == 1);
   const Json exported =
       config({"--wbits", "4", "--save-as", "gptq=" + (texts / "exported").string()});
   BOOST_TEST(exported.at("rotate") == "folded");
