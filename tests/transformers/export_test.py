@@ -5,9 +5,9 @@ models)
 
 Each configuration is saved dense and packed, and the packed one exported. compressed-tensors is
 loaded by transformers with the package compressed-tensors; GPTQ is decoded here, bit by bit as its
-layout says, and loaded by GPTQModel; GGUF is read with the package gguf, and run in llama.cpp by llama-cpp-python. In the
-checkpoint's type every weight is that of the dense folder. Skips, and says so,
-where a package or the models are not there.
+layout says, and loaded by GPTQModel; GGUF is read with the package gguf, and run in llama.cpp by
+llama-cpp-python (llama_cpp_run.py). In the checkpoint's type every weight is that of the dense
+folder. Skips, and says so, where a package or the models are not there.
 """
 import importlib.util
 import json
