@@ -10,6 +10,7 @@
 
 #include <cstdio>
 #include <functional>
+#include <tuple>
 #include <utility>
 
 #include "packed_support.hpp"
@@ -162,12 +163,20 @@ std::vector<Format> formats(index_t rows, index_t columns) {
   using pare::PackedLayout;
   using pare::PackedMask;
   std::vector<Format> all;
-  const auto uniform = [&](int bits) {
-    return PackedLayout{.rows = rows, .columns = columns, .widths = {std::uint8_t(bits)}};
+  const auto uniform = [&](int bits, index_t group_size = 0) {
+    return PackedLayout{.rows = rows,
+                        .columns = columns,
+                        .widths = {std::uint8_t(bits)},
+                        .group_size = group_size};
   };
   for (const auto& [name, bits] :
        {std::pair{"2 bit", 2}, {"3 bit", 3}, {"4 bit", 4}, {"6 bit", 6}, {"8 bit", 8}})
     all.push_back({name, uniform(bits)});
+  for (const auto& [name, bits, group_size] : {std::tuple{"4 bit, groups of 128", 4, 128},
+                                               {"4 bit, groups of 64", 4, 64},
+                                               {"4 bit, groups of 32", 4, 32},
+                                               {"3 bit, groups of 128", 3, 128}})
+    all.push_back({name, uniform(bits, group_size)});
   PackedLayout mixed{.rows = rows, .columns = columns, .widths = test::mean_three_widths(rows, 1)};
   all.push_back({"mixed 3.0, output channels", mixed});
   mixed.axis = pare::ChannelAxis::input;
@@ -179,6 +188,10 @@ std::vector<Format> formats(index_t rows, index_t columns) {
   all.push_back({"50 % + 4 bit, without_mask", pruned, PackedMask::bits, true});
   pruned.pattern = pare::n_of_m(2, 4);
   all.push_back({"2:4 + 4 bit", pruned, PackedMask::n_of_m});
+  pruned.group_size = 128;
+  all.push_back({"2:4 + 4 bit, groups of 128", pruned, PackedMask::n_of_m});
+  pruned.pattern = pare::unstructured(0.5);
+  all.push_back({"50 % + 4 bit, groups of 128", pruned, PackedMask::bits});
   all.push_back(
       {"50 %, float16 values",
        {.rows = rows, .columns = columns, .value_bits = 16, .pattern = pare::unstructured(0.5)},

@@ -87,7 +87,7 @@ BOOST_AUTO_TEST_CASE(rotated_inputs_are_rotated_first) {
   BOOST_TEST(std::sqrt(distance / length) < 1e-5);
 }
 
-BOOST_AUTO_TEST_CASE(every_group) {
+BOOST_AUTO_TEST_CASE(every_index_of_eight) {
   for (const auto& [rows, columns] : shapes)
     for (const auto& [zeros, of] :
          {std::pair{2, 4}, {1, 4}, {3, 4}, {1, 2}, {4, 8}, {3, 8}, {7, 8}, {1, 8}, {6, 8}})
@@ -117,6 +117,74 @@ BOOST_AUTO_TEST_CASE(mixed_widths_on_both_axes) {
         layout.pattern = n_of_m(2, 4);
         check_product(random_packed(layout, PackedMask::n_of_m, DType::f32, 14), 15);
       }
+}
+
+// The sizes of runs, multiples of them, sizes that no run divides, and a last group that is shorter.
+BOOST_AUTO_TEST_CASE(grids_per_group) {
+  for (const auto& [rows, columns] : shapes)
+    for (const index_t group_size : {8, 32, 40, 64, 96, 128, 192, 256})
+      for (const int bits : {2, 3, 4, 5, 7, 8})
+        BOOST_TEST_CONTEXT("(" << rows << ", " << columns << ") at " << bits << " bits, groups of "
+                               << group_size) {
+          PackedLayout layout{.rows = rows,
+                              .columns = columns,
+                              .widths = {std::uint8_t(bits)},
+                              .group_size = group_size};
+          check_product(random_packed(layout, PackedMask::none, DType::f16, 30), 31);
+          if (bits == 3 || bits == 7) continue;
+          layout.pattern = unstructured(0.5);
+          check_product(random_packed(layout, PackedMask::bits, DType::f16, 32, 0.4), 33);
+          layout.pattern = n_of_m(2, 4);
+          check_product(random_packed(layout, PackedMask::n_of_m, DType::f16, 34), 35);
+          layout.pattern = n_of_m(3, 8);
+          check_product(random_packed(layout, PackedMask::n_of_m, DType::f16, 36), 37);
+        }
+}
+
+// Codes, zero points and inputs as large as they can be: the integers of a run are near 2^31.
+BOOST_AUTO_TEST_CASE(the_largest_sums_of_groups) {
+  for (const index_t group_size : {32, 64, 128})
+    for (const bool zero_is_largest : {false, true}) {
+      const PackedLayout layout{.rows = 20,
+                                .columns = 1024,
+                                .widths = {8},
+                                .group_size = group_size};
+      PackedLinear packed = random_packed(layout, PackedMask::none, DType::f16, 38);
+      std::fill(packed.codes.begin(), packed.codes.end(), std::byte(zero_is_largest ? 0 : 255));
+      std::fill(packed.zeros.begin(), packed.zeros.end(), std::uint8_t(zero_is_largest ? 255 : 0));
+      packed.scales.front() = 1;  // the smallest float16 > 0
+      const gpu::PackedProduct on_gpu(packed);
+      for (const float size :
+           {1.0f, -1.0f, std::nextafter(1.0f, 0.0f), -std::nextafter(1.0f, 0.0f)}) {
+        Matrix<float> x(1, 1024);
+        x.fill(size);
+        const Matrix<float> y = product(on_gpu, x);
+        for (index_t i = 0; i < 20; ++i) {
+          const ExactRow exact = exact_row(packed, i, x.data());
+          BOOST_TEST(std::abs(double(y(0, i)) - exact.value) <=
+                     0x1p-24 * std::abs(exact.value) + 0x1p-30 * exact.weight);
+        }
+      }
+    }
+}
+
+BOOST_AUTO_TEST_CASE(groups_with_mixed_widths_on_both_axes) {
+  for (const auto& [rows, columns] : shapes)
+    for (const ChannelAxis axis : {ChannelAxis::output, ChannelAxis::input})
+      for (const index_t group_size : {32, 40, 64, 128})
+        BOOST_TEST_CONTEXT("(" << rows << ", " << columns << "), groups of " << group_size
+                               << ", axis " << (axis == ChannelAxis::output ? "output" : "input")) {
+          PackedLayout layout{.rows = rows,
+                              .columns = columns,
+                              .axis = axis,
+                              .group_size = group_size};
+          layout.widths = merged_widths(any_widths(layout.channels(), 39));
+          check_product(random_packed(layout, PackedMask::none, DType::f32, 40), 41);
+          layout.pattern = unstructured(0.5);
+          check_product(random_packed(layout, PackedMask::bits, DType::f32, 42), 43);
+          layout.pattern = n_of_m(2, 4);
+          check_product(random_packed(layout, PackedMask::n_of_m, DType::f32, 44), 45);
+        }
 }
 
 BOOST_AUTO_TEST_CASE(values_that_were_only_pruned) {
@@ -171,7 +239,9 @@ BOOST_AUTO_TEST_CASE(extreme_inputs) {
 
 BOOST_AUTO_TEST_CASE(a_number_that_is_not_finite_makes_all_nan) {
   PackedLayout layout{.rows = 20, .columns = 1032, .widths = {4}};
-  for (const bool mixed : {false, true}) {
+  for (const index_t group_size : {0, 64, 128, 1}) {  // 1: widths of columns
+    const bool mixed = group_size == 1;
+    layout.group_size = mixed ? 0 : group_size;
     if (mixed) {
       layout.axis = ChannelAxis::input;
       layout.widths = merged_widths(any_widths(layout.columns, 27));

@@ -16,12 +16,14 @@ struct PackedTilesView {
   int sharing = 1;      ///< warps that share a unit, where there are fewer units than warps
   int turns = 1;        ///< tiles that a block works on between two barriers
   int stage_words = 0;  ///< of a warp, for the codes of an item
+  int run_shift = 0;    ///< logarithm of PackedTiles::run_steps, where there are runs
+  int grid_words = 0;   ///< of a unit's runs
   int kept_of_eight = 0;
   PackedTier tiers[most_tiers];
   const std::uint32_t *codes = nullptr, *masks = nullptr, *unit_begin = nullptr;
   const std::uint32_t* selectors = nullptr;  // (2, 256): linear, even and odd apart
   const std::int32_t* column_of = nullptr;
-  const PackedRow* row_ends = nullptr;  // (slots, tiles * 16)
+  const PackedRow* row_ends = nullptr;  // (slots, tiles * 16); with runs (tiles * 16)
 };
 
 namespace packing {
@@ -30,6 +32,8 @@ inline constexpr int warps = 8;
 inline constexpr int threads = 32 * warps;
 /// Words of the digits of a unit's columns.
 inline constexpr int digit_words = unit_columns;
+/// Words of the sums of a unit's runs.
+inline constexpr int run_sum_words = 2 * chunk_steps;
 /// Words that the codes of a warp's item without a mask take, at most: 8 pieces per lane.
 inline constexpr int piece_words = 8 * 32 * 4;
 
@@ -177,8 +181,10 @@ struct EightNumbers {
 
 /// Reads a unit's numbers, lets the next kernel launch, and writes the digits for the warp. Returns
 /// what the sums count in, NaN when a number is not finite.
-/// @param sum  receives the sum of the numbers as the digits say them
-template <bool gathered_columns>
+/// @tparam grouped  there are runs: the sums of their numbers, (runs, 2), each of two digits, are written
+///                  after the digits
+/// @param sum  receives the sum of the numbers as the digits say them, where there are no runs
+template <bool gathered_columns, bool grouped>
 __device__ __forceinline__ double write_digits(const PackedTilesView& p, const float* x, int unit,
                                                std::uint32_t* digits, double& sum) {
   const int lane = threadIdx.x % 32, chunk = lane % unit_chunks;
@@ -186,10 +192,20 @@ __device__ __forceinline__ double write_digits(const PackedTilesView& p, const f
   const auto step = [&](int e) { return lane / unit_chunks + e * lane_steps; };
   EightNumbers numbers[eights];
 #pragma unroll
-  for (int e = 0; e < eights; ++e)
-    numbers[e].load<gathered_columns>(p, x,
-                                      (unit * unit_chunks + chunk) * chunk_columns +
-                                          step(e) * step_columns);
+  for (int e = 0; e < eights; ++e) {
+    const int place = (unit * unit_chunks + chunk) * chunk_columns + step(e) * step_columns;
+    if constexpr (!grouped) {
+      numbers[e].load<gathered_columns>(p, x, place);
+    } else if (p.column_of != nullptr) {
+      numbers[e].load<true>(p, x, place);
+    } else {  // as place_groups places neighbours
+      const int lanes = p.tiers[0].lanes(unit);
+      numbers[e].load<false>(p, x,
+                             chunk < lanes
+                                 ? unit * unit_columns + (step(e) * lanes + chunk) * step_columns
+                                 : p.columns);
+    }
+  }
   // The next kernel may start to load its weights, which depend on nothing before, behind the loads
   // of x.
   cudaTriggerProgrammaticLaunchCompletion();
@@ -201,14 +217,31 @@ __device__ __forceinline__ double write_digits(const PackedTilesView& p, const f
   const int exponent = max(int(largest >> 23) - 126, -96);
   const bool finite = largest < 0x7f800000u;
   const float scale = finite ? __uint_as_float(unsigned(127 + 30 - exponent) << 23) : 0.0f;
-  int sums[4] = {};
-#pragma unroll
-  for (int e = 0; e < eights; ++e) numbers[e].write(scale, digits, step(e), chunk, sums);
-  const int low = __reduce_add_sync(~0u, sums[0] + 256 * sums[1]);
-  const int high = __reduce_add_sync(~0u, sums[2] + 256 * sums[3]);
-  __syncwarp();
   const double unit_of_x = __hiloint2double(finite ? (1023 + exponent - 30) << 20 : 0x7ff80000, 0);
-  sum = (double(low) + 65536 * double(high)) * unit_of_x;
+  if constexpr (grouped) {
+#pragma unroll
+    for (int e = 0; e < eights; ++e) {
+      int sums[4] = {};
+      numbers[e].write(scale, digits, step(e), chunk, sums);
+      int low = sums[0] + 256 * sums[1], high = sums[2] + 256 * sums[3];
+      for (int lanes = 1; lanes < unit_chunks << p.run_shift; lanes *= 2) {
+        low += __shfl_xor_sync(~0u, low, lanes);
+        high += __shfl_xor_sync(~0u, high, lanes);
+      }
+      if (chunk == 0)  // every step of a run has its sums
+        *reinterpret_cast<int2*>(digits + digit_words + 2 * (step(e) >> p.run_shift)) =
+            make_int2(low, high);
+    }
+    __syncwarp();
+  } else {
+    int sums[4] = {};
+#pragma unroll
+    for (int e = 0; e < eights; ++e) numbers[e].write(scale, digits, step(e), chunk, sums);
+    const int low = __reduce_add_sync(~0u, sums[0] + 256 * sums[1]);
+    const int high = __reduce_add_sync(~0u, sums[2] + 256 * sums[3]);
+    __syncwarp();
+    sum = (double(low) + 65536 * double(high)) * unit_of_x;
+  }
   return unit_of_x;
 }
 
@@ -221,6 +254,47 @@ __device__ __forceinline__ double2 join_digits(const int (&acc)[4], double unit_
   high += __shfl_xor_sync(~0u, high, 1);
   return make_double2(low, high);
 }
+
+/// The same of sums that are joined by two already.
+__device__ __forceinline__ double2 join_digits(const double (&total)[2], double unit_of_x) {
+  const double weight = threadIdx.x % 4 == 1 ? unit_of_x * 65536 : unit_of_x;
+  const double first = total[0] * weight, second = total[1] * weight;
+  return make_double2(first + __shfl_xor_sync(~0u, first, 1),
+                      second + __shfl_xor_sync(~0u, second, 1));
+}
+
+/// Sums over runs, each on a grid of its own, of a lane's two digits and its rows g and g + 8.
+struct RunTotals {
+  const std::uint32_t* grids;     ///< of the unit, shared memory, (runs, 16), see grid_word
+  const std::uint32_t* run_sums;  ///< of the unit, shared memory, (runs, 2)
+  double total[2] = {};
+
+  /// Adds s (codes - z (x - pruned)). Of 128 columns that is below 2^31 without s.
+  /// @param run     of the unit
+  /// @param codes   sums of codes times digits
+  /// @param pruned  sums of the digits of what is pruned
+  __device__ __forceinline__ void add(int run, const int (&codes)[4], const int (&pruned)[4]) {
+    const int lane = threadIdx.x % 32;
+    const int x = int(run_sums[2 * run + lane % 2]);
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const std::uint32_t grid = grids[run * tile_rows + 8 * h + lane / 4];
+      const int kept = x - (pruned[2 * h] + 256 * pruned[2 * h + 1]);
+      const int sum = codes[2 * h] + 256 * codes[2 * h + 1] - int(grid & 255) * kept;
+      total[h] = fma(scale_of(grid), wide(sum), total[h]);
+    }
+  }
+
+ private:
+  /// The scale of a grid_word: bits are moved, which takes less time than to convert a float.
+  static __device__ __forceinline__ double scale_of(std::uint32_t grid) {
+    return __hiloint2double(int((grid >> 4 & 0x0ffffff0u) + (896u << 20)), 0);
+  }
+  /// double(v): 2^52 + 2^31 + v has v in its lower word. A conversion takes four times as long.
+  static __device__ __forceinline__ double wide(int v) {
+    return __hiloint2double(0x43300000, v ^ int(0x80000000u)) - 4503601774854144.0;
+  }
+};
 
 }  // namespace packing
 }  // namespace pare::backend::cuda

@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "pare/backend/cuda/packed_digits.cuh"
 
@@ -78,13 +79,19 @@ struct WarpCopy {
   __device__ __forceinline__ void start(const void* from, std::uint32_t bytes) {
     __syncwarp();
     if (threadIdx.x % 32 != 0) return;
-    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
-                 : "memory");
-    asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-            "r"(stage),
-        "l"(from), "r"(bytes), "r"(barrier)
-        : "memory");
+    expect(bytes);
+    fetch(stage, from, bytes);
+  }
+  /// The same from and to two places.
+  /// @param first_to, to  shared addresses
+  __device__ __forceinline__ void start(std::uint32_t first_to, const void* first_from,
+                                        std::uint32_t first_bytes, std::uint32_t to,
+                                        const void* from, std::uint32_t bytes) {
+    __syncwarp();
+    if (threadIdx.x % 32 != 0) return;
+    expect(first_bytes + bytes);
+    fetch(first_to, first_from, first_bytes);
+    fetch(to, from, bytes);
   }
 
   /// Waits for what was started last.
@@ -98,13 +105,28 @@ struct WarpCopy {
           : "memory");
     phase ^= 1;
   }
+
+ private:
+  __device__ __forceinline__ void expect(std::uint32_t bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+                 : "memory");
+  }
+  __device__ __forceinline__ void fetch(std::uint32_t to, const void* from, std::uint32_t bytes) {
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+            "r"(to),
+        "l"(from), "r"(bytes), "r"(barrier)
+        : "memory");
+  }
 };
 
 /// The codes of an item without a mask: up to 4 pieces of 16 bytes of the rows g and g + 8.
 struct Pieces {
   std::uint32_t word[2][16];
 
-  /// Starts copying the item's pieces to the warp's stage.
+  /// Starts copying the item's pieces to the warp's stage. Grids of runs come before them there, twice:
+  /// those of an item are read while the next item is copied.
+  template <bool grouped>
   static __device__ __forceinline__ void copy(const PackedTilesView& p, const Cursor& at,
                                               WarpCopy& copy) {
     const PackedTier& tier = p.tiers[at.tier];
@@ -113,11 +135,20 @@ struct Pieces {
     // Of an odd number of pieces the middle one belongs to both halves.
     const int first = at.half * (tier.bits / 2);
     const int count = tier.bits > 4 ? (tier.bits + 1) / 2 : tier.bits;
-    const std::uint32_t from =
-        tier.base + std::uint32_t(at.tile - tier.first_tile) * tier.stride +
-        std::uint32_t(unit * (16 * unit_chunks) * tier.bits + first * 16 * lanes);
-    copy.start(reinterpret_cast<const uint4*>(p.codes) + from,
-               std::uint32_t(count * 16 * lanes) * 16);
+    const int grids = grouped ? p.grid_words / 4 : 0;  // pieces
+    const uint4* const from = reinterpret_cast<const uint4*>(p.codes) +
+                              (tier.base + std::uint32_t(at.tile - tier.first_tile) * tier.stride +
+                               std::uint32_t(unit * (16 * unit_chunks * tier.bits + grids)));
+    const std::uint32_t bytes = std::uint32_t(count * 16 * lanes) * 16;
+    if constexpr (grouped) {
+      const int half = at.half * (grids / 2);
+      copy.start(copy.stage + (copy.phase * std::uint32_t(grids) + std::uint32_t(half)) * 16,
+                 from + half, std::uint32_t(tier.bits > 4 ? grids / 2 : grids) * 16,
+                 copy.stage + std::uint32_t(2 * grids) * 16, from + grids + first * 16 * lanes,
+                 bytes);
+    } else {
+      copy.start(from + first * 16 * lanes, bytes);
+    }
   }
 
   template <int count>
@@ -150,6 +181,28 @@ struct Pieces {
       codes<bits, skipped>(0, step, a[0], a[2]);
       codes<bits, skipped>(1, step, a[1], a[3]);
       multiply_add(acc[step % 2], a[0], a[1], a[2], a[3], digits(step));
+    }
+  }
+
+  /// Adds codes times digits to the totals, run by run.
+  /// @tparam run_steps  steps of a run, or 1 where p.run_shift says how many
+  /// @param half  of the unit, which the first of its steps is in
+  template <int bits, int skipped, int steps, int run_steps>
+  __device__ __forceinline__ void multiply(const PackedTilesView& p, const DigitReader& digits,
+                                           int half, RunTotals& totals) const {
+    constexpr int none[4] = {};
+    int acc[4] = {};
+#pragma unroll
+    for (int step = 0; step < steps; ++step) {
+      std::uint32_t a[4];
+      codes<bits, skipped>(0, step, a[0], a[2]);
+      codes<bits, skipped>(1, step, a[1], a[3]);
+      multiply_add(acc, a[0], a[1], a[2], a[3], digits(step));
+      const int shift = run_steps > 1 ? run_steps / 2 : p.run_shift;  // of 4 steps it is 2
+      if (((step + 1) & ((1 << shift) - 1)) != 0) continue;
+      totals.add((half * steps + step) >> shift, acc, none);
+#pragma unroll
+      for (int& sum : acc) sum = 0;
     }
   }
 
@@ -224,12 +277,13 @@ struct Streams {
   }
 
   /// Adds codes times digits to `acc`, and the digits of what is pruned to `pruned`.
-  /// @param stage  shared address of the codes
-  template <int width>
+  /// @param stage   shared address of the codes
+  /// @param totals  what both go to after every run, or nullptr
+  template <int width, class Totals>
   __device__ __forceinline__ void multiply(const PackedTilesView& p, const DigitReader& digits,
                                            const std::uint32_t (&selectors)[512],
-                                           std::uint32_t stage, int (&acc)[4],
-                                           int (&pruned)[4]) const {
+                                           std::uint32_t stage, int (&acc)[4], int (&pruned)[4],
+                                           Totals totals) const {
     const std::uint32_t column = threadIdx.x % 32 * 4;
     const auto table = std::uint32_t(__cvta_generic_to_shared(selectors + (width == 4 ? 256 : 0)));
     // A pruned column takes the sign of the last of 8 bytes, which is no code where one is pruned:
@@ -271,9 +325,23 @@ struct Streams {
         multiply_add(pruned, pruned_ones[0], pruned_ones[1], pruned_ones[2], pruned_ones[3], b);
       else
         multiply_add_signed(pruned, codes[0], codes[1], codes[2], codes[3], b);
+      if constexpr (!std::is_null_pointer_v<Totals>) {
+        if (((step + 1) & ((1 << p.run_shift) - 1)) != 0) continue;
+        part<width>(acc, pruned);
+        totals->add(step >> p.run_shift, acc, pruned);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) acc[k] = pruned[k] = 0;
+      }
     }
-    // Codes are the same as unsigned and as signed bytes, pruned weights 255 and -1.
+    if constexpr (std::is_null_pointer_v<Totals>) part<width>(acc, pruned);
+  }
+
+ private:
+  /// Takes what is pruned out of the sums of codes.
+  template <int width>
+  static __device__ __forceinline__ void part(int (&acc)[4], int (&pruned)[4]) {
     if constexpr (width < 8) {
+      // Codes are the same as unsigned and as signed bytes, pruned weights 255 and -1.
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
         const int as_signed = pruned[k];
@@ -283,7 +351,6 @@ struct Streams {
     }
   }
 
- private:
   /// Weights of the row g that the lane's chunk keeps.
   __device__ __forceinline__ std::uint32_t kept_of_first_row(const PackedTilesView& p) const {
     if constexpr (mask_bits < 8) return std::uint32_t(chunk_steps * p.kept_of_eight);

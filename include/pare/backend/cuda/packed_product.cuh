@@ -4,6 +4,9 @@
 // largest, and each of these four signed 8-bit digits. A code is at most 8 bits, so all products
 // and sums of a unit are integers that fit 32 bits: no rounding. The digits are four of the eight
 // columns that a matrix instruction multiplies anyway. Units are added in double, in their order.
+//
+// Where a row has several grids, an instruction multiplies columns of one grid only, and after every
+// run of steps on one grid its integers, still exact, are multiplied by the scale and added in double.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -26,8 +29,9 @@ namespace packing {
 
 /// y = W x.
 /// @tparam mask_bits         as in PackedTiles
-/// @tparam gathered_columns  x is read in the order of `column_of`
-template <int mask_bits, bool gathered_columns>
+/// @tparam gathered_columns  x is read in the order of `column_of`, where there are no runs
+/// @tparam run_steps         steps of a run, or 1 where p.run_shift says how many; 0: no runs
+template <int mask_bits, bool gathered_columns, int run_steps>
 __global__ void __launch_bounds__(threads, 4)
     packed_product_kernel(const __grid_constant__ PackedTilesView p, const float* x, float* y) {
   extern __shared__ __align__(128) uint4 shared[];
@@ -35,15 +39,18 @@ __global__ void __launch_bounds__(threads, 4)
   std::uint32_t* const stages = reinterpret_cast<std::uint32_t*>(shared);
   std::uint32_t* const stage = stages + warp * p.stage_words;
   std::uint32_t* const all_digits = stages + warps * p.stage_words;
-  std::uint32_t* const digits = all_digits + warp * digit_words;
+  constexpr bool grouped = run_steps > 0;
+  constexpr int warp_words = digit_words + (grouped ? run_sum_words : 0);
+  std::uint32_t* const digits = all_digits + warp * warp_words;
   // Sums of codes times numbers, (turns, units, 16), and of the numbers that are kept: with a mask
-  // for every row, without one (units).
-  double* const sums = reinterpret_cast<double*>(all_digits + warps * digit_words);
+  // for every row, without one (units); with runs both are one, and times scales.
+  double* const sums = reinterpret_cast<double*>(all_digits + warps * warp_words);
   double* const kept_sums = sums + p.turns * p.units * tile_rows;
   PackedRow* const ends = reinterpret_cast<PackedRow*>(
-      kept_sums + p.units * (mask_bits == 0 ? 1 : p.turns * tile_rows));  // (turns, slots, 16)
+      kept_sums + (grouped ? 0 : p.units * (mask_bits == 0 ? 1 : p.turns * tile_rows)));
+  const int slots = grouped ? 1 : p.slots;  // of the ends, (turns, slots, 16)
   std::uint64_t* const barriers =
-      reinterpret_cast<std::uint64_t*>(ends + p.turns * p.slots * tile_rows);
+      reinterpret_cast<std::uint64_t*>(ends + p.turns * slots * tile_rows);
   __shared__ std::uint32_t selectors[mask_bits == 0 ? 1 : 512];
 
   WarpCopy copy(stage, barriers + warp);
@@ -53,16 +60,16 @@ __global__ void __launch_bounds__(threads, 4)
     [[maybe_unused]] Streams<mask_bits == 0 ? 8 : mask_bits> streams;
     if (busy) {
       if constexpr (mask_bits == 0) {
-        Pieces::copy(p, cursor, copy);
+        Pieces::copy<grouped>(p, cursor, copy);
       } else {
         streams.load(p, cursor);
         streams.copy(p, copy);
       }
     }
-    for (int i = threadIdx.x; i < p.turns * p.slots * tile_rows; i += threads) {
-      const int tile = first + i / (p.slots * tile_rows) * int(gridDim.x);
+    for (int i = threadIdx.x; i < p.turns * slots * tile_rows; i += threads) {
+      const int tile = first + i / (slots * tile_rows) * int(gridDim.x);
       if (tile >= p.tiles) break;
-      const PackedRow* from = p.row_ends + i / tile_rows % p.slots * (p.tiles * tile_rows) +
+      const PackedRow* from = p.row_ends + i / tile_rows % slots * (p.tiles * tile_rows) +
                               tile * tile_rows + i % tile_rows;
       asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(
                        std::uint32_t(__cvta_generic_to_shared(ends + i))),
@@ -84,15 +91,16 @@ __global__ void __launch_bounds__(threads, 4)
       if (cursor.unit != unit) {
         __syncwarp();
         unit = cursor.unit;
-        unit_of_x = write_digits<gathered_columns>(p, x, unit, digits, sum_of_x);
-        if (mask_bits == 0 && lane == 0) kept_sums[unit] = sum_of_x;
+        unit_of_x = write_digits<gathered_columns, grouped>(p, x, unit, digits, sum_of_x);
+        if (!grouped && mask_bits == 0 && lane == 0) kept_sums[unit] = sum_of_x;
       }
       const Cursor at = cursor;
       const int bits = p.tiers[at.tier].bits;
       busy = cursor.advance<mask_bits>(p, first);
       const int place = (at.turn * p.units + unit) * tile_rows + lane / 4;
+      [[maybe_unused]] RunTotals totals{stage, digits + digit_words};
       if constexpr (mask_bits == 0) {
-        int acc[2][4] = {};
+        [[maybe_unused]] int acc[2][4] = {};
         DigitReader reader = all;
         reader.digits += at.half * (digit_words / 2);
         pare::detail::with_code_bits(bits, [&](auto width) {
@@ -100,17 +108,32 @@ __global__ void __launch_bounds__(threads, 4)
           constexpr int count = bits > 4 ? (bits + 1) / 2 : bits;
           constexpr int steps = bits > 4 ? chunk_steps / 2 : chunk_steps;
           Pieces pieces;
+          if constexpr (grouped) totals.grids = stage + copy.phase * std::uint32_t(p.grid_words);
           copy.wait();
-          pieces.read<count>(p, at, reinterpret_cast<const uint4*>(stage));
-          if (busy) Pieces::copy(p, cursor, copy);
+          pieces.read<count>(p, at,
+                             reinterpret_cast<const uint4*>(grouped ? stage + 2 * p.grid_words
+                                                                    : stage));
+          if (busy) Pieces::copy<grouped>(p, cursor, copy);
+          const auto multiply = [&](auto skipped) {
+            if constexpr (grouped)
+              pieces.multiply<bits, decltype(skipped)::value, steps, run_steps>(p, reader, at.half,
+                                                                                totals);
+            else
+              pieces.multiply<bits, decltype(skipped)::value, steps>(reader, acc);
+          };
           if (bits > 4 && bits % 2 != 0 && at.half != 0)
-            pieces.multiply<bits, 64, steps>(reader, acc);
+            multiply(std::integral_constant<int, 64>{});
           else
-            pieces.multiply<bits, 0, steps>(reader, acc);
+            multiply(std::integral_constant<int, 0>{});
         });
+        double2 sum;
+        if constexpr (grouped) {
+          sum = join_digits(totals.total, unit_of_x);
+        } else {
 #pragma unroll
-        for (int k = 0; k < 4; ++k) acc[0][k] += acc[1][k];
-        double2 sum = join_digits(acc[0], unit_of_x);
+          for (int k = 0; k < 4; ++k) acc[0][k] += acc[1][k];
+          sum = join_digits(acc[0], unit_of_x);
+        }
         if (lane % 4 == 0) {
           if (at.half != 0) {
             sum.x += sums[place];
@@ -128,17 +151,31 @@ __global__ void __launch_bounds__(threads, 4)
         int acc[4] = {}, pruned[4] = {};
         copy.wait();
         pare::detail::with_code_bits(bits, [&](auto width) {
-          streams.template multiply<decltype(width)::value>(p, all, selectors, copy.stage, acc,
-                                                            pruned);
+          constexpr int width_bits = decltype(width)::value;
+          if constexpr (grouped)
+            streams.template multiply<width_bits>(p, all, selectors,
+                                                  copy.stage + 4 * std::uint32_t(p.grid_words), acc,
+                                                  pruned, &totals);
+          else
+            streams.template multiply<width_bits>(p, all, selectors, copy.stage, acc, pruned,
+                                                  nullptr);
         });
         streams = next;
         if (busy) streams.copy(p, copy);
-        const double2 sum = join_digits(acc, unit_of_x), without = join_digits(pruned, unit_of_x);
-        if (lane % 4 == 0) {
-          sums[place] = sum.x;
-          sums[place + 8] = sum.y;
-          kept_sums[place] = sum_of_x - without.x;
-          kept_sums[place + 8] = sum_of_x - without.y;
+        if constexpr (grouped) {
+          const double2 sum = join_digits(totals.total, unit_of_x);
+          if (lane % 4 == 0) {
+            sums[place] = sum.x;
+            sums[place + 8] = sum.y;
+          }
+        } else {
+          const double2 sum = join_digits(acc, unit_of_x), without = join_digits(pruned, unit_of_x);
+          if (lane % 4 == 0) {
+            sums[place] = sum.x;
+            sums[place + 8] = sum.y;
+            kept_sums[place] = sum_of_x - without.x;
+            kept_sums[place + 8] = sum_of_x - without.y;
+          }
         }
       }
     }
@@ -150,8 +187,12 @@ __global__ void __launch_bounds__(threads, 4)
       if (first + turn * int(gridDim.x) >= p.tiles) break;
       double result = 0;
       int to = -1;
-      for (int s = 0; s < p.slots; ++s) {
-        const PackedRow end = ends[(turn * p.slots + s) * tile_rows + row];
+      if constexpr (grouped) {
+        to = ends[turn * tile_rows + row].row;
+        for (int u = 0; u < p.units; ++u) result += sums[(turn * p.units + u) * tile_rows + row];
+      }
+      for (int s = 0; !grouped && s < slots; ++s) {
+        const PackedRow end = ends[(turn * slots + s) * tile_rows + row];
         to = end.row;
         double sum = 0, kept = 0;
         const int first_unit = p.tiers[s].first_unit;
@@ -225,13 +266,17 @@ class PackedTilesProduct {
     view_.tiles = tiles.tiles;
     view_.units = tiles.units;
     view_.sharing = std::max(1, packing::warps / view_.units);
-    view_.slots = tiles.column_of.empty() ? 1 : int(tiles.tiers.size());
+    view_.slots = tiles.tiers_of_columns ? int(tiles.tiers.size()) : 1;
+    run_steps_ = tiles.run_steps;
+    view_.run_shift = run_steps_ / 2;  // of 1, 2 and 4
+    view_.grid_words = tiles.grid_words();
     std::copy(tiles.tiers.begin(), tiles.tiers.end(), view_.tiers);
-    view_.stage_words = packing::piece_words;
+    view_.stage_words = packing::piece_words + 2 * view_.grid_words;
     if (mask_bits_ != 0) {
       selectors_ = upload(packing::selectors_of(tiles.kept_of));
       view_.kept_of_eight = tiles.kept_of_eight;
-      view_.stage_words = 32 * (tiles.longest_stream + 3);  // a window reads up to two words more
+      // A window reads up to two words more.
+      view_.stage_words = 32 * (tiles.longest_stream + 3) + view_.grid_words;
     }
     with_kernel([&](auto* kernel) { prepare(kernel); });
   }
@@ -262,23 +307,33 @@ class PackedTilesProduct {
     const bool gathered_columns = column_of_.size() > 0;
     switch (mask_bits_) {
       case 0:
-        return gathered_columns ? f(&packing::packed_product_kernel<0, true>)
-                                : f(&packing::packed_product_kernel<0, false>);
+        if (run_steps_ == 4) return f(&packing::packed_product_kernel<0, false, 4>);
+        if (run_steps_ > 0) return f(&packing::packed_product_kernel<0, false, 1>);
+        return gathered_columns ? f(&packing::packed_product_kernel<0, true, 0>)
+                                : f(&packing::packed_product_kernel<0, false, 0>);
       case 4:
-        return f(&packing::packed_product_kernel<4, false>);
+        return run_steps_ > 0 ? f(&packing::packed_product_kernel<4, false, 1>)
+                              : f(&packing::packed_product_kernel<4, false, 0>);
       case 6:
-        return f(&packing::packed_product_kernel<6, false>);
+        return run_steps_ > 0 ? f(&packing::packed_product_kernel<6, false, 1>)
+                              : f(&packing::packed_product_kernel<6, false, 0>);
       default:
-        return gathered_columns ? f(&packing::packed_product_kernel<8, true>)
-                                : f(&packing::packed_product_kernel<8, false>);
+        if (run_steps_ > 0) return f(&packing::packed_product_kernel<8, false, 1>);
+        return gathered_columns ? f(&packing::packed_product_kernel<8, true, 0>)
+                                : f(&packing::packed_product_kernel<8, false, 0>);
     }
   }
 
   std::size_t shared_bytes(int turns) const {
+    const bool grouped = run_steps_ > 0;
     const int sums = turns * view_.units * tile_rows;
-    return 4 * std::size_t(packing::warps) * std::size_t(view_.stage_words + packing::digit_words) +
-           8 * std::size_t(sums + (mask_bits_ == 0 ? view_.units : sums) +
-                           turns * view_.slots * tile_rows + packing::warps);
+    const int words = packing::digit_words + (grouped ? packing::run_sum_words : 0);
+    return 4 * std::size_t(packing::warps) * std::size_t(view_.stage_words + words) +
+           8 * std::size_t(sums +
+                           (grouped           ? 0
+                            : mask_bits_ == 0 ? view_.units
+                                              : sums) +
+                           turns * (grouped ? 1 : view_.slots) * tile_rows + packing::warps);
   }
 
   template <class Kernel>
@@ -315,7 +370,7 @@ class PackedTilesProduct {
   DeviceMatrix<std::int32_t> column_of_;
   DeviceMatrix<PackedRow> row_ends_;
   std::uint64_t bytes_ = 0;
-  int mask_bits_ = 0, blocks_ = 0;
+  int mask_bits_ = 0, run_steps_ = 0, blocks_ = 0;
   std::size_t shared_bytes_ = 0;
 };
 

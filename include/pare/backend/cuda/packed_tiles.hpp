@@ -3,10 +3,10 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <numeric>
 #include <optional>
-#include <string>
 #include <vector>
 
 #include "pare/storage/packed_rows.hpp"
@@ -46,7 +46,7 @@ struct PackedTier {
   }
 };
 
-/// The grid of a row and the row's place in y, -1 where the tile has no such row.
+/// The grid of a row, where it has one, and the row's place in y, -1 where the tile has no such row.
 struct PackedRow {
   std::uint16_t scale = 0;  ///< float16
   std::uint8_t zero = 0;
@@ -60,10 +60,14 @@ struct PackedTiles {
   int tiles = 0;
   int units = 0;  ///< of a tile; with input channels each width begins a new one
   std::vector<PackedTier> tiers;
-  /// (units * 512), -1 where there is none, see place_columns; empty: in order
+  bool tiers_of_columns = false;  ///< a tier is of columns, and all tiles have it
+  /// Where a row or tier has several grids: neighbouring steps whose columns are on the same, 1, 2 or 4;
+  /// they are a run. Otherwise 0.
+  int run_steps = 0;
+  /// (units * 512), -1 where there is none, see place_columns and place_groups; empty: in order
   std::vector<std::int32_t> column_of;
-  std::vector<PackedRow> row_ends;  ///< (grids, tiles * 16)
-  /// Codes. Without a mask the chunks of a unit as pieces of 16 bytes: piece j of the rows g of all
+  std::vector<PackedRow> row_ends;  ///< (grids, tiles * 16); with runs (tiles * 16), without grids
+  /// Codes, and in front of those of a unit the grids of its runs, (runs, 16), see grid_word. Without a mask the chunks of a unit as pieces of 16 bytes: piece j of the rows g of all
   /// lanes, of their rows g + 8, and then piece j + 1. With one a stream per lane, all as long as
   /// the longest of the unit: word j of the 32 lanes and then word j + 1.
   std::vector<std::uint32_t> codes;
@@ -79,6 +83,8 @@ struct PackedTiles {
   int longest_stream = 0;                 ///< words of a lane
 
   int mask_words() const { return (chunk_steps * mask_bits + 31) / 32; }
+  /// Words of the grids in front of a unit.
+  int grid_words() const { return run_steps == 0 ? 0 : chunk_steps / run_steps * tile_rows; }
   /// Bytes that a product reads.
   std::uint64_t bytes() const {
     return 4 * (codes.size() + masks.size() + unit_begin.size() + column_of.size()) +
@@ -111,12 +117,22 @@ inline void put_bits(std::uint32_t* words, std::uint64_t position, std::uint32_t
   if (shift + bits > 32) words[at + 1] |= value >> (32 - shift);
 }
 
+/// A grid as the kernel reads it: exponent and first 16 bits of the mantissa of the scale as a float,
+/// which hold every float16 > 0, and the zero point.
+inline std::uint32_t grid_word(std::uint16_t scale, std::uint8_t zero) {
+  return std::bit_cast<std::uint32_t>(half_to_float(scale)) >> 7 << 8 | zero;
+}
+
 /// Codes and mask of 16 rows as bytes.
 struct TileRows {
-  Matrix<std::uint8_t> codes, kept;  // (16, in)
-  std::vector<std::uint8_t> pruned;  // (in)
+  const PackedLinear* of = nullptr;
+  const std::int32_t* row_of = nullptr;  // (16)
+  Matrix<std::uint8_t> codes, kept;      // (16, in)
+  std::vector<std::uint8_t> pruned;      // (in)
 
-  void read(const PackedLinear& packed, const std::int32_t* row_of) {
+  void read(const PackedLinear& packed, const std::int32_t* rows) {
+    of = &packed;
+    row_of = rows;
     const index_t in = packed.layout.columns;
     codes.resize(tile_rows, in);
     kept.resize(tile_rows, in);
@@ -152,6 +168,8 @@ class TileWriter {
       for (int unit = 0; unit < tier.units(); ++unit) {
         const int lanes = tier.lanes(unit);
         const index_t first = index_t(tier.first_unit + unit) * unit_columns;
+        if (tiles_.mask_bits != 0) out_.unit_begin.push_back(std::uint32_t(out_.codes.size()));
+        if (tiles_.run_steps != 0) grids(first);
         if (tiles_.mask_bits == 0)
           pieces(tier.bits, first, lanes);
         else
@@ -165,6 +183,27 @@ class TileWriter {
   index_t column(index_t place) const {
     if (tiles_.column_of.empty()) return place < tiles_.columns ? place : -1;
     return tiles_.column_of[std::size_t(place)];
+  }
+
+  /// The grids of a unit's runs. Of a run without columns they count for nothing.
+  void grids(index_t first) {
+    const PackedLinear& packed = *rows_.of;
+    for (int step = 0; step < chunk_steps; step += tiles_.run_steps) {
+      index_t of_run = -1;
+      for (int c = 0; c < unit_chunks && of_run < 0; ++c)
+        for (int k = 0; k < tiles_.run_steps * step_columns && of_run < 0; ++k)
+          of_run = column(first + c * chunk_columns + step * step_columns + k);
+      for (int r = 0; r < tile_rows; ++r) {
+        std::uint32_t word = 0;
+        if (of_run >= 0 && rows_.row_of[r] >= 0) {
+          const std::size_t at = std::size_t(packed.grids.of_column[std::size_t(of_run)]) *
+                                     std::size_t(packed.layout.rows) +
+                                 std::size_t(rows_.row_of[r]);
+          word = grid_word(packed.scales[at], packed.zeros[at]);
+        }
+        out_.codes.push_back(word);
+      }
+    }
   }
 
   void pieces(int bits, index_t first, int lanes) {
@@ -190,7 +229,6 @@ class TileWriter {
     const int words = tiles_.mask_words();
     const std::size_t masks = out_.masks.size();
     out_.masks.resize(masks + std::size_t(8 * lanes * 2 * words), 0);
-    out_.unit_begin.push_back(std::uint32_t(out_.codes.size()));
     std::array<std::vector<std::uint32_t>, 32> streams;
     std::array<std::uint32_t, 4> mask{};
     std::size_t longest = 1;  // a copy of nothing is none
@@ -339,26 +377,67 @@ inline void order_columns(const PackedLayout& layout, PackedTiles& tiles) {
   }
 }
 
+/// Places the columns of every grid in whole runs of a unit's steps; the tiers of input channels. A step
+/// is of 8 columns for each of the unit's chunks, of which there are 1, 2 or 4.
+inline void place_groups(const GridMap& map, PackedTiles& tiles) {
+  const index_t run = index_t(tiles.run_steps) * unit_chunks * step_columns;
+  const PackedTier like = tiles.tiers.front();
+  if (tiles.tiers_of_columns) tiles.tiers.clear();
+  tiles.units = 0;
+  for (index_t g = 0; g < map.grids();) {
+    const index_t first_grid = g;
+    std::vector<std::int32_t> columns;
+    for (; g < map.grids() && (!tiles.tiers_of_columns ||
+                               map.width[std::size_t(g)] == map.width[std::size_t(first_grid)]);
+         ++g) {
+      for (const index_t j : map.columns_of(g)) columns.push_back(std::int32_t(j));
+      columns.resize((columns.size() + std::size_t(run) - 1) / std::size_t(run) * std::size_t(run),
+                     -1);
+    }
+    PackedTier tier = like;
+    tier.first_unit = tiles.units;
+    tier.chunks = int((index_t(columns.size()) + chunk_columns - 1) / chunk_columns);
+    if (tier.chunks % unit_chunks == 3) ++tier.chunks;
+    tiles.units += tier.units();
+    tiles.column_of.resize(std::size_t(tiles.units) * unit_columns, -1);
+    for (std::size_t q = 0; q < columns.size(); ++q) {
+      const int unit = int(q / unit_columns), lanes = tier.lanes(unit);
+      const int eight = int(q % unit_columns) / step_columns, c = eight % lanes;
+      tiles.column_of[std::size_t(tier.first_unit + unit) * unit_columns +
+                      std::size_t(c * chunk_columns + eight / lanes * step_columns) +
+                      q % step_columns] = columns[q];
+    }
+    if (tiles.tiers_of_columns) {
+      tier.bits = map.width[std::size_t(first_grid)];
+      tiles.tiers.push_back(tier);
+    } else {
+      for (PackedTier& of_rows : tiles.tiers) of_rows.chunks = tier.chunks;
+    }
+  }
+}
+
 }  // namespace packing
 
 /// Rearranges a quantized packed linear.
-/// @throws argument_error when a row or tier has more grids than one
 inline PackedTiles arrange_tiles(const PackedLinear& packed) {
   const PackedLayout& layout = packed.layout;
-  const index_t most_grids = layout.by_row() ? 1 : index_t(layout.tiers().size());
-  if (layout.grids() > most_grids)
-    throw argument_error(
-        "group_size: the product on the GPU has a grid per row or tier, got "
-        "groups of " +
-        std::to_string(layout.group_size));
   PackedTiles tiles;
   tiles.columns = layout.columns;
   const std::vector<std::int32_t> row_of = packing::order_rows(layout, tiles);
-  const bool by_column = !layout.by_row() && layout.widths.size() > 1;
-  if (by_column) packing::order_columns(layout, tiles);
+  tiles.tiers_of_columns = !layout.by_row() && layout.widths.size() > 1;
+  const bool grouped =
+      layout.grids() > (tiles.tiers_of_columns ? index_t(layout.tiers().size()) : 1);
+  bool in_order = !tiles.tiers_of_columns;
+  if (grouped) {
+    tiles.run_steps = layout.group_size % 128 == 0 ? 4 : layout.group_size % 64 == 0 ? 2 : 1;
+    in_order = in_order && layout.group_size % 32 == 0;
+    packing::place_groups(packed.grids, tiles);
+  } else if (tiles.tiers_of_columns) {
+    packing::order_columns(layout, tiles);
+  }
   if (packed.kind != PackedMask::none) {
     // The m of n:m lie across columns of several widths; a bit per weight says them everywhere.
-    tiles.mask_bits = packed.kind == PackedMask::n_of_m && !by_column
+    tiles.mask_bits = packed.kind == PackedMask::n_of_m && in_order
                           ? packing::index_bits_of_eight(layout.pattern.zeros, layout.pattern.of)
                           : 8;
     tiles.kept_of =
@@ -374,21 +453,27 @@ inline PackedTiles arrange_tiles(const PackedLinear& packed) {
   std::int64_t base = 0;
   for (PackedTier& tier : tiles.tiers) {
     const std::int64_t lanes = std::int64_t(8) * tier.chunks;
-    const std::int64_t size = lanes * 2 * (words == 0 ? tier.bits : words);
+    const std::int64_t size = words == 0
+                                  ? lanes * 2 * tier.bits + tier.units() * tiles.grid_words() / 4
+                                  : lanes * 2 * words;
     tier.base = std::uint32_t(base);
     tier.stride = std::uint32_t(size);
-    base += by_column ? size : size * (tier.last_tile - tier.first_tile);
+    base += tiles.tiers_of_columns ? size : size * (tier.last_tile - tier.first_tile);
   }
-  if (by_column)
+  if (tiles.tiers_of_columns)
     for (PackedTier& tier : tiles.tiers) tier.stride = std::uint32_t(base);
 
-  const index_t grids = index_t(packed.scales.size()) / layout.rows;
+  const index_t grids = grouped ? 1 : layout.grids();
   for (std::size_t g = 0; g < std::size_t(grids); ++g)
     for (const std::int32_t row : row_of) {
       PackedRow end;
       if (row >= 0) {
         const std::size_t from = g * std::size_t(layout.rows) + std::size_t(row);
-        end = {packed.scales[from], packed.zeros[from], row};
+        end.row = row;
+        if (!grouped) {
+          end.scale = packed.scales[from];
+          end.zero = packed.zeros[from];
+        }
       }
       tiles.row_ends.push_back(end);
     }
@@ -408,6 +493,7 @@ inline PackedTiles arrange_tiles(const PackedLinear& packed) {
     tile = {};
   }
   if (tiles.mask_bits != 0) tiles.unit_begin.push_back(std::uint32_t(tiles.codes.size()));
+  if (in_order) tiles.column_of.clear();  // the kernel knows where they are
   return tiles;
 }
 
