@@ -4,12 +4,13 @@
 #include <boost/test/unit_test.hpp>
 
 #include <algorithm>
+#include <bit>
 #include <numeric>
 #include <utility>
 #include <vector>
 
 #include "packed_support.hpp"
-#include "pare/backend/cuda/packed_tiles.hpp"
+#include "pare/backend/cuda/packed_arrange.hpp"
 #include "support.hpp"
 
 using namespace pare;
@@ -58,7 +59,8 @@ Decoded decode(const PackedLinear& packed) {
 /// Reads the tiles as the lanes of the kernel do.
 class TilesReader {
  public:
-  TilesReader(const PackedTiles& tiles, const PackedLayout& layout) : tiles_(tiles), out_(layout) {}
+  TilesReader(const PackedTiles& tiles, const PackedLinear& packed)
+      : tiles_(tiles), packed_(packed), out_(packed.layout) {}
 
   Decoded operator()() {
     for (const PackedTier& tier : tiles_.tiers)
@@ -78,29 +80,46 @@ class TilesReader {
   }
 
  private:
-  void put(const PackedTier& tier, int tile, int unit, int g, int c, int k, std::uint32_t code) {
+  /// @param grids  word of the codes where the grids of the unit begin, where there are runs
+  void put(const PackedTier& tier, int tile, int unit, std::size_t grids, int g, int c, int k,
+           std::uint32_t code) {
     const index_t place = index_t(tier.first_unit + unit) * unit_columns + c * chunk_columns + k;
-    const index_t column = !tiles_.column_of.empty()   ? tiles_.column_of[std::size_t(place)]
-                           : place < out_.codes.cols() ? place
-                                                       : -1;
+    index_t column = place;
+    if (!tiles_.column_of.empty())
+      column = tiles_.column_of[std::size_t(place)];
+    else if (tiles_.run_steps > 0)  // a step has neighbours in all lanes
+      column = index_t(tier.first_unit + unit) * unit_columns +
+               (k / step_columns * tier.lanes(unit) + c) * step_columns + k % step_columns;
     const std::int32_t row = tiles_.row_ends[std::size_t(tile * tile_rows + g)].row;
-    if (column < 0 || row < 0) return;
+    if (column < 0 || column >= out_.codes.cols() || row < 0) return;
+    if (tiles_.run_steps > 0) {
+      const std::size_t at = std::size_t(packed_.grids.of_column[std::size_t(column)]) *
+                                 std::size_t(packed_.layout.rows) +
+                             std::size_t(row);
+      const std::uint32_t word =
+          tiles_.codes[grids + std::size_t(k / step_columns / tiles_.run_steps * tile_rows + g)];
+      BOOST_REQUIRE(std::bit_cast<float>(word >> 8 << 7) == half_to_float(packed_.scales[at]));
+      BOOST_REQUIRE((word & 255) == packed_.zeros[at]);
+    }
     out_.codes(row, column) = std::uint8_t(code);
     out_.kept(row, column) = 1;
   }
 
   void pieces(const PackedTier& tier, int tile, int unit, std::uint32_t base, int lanes, int g,
               int c) {
+    const int grid_pieces = tiles_.grid_words() / 4;
+    const std::size_t grids =
+        base + std::size_t(unit * (16 * unit_chunks * tier.bits + grid_pieces));
     for (int h = 0; h < 2; ++h) {
       std::vector<std::uint32_t> words;
       for (int j = 0; j < tier.bits; ++j) {
-        const std::size_t piece = base + std::size_t(unit * 16 * unit_chunks * tier.bits +
-                                                     (2 * j + h) * 8 * lanes + g * lanes + c);
+        const std::size_t piece =
+            grids + std::size_t(grid_pieces + (2 * j + h) * 8 * lanes + g * lanes + c);
         words.insert(words.end(), tiles_.codes.begin() + std::ptrdiff_t(4 * piece),
                      tiles_.codes.begin() + std::ptrdiff_t(4 * piece + 4));
       }
       for (int k = 0; k < chunk_columns; ++k)
-        put(tier, tile, unit, g + 8 * h, c, k,
+        put(tier, tile, unit, 4 * grids, g + 8 * h, c, k,
             bits_at(words.data(), std::uint64_t(packing::code_position(tier.bits, k)), tier.bits));
     }
   }
@@ -108,8 +127,9 @@ class TilesReader {
   void stream(const PackedTier& tier, int tile, int unit, std::uint32_t base, int lanes, int g,
               int c) {
     const std::size_t item = std::size_t(tile * tiles_.units + tier.first_unit + unit);
-    const std::size_t begin = tiles_.unit_begin[item], end = tiles_.unit_begin[item + 1];
-    BOOST_REQUIRE(end > begin && begin % 32 == 0 && end <= tiles_.codes.size());
+    const std::size_t grids = tiles_.unit_begin[item], end = tiles_.unit_begin[item + 1];
+    const std::size_t begin = grids + std::size_t(tiles_.grid_words());
+    BOOST_REQUIRE(end > begin && grids % 32 == 0 && begin % 32 == 0 && end <= tiles_.codes.size());
     BOOST_REQUIRE(end - begin <= 32 * std::size_t(tiles_.longest_stream));
     std::vector<std::uint32_t> words;
     for (std::size_t at = begin + std::size_t(unit_chunks * g + c); at < end; at += 32)
@@ -125,7 +145,7 @@ class TilesReader {
         for (int k = 0; k < step_columns; ++k) {
           if ((tiles_.kept_of[index] >> k & 1) == 0) continue;
           BOOST_REQUIRE(position + std::uint64_t(tier.bits) <= 32 * words.size());
-          put(tier, tile, unit, g + 8 * h, c, step * step_columns + k,
+          put(tier, tile, unit, grids, g + 8 * h, c, step * step_columns + k,
               bits_at(words.data(), position, tier.bits));
           position += std::uint64_t(tier.bits);
         }
@@ -134,24 +154,26 @@ class TilesReader {
   }
 
   const PackedTiles& tiles_;
+  const PackedLinear& packed_;
   Decoded out_;
 };
 
 void check_tiles(const PackedLinear& packed) {
   const PackedLayout& layout = packed.layout;
   const PackedTiles tiles = arrange_tiles(packed);
-  BOOST_CHECK(TilesReader(tiles, layout)() == decode(packed));
-  // Every row has one place, with its grids.
+  BOOST_CHECK(TilesReader(tiles, packed)() == decode(packed));
+  // Every row has one place, with its grids where they do not stand with the codes.
   const std::size_t places = std::size_t(tiles.tiles) * tile_rows;
   BOOST_REQUIRE(tiles.row_ends.size() ==
-                places * (packed.scales.size() / std::size_t(layout.rows)));
+                places *
+                    (tiles.run_steps > 0 ? 1 : packed.scales.size() / std::size_t(layout.rows)));
   std::vector<int> seen(std::size_t(layout.rows), 0);
   for (std::size_t at = 0; at < tiles.row_ends.size(); ++at) {
     const PackedRow& end = tiles.row_ends[at];
     if (end.row < 0) continue;
     const std::size_t grid = at / places * std::size_t(layout.rows) + std::size_t(end.row);
-    BOOST_REQUIRE(end.scale == packed.scales[grid]);
-    BOOST_REQUIRE(end.zero == packed.zeros[grid]);
+    BOOST_REQUIRE(end.scale == (tiles.run_steps > 0 ? 0 : packed.scales[grid]));
+    BOOST_REQUIRE(end.zero == (tiles.run_steps > 0 ? 0 : packed.zeros[grid]));
     if (at < places) ++seen[std::size_t(end.row)];
   }
   BOOST_CHECK(std::all_of(seen.begin(), seen.end(), [](int n) { return n == 1; }));
@@ -205,22 +227,53 @@ BOOST_AUTO_TEST_CASE(mixed_widths_on_both_axes) {
       }
 }
 
-BOOST_AUTO_TEST_CASE(groups_are_refused) {
-  PackedLayout layout{.rows = 16, .columns = 512, .widths = {4}, .group_size = 128};
-  const auto refusal = [&] {
+BOOST_AUTO_TEST_CASE(grids_per_group) {
+  for (const auto& [rows, columns] : shapes)
+    for (const index_t group_size : {8, 32, 40, 64, 128, 192})
+      for (const ChannelAxis axis : {ChannelAxis::output, ChannelAxis::input})
+        for (const bool mixed : {false, true})
+          BOOST_TEST_CONTEXT("(" << rows << ", " << columns << "), groups of " << group_size
+                                 << (mixed ? ", mixed" : "") << ", axis "
+                                 << (axis == ChannelAxis::output ? "output" : "input")) {
+            PackedLayout layout{.rows = rows,
+                                .columns = columns,
+                                .axis = axis,
+                                .widths = {4},
+                                .group_size = group_size};
+            if (mixed) layout.widths = merged_widths(test::any_widths(layout.channels(), 9));
+            check_tiles(test::random_packed(layout, PackedMask::none, DType::f16, 10));
+            layout.pattern = unstructured(0.5);
+            check_tiles(test::random_packed(layout, PackedMask::bits, DType::f16, 11));
+            layout.pattern = n_of_m(2, 4);
+            check_tiles(test::random_packed(layout, PackedMask::n_of_m, DType::f16, 12));
+          }
+}
+
+BOOST_AUTO_TEST_CASE(groups_as_long_as_a_row_or_tier_are_none) {
+  PackedLayout layout{.rows = 16, .columns = 512, .widths = {4}, .group_size = 512};
+  const auto run_steps = [&] {
     const PackedLinear packed = test::random_packed(layout, PackedMask::none, DType::f16, 9);
-    return test::message_of<argument_error>([&] { arrange_tiles(packed); });
+    check_tiles(packed);
+    return arrange_tiles(packed).run_steps;
   };
-  BOOST_TEST(refusal() ==
-             "group_size: the product on the GPU has a grid per row or tier, got groups of 128");
-  // Groups as long as a row, or as a tier, are no more than that.
+  BOOST_TEST(run_steps() == 0);
+  for (const int steps : {1, 2, 4}) {
+    layout.group_size = 32 * steps;
+    BOOST_TEST(run_steps() == steps);
+  }
   layout.group_size = 512;
-  check_tiles(test::random_packed(layout, PackedMask::none, DType::f16, 9));
   layout.axis = ChannelAxis::input;
   layout.widths = merged_widths(test::any_widths(512, 4));
-  check_tiles(test::random_packed(layout, PackedMask::none, DType::f32, 9));
-  layout.group_size = 16;
-  BOOST_TEST(test::contains(refusal(), "got groups of 16"));
+  BOOST_TEST(run_steps() == 0);
+}
+
+// A float16 below the normal ones has its exponent in the word, too.
+BOOST_AUTO_TEST_CASE(every_scale_fits_the_word_of_a_grid) {
+  for (std::uint32_t bits = 1; bits < 0x7c00; ++bits) {
+    const std::uint32_t word = packing::grid_word(std::uint16_t(bits), 201);
+    BOOST_REQUIRE(std::bit_cast<float>(word >> 8 << 7) == half_to_float(std::uint16_t(bits)));
+    BOOST_REQUIRE((word & 255) == 201);
+  }
 }
 
 BOOST_AUTO_TEST_CASE(bytes_are_close_to_those_of_the_file) {
@@ -230,6 +283,9 @@ BOOST_AUTO_TEST_CASE(bytes_are_close_to_those_of_the_file) {
     return double(arrange_tiles(packed).bytes()) / double(packed.bytes());
   };
   BOOST_TEST(ratio(PackedMask::none) < 1.01);
+  layout.group_size = 128;
+  BOOST_TEST(ratio(PackedMask::none) < 1.02);  // 32 bits for 24 of a grid
+  layout.group_size = 0;
   layout.pattern = unstructured(0.5);
   BOOST_TEST(ratio(PackedMask::bits) < 1.13);  // streams as long as the longest of 32
   layout.pattern = n_of_m(2, 4);

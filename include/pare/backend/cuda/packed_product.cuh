@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "pare/backend/cuda/context.cuh"
+#include "pare/backend/cuda/packed_arrange.hpp"
 #include "pare/backend/cuda/packed_items.cuh"
 #include "pare/backend/cuda/packed_values.cuh"
 #include "pare/backend/cuda/rotate.cuh"
