@@ -154,7 +154,7 @@ struct Expected {
   }
 };
 
-const Arguments uniform{"--sparsity", "0.5", "--wbits", "4"};
+const Arguments uniform{"--sparsity", "0.5", "--wbits", "4", "--group-size", "64"};
 // The preset but for its search for masks, which takes long.
 const Arguments best{"--preset", "best", "--mask-search",     "greedy", "--sparsity",   "0.5",
                      "--wbits",  "3",    "--target-avg-bits", "3.5",    "--kl-windows", "1"};
