@@ -187,8 +187,8 @@ struct Rotations {
     using N = device_scalar<S>;
     using A = wide<N>;
     const index_t block = kernels::HadamardRotation::block(X.cols);
-    RotatedTile<N> tile{native(Y), native(X), rotation, 0, std::uint32_t(X.cols / block),
-                        0,         0,         back};
+    RotatedTile<N> tile{native(Y), native(X), rotation, 0,    std::uint32_t(X.cols / block),
+                        0,         0,         back,     false};
     while (index_t{1} << tile.log_block < block) ++tile.log_block;
     const index_t blocks = X.rows * (X.cols / block);
     tile.log_tile = std::max(tile.log_block, 11);

@@ -1,0 +1,148 @@
+// What the loop over layers asks for every linear: its weights as they are solved, who solves them, and
+// what rounding to the type that is stored adds.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include "pare/calibration/calibration.hpp"
+#include "pare/core/scalar.hpp"
+#include "pare/kernels/rotate.hpp"
+#include "pare/model/linear.hpp"
+#include "pare/solver/sparsegpt.hpp"
+
+namespace pare::inline PARE_TARGET {
+namespace detail {
+
+/// The linears of a layer that are calibrated in one pass: they read inputs first <= i <= last.
+struct CalibrationStage {
+  index_t first, last;
+  bool holds(index_t input) const { return input >= first && input <= last; }
+};
+
+/// The weights of a linear as the solver takes them; `converted` is used where types differ.
+template <class B, class S, class T = compute_scalar<S>>
+MatrixView<const T> dense_weights(const Linear<B, S>& linear,
+                                  typename B::template matrix<T>& converted) {
+  if constexpr (std::is_same_v<S, T>) {
+    return linear.weight.view();
+  } else {
+    converted.resize(linear.weight.rows(), linear.weight.cols());
+    convert<B>(linear.weight.view(), converted.view());
+    return converted.view();
+  }
+}
+
+/// Rounds compressed weights to the type the checkpoint stores, so that what is evaluated and
+/// counted is what is saved. Throws non_finite_error naming the linear when one is beyond that
+/// type.
+template <class B, class S, class T = compute_scalar<S>>
+void round_stored(const Linear<B, S>& linear, CompressedLinear<B, T>& compressed) {
+  const MatrixView<T> Q = compressed.weights.view();
+  B::for_each_element(Q.rows, Q.cols, kernels::RoundStored<T, S>{Q, linear.dtype});
+  require_finite<B, T>(linear.name + ": compressed weights in the checkpoint's type", Q);
+}
+
+/// X R^T: the inputs, or the weights, that a linear is solved for where there is a rotation.
+/// @param X       (rows, in)
+/// @param turned  grows to the shape of X; the result lies there
+template <class B, class S, class T>
+MatrixView<const T> turned_rows(MatrixView<const S> X, const kernels::HadamardRotation& rotation,
+                                typename B::template matrix<T>& turned) {
+  turned.resize(X.rows, X.cols);
+  if constexpr (std::is_same_v<S, T>) {
+    rotate_rows<B, T>(X, turned.view(), rotation);
+  } else {
+    convert<B>(X, turned.view());
+    rotate_rows<B, T>(as_const(turned.view()), turned.view(), rotation);
+  }
+  return as_const(turned.view());
+}
+
+/// Turns weights in place.
+template <class B, class T>
+void turn_weights(typename B::template matrix<T>& weights,
+                  const kernels::HadamardRotation& rotation, Turn turn) {
+  rotate_rows<B, T>(as_const(weights.view()), weights.view(), rotation, turn);
+}
+
+/// Puts compressed weights that are rounded to the type the checkpoint stores into the model.
+template <class B, class S, class T = compute_scalar<S>>
+void replace_weights(Linear<B, S>& linear, CompressedLinear<B, T>&& compressed) {
+  if constexpr (std::is_same_v<S, T>)
+    linear.weight = std::move(compressed.weights);
+  else
+    convert<B>(as_const(compressed.weights.view()), linear.weight.view());
+}
+
+/// What rounding to the type the checkpoint stores has added to the loss of a solved linear; 0
+/// where it changes the loss of up to verified_rows evenly spaced rows by less than the scalar's
+/// tolerance. Every row costs a product with H.
+/// @param W           what was solved (out, in)
+/// @param compressed  solved, its weights rounded
+template <class B, class T>
+double rounding_loss(MatrixView<const T> W, const Calibration<B, T>& calibration,
+                     const Factor<B, T>& factor, const CompressedLinear<B, T>& compressed) {
+  const double added = compressed.damping * factor.mean_diagonal;
+  const auto form = [&](index_t checked, index_t step, double around) {
+    return closed_loss<B, T>(W, compressed.weights.view(), calibration, factor, added, checked,
+                             step, around);
+  };
+  const index_t checked = std::min(W.rows, verified_rows), step = W.rows / checked;
+  double solved = 0;
+  for (index_t r = 0; r < checked; ++r) solved += compressed.row_loss[std::size_t(r * step)];
+  if (form(checked, step, solved).agrees(solved, scalar_traits<T>::tolerance)) return 0;
+  return form(W.rows, 1, compressed.loss).value() - compressed.loss;
+}
+
+template <class B, class T>
+Calibration<B, T> identity_calibration(index_t n) {
+  typename B::template matrix<T> I(n, n);
+  B::for_each_element(n, n, kernels::SetIdentity<T>{I.view()});
+  return Calibration<B, T>::from_hessian(I.view());
+}
+
+/// Who solves the linears that compress_layers brings. Not a template parameter of it: a program
+/// that knows a dozen configurations would compile the loop over layers as often.
+template <class B, class T>
+struct LinearWork {
+  /// Linears with equal patterns and inputs share a factor.
+  std::function<Pattern(const std::string& name)> pattern;
+  std::function<Factor<B, T>(const std::string& name, const Calibration<B, T>& calibration)>
+      prepare;
+  std::function<CompressedLinear<B, T>(
+      const std::string& name, MatrixView<const T> W, const Calibration<B, T>& calibration,
+      const Factor<B, T>& factor, MatrixView<const std::uint8_t> zero)>
+      solve;
+};
+
+/// The same of an object that has these functions and outlives it.
+template <class B, class T, class Work>
+LinearWork<B, T> linear_work(Work& work) {
+  return {[&](const auto&... given) { return work.pattern(given...); },
+          [&](const auto&... given) { return work.prepare(given...); },
+          [&](const auto&... given) { return work.solve(given...); }};
+}
+
+/// Compresses every linear by one configuration.
+template <class Config, class B, class T>
+struct ConfiguredWork {
+  SparseGPTSolver<Config, B, T> solver;
+
+  Pattern pattern(const std::string&) const { return {}; }
+  Factor<B, T> prepare(const std::string&, const Calibration<B, T>& calibration) const {
+    return solver.prepare(calibration);
+  }
+  CompressedLinear<B, T> solve(const std::string&, MatrixView<const T> W,
+                               const Calibration<B, T>& calibration, const Factor<B, T>& factor,
+                               MatrixView<const std::uint8_t> zero) {
+    return solver.solve({.weights = W, .calibration = calibration, .factor = factor, .mask = zero});
+  }
+};
+
+}  // namespace detail
+}  // namespace pare
