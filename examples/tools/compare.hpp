@@ -136,7 +136,8 @@ inline std::vector<Run> runs_of(const Arguments& arguments) {
   return runs;
 }
 
-/// What every row but the dense one has, "50 % sparsity" or "2:4 sparsity, groups of 64".
+/// What every row but the dense one has, "50 % sparsity", "2:4 sparsity, groups of 64", or "groups of
+/// 128, 64 or 32" where every linear has the largest that divides its inputs.
 inline std::string pattern_text(const pare::CompressionRequest& request) {
   const pare::Pattern pattern = request.pattern();
   const pare::index_t group_size = request.solver.group_size;

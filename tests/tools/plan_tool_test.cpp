@@ -444,9 +444,11 @@ BOOST_AUTO_TEST_CASE(the_comparison_draws_what_it_measured) {
   BOOST_CHECK(test::contains(script, "set key outside "));
   BOOST_CHECK(!test::contains(script, "set key top"));
   BOOST_CHECK(
-      test::contains(frontier, "opt-tiny, 0 % sparsity, groups of 64, calibrated on calib.txt"));
+      test::contains(frontier,
+                     "opt-tiny, 0 % sparsity, groups of 128, 64 or 32, calibrated on calib.txt"));
   BOOST_CHECK(
-      test::contains(widths, "opt-tiny, 0 % sparsity, groups of 64, calibrated on calib.txt"));
+      test::contains(widths,
+                     "opt-tiny, 0 % sparsity, groups of 128, 64 or 32, calibrated on calib.txt"));
   // Every run is a point of the script.
   for (std::size_t r = 1; r < 8; ++r) {
     std::ostringstream point;

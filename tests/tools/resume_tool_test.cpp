@@ -122,9 +122,12 @@ struct Place : test::Folder {
 /// The results of an uninterrupted run without --checkpoint, and a check of others against them.
 struct Expected {
   Place place;
+  double seconds;  ///< that the run took
 
   Expected(const Texts& texts, const Arguments& options) : place(texts, options) {
+    const auto start = std::chrono::steady_clock::now();
     const Outcome outcome = place.run({});
+    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     BOOST_TEST_INFO(outcome.err);
     BOOST_REQUIRE(outcome.code == 0);
   }
@@ -265,8 +268,8 @@ BOOST_AUTO_TEST_CASE(killed_after_any_time_it_ends_with_the_same_bytes) {
   constexpr int attempts = PARE_KILLS;
   for (int attempt = 0; attempt < attempts; ++attempt) {
     using clock = std::chrono::steady_clock;
-    const auto until =
-        clock::now() + std::chrono::milliseconds(1 + random.below(4800 / attempts * (attempt + 1)));
+    const double longest = 1.2e6 * expected.seconds * (attempt + 1) / attempts;
+    const auto until = clock::now() + std::chrono::microseconds(1 + random.below(int(longest)));
     if (!place.kill_when([&] { return clock::now() >= until; })) break;
     ++kills;
   }

@@ -1,5 +1,5 @@
-// What the loop over layers asks for every linear: its weights as they are solved, who solves them, and
-// what rounding to the type that is stored adds.
+// What the loop over layers asks for every linear: its weights as they are solved, who solves them,
+// and what rounding to the type that is stored adds.
 #pragma once
 
 #include <algorithm>
