@@ -13,6 +13,7 @@
 #include "pare/core/channel.hpp"
 #include "pare/core/text.hpp"
 #include "pare/quantization/grid.hpp"
+#include "pare/quantization/grid_map.hpp"
 #include "pare/solver/compression.hpp"
 
 namespace pare::inline PARE_TARGET {
