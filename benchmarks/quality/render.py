@@ -215,7 +215,8 @@ def listed(file):
     return table_of
 
 
-TABLES = {"rotations": listed("rotations.json"), "presets": listed("presets.json"), "published": published, "head": head, "bars": bars, "stored": stored, "tricks": tricks,
+TABLES = {"rotations": listed("rotations.json"), "presets": listed("presets.json"),
+          "published": published, "head": head, "bars": bars, "stored": stored, "tricks": tricks,
           "allocation": allocation, "plan tricks": plan_tricks, "masks": masks,
           "failed": failed}
 
