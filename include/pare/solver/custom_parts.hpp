@@ -69,7 +69,25 @@ concept Marks = requires(const MaskBlock<T>& block, const SolverOptions& options
   P::template mark<B, T>(block, options, mask);
 };
 
-/// Always true. One message per member that a pattern of one's own lacks.
+/// Whether a pattern says in which order inputs are visited.
+template <class P>
+concept OrdersInputs = is_custom_pattern<P> &&
+    requires(const std::vector<double>& diagonal, const SolverOptions& options) {
+  { P::visit_order(diagonal, options) } -> std::same_as<std::vector<index_t>>;
+};
+/// Whether a pattern says which neighbours in visit order stay together.
+template <class P>
+concept KeepsTogether = requires(const SolverOptions& options) {
+  { P::together(options) } -> std::same_as<index_t>;
+};
+/// Whether a pattern says which masks of a caller it refuses.
+template <class P>
+concept Refuses = requires(MatrixView<const std::uint8_t> given, const SolverOptions& options) {
+  { P::refusal(given, options) } -> std::same_as<std::string>;
+};
+
+/// Always true. One message per member that a pattern of one's own lacks, or has with another
+/// signature.
 template <class P, class B, class T>
 constexpr bool check_pattern() {
   if constexpr (is_custom_pattern<P>) {
@@ -82,6 +100,22 @@ constexpr bool check_pattern() {
                   "static std::string fault(MatrixView<const std::uint8_t> mask, "
                   "std::span<const index_t> order, const SolverOptions& options), empty when the "
                   "mask is good");
+    constexpr bool complete = MaskPattern<P, B, T>;
+    static_assert(
+        !complete || OrdersInputs<P> || !requires { &P::visit_order; },
+        "pare: a pattern whose visit_order is not callable as the solver calls it: inputs "
+        "would be visited in natural order; write static std::vector<index_t> "
+        "visit_order(const std::vector<double>& diagonal, const SolverOptions& options)");
+    static_assert(
+        !complete || KeepsTogether<P> || !requires { &P::together; },
+        "pare: a pattern whose together is not callable as the solver calls it: blocks "
+        "would part what belongs together; write static index_t together(const "
+        "SolverOptions& options)");
+    static_assert(
+        !complete || Refuses<P> || !requires { &P::refusal; },
+        "pare: a pattern whose refusal is not callable as the solver calls it: every "
+        "caller's mask would be refused; write static std::string "
+        "refusal(MatrixView<const std::uint8_t> given, const SolverOptions& options)");
   }
   return true;
 }
@@ -111,17 +145,10 @@ constexpr bool check_parts() {
          check_objective<typename Config::mixed_precision::objective, B, T>();
 }
 
-/// Whether a pattern says in which order inputs are visited.
-template <class P>
-concept OrdersInputs = is_custom_pattern<P> &&
-    requires(const std::vector<double>& diagonal, const SolverOptions& options) {
-  { P::visit_order(diagonal, options) } -> std::same_as<std::vector<index_t>>;
-};
-
 /// Neighbours in visit order that stay together.
 template <class P>
 index_t together(const SolverOptions& options) {
-  if constexpr (requires { P::together(options); })
+  if constexpr (KeepsTogether<P>)
     return P::together(options);
   else
     return 1;
@@ -142,8 +169,7 @@ void verify_pattern(MatrixView<const std::uint8_t> mask, std::span<const index_t
 template <class P, class B>
 void require_reachable(MatrixView<const std::uint8_t> given, const SolverOptions& options) {
   std::string why = "the pattern does not say that it goes with a caller's mask (refusal)";
-  if constexpr (requires { P::refusal(given, options); })
-    why = P::refusal(B::to_host(given).view(), options);
+  if constexpr (Refuses<P>) why = P::refusal(B::to_host(given).view(), options);
   if (!why.empty()) throw argument_error("mask (out, in): contradicts the pattern: " + why);
 }
 
