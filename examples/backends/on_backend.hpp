@@ -16,7 +16,7 @@
 #include "pare/model/load.hpp"
 #include "pare/model/random.hpp"
 #include "pare/pipeline/linear_statistics.hpp"
-#include "pare/pipeline/plan.hpp"
+#include "pare/pipeline/planned_compression.hpp"
 #include "pare/pipeline/run/compress_folder.hpp"
 
 namespace tool {

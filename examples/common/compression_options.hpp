@@ -102,13 +102,13 @@ inline void add_rotation_options(CLI::App& app, CompressionFlags& flags, const s
 /// Which rotation a run has.
 struct Rotating {
   /// What --rotate says.
-  enum Kind : std::uint8_t { none, folded, full };
+  enum Kind : std::uint8_t { none, folded, full, chosen };
   Kind kind = none;
   std::uint64_t seed = 1;
 
-  /// Of the inputs of every linear, with `full`.
+  /// Of the inputs of every linear with `full`, of those that the plan chooses with `chosen`.
   std::optional<pare::kernels::HadamardRotation> inputs() const {
-    if (kind != full) return std::nullopt;
+    if (kind != full && kind != chosen) return std::nullopt;
     return pare::kernels::HadamardRotation{seed};
   }
 };
@@ -133,8 +133,10 @@ inline Rotating checked_rotation(const CompressionFlags& flags) {
     rotating.kind = Rotating::folded;
   else if (word == "full")
     rotating.kind = Rotating::full;
+  else if (word == "auto")
+    rotating.kind = Rotating::chosen;
   else if (word != "none")
-    throw unknown_value("--rotate", word, "rotation", {"none", "folded", "full"});
+    throw unknown_value("--rotate", word, "rotation", {"none", "folded", "full", "auto"});
   rotating.seed = checked_seed("--rotate-seed", flags.rotate_seed);
   if (rotating.kind == Rotating::none && flags.rotate_seed)
     throw usage_error("--rotate-seed " + std::to_string(*flags.rotate_seed) +

@@ -95,6 +95,10 @@ int main(int argc, char** argv) {
       throw tool::usage_error(
           "--rotate folded: a rotation goes into the linears around this one, which are not there; "
           "write --rotate full");
+    if (rotating.kind == tool::Rotating::chosen)
+      throw tool::usage_error(
+          "--rotate auto: a plan for a model chooses, and this is one linear; "
+          "write --rotate full");
     const tool::NamedBackend chosen = tool::chosen_backend(backend);
     if (sequences && *sequences < 1)
       throw tool::usage_error("--sequences " + std::to_string(*sequences) +

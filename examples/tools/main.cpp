@@ -115,7 +115,7 @@ void run_compress(const Arguments& arguments) {
   pare::CompressionRequest request = checked(arguments.flags);
   std::optional<pare::FolderPlan> plan = tool::planned(arguments.flags, request);
   const Rotating rotating = checked_rotation(arguments.flags);
-  check_rotation(arguments, rotating);
+  check_rotation(arguments, rotating, plan.has_value());
   const std::vector<pare::SavedAs> formats = saved_as(arguments);
   if (!formats.empty() && !request.quantizes())
     throw usage_error("--save-as " + arguments.save_as.front() +
@@ -227,7 +227,9 @@ int main(int argc, char** argv) {
   add_rotation_options(
       compress, arguments.flags,
       "none, folded (the residual stream and the values of heads, in the weights), "
-      "or full (the inputs of every linear, whose weights are rotated back)");
+      "full (the inputs of every linear, whose weights are rotated back), or auto (full, in "
+      "linears "
+      "that the plan chooses)");
   add_preset(compress, arguments);
   begin_group(compress, "Solver");
   add_flag(compress, "--gmp", arguments.gmp,

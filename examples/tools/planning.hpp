@@ -1,6 +1,7 @@
 // The options of pare that plan bits from sensitivities, and their checks.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
@@ -159,6 +160,7 @@ inline std::optional<pare::FolderPlan> planned(const CompressionFlags& flags,
     plan.sensitivity.group_sizes = {64, 128, 32, 0};
     plan.sensitivity.whole_groups = true;
   }
+  plan.sensitivity.choose_rotation = flags.rotate == "auto";
   plan.sensitivity.widths = pare::default_tiers();
   plan.sensitivity.divergence_widths.clear();
   if (by == "kl") plan.sensitivity.divergence_widths = {*flags.wbits};
@@ -178,6 +180,10 @@ inline std::string plan_text(const pare::ModelPlan& plan, const pare::FolderPlan
                                                                : " code bits per weight") +
       ", predicted " + (kl ? "kl " : "distortion ") + number_text(plan.predicted_loss) +
       ", at least " + number_text(plan.bound) + " for any choice";
+  if (request.sensitivity.choose_rotation)
+    text += "; inputs of " +
+            std::to_string(std::ranges::count_if(plan.linears, &pare::LinearPlan::rotated)) +
+            " of " + std::to_string(plan.linears.size()) + " linears rotated";
   if (!plan.uniform_loss) return text + "; no uniform width fits\n";
   text += "; uniform " + std::to_string(*plan.uniform_bits) + " bits (" + plan.uniform_pattern +
           (plan.uniform_group_size > 0 ? ", groups of " + std::to_string(plan.uniform_group_size)

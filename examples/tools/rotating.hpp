@@ -25,19 +25,25 @@
 namespace tool {
 
 /// Refuses what a rotation when the model runs does not go with.
-inline void check_rotation(const Arguments& arguments, const Rotating& rotating) {
+/// @param planned  whether there is a plan
+inline void check_rotation(const Arguments& arguments, const Rotating& rotating, bool planned) {
   if (rotating.kind == Rotating::none) return;
   if (arguments.shape)
     throw usage_error(written("--rotate", *arguments.flags.rotate) + " with --shape " +
                       *arguments.shape +
                       ": random weights have no outliers; leave one of them out");
   if (rotating.kind == Rotating::folded) return;
-  if (arguments.gmp)
+  if (rotating.kind == Rotating::chosen && !planned)
     throw usage_error(
-        "--rotate full with --gmp: magnitude pruning takes weights as they are; leave one of them "
-        "out");
+        "--rotate auto without a plan: nothing is measured to choose by; add "
+        "--target-bits-per-weight 3.0, or write --rotate full");
+  const std::string given = written("--rotate", *arguments.flags.rotate);
+  if (arguments.gmp)
+    throw usage_error(given +
+                      " with --gmp: magnitude pruning takes weights as they are; leave one of them "
+                      "out");
   if (!arguments.save_as.empty())
-    throw usage_error("--rotate full with --save-as " + arguments.save_as.front() +
+    throw usage_error(given + " with --save-as " + arguments.save_as.front() +
                       ": the format does not say how inputs are rotated; write --rotate folded");
 }
 

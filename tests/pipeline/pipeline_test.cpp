@@ -7,6 +7,7 @@
 #include "opt_architecture.hpp"
 #include "pare/model/random.hpp"
 #include "pare/pipeline/level_swaps.hpp"
+#include "pare/pipeline/planned_compression.hpp"
 #include "pare/pipeline/sensitivity_json.hpp"
 #include "pare/pipeline/text_windows.hpp"
 #include "pare/report/json.hpp"
@@ -521,6 +522,84 @@ BOOST_AUTO_TEST_CASE(sensitivities_and_plans_lie_in_the_turned_basis) {
   BOOST_TEST(reference.divergence(model) < reference.divergence(unrotated));
 }
 
+BOOST_AUTO_TEST_CASE(a_plan_chooses_the_basis_of_every_linear) {
+  Model dense = random_model<B, float>(small_config(), 3);
+  // Every second linear has weights that stretch its grids as it is, and none that stretch them
+  // turned.
+  for (auto& layer : dense.layers) {
+    const auto linears = layer.linears();
+    for (std::size_t l = 0; l < linears.size(); l += 2)
+      for (index_t i = 0; i < linears[l]->weight.rows(); ++i) linears[l]->weight(i, 5) *= 20;
+  }
+  const CalibrationWindows windows = random_windows(16, 1);
+  Model model = dense;
+  SensitivityOptions measured = measuring({Pattern{}, unstructured(0.5)});
+  const Sensitivities plain = measure_sensitivities(model, windows, measured);
+  measured.rotation = kernels::HadamardRotation{5};
+  const Sensitivities turned = measure_sensitivities(model, windows, measured);
+  measured.choose_rotation = true;
+  const Sensitivities both = measure_sensitivities(model, windows, measured);
+  BOOST_TEST(same_weights(model, dense));
+  // Modes are those of either alone; H of turned inputs comes from H, to rounding.
+  for (std::size_t g = 0; g < both.linears.size(); ++g) {
+    const std::vector<ModeSensitivity>& modes = both.linears[g].modes;
+    BOOST_REQUIRE_EQUAL(modes.size(), 4u);
+    for (std::size_t m = 0; m < 4; ++m) {
+      const bool rotated = m >= 2;
+      const ModeSensitivity& alone = (rotated ? turned : plain).linears[g].modes[m % 2];
+      BOOST_TEST(modes[m].rotated == rotated);
+      BOOST_CHECK(modes[m].pattern == alone.pattern);
+      for (std::size_t k = 0; k < alone.distortion.size(); ++k)
+        if (alone.pattern == Pattern{})
+          BOOST_TEST(relative_difference(modes[m].distortion[k], alone.distortion[k]) < 1e-2);
+      BOOST_TEST(relative_difference(modes[m].divergence.at(3), alone.divergence.at(3)) < 0.1);
+    }
+  }
+  const Sensitivities read = sensitivities_of_json(to_json(both).dump());
+  BOOST_TEST(to_json(read) == to_json(both));
+  BOOST_CHECK_NO_THROW(require_measured_for(read, both.model, windows, measured));
+  BOOST_TEST(contains(message_of<argument_error>(
+                          [&] { require_measured_for(turned, both.model, windows, measured); }),
+                      "another choice of rotations"));
+
+  const PlanOptions asked{PlanScope::model, PlanObjective::divergence, BudgetKind::stored_bits,
+                          3.5};
+  const ModelPlan plan = plan_bits(both, asked);
+  for (const Sensitivities* one : {&plain, &turned})
+    BOOST_TEST(plan.predicted_loss <= plan_bits(*one, asked).predicted_loss * 1.02);
+  const auto rotated = std::ranges::count_if(plan.linears, &LinearPlan::rotated);
+  BOOST_TEST(rotated >= 3);
+  BOOST_TEST(rotated < 18);
+  ModelCompressionOptions options{.rotation = measured.rotation};
+  for (const bool tricks : {false, true}) {
+    options.true_sequential = tricks;
+    options.asymmetric = tricks ? 0.5 : 0;
+    model = dense;
+    std::map<std::string, PackedLinear> packed;
+    options.solver.grid.half_scale = true;
+    CompressionProgress told;
+    told.linear_packed = [&](const std::string& tensor, PackedLinear&& linear) {
+      packed.emplace(tensor, std::move(linear));
+    };
+    const Statistics statistics = compress_model(model, windows, options, plan, told);
+    BOOST_TEST(totals(statistics).stored_bits_per_weight <= 3.5);
+    std::map<std::string, bool> planned;
+    for (const LinearPlan& linear : plan.linears) planned[linear.name] = linear.rotated;
+    for (const auto& layer : model.layers)
+      for (const auto* linear : layer.linears()) BOOST_TEST_CONTEXT(linear->name) {
+          PackedLinear& one = packed.at(linear->tensor);
+          BOOST_TEST(one.rotation.has_value() == planned.at(linear->name));
+          const Matrix<float>& W = linear->weight;
+          Matrix<float> stored(W.rows(), W.cols()), nothing(W.rows(), W.cols());
+          nothing.fill(0);
+          index_rows(one, linear->name);
+          unpack_rows(one, 0, stored.view());
+          rotate_back(one, stored.view());
+          BOOST_TEST(squared_distance(stored, W) < 1e-8 * squared_distance(nothing, W));
+        }
+  }
+}
+
 BOOST_AUTO_TEST_CASE(plans_keep_their_budget) {
   const Model dense = random_model<B, float>(small_config(), 3);
   const CalibrationWindows windows = random_windows(16, 1);
@@ -679,6 +758,7 @@ BOOST_AUTO_TEST_CASE(trades_never_raise_the_kl_and_hold_the_budget) {
         measured.selection.last_layer = one_layer ? 1 : 3;
         measured.rotation.reset();
         if (one_layer) measured.rotation = kernels::HadamardRotation{5};
+        measured.choose_rotation = one_layer;
         const Sensitivities s = measure_sensitivities(model, windows, measured);
         const PlanOptions asked{PlanScope::model, PlanObjective::divergence,
                                 BudgetKind::stored_bits, target};

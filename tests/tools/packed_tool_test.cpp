@@ -183,6 +183,9 @@ BOOST_AUTO_TEST_CASE(packed_unpacked_inspected_and_verified_it_is_the_same_model
         Arguments{"--sparsity", "0.5", "--wbits", "4", "--rotate", "full"},
         Arguments{"--sparsity", "0.5", "--rotate", "full", "--maxlayer", "2"},
         Arguments{"--wbits", "4", "--rotate", "folded", "--prune-only", "fc"},
+        Arguments{"--sparsity", "0.5", "--wbits", "4", "--rotate", "auto",
+                  "--target-bits-per-weight", "3.3", "--kl-windows", "1", "--minlayer", "2",
+                  "--true-sequential", "--asymmetric", "0.5"},
         Arguments{"--gmp", "--sparsity", "0.4", "--wbits", "5", "--group-size", "32"}})
     BOOST_TEST_CONTEXT(cli::text_of(options)) {
       const Compressed c(options);

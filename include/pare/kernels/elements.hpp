@@ -77,6 +77,19 @@ struct DoubleElement {
   PARE_HOST_DEVICE void operator()(index_t r, index_t c) const { A(r, c) *= T(2); }
 };
 
+/// to = scale * from.
+template <class T>
+struct ScaledCopy {
+  MatrixView<const T> from;  // (n, m)
+  MatrixView<T> to;          // (n, m)
+  double scale;              ///< the factor
+
+  /// Writes one element.
+  PARE_HOST_DEVICE void operator()(index_t r, index_t c) const {
+    to(r, c) = T(scale * double(from(r, c)));
+  }
+};
+
 /// to = from^T.
 template <class T>
 struct TransposeElement {

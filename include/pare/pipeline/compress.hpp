@@ -97,6 +97,9 @@ Statistics compress_layers(
   for (index_t i = 0; i < layers; ++i)
     for (const std::string& name : stream.names(i))
       if (options.selection.selects(i, name)) chosen.push_back(name);
+  const auto rotated = [&](const Linear<B, S>& linear) {
+    return options.rotation && (!work.rotated || work.rotated(linear.name));
+  };
   if (chosen.empty())
     throw argument_error("selection: no linear of the model's " + std::to_string(layers) +
                          " layers matches");
@@ -153,6 +156,10 @@ Statistics compress_layers(
   };
   using Input = std::size_t;
   const Input inputs = Input(stream.inputs);
+  // Every input as it is, and turned: the place among calibrations of what a linear reads.
+  const auto read_by = [&](const Linear<B, S>& linear) {
+    return 2 * Input(linear.input) + Input(rotated(linear));
+  };
   std::vector<typename B::template matrix<S>> dense_inputs(inputs);  // of a batch, (tokens, in)
   typename B::template matrix<T> turned, dense_turned;               // of an input of a batch
 
@@ -168,19 +175,19 @@ Statistics compress_layers(
 
     for (const CalibrationStage& stage : stages) {
       index_t last = -1;
-      std::vector<std::optional<Calibration<B, T>>> calibrations(inputs);
-      std::vector<std::optional<InputDrift<B, T>>> drifts(inputs);
+      std::vector<std::optional<Calibration<B, T>>> calibrations(2 * inputs);
+      std::vector<std::optional<InputDrift<B, T>>> drifts(2 * inputs);
       for (const auto* linear : linears) {
         if (!stage.holds(linear->input) || !selected(i, *linear)) continue;
         last = std::max(last, linear->input);
-        auto& calibration = calibrations[Input(linear->input)];
+        auto& calibration = calibrations[read_by(*linear)];
         if (calibration) continue;
         const index_t in = linear->weight.cols();
         if (options.magnitude)
           calibration = identity_calibration<B, T>(in);
         else
           calibration.emplace(in);
-        if (asymmetric) drifts[Input(linear->input)].emplace(in);
+        if (asymmetric) drifts[read_by(*linear)].emplace(in);
       }
       if (last < 0) {
         advance(1);
@@ -192,7 +199,7 @@ Statistics compress_layers(
           dense_walk.run(
               *dense, b,
               [&](index_t input, MatrixView<const S> X) {
-                if (!calibrations[Input(input)]) return;
+                if (!calibrations[2 * Input(input)] && !calibrations[2 * Input(input) + 1]) return;
                 auto& kept = dense_inputs[Input(input)];
                 kept.resize(X.rows, X.cols);
                 B::copy(X, kept.view());
@@ -201,41 +208,42 @@ Statistics compress_layers(
         walk.run(
             layer, b,
             [&](index_t input, MatrixView<const S> X) {
-              auto& calibration = calibrations[Input(input)];
-              if (!calibration) return;
-              const auto add = [&](const auto seen, const auto dense_seen) {
-                calibration->add(seen, walk.size(b));
-                if (asymmetric) drifts[Input(input)]->add(dense_seen, seen);
+              const auto add = [&](Input read, const auto seen, const auto dense_seen) {
+                calibrations[read]->add(seen, walk.size(b));
+                if (asymmetric) drifts[read]->add(dense_seen, seen);
               };
+              const Input plain = 2 * Input(input);
               const MatrixView<const S> dense_X = dense_inputs[Input(input)].view();
-              if (!options.rotation) return add(X, dense_X);
+              if (calibrations[plain]) add(plain, X, dense_X);
+              if (!calibrations[plain + 1]) return;
               MatrixView<const T> dense_seen;
               if (asymmetric)
                 dense_seen = turned_rows<B, S, T>(dense_X, *options.rotation, dense_turned);
-              add(turned_rows<B, S, T>(X, *options.rotation, turned), dense_seen);
+              add(plain + 1, turned_rows<B, S, T>(X, *options.rotation, turned), dense_seen);
             },
             last);
       });
 
       Factor<B, T> factor;
-      std::pair<index_t, Pattern> factored{-1, {}};  // input and pattern of the factor
+      std::optional<std::pair<Input, Pattern>> factored;  // what the factor is of
       for (Linear<B, S>* const at : linears) {
         Linear<B, S>& linear = *at;
-        const index_t input = linear.input;
-        if (!stage.holds(input) || !selected(i, linear)) continue;
-        const Calibration<B, T>& calibration = *calibrations[Input(input)];
+        if (!stage.holds(linear.input) || !selected(i, linear)) continue;
+        const Input read = read_by(linear);
+        const Calibration<B, T>& calibration = *calibrations[read];
+        std::optional<kernels::HadamardRotation> rotation;  // of the inputs
+        if (rotated(linear)) rotation = options.rotation;
         in_context(linear.name, [&] {
-          const std::pair needed_factor{input, work.pattern(linear.name)};
+          const std::pair needed_factor{read, work.pattern(linear.name)};
           if (factored != needed_factor) factor = work.prepare(linear.name, calibration);
           factored = needed_factor;
           MatrixView<const T> weights = dense_weights(linear, converted);
-          if (options.rotation)
-            weights = turned_rows<B, T, T>(weights, *options.rotation, turned_weights);
+          if (rotation) weights = turned_rows<B, T, T>(weights, *rotation, turned_weights);
           typename B::template matrix<std::uint8_t> zero;  // (out, in), or empty
           if (options.keep_zeros) zero = zero_mask<B>(weights);
           typename B::template matrix<T> corrected;  // (out, in)
           if (asymmetric) {
-            corrected = corrected_weights<B, T>(weights, *drifts[Input(input)], calibration, factor,
+            corrected = corrected_weights<B, T>(weights, *drifts[read], calibration, factor,
                                                 options.asymmetric);
             weights = corrected.view();
           }
@@ -244,30 +252,30 @@ Statistics compress_layers(
           std::optional<PackedLinear> packed;
           if (progress.linear_packed) {
             // What was only pruned is packed in the checkpoint's type: it is turned back from there.
-            if (options.rotation && !solved.quantized()) round_stored(linear, solved);
+            if (rotation && !solved.quantized()) round_stored(linear, solved);
             packed = pack_linear(solved, linear.dtype);
             packed->transposed = linear.transposed;
-            packed->rotation = options.rotation;
+            packed->rotation = rotation;
           }
           const int dense_bits = 8 * dtype_bytes(linear.dtype);
-          if (options.rotation) {
+          if (rotation) {
             // Grids and masks are counted where they lie, rounding happens to what is stored.
             statistics.linears.push_back(linear_statistics(linear.name, solved, dense_bits));
-            turn_weights<B, T>(solved.weights, *options.rotation, Turn::back);
+            turn_weights<B, T>(solved.weights, *rotation, Turn::back);
           }
           round_stored(linear, solved);
-          if (!options.rotation)
+          if (!rotation)
             statistics.linears.push_back(linear_statistics(linear.name, solved, dense_bits));
           if (!solved.row_loss.empty() && (is_storage_only<S> || dtype_bytes(linear.dtype) == 2)) {
             LinearStatistics& entry = statistics.linears.back();
             typename B::template matrix<T> stored;
-            if (options.rotation) {
+            if (rotation) {
               stored = solved.weights;
-              turn_weights<B, T>(solved.weights, *options.rotation, Turn::forth);
+              turn_weights<B, T>(solved.weights, *rotation, Turn::forth);
             }
             entry.rounding_loss = rounding_loss<B, T>(weights, calibration, factor, solved);
             entry.loss += entry.rounding_loss;
-            if (options.rotation) solved.weights = std::move(stored);
+            if (rotation) solved.weights = std::move(stored);
           }
           replace_weights(linear, std::move(solved));
           if (packed) progress.linear_packed(linear.tensor, std::move(*packed));

@@ -50,7 +50,8 @@ struct SpentRate {
 inline SpentRate spent_rate(const LinearRates& rates, const LinearSensitivity& linear,
                             const LinearPlan& plan) {
   for (std::size_t m = 0; m < linear.modes.size(); ++m) {
-    if (linear.modes[m].pattern != plan.pattern || linear.modes[m].group_size != plan.group_size)
+    if (linear.modes[m].pattern != plan.pattern || linear.modes[m].group_size != plan.group_size ||
+        linear.modes[m].rotated != plan.rotated)
       continue;
     const RateMode& mode = rates.modes[m];
     const std::size_t levels = mode.widths.size();
@@ -65,7 +66,7 @@ inline SpentRate spent_rate(const LinearRates& rates, const LinearSensitivity& l
     }
   }
   throw argument_error("plan: " + linear.name +
-                       ": its pattern, group size and widths were not "
+                       ": its pattern, group size, basis and widths were not "
                        "measured");
 }
 
@@ -84,7 +85,11 @@ class RecompressedModel {
   /// @param sensitivity  how linears are solved, and which
   RecompressedModel(const M& dense, const CalibrationWindows& windows,
                     const SensitivityOptions& sensitivity)
-      : dense_(dense), model_(dense), solver_(sensitivity.solver), rotation_(sensitivity.rotation) {
+      : dense_(dense),
+        model_(dense),
+        solver_(sensitivity.solver),
+        rotation_(sensitivity.rotation),
+        both_(measured_rotations(sensitivity).size() > 1) {
     const std::span<const std::int32_t> ids(windows.ids.data(),
                                             std::size_t(windows.count() * windows.seqlen));
     Walk<M> walk(dense, ids, windows.seqlen, sensitivity.batch_tokens.value_or(batch_tokens<B>));
@@ -92,9 +97,9 @@ class RecompressedModel {
     const index_t layers = index_t(dense.layers.size());
     calibrations_.reserve(dense.layers.size());
     for (index_t i = 0; i < layers; ++i) {
-      calibrations_.push_back(layer_calibrations(walk, i, dense.layers[std::size_t(i)],
-                                                 sensitivity.selection, rotation_,
-                                                 i + 1 == layers));
+      calibrations_.push_back(
+          layer_calibrations(walk, i, dense.layers[std::size_t(i)], sensitivity.selection,
+                             both_ ? std::nullopt : rotation_, i + 1 == layers));
       const auto linears = dense.layers[std::size_t(i)].linears();
       for (std::size_t l = 0; l < linears.size(); ++l)
         if (sensitivity.selection.selects(i, linears[l]->name))
@@ -111,17 +116,22 @@ class RecompressedModel {
   void compress(std::size_t index, const LinearPlan& plan) {
     const Place at = places_[index];
     const Linear<B, S>& dense = *std::as_const(dense_.layers[at.layer]).linears()[at.linear];
-    const Calibration<B, T>& calibration = *calibrations_[at.layer][std::size_t(dense.input)];
+    const Calibration<B, T>& kept = *calibrations_[at.layer][std::size_t(dense.input)];
     Linear<B, S>& linear = linear_at(index);
     in_context(dense.name, [&] {
       MatrixView<const T> W = dense_weights(dense, converted_);
-      if (rotation_) W = turned_rows<B, T, T>(W, *rotation_, turned_);
+      std::optional<kernels::HadamardRotation> rotation;
+      if (plan.rotated) rotation = rotation_;
+      std::optional<Calibration<B, T>> turned;
+      if (plan.rotated && both_) turned = turned_calibration<B, T>(kept, *rotation);
+      const Calibration<B, T>& calibration = turned ? *turned : kept;
+      if (rotation) W = turned_rows<B, T, T>(W, *rotation, turned_);
       auto solved = solver_.solve(plan.pattern, plan.group_size,
                                   {.weights = W,
                                    .calibration = calibration,
                                    .factor = solver_.prepare(plan.pattern, calibration),
                                    .bits = plan.bits});
-      set_weights(linear, solved, rotation_);
+      set_weights(linear, solved, rotation);
     });
   }
 
@@ -145,6 +155,7 @@ class RecompressedModel {
   M model_;
   PlannedSolver<B, T> solver_;
   std::optional<kernels::HadamardRotation> rotation_;
+  bool both_;  // inputs are kept as they are, and turned where a plan says so
   std::vector<std::vector<std::optional<Calibration<B, T>>>> calibrations_;  // layers, inputs
   std::vector<Place> places_;
   typename B::template matrix<T> converted_, turned_;  // (out, in) of the linear at work
@@ -231,11 +242,12 @@ SwappedPlan swap_levels(const M& model, const CalibrationWindows& windows,
     if (!(least_bits(of) <= bits)) return std::nullopt;
     const RatePlan chosen = allocate_rates(of, bits);
     const ModeSensitivity& mode = sensitivities.linears[g].modes[chosen.linears[0].mode];
-    Choice choice{{plan.linears[g].name, mode.pattern, chosen.linears[0].bits, mode.group_size},
+    Choice choice{{plan.linears[g].name, mode.pattern, chosen.linears[0].bits, mode.group_size,
+                   mode.rotated},
                   {chosen.bits, chosen.distortion}};
     const LinearPlan& now = result.plan.linears[g];
     if (choice.plan.pattern == now.pattern && choice.plan.bits == now.bits &&
-        choice.plan.group_size == now.group_size)
+        choice.plan.group_size == now.group_size && choice.plan.rotated == now.rotated)
       return std::nullopt;
     return choice;
   };

@@ -70,6 +70,18 @@ void turn_weights(typename B::template matrix<T>& weights,
   rotate_rows<B, T>(as_const(weights.view()), weights.view(), rotation, turn);
 }
 
+/// H of inputs that are turned, from H of the inputs: no pass over these is needed.
+/// @param plain  of the inputs as they are
+template <class B, class T>
+Calibration<B, T> turned_calibration(const Calibration<B, T>& plain,
+                                     const kernels::HadamardRotation& rotation) {
+  const index_t n = plain.in_features();
+  typename B::template matrix<T> H(n, n);
+  B::for_each_element(n, n, kernels::ScaledCopy<T>{plain.gram(), H.view(), plain.hessian_scale()});
+  rotate_hessian<B, T>(H.view(), rotation);
+  return Calibration<B, T>::from_hessian(as_const(H.view()));
+}
+
 /// Puts compressed weights that are rounded to the type the checkpoint stores into the model.
 template <class B, class S, class T = compute_scalar<S>>
 void replace_weights(Linear<B, S>& linear, CompressedLinear<B, T>&& compressed) {
@@ -118,6 +130,8 @@ struct LinearWork {
       const std::string& name, MatrixView<const T> W, const Calibration<B, T>& calibration,
       const Factor<B, T>& factor, MatrixView<const std::uint8_t> zero)>
       solve;
+  /// Whether the inputs of a linear are turned, where there is a rotation; none: all are.
+  std::function<bool(const std::string& name)> rotated = {};
 };
 
 /// The same of an object that has these functions and outlives it.
@@ -125,7 +139,13 @@ template <class B, class T, class Work>
 LinearWork<B, T> linear_work(Work& work) {
   return {[&](const auto&... given) { return work.pattern(given...); },
           [&](const auto&... given) { return work.prepare(given...); },
-          [&](const auto&... given) { return work.solve(given...); }};
+          [&](const auto&... given) { return work.solve(given...); },
+          [&](const std::string& name) {
+            if constexpr (requires { work.rotated(name); })
+              return work.rotated(name);
+            else
+              return true;
+          }};
 }
 
 /// Compresses every linear by one configuration.

@@ -1,4 +1,4 @@
-// A plan: a pattern, a group size and widths for every linear of a model, chosen from its
+// A plan: a pattern, a group size, a basis and widths for every linear of a model, chosen from its
 // sensitivities.
 #pragma once
 
@@ -45,8 +45,8 @@ struct PlanOptions {
   /// Bits per weight that are stored beside the linears and count against a target of stored bits,
   /// for every linear alike; see Statistics.
   double added_bits_per_weight = 0;
-  /// Linears, by name, that get one width, pattern and group size together, the same for all their
-  /// channels; those that are not planned may be among them. Channels of the others choose alone.
+  /// Linears, by name, that get one width, pattern, group size and basis together, the same for all
+  /// their channels; those that are not planned may be among them. Channels of the others choose alone.
   std::vector<std::vector<std::string>> together = {};
 };
 
@@ -58,6 +58,7 @@ struct LinearPlan {
   Pattern pattern;
   std::vector<std::uint8_t> bits;  ///< width per channel
   index_t group_size = 0;          ///< inputs that share a grid; 0: all of a row or tier
+  bool rotated = false;            ///< whether its inputs are turned, by the rotation of the plan
 };
 
 /// What is done to a model, and what is expected of it. Losses are in nats per token with the
@@ -67,7 +68,8 @@ struct ModelPlan {
   std::vector<LinearPlan> linears;
   /// What a channel is.
   ChannelAxis axis = ChannelAxis::output;
-  /// Of the inputs of every linear: channels and grids are those of the turned basis.
+  /// Of the inputs of linears that are `rotated`: their channels and grids are those of the turned
+  /// basis.
   std::optional<kernels::HadamardRotation> rotation = {};
   double bits_per_weight = 0;          ///< spent, as the budget counts, <= the target; with what
                                        ///< is stored beside the linears
@@ -77,6 +79,7 @@ struct ModelPlan {
   std::optional<int> uniform_bits;     ///< these; none when the narrowest do not fit
   std::string uniform_pattern;         ///< and their pattern
   index_t uniform_group_size = 0;      ///< and their group size
+  bool uniform_rotated = false;        ///< and their basis
   bool uniform_kept = false;           ///< whether they were better, and are the plan
 };
 
@@ -150,7 +153,8 @@ inline LinearRates rates_of(const LinearSensitivity& linear, const Sensitivities
     if (options.objective == PlanObjective::divergence) {
       const auto with_divergence =
           std::find_if(linear.modes.begin(), linear.modes.end(), [&](const ModeSensitivity& other) {
-            return other.pattern == measured.pattern && !other.divergence.empty();
+            return other.pattern == measured.pattern && other.rotated == measured.rotated &&
+                   !other.divergence.empty();
           });
       if (with_divergence == linear.modes.end())
         throw argument_error("sensitivities: " + linear.name +
@@ -237,8 +241,9 @@ inline UniformRate uniform_rate(const RateMode& mode, std::size_t level) {
 
 }  // namespace detail
 
-/// Chooses a pattern, a group size and widths for every linear of `sensitivities`, the least predicted loss
-/// within the budget; uniform widths within the same budget when these are predicted to lose less.
+/// Chooses a pattern, a group size, a basis and widths for every linear of `sensitivities`, the least
+/// predicted loss within the budget; uniform widths within the same budget when these are predicted
+/// to lose less.
 ///
 /// Losses of linears and channels are taken to add up. Deterministic.
 /// @throws argument_error when the sensitivities hold nothing or not what the objective needs,
@@ -334,6 +339,7 @@ inline ModelPlan plan_bits(const Sensitivities& sensitivities, const PlanOptions
       plan.uniform_bits = sensitivities.widths[k];
       plan.uniform_pattern = to_string(sensitivities.linears.front().modes[m].pattern);
       plan.uniform_group_size = sensitivities.linears.front().modes[m].group_size;
+      plan.uniform_rotated = sensitivities.linears.front().modes[m].rotated;
       uniform_mode = m;
       uniform_level = k;
     }
@@ -345,102 +351,9 @@ inline ModelPlan plan_bits(const Sensitivities& sensitivities, const PlanOptions
     if (plan.uniform_kept)
       widths.assign(widths.size(), std::uint8_t(sensitivities.widths[uniform_level]));
     plan.linears.push_back({linear.name, linear.modes[mode].pattern, std::move(widths),
-                            linear.modes[mode].group_size});
+                            linear.modes[mode].group_size, linear.modes[mode].rotated});
   }
   return plan;
-}
-
-namespace detail {
-
-/// Compresses every linear as a plan says.
-template <class B, class T>
-struct PlannedWork {
-  PlannedSolver<B, T> solver;
-  std::map<std::string, const LinearPlan*> linears;
-
-  const LinearPlan& of(const std::string& name) const {
-    const auto found = linears.find(name);
-    if (found == linears.end())
-      throw argument_error("plan: it says nothing of " + name + ", which is selected");
-    return *found->second;
-  }
-  Pattern pattern(const std::string& name) const { return of(name).pattern; }
-  Factor<B, T> prepare(const std::string& name, const Calibration<B, T>& calibration) const {
-    return solver.prepare(of(name).pattern, calibration);
-  }
-  CompressedLinear<B, T> solve(const std::string& name, MatrixView<const T> W,
-                               const Calibration<B, T>& calibration, const Factor<B, T>& factor,
-                               MatrixView<const std::uint8_t> zero) const {
-    return solver.solve(of(name).pattern, of(name).group_size,
-                        {.weights = W,
-                         .calibration = calibration,
-                         .factor = factor,
-                         .bits = of(name).bits,
-                         .mask = zero});
-  }
-};
-
-}  // namespace detail
-
-/// Compresses a model as a plan says; otherwise as the other compress_model.
-/// @param model     in the backend's memory
-/// @param windows   calibration tokens
-/// @param options   options.solver: damping, block_size, act_order, grid and group_fit; what the plan says
-///                  must be unset
-/// @param plan      of plan_bits, or written by hand
-/// @param progress  what is told while it runs
-/// @throws also argument_error when the plan names a linear twice or does not fit the model or the
-///         selection, is made for another rotation, or with options.magnitude; invariant_error when a linear's widths are not the
-///         plan's
-template <class M>
-Statistics compress_model(M& model, const CalibrationWindows& windows,
-                          const ModelCompressionOptions& options, const ModelPlan& plan,
-                          const CompressionProgress& progress = {}) {
-  LayerStream<M> stream = layers_in_memory(model);
-  return compress_model(model, stream, windows, options, plan, progress);
-}
-
-/// The same for decoder layers that come one at a time; those of `model` are not looked at.
-template <class M>
-Statistics compress_model(const M& model, LayerStream<M>& stream, const CalibrationWindows& windows,
-                          const ModelCompressionOptions& options, const ModelPlan& plan,
-                          const CompressionProgress& progress = {}) {
-  using B = typename M::backend_type;
-  using T = compute_scalar<typename M::scalar_type>;
-  if (options.magnitude)
-    throw argument_error("magnitude: a plan calibrates, which magnitude pruning does not");
-  if (options.rotation != plan.rotation) {
-    const auto text = [](const std::optional<kernels::HadamardRotation>& rotation) {
-      return rotation ? "the rotation with seed " + std::to_string(rotation->seed) : "no rotation";
-    };
-    throw argument_error("rotation: the plan is made for " + text(plan.rotation) + ", got " +
-                         text(options.rotation));
-  }
-  SolverOptions solver_options = options.solver;
-  solver_options.axis = plan.axis;
-  detail::PlannedWork<B, T> work{PlannedSolver<B, T>(solver_options), {}};
-  for (const LinearPlan& linear : plan.linears)
-    if (!work.linears.emplace(linear.name, &linear).second)
-      throw argument_error("plan: expected every linear once, got " + linear.name + " twice");
-  for (index_t i = 0; i < stream.count; ++i)
-    for (const std::string& name : stream.names(i))
-      if (options.selection.selects(i, name)) work.of(name);
-  Statistics statistics = detail::compress_layers(model, stream, windows, options, progress,
-                                                  detail::linear_work<B, T>(work));
-  require_counted(statistics, true);
-  if (statistics.linears.size() != plan.linears.size())
-    throw argument_error("plan: it has " + std::to_string(plan.linears.size()) +
-                         " linears, of which " + std::to_string(statistics.linears.size()) +
-                         " are selected");
-  for (const LinearStatistics& linear : statistics.linears) {
-    std::map<int, index_t> planned;
-    for (const std::uint8_t bits : work.of(linear.name).bits) ++planned[bits];
-    if (linear.group_size != work.of(linear.name).group_size)
-      throw invariant_error(3, "the group size is not that of the plan", linear.name);
-    if (planned != linear.bits_histogram)
-      throw invariant_error(1, "the widths are not those of the plan", linear.name);
-  }
-  return statistics;
 }
 
 }  // namespace pare

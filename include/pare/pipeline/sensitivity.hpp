@@ -21,7 +21,7 @@
 
 namespace pare::inline PARE_TARGET {
 
-/// One linear with one sparsity pattern and one group size.
+/// One linear with one sparsity pattern and one group size, its inputs as they are or turned.
 struct ModeSensitivity {
   /// What is pruned.
   Pattern pattern;
@@ -30,14 +30,16 @@ struct ModeSensitivity {
   std::map<int, double> divergence;  ///< by width of all channels: KL when this linear alone is
                                      ///< compressed, nats per token; empty when not measured
   index_t group_size = 0;            ///< inputs that share a grid; 0: all of a row or tier
+  bool rotated = false;  ///< whether the inputs are turned: all of this is of the turned basis
 };
 
-/// One linear with every pattern and group size that was tried.
+/// One linear with every pattern and group size that was tried, in every basis.
 struct LinearSensitivity {
   /// Name of its weight in the model.
   std::string name;
   index_t rows = 0, columns = 0;  ///< (out, in)
-  /// In the order of SensitivityOptions::patterns, for each in that of its group_sizes.
+  /// As they are before turned, where both are measured; for each in the order of
+  /// SensitivityOptions::patterns, for each of these in that of its group_sizes.
   std::vector<ModeSensitivity> modes;
 };
 
@@ -61,8 +63,17 @@ struct SensitivityOptions {
   LinearSelection selection = {};
   /// As in ModelCompressionOptions: channels, masks and grids are those of the turned basis.
   std::optional<kernels::HadamardRotation> rotation = {};
+  /// Whether, where there is a rotation, linears are measured without it too, so that a plan may
+  /// choose for each.
+  bool choose_rotation = false;
   std::optional<index_t> batch_tokens = {};  ///< as in ModelCompressionOptions
 };
+
+/// Whether inputs are turned, as modes are measured.
+inline std::vector<bool> measured_rotations(const SensitivityOptions& options) {
+  if (!options.rotation) return {false};
+  return options.choose_rotation ? std::vector<bool>{false, true} : std::vector<bool>{true};
+}
 
 /// The group sizes that are measured for a linear.
 /// @param options  group_sizes, in whose order they come, and whole_groups
@@ -88,7 +99,7 @@ struct Sensitivities {
   std::vector<int> widths, divergence_widths;
   /// Axis, grids and their fit, damping, block size and act-order; the rest is unset.
   SolverOptions solver = {};
-  /// Of the inputs of every linear.
+  /// Of the inputs in modes that are `rotated`.
   std::optional<kernels::HadamardRotation> rotation = {};
   /// Tokens of a window, windows read, windows the KL was measured on.
   index_t seqlen = 0, windows = 0, divergence_windows = 0;
@@ -228,7 +239,9 @@ Sensitivities measure_sensitivities(M& model, const CalibrationWindows& windows,
   if (options.widths.empty()) throw argument_error("widths: expected at least one, got none");
   const PlannedSolver<B, T> solver(options.solver);
   const index_t seqlen = windows.seqlen, count = windows.count();
-  const std::size_t evaluations = options.patterns.size() * options.divergence_widths.size();
+  const std::vector<bool> rotations = measured_rotations(options);
+  const std::size_t evaluations =
+      rotations.size() * options.patterns.size() * options.divergence_widths.size();
 
   Sensitivities result;
   result.widths = options.widths;
@@ -267,28 +280,47 @@ Sensitivities measure_sensitivities(M& model, const CalibrationWindows& windows,
       start.resize(first_tokens, hidden.cols);
       B::copy(hidden.block(0, 0, first_tokens, hidden.cols), start.view());
     }
-    const auto calibrations = detail::layer_calibrations(walk, i, layer, options.selection,
-                                                         options.rotation, i + 1 == layers);
+    const bool both = rotations.size() > 1;
+    const auto calibrations =
+        detail::layer_calibrations(walk, i, layer, options.selection,
+                                   both ? std::nullopt : options.rotation, i + 1 == layers);
 
-    Factor<B, T> factor;
-    std::pair<index_t, Pattern> factored{-1, {}};
+    // The last input, as it is and turned, and its factors.
+    struct Basis {
+      std::optional<Calibration<B, T>> calibration;  // where both are measured, of turned inputs
+      Factor<B, T> factor;
+      std::optional<std::pair<index_t, Pattern>> factored;
+    };
+    Basis bases[2];
+    index_t turned_input = -1;
     for (std::size_t l = 0; l < linears.size(); ++l) {
       Linear<B, S>& linear = *linears[l];
       if (!options.selection.selects(i, linear.name)) continue;
       const index_t input = linear.input;
-      const Calibration<B, T>& calibration = *calibrations[std::size_t(input)];
+      if (both && turned_input != input)
+        bases[1].calibration =
+            detail::turned_calibration<B, T>(*calibrations[std::size_t(input)], *options.rotation);
+      turned_input = input;
       LinearSensitivity measured{linear.name, linear.weight.rows(), linear.weight.cols(), {}};
       const bool by_row = options.solver.axis == ChannelAxis::output;
       const std::size_t channels = std::size_t(by_row ? measured.rows : measured.columns);
-      MatrixView<const T> W = detail::dense_weights(linear, converted);
-      if (options.rotation) W = detail::turned_rows<B, T, T>(W, *options.rotation, turned_weights);
-      for (const Pattern& pattern : options.patterns) {
+      const MatrixView<const T> dense_W = detail::dense_weights(linear, converted);
+      const auto measure = [&](bool rotated, const Pattern& pattern) {
+        Basis& basis = bases[rotated];
+        const Calibration<B, T>& calibration =
+            rotated && both ? *basis.calibration : *calibrations[std::size_t(input)];
+        std::optional<kernels::HadamardRotation> rotation;
+        if (rotated) rotation = options.rotation;
+        const MatrixView<const T> W =
+            rotated ? detail::turned_rows<B, T, T>(dense_W, *rotation, turned_weights) : dense_W;
         const std::vector<index_t> sizes = measured_group_sizes(options, measured.columns);
         const index_t first_size = sizes.front();
-        ModeSensitivity mode{pattern, {}, std::vector<double>(channels, 1.0), {}, first_size};
+        ModeSensitivity mode{pattern, {},         std::vector<double>(channels, 1.0),
+                             {},      first_size, rotated};
         in_context(linear.name, [&] {
-          if (factored != std::pair{input, pattern}) factor = solver.prepare(pattern, calibration);
-          factored = {input, pattern};
+          if (basis.factored != std::pair{input, pattern})
+            basis.factor = solver.prepare(pattern, calibration);
+          basis.factored = {input, pattern};
           typename B::template matrix<std::uint8_t> mask;
           // The mask and the weights of a solve at each width; masks of different widths hardly
           // differ, the first serves the distortions.
@@ -299,7 +331,7 @@ Sensitivities measure_sensitivities(M& model, const CalibrationWindows& windows,
             const std::vector<std::uint8_t> bits(channels, std::uint8_t(width));
             auto solved = solver.solve(
                 pattern, first_size,
-                {.weights = W, .calibration = calibration, .factor = factor, .bits = bits});
+                {.weights = W, .calibration = calibration, .factor = basis.factor, .bits = bits});
             if (pattern.prunes() && mask.rows() == 0) {
               mask = solved.mask;
               mode.kept = detail::kept_shares<B, T>(detail::as_const(mask.view()), by_row);
@@ -307,13 +339,13 @@ Sensitivities measure_sensitivities(M& model, const CalibrationWindows& windows,
             if (evaluations == 0) continue;
             const auto dense = linear.weight;
             const detail::AtExit restore([&] { B::copy(dense.view(), linear.weight.view()); });
-            detail::set_weights(linear, solved, options.rotation);
+            detail::set_weights(linear, solved, rotation);
             mode.divergence[width] =
                 reference->divergence(model, std::size_t(i), detail::as_const(start.view()));
           }
           for (const index_t size : sizes) {
             const ScoringInput<B, T> scoring{
-                W, calibration, factor, options.widths.front(), options.solver.grid, size};
+                W, calibration, basis.factor, options.widths.front(), options.solver.grid, size};
             const bool again = mode.group_size == size && !mode.distortion.empty();
             mode.group_size = size;
             if (!again)
@@ -323,7 +355,9 @@ Sensitivities measure_sensitivities(M& model, const CalibrationWindows& windows,
             mode.divergence.clear();  // measured with the first alone
           }
         });
-      }
+      };
+      for (const bool rotated : rotations)
+        for (const Pattern& pattern : options.patterns) measure(rotated, pattern);
       result.linears.push_back(std::move(measured));
       if (advanced) advanced((double(i) + double(l + 1) / double(linears.size())) / double(layers));
     }

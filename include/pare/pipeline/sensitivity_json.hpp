@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <limits>
+#include <set>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -52,6 +53,7 @@ inline Json to_json(const Sensitivities& s) {
                        {"kept", mode.kept},
                        {"distortion", mode.distortion}});
       if (mode.group_size != 0) modes.back()["group_size"] = mode.group_size;
+      if (s.rotation) modes.back()["rotated"] = mode.rotated;
     }
     linears.push_back({{"name", linear.name},
                        {"rows", linear.rows},
@@ -104,7 +106,12 @@ inline Sensitivities sensitivities_of_json(const std::string& text) {
                              m.at("distortion").get<std::vector<double>>(),
                              m.at("kept").get<std::vector<double>>(),
                              {},
-                             m.contains("group_size") ? number(m, "group_size") : 0};
+                             m.contains("group_size") ? number(m, "group_size") : 0,
+                             m.contains("rotated") ? m.at("rotated").get<bool>()
+                                                   : s.rotation.has_value()};
+        if (mode.rotated && !s.rotation)
+          throw format_error("sensitivities: " + linear.name +
+                             ": expected no rotated mode without rotation_seed");
         for (const auto& [bits, value] : m.at("divergence").items())
           mode.divergence[detail::whole_number_of_text<std::uint8_t>(
               bits, "sensitivities: " + linear.name + ": divergence")] = value;
@@ -176,15 +183,21 @@ inline void require_measured_for(const Sensitivities& s, std::uint64_t model,
   for (const LinearSensitivity& linear : s.linears) {
     std::vector<Pattern> patterns, asked_patterns;
     std::vector<index_t> group_sizes, asked_sizes;
+    std::set<bool> bases, asked_bases;
     for (const ModeSensitivity& mode : linear.modes) {
       patterns.push_back(mode.pattern);
       group_sizes.push_back(mode.group_size);
+      bases.insert(mode.rotated);
     }
-    for (const Pattern& pattern : options.patterns)
-      for (const index_t size : measured_group_sizes(options, linear.columns)) {
-        asked_patterns.push_back(pattern);
-        asked_sizes.push_back(size);
-      }
+    for (const bool rotated : measured_rotations(options)) {
+      asked_bases.insert(rotated);
+      for (const Pattern& pattern : options.patterns)
+        for (const index_t size : measured_group_sizes(options, linear.columns)) {
+          asked_patterns.push_back(pattern);
+          asked_sizes.push_back(size);
+        }
+    }
+    require("choice of rotations for " + linear.name, asked_bases, bases);
     require("sparsity pattern for " + linear.name, asked_patterns, patterns);
     require("group size for " + linear.name, asked_sizes, group_sizes);
   }

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <numeric>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -88,9 +89,11 @@ struct RecomputeWork {
   using T = compute_scalar<S>;
   std::function<PackedLinear(const std::string& name)> read;
   const std::map<std::string, RecordedLinear>& recorded;
-  double damping;  ///< asked for
+  double damping;                ///< asked for
+  std::set<std::string> turned;  ///< linears whose inputs are rotated
   std::map<std::string, RecomputedLinear> found = {};
 
+  bool rotated(const std::string& name) const { return turned.contains(name); }
   Pattern pattern(const std::string&) const { return {}; }
   Factor<B, T> prepare(const std::string&, const Calibration<B, T>& calibration) const {
     return factorize(calibration, {.damping = damping, .order = {}});
@@ -166,6 +169,7 @@ std::vector<RecomputedLinear> recompute_packed(
   using S = typename M::scalar_type;
   using T = compute_scalar<S>;
   std::map<std::string, std::string> tensors;  // by the linear's name
+  std::set<std::string> turned;
   std::vector<RecomputedLinear> result;
   for (const auto& layer : model.layers)
     for (const auto* linear : layer.linears()) tensors[linear->name] = linear->tensor;
@@ -181,13 +185,14 @@ std::vector<RecomputedLinear> recompute_packed(
     for (const auto* linear : layer.linears()) {
       if (file.find(linear->tensor) == nullptr) continue;
       const PackedLinear packed = read(linear->name);
+      if (packed.rotation) turned.insert(linear->name);
       RecomputedLinear entry;
       entry.statistics = detail::recounted(linear->name, restored_linear<B, T>(packed), packed);
       entry.mask_stored = packed.kind != PackedMask::none;
       result.push_back(std::move(entry));
     }
   if (windows.count() == 0 && !options.magnitude) return result;
-  detail::RecomputeWork<B, S> work{read, recorded, options.solver.damping};
+  detail::RecomputeWork<B, S> work{read, recorded, options.solver.damping, std::move(turned)};
   LayerStream<M> stream = layers_in_memory(model);
   const Statistics statistics = detail::compress_layers(model, stream, windows, options, progress,
                                                         detail::linear_work<B, T>(work));

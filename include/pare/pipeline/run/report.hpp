@@ -29,14 +29,19 @@ inline Json to_json(const Perplexities& perplexities) {
 inline Json to_json(const ModelPlan& plan) {
   Json patterns = Json::object();
   for (const LinearPlan& linear : plan.linears) patterns[linear.name] = to_string(linear.pattern);
-  return {{"bits_per_weight", plan.bits_per_weight},
-          {"predicted_loss", plan.predicted_loss},
-          {"bound", plan.bound},
-          {"gap", plan.predicted_loss - plan.bound},
-          {"uniform_loss", plan.uniform_loss ? Json(*plan.uniform_loss) : Json()},
-          {"uniform_bits", plan.uniform_bits ? Json(*plan.uniform_bits) : Json()},
-          {"uniform_kept", plan.uniform_kept},
-          {"patterns", patterns}};
+  Json json{{"bits_per_weight", plan.bits_per_weight},
+            {"predicted_loss", plan.predicted_loss},
+            {"bound", plan.bound},
+            {"gap", plan.predicted_loss - plan.bound},
+            {"uniform_loss", plan.uniform_loss ? Json(*plan.uniform_loss) : Json()},
+            {"uniform_bits", plan.uniform_bits ? Json(*plan.uniform_bits) : Json()},
+            {"uniform_kept", plan.uniform_kept},
+            {"patterns", patterns}};
+  if (!plan.rotation) return json;
+  json["rotated"] = Json::array();
+  for (const LinearPlan& linear : plan.linears)
+    if (linear.rotated) json["rotated"].push_back(linear.name);
+  return json;
 }
 
 /// What a model is stored in, as reports name it: float32, float16 or bfloat16.

@@ -20,6 +20,7 @@
 #include "pare/pipeline/dispatch.hpp"
 #include "pare/pipeline/level_swaps.hpp"
 #include "pare/pipeline/plan.hpp"
+#include "pare/pipeline/planned_compression.hpp"
 #include "pare/pipeline/run/json_file.hpp"
 #include "pare/pipeline/run_folder.hpp"
 #include "pare/pipeline/run_layers.hpp"
