@@ -6,6 +6,7 @@ usage: render.py join FOLDER COMMIT   prints the JSON: machine.json, solver.json
        render.py packed FILE          prints the page of the packed products: FILE is packed.json
                                       with "date", "driver", "cuda" and "commit" beside
        render.py search FILE          the same of the search for masks: FILE is search.json
+       render.py rotate FILE          the same of rotations: FILE is rotate.json
 """
 import json
 import pathlib
@@ -134,6 +135,24 @@ def search(file):
               f"| {'%.0f' % eigen if eigen else 'not timed'} | {s['loss_of_greedy']:.2f} |")
 
 
+def rotate(file):
+    run = json.loads(pathlib.Path(file).read_text())
+    print("# Rotations on the GPU\n")
+    print("Rendered by `benchmarks/gpu/render.py` from the JSON beside it; do not edit. "
+          "`benchmarks/gpu/run.sh` measures, with `gpu_rotate_benchmark`.\n")
+    print(f"{run['date']}, {run['device']}, driver {run['driver']}, CUDA {run['cuda']}, commit "
+          f"{run['commit'][:12]}. `rotate_rows` of a batch of 2^28 numbers into another, events, median. "
+          "*Copy*: as many bytes by `cudaMemcpyAsync` in the same run; reads and writes are counted. "
+          "*Of copy*: the bandwidth of the rotation, of that of the copy; at least 0.70 is asked. *Back*: "
+          "by the inverse.\n")
+    print("| rows x columns | block | type | copy, GB/s | rotated, ms | of copy | back, ms | of copy |")
+    print("|---|---|---|---|---|---|---|---|")
+    for r in run["rotations"]:
+        print(f"| {r['rows']} x {r['cols']} | {r['block']} | {r['type']} | {r['copy_gb_per_s']:.0f} "
+              f"| {r['rotate_ms']:.3f} | {r['share']:.2f} | {r['back_ms']:.3f} "
+              f"| {r['back_share']:.2f} |")
+
+
 if __name__ == "__main__":
     if len(sys.argv) == 4 and sys.argv[1] == "join":
         join(*sys.argv[2:])
@@ -143,5 +162,7 @@ if __name__ == "__main__":
         packed(sys.argv[2])
     elif len(sys.argv) == 3 and sys.argv[1] == "search":
         search(sys.argv[2])
+    elif len(sys.argv) == 3 and sys.argv[1] == "rotate":
+        rotate(sys.argv[2])
     else:
         sys.exit(__doc__)

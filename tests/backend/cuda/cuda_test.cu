@@ -435,6 +435,9 @@ BOOST_AUTO_TEST_CASE(rows_are_turned_as_on_the_host) {
       check_rotations<float16>(rows, cols, 8e-3);
       check_rotations<bfloat16>(rows, cols, 6e-2);
     }
+  // More than the blocks of threads that are launched at once.
+  check_rotations<float>(1200, 16384, 1e-5);
+  check_rotations<bfloat16>(150000, 64, 6e-2);
 }
 
 BOOST_AUTO_TEST_CASE(memory_that_is_not_there_is_a_typed_error) {
