@@ -1,6 +1,9 @@
 // Times the packed matrix-vector product beside float16 products of the same shape, as JSON.
 //
-//   gpu_packed_benchmark [results.json]
+//   gpu_packed_benchmark [results.json] [tokens]
+//
+// With `tokens` only what a forward pass over few tokens takes, with the packed bits and with rows
+// unpacked on the host; else that as well.
 //
 // As when a model generates text, one product follows the other, each of other weights: as many
 // copies of a linear as are several times the L2 cache, in a graph. Each waits for the one before,
@@ -15,6 +18,7 @@
 
 #include "packed_support.hpp"
 #include "pare/backend/cuda/packed_product.cuh"
+#include "pare/model/linear.hpp"
 #include "pare/storage/without_mask.hpp"
 #include "timing.cuh"
 
@@ -212,9 +216,54 @@ double error_of(const pare::PackedLinear& packed, MatrixView<const float> x,
   return worst;
 }
 
-void run(std::FILE* json) {
+/// Some tokens through a 4-bit linear of a model, as JSON. Below where the times meet is packed_tokens.
+void run_tokens(std::FILE* json) {
+  std::fprintf(json, "\"tokens\": [");
+  const char* separator = "";
+  for (const auto& [rows, columns] :
+       {std::pair<index_t, index_t>{576, 576}, {1536, 576}, {4096, 4096}}) {
+    const pare::PackedLayout layout{.rows = rows,
+                                    .columns = columns,
+                                    .widths = {4},
+                                    .group_size = 64};
+    pare::Linear<Cuda, float> linear;
+    prepare_packed(linear,
+                   std::make_shared<const pare::PackedLinear>(
+                       test::random_packed(layout, pare::PackedMask::none, pare::DType::f16, 7)));
+    auto unprepared = linear;
+    unprepared.prepared.reset();
+    pare::UnpackedRows<Cuda, float> room;
+    for (const index_t tokens : {1, 8, 32, 128, 512, 2048}) {
+      gpu::DeviceMatrix<float> X(tokens, columns), Y(tokens, rows);
+      Cuda::for_each_element(tokens, columns, FillActivations{X.view()});
+      const auto x = std::as_const(X).view();
+      const double packed =
+          time_ms([&] { Cuda::packed_multiply<float>(Y.view(), x, *linear.prepared, {}); });
+      const double unpacked =
+          time_ms([&] { pare::detail::apply<Cuda, float>(unprepared, x, Y.view(), room); });
+      std::fprintf(json,
+                   "%s\n    {\"out\": %ld, \"in\": %ld, \"tokens\": %ld, \"packed_us\": %.1f, "
+                   "\"unpacked_us\": %.1f}",
+                   separator, long(rows), long(columns), long(tokens), 1000 * packed,
+                   1000 * unpacked);
+      separator = ",";
+      std::printf("%ldx%ld %5ld tokens: packed %9.1f us, unpacked %9.1f us\n", long(rows),
+                  long(columns), long(tokens), 1000 * packed, 1000 * unpacked);
+      std::fflush(stdout);
+    }
+  }
+  std::fprintf(json, "\n  ]");
+}
+
+void run(std::FILE* json, bool only_tokens) {
   cudaDeviceProp device;
   gpu::check(cudaGetDeviceProperties(&device, 0), "cudaGetDeviceProperties");
+  if (only_tokens) {
+    std::fprintf(json, "{\n  \"device\": \"%s\",\n  ", device.name);
+    run_tokens(json);
+    std::fprintf(json, "\n}\n");
+    return;
+  }
   double bandwidth = 0;
   {
     gpu::DeviceMatrix<float> from(1, index_t{1} << 28), to(1, index_t{1} << 28);
@@ -241,7 +290,8 @@ void run(std::FILE* json) {
       const std::uint64_t file_bytes = packed.bytes();
       if (format.drop_mask) packed = pare::without_mask(packed);
       const gpu::PackedProduct one(packed);
-      const std::vector<gpu::PackedProduct> products(std::size_t(copies_of(one.bytes())), one);
+      const std::vector<gpu::PackedProduct<float>> products(std::size_t(copies_of(one.bytes())),
+                                                            one);
       const Times times = time_in_graphs(int(products.size()), [&](int i) {
         products[std::size_t(i)].multiply(x.view(), y.view());
       });
@@ -268,7 +318,9 @@ void run(std::FILE* json) {
       std::fflush(stdout);
     }
   }
-  std::fprintf(json, "\n  ]\n}\n");
+  std::fprintf(json, "\n  ],\n  ");
+  run_tokens(json);
+  std::fprintf(json, "\n}\n");
 }
 
 }  // namespace
@@ -280,7 +332,7 @@ int main(int argc, char** argv) {
     return 1;
   }
   try {
-    run(json);
+    run(json, argc > 2 && std::string(argv[2]) == "tokens");
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 1;

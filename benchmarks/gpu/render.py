@@ -111,6 +111,17 @@ def packed(file):
               " | ".join(f"{p['us'][i]:.2f} | {p['times_float16'][i]:.2f} "
                          f"| {100 * p['of_copy'][i]:.0f} %" for i in (0, 1)) +
               f" | {8 * p['bytes'] / weights:.2f} | {8 * p['packed_bytes'] / weights:.2f} |")
+    if "tokens" not in run:
+        return
+    print("\n## Few tokens of a model\n")
+    print("A 4-bit linear with groups of 64 in a forward pass: its packed bits times one token after "
+          "the other, or its rows unpacked on the host, copied and multiplied for all tokens. "
+          "`gpu_packed_benchmark RESULT tokens` measures these alone.\n")
+    print("| out x in | tokens | packed, us | unpacked, us | unpacked / packed |")
+    print("|---|---|---|---|---|")
+    for t in run["tokens"]:
+        print(f"| {t['out']} x {t['in']} | {t['tokens']} | {t['packed_us']:.1f} "
+              f"| {t['unpacked_us']:.1f} | {t['unpacked_us'] / t['packed_us']:.2f} |")
 
 
 def search(file):

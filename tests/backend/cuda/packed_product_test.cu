@@ -6,6 +6,8 @@
 
 #include "packed_support.hpp"
 #include "pare/backend/cuda/packed_product.cuh"
+#include "pare/backend/cuda/thrust_cuda.cuh"
+#include "pare/model/linear.hpp"
 #include "support.hpp"
 
 using namespace pare;
@@ -20,9 +22,9 @@ Matrix<float> some_x(index_t in, std::uint64_t seed) {
   return x;
 }
 
-Matrix<float> product(const gpu::PackedProduct& packed, const Matrix<float>& x) {
+Matrix<float> product(const gpu::PackedProduct<float>& packed, const Matrix<float>& x) {
   const auto device_x = gpu::DeviceMemory::from_host(x.view());
-  Matrix<float> y(1, packed.rows());
+  Matrix<float> y(x.rows(), packed.rows());
   y.fill(std::numeric_limits<float>::quiet_NaN());
   auto device_y = gpu::DeviceMemory::from_host(MatrixView<const float>(y.view()));
   packed.multiply(device_x.view(), device_y.view());
@@ -50,6 +52,8 @@ void check_product(const PackedLinear& packed, std::uint64_t seed) {
   const Matrix<float> again = product(gpu::PackedProduct(on_gpu), x);
   BOOST_TEST((std::equal(y.data(), y.data() + y.size(), again.data())));  // same bytes
 }
+
+using StoredScalars = std::tuple<float, float16, bfloat16>;
 
 const index_t shapes[][2] = {{1, 8},    {16, 512},  {17, 520},  {40, 136},
                              {5, 1544}, {131, 768}, {300, 2048}};
@@ -117,6 +121,82 @@ BOOST_AUTO_TEST_CASE(mixed_widths_on_both_axes) {
         layout.pattern = n_of_m(2, 4);
         check_product(random_packed(layout, PackedMask::n_of_m, DType::f32, 14), 15);
       }
+}
+
+BOOST_AUTO_TEST_CASE(several_tokens_are_as_many_products) {
+  for (const auto& [rows, columns] : shapes)
+    for (const bool rotated : {false, true}) {
+      const PackedLayout layout{.rows = rows, .columns = columns, .widths = {4}, .group_size = 64};
+      PackedLinear packed = random_packed(layout, PackedMask::none, DType::f16, 50);
+      if (rotated) packed.rotation = kernels::HadamardRotation{51};
+      const gpu::PackedProduct on_gpu(packed);
+      const Matrix<float> X = random_normal<float>(9, columns, 52);
+      const Matrix<float> Y = product(on_gpu, X);
+      for (index_t t = 0; t < X.rows(); ++t) {
+        Matrix<float> x(1, columns);
+        std::copy_n(X.view().row(t), columns, x.data());
+        const Matrix<float> y = product(on_gpu, x);
+        BOOST_TEST((std::equal(y.data(), y.data() + rows, Y.view().row(t))));
+      }
+    }
+}
+
+// A linear as a forward pass multiplies it. Up to packed_tokens tokens keep to the bound of the packed
+// product, which a sum in float does not.
+BOOST_AUTO_TEST_CASE_TEMPLATE(few_tokens_of_a_model_use_the_packed_bytes, S, StoredScalars) {
+  using B = backend::Thrust<backend::system::cuda>;
+  static_assert(MultipliesPacked<B, S>);
+  static_assert(!MultipliesPacked<B, double>);
+  constexpr double rounding = std::is_same_v<S, float>     ? 0x1p-23
+                              : std::is_same_v<S, float16> ? 0x1p-11 + 0x1p-23
+                                                           : 0x1p-8 + 0x1p-23;
+  for (const bool with_bias : {false, true})
+    for (const index_t group_size : {0, 64}) {
+      const PackedLayout layout{.rows = 130,
+                                .columns = 1544,
+                                .widths = {4},
+                                .group_size = group_size};
+      const auto packed = std::make_shared<const PackedLinear>(
+          random_packed(layout, PackedMask::none, DType::f16, 53));
+      Linear<B, S> linear;
+      prepare_packed(linear, packed);
+      const Matrix<float> bias = random_normal<float>(1, layout.rows, 54);
+      const auto stored = [](const Matrix<float>& values) {
+        Matrix<S> result(values.rows(), values.cols());
+        std::transform(values.data(), values.data() + values.size(), result.data(),
+                       [](float x) { return S(x); });
+        return result;
+      };
+      const Matrix<S> stored_bias = stored(bias);
+      if (with_bias) linear.bias = B::from_host(stored_bias.view());
+      UnpackedRows<B, S> room;
+      for (const index_t tokens :
+           {index_t{1}, index_t{5}, B::packed_tokens, B::packed_tokens + 1}) {
+        const Matrix<S> X = stored(random_normal<float>(tokens, layout.columns, 55));
+        const auto device_x = B::from_host(X.view());
+        typename B::template matrix<S> device_y(tokens, layout.rows);
+        detail::apply(linear, device_x.view(), device_y.view(), room);
+        const Matrix<S> Y = B::to_host(detail::as_const(device_y.view()));
+        double worst = 0;  // of the bound
+        for (index_t t = 0; t < tokens; t += 40)
+          for (index_t i = 0; i < layout.rows; ++i) {
+            std::vector<float> x(X.view().row(t), X.view().row(t) + layout.columns);
+            double largest = 0;
+            for (const float number : x) largest = std::max(largest, std::abs(double(number)));
+            const ExactRow exact = exact_row(*packed, i, x.data());
+            const double b = with_bias ? double(float(stored_bias(0, i))) : 0;
+            const double bound =
+                tokens <= B::packed_tokens
+                    ? 0x1p-30 * largest * exact.weight +
+                          rounding * (std::abs(exact.value) + std::abs(exact.value + b)) + 1e-7
+                    : 0.02 * exact.magnitude;
+            const double error = std::abs(double(float(Y(t, i))) - (exact.value + b)) / bound;
+            if (!(error <= worst)) worst = error;
+          }
+        BOOST_TEST_CONTEXT(tokens << " tokens") BOOST_TEST(worst <= 1.0);
+        BOOST_TEST(room.host.size() == (tokens <= B::packed_tokens ? 0 : 130 * 1544));
+      }
+    }
 }
 
 // The sizes of runs, multiples of them, sizes that no run divides, and a last group that is shorter.

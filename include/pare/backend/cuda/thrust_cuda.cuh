@@ -4,6 +4,7 @@
 #include "pare/backend/cuda/elements.cuh"
 #include "pare/backend/cuda/factor.cuh"
 #include "pare/backend/cuda/model.cuh"
+#include "pare/backend/cuda/packed_ops.cuh"
 #include "pare/backend/cuda/product.cuh"
 #include "pare/backend/cuda/rotate.cuh"
 #include "pare/backend/cuda/select.cuh"
@@ -21,7 +22,8 @@ struct Thrust<system::cuda> : cuda::DeviceMemory,
                               cuda::Factorization,
                               cuda::Selection,
                               cuda::Rotations,
-                              cuda::ModelOps {
+                              cuda::ModelOps,
+                              cuda::PackedOps {
   /// @name Operations of pare::Backend
   /// @{
 
