@@ -6,6 +6,7 @@ usage: render.py join RESULT...   prints one JSON of runs of stage_*_benchmark: 
                                   cpu_stages.json, cpu_opt.json, cpu_peer.json, cpu_peer_stages.json
        render.py plot FOLDER      prints a gnuplot script that writes FOLDER/cpu_stages.svg
        render.py packed RESULT    prints the page of a result of packed_benchmark
+       render.py groups FOLDER    prints the page of packed_groups.json and packed_evaluate.json there
 """
 import json
 import math
@@ -351,6 +352,49 @@ def packed(result):
             print("| " + " | ".join(cells) + " |")
 
 
+def groups(folder):
+    """Grids per group beside grids per row, and the evaluation of packed folders."""
+    run = load(folder / "packed_groups.json")
+    context, best = run["context"], packed_best(run)
+    repetitions = max(entry["repetitions"] for entry in best.values())
+    print("# Packed weights with groups, and evaluated\n")
+    print("Rendered by `benchmarks/run.sh groups` from the JSON beside it; do not edit.\n")
+    print("## Groups\n")
+    print(f"{context['date'][:10]}, {context['num_cpus']} cores at {context['mhz_per_cpu']} MHz, "
+          f"{context['vectors']}, load {context['load_avg'][0]:.1f} at the start. y = W x with "
+          f"W (out, 4096), 4 bits, smallest of {repetitions} single products each, interleaved at "
+          "random. *Times a grid per row*: time per byte of the packed weights, scales and zero "
+          "points counted, over that with a grid per row. Processor time is of all threads: other "
+          "load stretches it less than time by the clock.\n")
+    print("| out | threads | weights | ms | times a grid per row | processor, ms "
+          "| times a grid per row |")
+    print("|---|---|---|---|---|---|---|")
+    for out in sorted({key[1] for key in best}):
+        for threads in sorted({key[2] for key in best}):
+            row = best["bits_4", out, threads]
+            for name in ["bits_4"] + [f"bits_4_group_{g}" for g in (128, 64, 32)]:
+                entry = best[name, out, threads]
+                cells = []
+                for kind in ("real_time", "cpu_time"):
+                    ratio = entry[kind] / entry["bytes"] * row["bytes"] / row[kind]
+                    cells += [f"{entry[kind]:.2f}", f"{ratio:.2f}"]
+                title = "4 bit, a grid per row" if name == "bits_4" else PACKED_TITLES[name]
+                print(f"| {out} | {threads} | {title} | " + " | ".join(cells) + " |")
+    run = load(folder / "packed_evaluate.json")
+    print("\n## Evaluation\n")
+    print(f"{run['date']}, load {run['load']:.1f} at the start. `pare evaluate` of a packed folder "
+          f"beside the dense one, {run['windows']} windows of {run['seqlen']} tokens, two threads, "
+          f"loading included, smallest of {run['repeats']} runs in turn.\n")
+    print("| model | weights | s | times dense | processor, s | times dense |")
+    print("|---|---|---|---|---|---|")
+    for model in run["models"]:
+        dense = model["times"][0]
+        for entry in model["times"]:
+            print(f"| {model['name']} | {entry['weights']} | " +
+                  " | ".join(f"{entry[kind]:.2f} | {entry[kind] / dense[kind]:.2f}"
+                             for kind in ("wall_s", "processor_s")) + " |")
+
+
 def print_goals(run, peers):
     """The two goals of the CPU solve."""
     for name, out, columns, entry in rows_of(run):
@@ -435,7 +479,7 @@ def page(folder):
 if __name__ == "__main__":
     if len(sys.argv) > 2 and sys.argv[1] == "join":
         join(sys.argv[2:])
-    elif len(sys.argv) == 3 and sys.argv[1] in ("page", "plot", "packed"):
-        {"page": page, "plot": plot, "packed": packed}[sys.argv[1]](pathlib.Path(sys.argv[2]))
+    elif len(sys.argv) == 3 and sys.argv[1] in ("page", "plot", "packed", "groups"):
+        {"page": page, "plot": plot, "packed": packed, "groups": groups}[sys.argv[1]](pathlib.Path(sys.argv[2]))
     else:
         sys.exit(__doc__)

@@ -5,6 +5,9 @@
 #   benchmarks/run.sh         measures for docs/benchmarks
 #   benchmarks/run.sh packed  measures the packed product instead and renders packed_cpu.md, or
 #                             packed_avx512.md where the processor has AVX-512 VBMI2
+#   benchmarks/run.sh groups  times packed products with grids per group beside those with a grid per
+#                             row, and the evaluation of packed folders, and renders packed_groups.md;
+#                             PARE_MODELS lists the models as NAME=FOLDER
 #   benchmarks/run.sh quick   tries the script: two minutes of small shapes, into
 #                             build/benchmarks_quick
 set -euo pipefail
@@ -26,7 +29,21 @@ case ${1:-} in
     echo "rendered $result.md and README.md"
     exit
     ;;
-  *) echo "usage: benchmarks/run.sh [packed | quick]" >&2; exit 2 ;;
+  groups)
+    pare_build packed_benchmark pare-tool
+    OMP_WAIT_POLICY=passive build/bin/packed_benchmark '--benchmark_filter=^bits_4(_group_[0-9]+)?/' \
+      --benchmark_repetitions=1000 --benchmark_enable_random_interleaving=true \
+      --benchmark_report_aggregates_only=true --benchmark_out=build/packed_groups.json \
+      --benchmark_out_format=json
+    sed '/"host_name"/d' build/packed_groups.json >docs/benchmarks/packed_groups.json
+    read -ra models <<<"${PARE_MODELS:-opt-tiny=examples/data/opt-tiny}"
+    python3 benchmarks/packed_evaluate.py docs/benchmarks/packed_evaluate.json \
+      examples/data/sampled.calib.txt examples/data/sampled.eval.txt "${models[@]}"
+    python3 benchmarks/render.py groups docs/benchmarks >docs/benchmarks/packed_groups.md
+    echo "rendered docs/benchmarks/packed_groups.md"
+    exit
+    ;;
+  *) echo "usage: benchmarks/run.sh [packed | groups | quick]" >&2; exit 2 ;;
 esac
 rm -f build/bin/stage_*_benchmark  # those of a backend that is no longer built
 pare_build solver_benchmark opt_benchmark stage_benchmarks

@@ -28,6 +28,8 @@ struct AddBias {
 /// tokens never needs it there.
 class PackedOnFirstUse {
  public:
+  /// Keeps the linear; nothing goes to the device yet.
+  /// @param packed  (out, in), indexed
   explicit PackedOnFirstUse(std::shared_ptr<const PackedLinear> packed)
       : packed_(std::move(packed)) {}
 
@@ -47,11 +49,13 @@ class PackedOnFirstUse {
 /// What MultipliesPacked asks for, for float and for 16-bit storage. Models in double have their rows
 /// unpacked: the product is not exact enough for them.
 struct PackedOps {
+  /// What is multiplied with; copies share it.
   using packed_linear = std::shared_ptr<PackedOnFirstUse>;
   /// Up to so many tokens take less time one after the other than unpacking the rows on the host; of
   /// large linears many more would.
   static constexpr index_t packed_tokens = 64;
 
+  /// Every packed linear is multiplied from its bits.
   static packed_linear prepare(std::shared_ptr<const PackedLinear> packed) {
     return std::make_shared<PackedOnFirstUse>(std::move(packed));
   }
