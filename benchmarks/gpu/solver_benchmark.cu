@@ -57,6 +57,7 @@ gpu::DeviceMatrix<T> damped(const pare::Calibration<Cuda, T>& calibration) {
 
 Roofline measure_roofline(const Problem<Cuda>& p, index_t out) {
   const index_t in = p.W.cols();
+  const InPrecision float32(gpu::Precision::float32);
   const auto H = damped(p.calibration);
   gpu::DeviceMatrix<T> A(in, in), C(out, in);
   gpu::DeviceMatrix<int> info(1, 1);
@@ -82,20 +83,19 @@ void measure_inverses(const Problem<Cuda>& p, bool first) {
   {
     gpu::DeviceMatrix<T> buffer(1, gpu::potrf_buffer(solver, CUBLAS_FILL_MODE_LOWER, L.view()));
     gpu::potrf(solver, CUBLAS_FILL_MODE_LOWER, L.view(), buffer, info.data());
-    gpu::move_below(L.view());
   }
   const auto reset = [&] { Cuda::copy(std::as_const(L).view(), A.view()); };
-  const double own = time_ms([&] { gpu::invert_lower(A.view()); }, reset, 15);
+  const double own = time_ms([&] { gpu::invert_upper(A.view()); }, reset, 15);
 
   std::size_t device = 0, host = 0;
-  gpu::check(cusolverDnXtrtri_bufferSize(solver, CUBLAS_FILL_MODE_UPPER, CUBLAS_DIAG_NON_UNIT, n,
+  gpu::check(cusolverDnXtrtri_bufferSize(solver, CUBLAS_FILL_MODE_LOWER, CUBLAS_DIAG_NON_UNIT, n,
                                          CUDA_R_32F, A.data(), n, &device, &host),
              "cusolverDnXtrtri_bufferSize");
   gpu::DeviceMatrix<char> work(1, index_t(device));
   std::vector<char> host_work(host);
   const double trtri = time_ms(
       [&] {
-        gpu::check(cusolverDnXtrtri(solver, CUBLAS_FILL_MODE_UPPER, CUBLAS_DIAG_NON_UNIT, n,
+        gpu::check(cusolverDnXtrtri(solver, CUBLAS_FILL_MODE_LOWER, CUBLAS_DIAG_NON_UNIT, n,
                                     CUDA_R_32F, A.data(), n, work.data(), device, host_work.data(),
                                     host, info.data()),
                    "cusolverDnXtrtri");
@@ -105,7 +105,7 @@ void measure_inverses(const Problem<Cuda>& p, bool first) {
   const float one = 1;
   const double trsm = time_ms(
       [&] {
-        gpu::check(cublasStrsm(gpu::Context::get().blas, CUBLAS_SIDE_LEFT, CUBLAS_FILL_MODE_UPPER,
+        gpu::check(cublasStrsm(gpu::Context::get().blas, CUBLAS_SIDE_LEFT, CUBLAS_FILL_MODE_LOWER,
                                CUBLAS_OP_N, CUBLAS_DIAG_NON_UNIT, int(n), int(n), &one, L.data(),
                                int(n), I.data(), int(n)),
                    "cublasStrsm");

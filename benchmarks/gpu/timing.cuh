@@ -17,6 +17,20 @@ using pare::MatrixView;
 using Cuda = pare::backend::Thrust<pare::backend::system::cuda>;
 namespace gpu = pare::backend::cuda;
 
+/// Products of float32 in another arithmetic as long as this lives.
+class InPrecision {
+ public:
+  explicit InPrecision(gpu::Precision precision) : before_(gpu::precision()) {
+    gpu::set_precision(precision);
+  }
+  InPrecision(const InPrecision&) = delete;
+  InPrecision& operator=(const InPrecision&) = delete;
+  ~InPrecision() { gpu::set_precision(before_); }
+
+ private:
+  gpu::Precision before_;
+};
+
 /// Milliseconds between two points of the stream.
 class Interval {
  public:

@@ -90,6 +90,9 @@ concept HoldsMatrices = std::default_initializable<typename B::template matrix<U
 /// - `select_smallest(W, d, k, mask)`: marks the k smallest |w_ij| / d_j of W; ties go to the
 ///   lower row-major index.
 ///
+/// A backend may have `update_depth<T>(rows, cols, block)`: how many neighbouring columns, whole blocks, are
+/// swept before their errors reach the columns after them in one trailing update.
+///
 /// A backend may have `rough_multiply(C, A, B)`: C = A B in fewer digits, where it is faster. A
 /// search for a mask takes it, which only ranks weights by the result.
 ///

@@ -23,6 +23,7 @@
 #include "pare/solver/inputs.hpp"
 #include "pare/solver/options.hpp"
 #include "pare/solver/order.hpp"
+#include "pare/solver/updates.hpp"
 #include "pare/solver/verify.hpp"
 
 namespace pare::inline PARE_TARGET {
@@ -335,7 +336,6 @@ class SparseGPTSolver {
     std::vector<index_t> forced;  // weights of every block that must be zero
     const index_t rows = current_.rows(), cols = current_.cols();
     const index_t width = std::min(linear.block_size, cols);
-    errors_.resize(rows, width);
     mask_.resize(rows, cols);
     if (given) {
       forced = detail::marked_in_blocks<B, T>(zero, order, width);
@@ -351,6 +351,8 @@ class SparseGPTSolver {
     const bool fits_groups = Config::quantizes && options_.group_fit == GroupFit::compensated;
     const auto widths =
         detail::to_backend<B>(fits_groups ? linear.bits : std::vector<std::uint8_t>{});
+    // A group that is fitted when the sweep reaches it needs all its columns up to date.
+    updates_.start(rows, cols, width, !fits_groups);
     std::vector<T> diagonal(factor.upper_diagonal.begin(), factor.upper_diagonal.end());
     const auto u = detail::to_backend<B>(diagonal);
 
@@ -403,7 +405,7 @@ class SparseGPTSolver {
   /// @param grid  of each column of current_, (in), in the backend's memory
   void sweep_columns(const Compressed& linear, const Factor<B, T>& factor, index_t begin,
                      index_t count, const std::int32_t* grid, double* row_loss) {
-    const MatrixView<T> errors = errors_.view().columns(0, count);
+    const MatrixView<T> errors = updates_.errors(begin, count);
     const MatrixView<const T> upper = factor.upper.view();
     const auto sweep = [&]<kernels::MaskSource Mask>() {
       const auto with = [&]<class Grids>(const Grids& grids) {
@@ -430,16 +432,14 @@ class SparseGPTSolver {
       sweep.template operator()<kernels::MaskSource::n_of_m_beside>();
     else
       sweep.template operator()<kernels::MaskSource::given>();
-    const index_t end = begin + count, rest = current_.cols() - end;
-    if (rest > 0)
-      B::trailing_update(current_.view().columns(end, rest), detail::as_const(errors),
-                         upper.block(begin, end, count, rest));
+    updates_.feed(current_.view(), upper, begin, count);
   }
 
   SolverOptions options_;
-  Owner<T> current_, errors_;  // (out, in), (out, block); kept from solve to solve
-  Owner<T> live_;              // (out, in), empty unless inputs are dead
-  Owner<std::uint8_t> mask_;   // (out, in), in visit order
+  Owner<T> current_;  // (out, in); kept from solve to solve
+  detail::Updates<B, T> updates_;
+  Owner<T> live_;             // (out, in), empty unless inputs are dead
+  Owner<std::uint8_t> mask_;  // (out, in), in visit order
 };
 
 // Not in the class, where they would be inline: an extern template spares no file an inline

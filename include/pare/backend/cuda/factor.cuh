@@ -1,8 +1,12 @@
-// The factor U of an inverse Hessian: one potrf of cuSOLVER and one triangular inverse of products.
+// The factor U of an inverse Hessian: a Cholesky factorisation and a triangular inverse of products.
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
+#include <utility>
 
+#include "pare/backend/cuda/cholesky_block.cuh"
+#include "pare/backend/cuda/direct_product.cuh"
 #include "pare/backend/cuda/product.cuh"
 
 namespace pare::inline PARE_TARGET::backend::cuda {
@@ -13,123 +17,185 @@ inline constexpr int inverse_base = 64;
 /// less.
 inline constexpr index_t inverse_strip = 1024;
 
-/// Turns A by half a turn, A(i, j) <-> A(n-1-i, n-1-j). With Upper, what ends below the diagonal is
-/// set to zero.
-template <bool Upper, class T>
-__global__ void turn(MatrixView<T> A) {
+/// Powers of two that bring the diagonal of A to 1 .. 4 when rows and columns are multiplied with them;
+/// 1 where it is not positive and finite.
+template <class T>
+__global__ void balance_kernel(MatrixView<const T> A, T* scale) {
+  const index_t j = index_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (j >= A.rows) return;
+  const T a = A(j, j);
+  scale[j] = a > T(0) && isfinite(a) ? ldexp(T(1), -int(floor(T(ilogb(a)) / 2))) : T(1);
+}
+
+/// Turns A by half a turn, A(i, j) <-> A(n-1-i, n-1-j).
+/// @param scale  (n), may be null: what rows and columns are multiplied with
+template <class T>
+__global__ void turn(MatrixView<T> A, const T* scale) {
   const index_t n = A.rows, i = blockIdx.y;  // the upper half of the rows
   const index_t j = index_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  const index_t mirrored = n - 1 - i;
-  if (j >= n || (i == mirrored && j > n - 1 - j)) return;
-  const T mine = A(i, j), other = A(mirrored, n - 1 - j);
-  A(i, j) = !Upper || j >= i ? other : T(0);
-  A(mirrored, n - 1 - j) = !Upper || j <= i ? mine : T(0);
+  const index_t mirrored = n - 1 - i, k = n - 1 - j;
+  if (j >= n || (i == mirrored && j > k)) return;
+  T mine = A(i, j), other = A(mirrored, k);
+  if (scale != nullptr) {
+    mine *= scale[i] * scale[j];
+    other *= scale[mirrored] * scale[k];
+  }
+  A(i, j) = other;
+  A(mirrored, k) = mine;
 }
 
 /// Side of the tiles that are transposed in shared memory.
 inline constexpr int transposed_tile = 32;
 
-/// Moves what lies on and above the diagonal below it, A(j, i) = A(i, j), and leaves zeros above.
-/// A block of threads per tile on or above the diagonal.
+/// Mirrors the upper triangle on the other diagonal, A(i, j) <-> A(n-1-j, n-1-i), and sets what lies
+/// below the diagonal to zero. A block of threads per tile.
+/// @param scale  (n), may be null: what columns are multiplied with afterwards
 template <class T>
-__global__ void lower_from_upper(MatrixView<T> A) {
-  __shared__ T tile[transposed_tile][transposed_tile + 1];  // one more against bank conflicts
-  if (blockIdx.x < blockIdx.y) return;
-  const index_t row = index_t(blockIdx.y) * transposed_tile;
+__global__ void flip_upper(MatrixView<T> A, const T* scale) {
+  __shared__ T tile[transposed_tile][transposed_tile + 1];   // one more against bank conflicts
+  __shared__ T other[transposed_tile][transposed_tile + 1];  // (column, row) of the tile
+  const index_t n = A.rows, row = index_t(blockIdx.y) * transposed_tile;
   const index_t col = index_t(blockIdx.x) * transposed_tile;
-  const index_t n = A.rows;
+  if (row + col > n - 1) return;
   const int l = int(threadIdx.x);
+  // Of two places that change numbers, the one nearer to the upper left has the thread.
+  const auto mine = [&](index_t i, index_t j) { return i < n && j < n && i + j <= n - 1; };
   for (int k = int(threadIdx.y); k < transposed_tile; k += int(blockDim.y)) {
-    if (row + k >= n || col + l >= n) continue;
-    tile[k][l] = A(row + k, col + l);
-    if (row != col) A(row + k, col + l) = T(0);
+    if (mine(row + k, col + l)) tile[k][l] = A(row + k, col + l);
+    if (mine(row + l, col + k)) other[k][l] = A(n - 1 - col - k, n - 1 - row - l);
   }
   __syncthreads();
   for (int k = int(threadIdx.y); k < transposed_tile; k += int(blockDim.y)) {
-    if (col + k >= n || row + l >= n) continue;
-    A(col + k, row + l) = row != col || k >= l ? tile[l][k] : T(0);
+    if (const index_t i = row + k, j = col + l; mine(i, j)) {
+      const T x = other[l][k];
+      A(i, j) = i > j ? T(0) : scale == nullptr ? x : x * scale[j];
+    }
+    if (const index_t i = row + l, j = col + k; mine(i, j)) {
+      const T x = tile[l][k];
+      A(n - 1 - j, n - 1 - i) = i > j ? T(0) : scale == nullptr ? x : x * scale[n - 1 - i];
+    }
   }
 }
 
+/// Inverts the upper triangular diagonal blocks of R, a block of threads each, a thread per column.
+/// What lies below the diagonal of a block becomes zero.
 template <class T>
-void move_below(MatrixView<T> A) {
-  const unsigned tiles = unsigned((A.rows + transposed_tile - 1) / transposed_tile);
-  lower_from_upper<<<dim3(tiles, tiles), dim3(transposed_tile, 8), 0, stream()>>>(A);
-  check_launch("lower_from_upper");
-}
-
-/// Inverts the lower triangular diagonal blocks of L, a block of threads each, a thread per column.
-template <class T>
-__global__ void __launch_bounds__(inverse_base) invert_diagonal_blocks(MatrixView<T> L) {
+__global__ void __launch_bounds__(inverse_base) invert_diagonal_blocks(MatrixView<T> R) {
   extern __shared__ __align__(16) unsigned char memory[];
-  auto& l = *reinterpret_cast<T(*)[inverse_base][inverse_base]>(memory);
-  auto& x = *reinterpret_cast<T(*)[inverse_base][inverse_base]>(memory + sizeof(l));
+  auto& r = *reinterpret_cast<T(*)[inverse_base][inverse_base]>(memory);
+  auto& x = *reinterpret_cast<T(*)[inverse_base][inverse_base]>(memory + sizeof(r));
   const index_t begin = index_t(blockIdx.x) * inverse_base;
-  const int n = int(min(index_t(inverse_base), L.rows - begin)), j = threadIdx.x;
+  const int n = int(min(index_t(inverse_base), R.rows - begin)), j = threadIdx.x;
   for (int i = 0; i < n; ++i) {
-    l[i][j] = j < n ? L(begin + i, begin + j) : T(0);
+    r[i][j] = i <= j && j < n ? R(begin + i, begin + j) : T(0);
     x[i][j] = 0;
   }
   __syncthreads();
   if (j >= n) return;
-  // Column j of L X = I, from the top.
-  for (int i = j; i < n; ++i) {
+  // Column j of R X = I, from the bottom.
+  for (int i = j; i >= 0; --i) {
     T sum = i == j ? T(1) : T(0);
 #pragma unroll 8
-    for (int k = j; k < i; ++k) sum -= l[i][k] * x[k][j];
-    x[i][j] = sum / l[i][i];
+    for (int k = i + 1; k <= j; ++k) sum -= r[i][k] * x[k][j];
+    x[i][j] = sum / r[i][i];
   }
-  for (int i = 0; i < n; ++i) L(begin + i, begin + j) = x[i][j];
+  for (int i = 0; i < n; ++i) R(begin + i, begin + j) = x[i][j];
 }
 
-/// With A and C already inverted, B of [A 0; B C] becomes -C B A; for `count` such matrices of one
-/// shape that lie `step` elements apart.
-/// @param scratch  room for count products of B's shape
+/// Sets what lies below the diagonal to zero.
 template <class T>
-void invert_below(MatrixView<T> A, MatrixView<T> B, MatrixView<T> C, index_t step, index_t count,
-                  T* scratch) {
-  const index_t height = B.rows, width = B.cols;
+__global__ void clear_below(MatrixView<T> A) {
+  const index_t i = blockIdx.y, j = index_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (j < i) A(i, j) = T(0);
+}
+
+/// X = -A B C for `count` such products whose matrices lie step and step_b (of B) elements apart.
+/// @param A        (height, height), upper triangular, zeros below
+/// @param B        (height, width); may be X
+/// @param C        (width, width), upper triangular, zeros below
+/// @param scratch  room for count products of X's shape
+template <class T>
+void invert_beside(MatrixView<const T> A, MatrixView<const T> B, index_t step_b,
+                   MatrixView<const T> C, MatrixView<T> X, index_t step, index_t count,
+                   T* scratch) {
+  const index_t height = X.rows, width = X.cols, step_p = height * width;
   const MatrixView<T> product(scratch, height, width);
-  // product = B A. A is lower triangular: columns from c on take rows from c on.
+  if constexpr (std::is_same_v<T, float>) {
+    if (splits(height, width, width)) {
+      for (index_t i = 0; i < count; ++i) {
+        split_product(1, {B, Lines::rows}, {C, Lines::columns}, 0, product, Terms::alike,
+                      Zeros::below_right);
+        split_product(-1, {A, Lines::rows}, {product, Lines::columns}, 0, X, Terms::alike,
+                      Zeros::below_left);
+        A.data += step;
+        B.data += step_b;
+        C.data += step;
+        X.data += step;
+      }
+      return;
+    }
+    if (directs()) {
+      direct_product(1, {B, Lines::rows}, step_b, C, step, 0, product, step_p, count,
+                     Zeros::below_right);
+      direct_product(-1, {A, Lines::rows}, step, product, step_p, 0, X, step, count,
+                     Zeros::below_left);
+      return;
+    }
+  }
+  // product = B C. C is upper triangular: columns up to c take rows up to c.
   for (index_t c = 0; c < width; c += inverse_strip) {
     const index_t strip = std::min(inverse_strip, width - c);
-    gemm_batched(T(1), MatrixView<const T>(B.columns(c, width - c)), step,
-                 MatrixView<const T>(A.block(c, c, width - c, strip)), step, T(0),
-                 product.columns(c, strip), height * width, count);
+    gemm_batched(T(1), B.columns(0, c + strip), step_b, C.block(0, c, c + strip, strip), step, T(0),
+                 product.columns(c, strip), step_p, count);
   }
-  // B = -C product, likewise.
+  // X = -A product, likewise.
   for (index_t r = 0; r < height; r += inverse_strip) {
     const index_t strip = std::min(inverse_strip, height - r);
-    gemm_batched(T(-1), MatrixView<const T>(C.block(r, 0, strip, r + strip)), step,
-                 MatrixView<const T>(product.block(0, 0, r + strip, width)), height * width, T(0),
-                 B.block(r, 0, strip, width), step, count);
+    gemm_batched(T(-1), A.block(r, r, strip, height - r), step,
+                 MatrixView<const T>(product.block(r, 0, height - r, width)), step_p, T(0),
+                 X.block(r, 0, strip, width), step, count);
   }
 }
 
-/// Overwrites the lower triangular L with its inverse. Zeros are expected above the diagonal.
-/// Blocks double in size level by level; all of a level are done together.
+/// Makes X the inverse of an upper triangle from inverses of blocks on its diagonal. Blocks double in
+/// size level by level; all of a level are done together.
+/// @param X     holds the inverses, zeros below them; what lies below those of split_depth is not read
+/// @param R     (n, n), the triangle beside those blocks; may be X
+/// @param done  side of the blocks
 template <class T>
-void invert_lower(MatrixView<T> L) {
-  const index_t n = L.rows;
+void join_inverses(MatrixView<T> X, MatrixView<const T> R, index_t done) {
+  const index_t n = X.rows;
+  DeviceMatrix<T> scratch;
+  for (index_t side = done; side < n; side *= 2) {
+    const index_t pairs = n / (2 * side), begin = pairs * 2 * side, tail = n - begin - side;
+    scratch.resize(1, std::max(pairs * side * side, tail * side));
+    const auto join = [&](index_t at, index_t width, index_t count) {
+      const index_t next = at + side;
+      invert_beside(MatrixView<const T>(X.block(at, at, side, side)),
+                    R.block(at, next, side, width), 2 * side * (R.stride + 1),
+                    MatrixView<const T>(X.block(next, next, width, width)),
+                    X.block(at, next, side, width), 2 * side * (X.stride + 1), count,
+                    scratch.data());
+    };
+    if (pairs > 0) join(0, side, pairs);
+    if (tail > 0) join(begin, tail, 1);
+  }
+}
+
+/// Overwrites the upper triangular R with its inverse, zeros below.
+template <class T>
+void invert_upper(MatrixView<T> R) {
+  const index_t n = R.rows;
+  clear_below<<<dim3(unsigned((n + 255) / 256), unsigned(n)), 256, 0, stream()>>>(R);
+  check_launch("clear_below");
   constexpr std::size_t shared = 2 * sizeof(T) * inverse_base * inverse_base;
   check(cudaFuncSetAttribute(invert_diagonal_blocks<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              int(shared)),
         "cudaFuncSetAttribute");
   invert_diagonal_blocks<<<unsigned((n + inverse_base - 1) / inverse_base), inverse_base, shared,
-                           stream()>>>(L);
+                           stream()>>>(R);
   check_launch("invert_diagonal_blocks");
-  DeviceMatrix<T> scratch;
-  for (index_t side = inverse_base; side < n; side *= 2) {
-    const index_t pairs = n / (2 * side), begin = pairs * 2 * side, tail = n - begin - side;
-    scratch.resize(1, std::max(pairs * side * side, tail * side));
-    const auto invert = [&](index_t at, index_t height, index_t count) {
-      invert_below(L.block(at, at, side, side), L.block(at + side, at, height, side),
-                   L.block(at + side, at + side, height, height), 2 * side * (L.stride + 1), count,
-                   scratch.data());
-    };
-    if (pairs > 0) invert(0, side, pairs);
-    if (tail > 0) invert(begin, tail, 1);
-  }
+  join_inverses(R, MatrixView<const T>(R), inverse_base);
 }
 
 inline int potrf_buffer(cusolverDnHandle_t solver, cublasFillMode_t uplo, MatrixView<float> A) {
@@ -166,31 +232,112 @@ __global__ void check_diagonal(MatrixView<const T> U, int* info) {
   if (__syncthreads_or(bad) != 0 && threadIdx.x == 0) *info = 1;
 }
 
-/// The factorisation of a Backend.
-struct Factorization {
-  /// A = R R^T with R upper is the Cholesky factorisation of A turned by half a turn.
-  template <class T>
-  static bool inverse_factor(MatrixView<T> A) {
-    const index_t n = A.rows;
-    if (n == 0) return true;
-    const unsigned wide = unsigned((n + 255) / 256);
-    const dim3 half(wide, unsigned((n + 1) / 2));
-    turn<false><<<half, 256, 0, stream()>>>(A);
-    check_launch("turn");
-    const cusolverDnHandle_t solver = Context::get().solver;
+/// Side of the panels of factor_by_panels().
+inline constexpr index_t factor_panel = split_depth;
+/// Inputs from which a factorisation goes by panels: below, cuSOLVER is faster, whose one kernel waits
+/// for less.
+inline constexpr index_t panels_from = 6144;
+
+/// Overwrites the symmetric A = R^T R, of which only the upper triangle is read, with inverse(R), zeros
+/// below.
+/// @param A     up to (factor_panel, factor_panel)
+/// @param R     room of A's shape
+/// @param info  one number in device memory, becomes 1 where A is not positive definite
+inline void factor_block(MatrixView<float> A, MatrixView<float> R, int* info) {
+  const index_t n = A.rows;
+  for (index_t p = 0; p < n; p += cholesky_side) {
+    const index_t here = std::min(cholesky_side, n - p), next = p + here, rest = n - next;
+    const MatrixView<float> diagonal = A.block(p, p, here, here);
+    cholesky_block(diagonal, info);
+    if (rest == 0) break;
+    const MatrixView<float> beside = R.block(p, next, here, rest);
+    direct_product(1, {diagonal, Lines::columns}, A.block(p, next, here, rest), 0, beside);
+    direct_product(-1, {beside, Lines::columns}, beside, 1, A.block(next, next, rest, rest));
+    check(cudaMemset2DAsync(&A(next, p), std::size_t(A.stride) * sizeof(float), 0,
+                            std::size_t(here) * sizeof(float), std::size_t(rest), stream()),
+          "cudaMemset2DAsync");
+  }
+  join_inverses(A, MatrixView<const float>(R), cholesky_side);
+}
+
+/// Overwrites the symmetric A = R^T R, of which only the upper triangle is read, with inverse(R). What
+/// lies below the diagonal is unspecified.
+///
+/// The factorisation goes from left to right by panels whose inverses make products of the triangular
+/// solves.
+/// @param info  one number in device memory, becomes 1 where A is not positive definite
+inline void factor_by_panels(MatrixView<float> A, int* info) {
+  const index_t n = A.rows, side = std::min(factor_panel, n);
+  DeviceMatrix<float> block(side, side), beside(side, n > factor_panel ? n - factor_panel : 0);
+  for (index_t p = 0; p < n; p += factor_panel) {
+    const index_t here = std::min(factor_panel, n - p), next = p + here, rest = n - next;
+    const MatrixView<float> diagonal = A.block(p, p, here, here);
+    factor_block(diagonal, block.view().block(0, 0, here, here), info);
+    if (rest == 0) break;
+    const MatrixView<float> R = A.block(p, next, here, rest),
+                            after = A.block(next, next, rest, rest);
+    if (splits(rest, rest, here)) {
+      split_product(1, {diagonal, Lines::columns}, {R, Lines::columns}, 0, R);
+      split_gram(-1, R, after);
+    } else {
+      const MatrixView<float> room = beside.view().block(0, 0, here, rest);
+      direct_product(1, {diagonal, Lines::columns}, R, 0, room);
+      direct_product(-1, {room, Lines::columns}, room, 1, after);
+      DeviceMemory::copy(MatrixView<const float>(room), R);
+    }
+  }
+  join_inverses(A, MatrixView<const float>(A), factor_panel);
+}
+
+/// Overwrites the symmetric A with the upper triangular U of inv(A) = U^T U, zeros below.
+/// @param panels  whether float matrices are factored by panels; needs directs()
+/// @return false when A is not positive definite
+template <class T>
+bool inverse_factor(MatrixView<T> A, bool panels) {
+  const index_t n = A.rows;
+  if (n == 0) return true;
+  const bool balanced = std::is_same_v<T, float> && directs();
+  const unsigned wide = unsigned((n + 255) / 256);
+  // Halves of 16 bits have little range: the diagonal is brought near 1 and the factor is scaled back,
+  // both by powers of two.
+  DeviceMatrix<T> scale(1, balanced ? n : 0);
+  if (balanced) {
+    balance_kernel<<<wide, 256, 0, stream()>>>(MatrixView<const T>(A), scale.data());
+    check_launch("balance_kernel");
+  }
+  // A = R R^T with R upper is the Cholesky factorisation of A turned by half a turn.
+  turn<<<dim3(wide, unsigned((n + 1) / 2)), 256, 0, stream()>>>(A, std::as_const(scale).data());
+  check_launch("turn");
+  DeviceMatrix<int> info(1, 1);
+  if constexpr (std::is_same_v<T, float>)
+    if (panels) {
+      check(cudaMemsetAsync(info.data(), 0, sizeof(int), stream()), "cudaMemsetAsync");
+      factor_by_panels(A, info.data());
+    }
+  if (!panels) {
     // Column-major lower, which is row-major upper, takes potrf half the time of the other.
     constexpr auto uplo = CUBLAS_FILL_MODE_LOWER;
+    const cusolverDnHandle_t solver = Context::get().solver;
     DeviceMatrix<T> buffer(1, potrf_buffer(solver, uplo, A));
-    DeviceMatrix<int> info(1, 1);
     potrf(solver, uplo, A, buffer, info.data());
     buffer = {};
-    move_below(A);
-    invert_lower(A);
-    turn<true><<<half, 256, 0, stream()>>>(A);
-    check_launch("turn");
-    check_diagonal<<<1, 256, 0, stream()>>>(MatrixView<const T>(A), info.data());
-    check_launch("check_diagonal");
-    return DeviceMemory::to_host(MatrixView<const int>(info.view()))(0, 0) == 0;
+    invert_upper(A);
+  }
+  // The row-major upper inverse is the transpose of the lower triangle of which U is half a turn.
+  const unsigned tiles = unsigned((n + transposed_tile - 1) / transposed_tile);
+  flip_upper<<<dim3(tiles, tiles), dim3(transposed_tile, 8), 0, stream()>>>(
+      A, std::as_const(scale).data());
+  check_launch("flip_upper");
+  check_diagonal<<<1, 256, 0, stream()>>>(MatrixView<const T>(A), info.data());
+  check_launch("check_diagonal");
+  return DeviceMemory::to_host(MatrixView<const int>(info.view()))(0, 0) == 0;
+}
+
+/// The factorisation of a Backend.
+struct Factorization {
+  template <class T>
+  static bool inverse_factor(MatrixView<T> A) {
+    return cuda::inverse_factor(A, std::is_same_v<T, float> && directs() && A.rows >= panels_from);
   }
 };
 

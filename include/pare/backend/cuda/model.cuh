@@ -140,6 +140,9 @@ struct ModelOps : Attention {
     if (bias.rows > 0)
       Elements::for_each_element(Y.rows, Y.cols,
                                  RepeatRow<device_scalar<S>>{native(Y), native(bias)});
+    if constexpr (std::is_same_v<S, float>)
+      if (splits(Y.rows, Y.cols, X.cols))
+        return split_product(1, {X, Lines::rows}, {W, Lines::rows}, beta, Y);
     check(cublasGemmEx_64(Context::get().blas, CUBLAS_OP_T, CUBLAS_OP_N, Y.cols, Y.rows, X.cols,
                           &one, W.data, Type::data, W.stride, X.data, Type::data, X.stride, &beta,
                           Y.data, Type::data, Y.stride, Type::compute, CUBLAS_GEMM_DEFAULT),

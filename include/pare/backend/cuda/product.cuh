@@ -4,6 +4,8 @@
 #include <algorithm>
 
 #include "pare/backend/cuda/context.cuh"
+#include "pare/backend/cuda/direct_product.cuh"
+#include "pare/backend/cuda/split_product.cuh"
 #include "pare/backend/cuda/storage.cuh"
 
 namespace pare::inline PARE_TARGET::backend::cuda {
@@ -12,6 +14,8 @@ namespace pare::inline PARE_TARGET::backend::cuda {
 inline void gemm(float alpha, MatrixView<const float> A, MatrixView<const float> B, float beta,
                  MatrixView<float> C) {
   if (C.size() == 0) return;
+  if (splits(C.rows, C.cols, A.cols))
+    return split_product(alpha, {A, Lines::rows}, {B, Lines::columns}, beta, C);
   check(cublasSgemm_64(Context::get().blas, CUBLAS_OP_N, CUBLAS_OP_N, C.cols, C.rows, A.cols,
                        &alpha, B.data, B.stride, A.data, A.stride, &beta, C.data, C.stride),
         "cublasSgemm");
@@ -42,8 +46,10 @@ inline void gemm_batched(double alpha, MatrixView<const double> A, index_t step_
         "cublasDgemmStridedBatched");
 }
 
-/// Adds X^T X to the upper triangle of the row-major G.
+/// Adds X^T X to the upper triangle of the row-major G. What is written below the diagonal is
+/// overwritten by the mirror.
 inline void syrk(MatrixView<float> G, MatrixView<const float> X) {
+  if (splits(G.rows, G.cols, X.rows)) return split_gram(1, X, G);
   const float one = 1;
   check(cublasSsyrk_64(Context::get().blas, CUBLAS_FILL_MODE_LOWER, CUBLAS_OP_N, G.rows, X.rows,
                        &one, X.data, X.stride, &one, G.data, G.stride),
@@ -55,10 +61,6 @@ inline void syrk(MatrixView<double> G, MatrixView<const double> X) {
                        &one, X.data, X.stride, &one, G.data, G.stride),
         "cublasDsyrk");
 }
-
-/// Rows of G that one product makes: narrower wastes less below the diagonal, but fills the device
-/// less.
-inline constexpr index_t gram_strip = 2048;
 
 /// The same for X in 16 bits, at the rate of the tensor cores: products of 16-bit numbers are exact
 /// in float, and sums are in float. There is no syrk for these; what strips compute below the
@@ -130,8 +132,23 @@ struct Products {
           "cublasGemmEx");
   }
 
+  /// Neighbouring columns whose errors are collected before the columns after them are updated: deep
+  /// products read and write W less often.
+  /// @param block  columns of a block
+  template <class T>
+  static index_t update_depth(index_t rows, index_t cols, index_t block) {
+    if (!std::is_same_v<T, float> || block > split_depth || !splits(rows, cols / 2, split_depth))
+      return block;
+    return split_depth / block * block;
+  }
+
   template <class T>
   static void trailing_update(MatrixView<T> W, MatrixView<const T> E, MatrixView<const T> U) {
+    if constexpr (std::is_same_v<T, float>) {
+      if (splits(W.rows, W.cols, E.cols))
+        return split_product(-1, {E, Lines::rows}, {U, Lines::columns}, 1, W, Terms::balanced);
+      if (directs()) return direct_product(-1, {E, Lines::rows}, U, 1, W);
+    }
     gemm(T(-1), E, U, T(1), W);
   }
 };
