@@ -99,6 +99,9 @@ template <class B>
 struct OnBackend {
   /// Whether a model can be stored as `dtype`; load_model takes no other.
   static bool stores(pare::DType dtype);
+  /// Chooses how large products of float32 are computed, in parts on the tensor cores or in float32.
+  /// @return false where the backend has no choice
+  static bool split_products(bool split);
   static std::unique_ptr<Model> load_model(const ModelSource& source);
   static pare::Statistics compress_linear(const LinearJob& job);
   /// As pare::fold_rotation; holds the logits of 64 random tokens against the original's.

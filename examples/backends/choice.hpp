@@ -22,6 +22,7 @@ struct NamedBackend {
   std::unique_ptr<Model> (*load_model)(const ModelSource&) = nullptr;  ///< null: not built
   pare::Statistics (*compress_linear)(const LinearJob&) = nullptr;
   bool (*stores)(pare::DType) = nullptr;
+  bool (*split_products)(bool split) = nullptr;
   Rotated (*fold_rotation)(const fs::path& source, const fs::path& folder,
                            std::uint64_t seed) = nullptr;
   const char* advice = nullptr;  ///< how to build it
@@ -29,7 +30,11 @@ struct NamedBackend {
 
 template <class B>
 NamedBackend built(const char* name) {
-  return {name, &OnBackend<B>::load_model, &OnBackend<B>::compress_linear, &OnBackend<B>::stores,
+  return {name,
+          &OnBackend<B>::load_model,
+          &OnBackend<B>::compress_linear,
+          &OnBackend<B>::stores,
+          &OnBackend<B>::split_products,
           &OnBackend<B>::fold_rotation};
 }
 
@@ -73,6 +78,27 @@ inline void add_backend_option(CLI::App& app, std::optional<std::string>& name) 
     names += (names.empty() ? "" : ", ") + backend.name;
   add_value(app, "--backend", name, "where to compute: " + names + " (default: eigen)", "TEXT",
             "a run has one backend");
+}
+
+inline void add_precision_option(CLI::App& app, std::optional<std::string>& precision) {
+  add_value(app, "--precision", precision,
+            "how a GPU computes large products of float32: split (in 16-bit parts on the tensor "
+            "cores, errors near those of float32) or float32 (default: split)",
+            "TEXT", "a run has one precision");
+}
+
+/// Does what --precision says.
+/// @throws usage_error for a word that is not known or that the backend has no choice of
+inline void choose_precision(const std::optional<std::string>& precision,
+                             const NamedBackend& backend) {
+  if (!precision) return;
+  const std::string given = written("--precision", *precision);
+  if (*precision != "split" && *precision != "float32")
+    throw unknown_value("--precision", *precision, "precision", {"split", "float32"},
+                        {{"fp32", "float32"}, {"float", "float32"}});
+  if (!backend.split_products(*precision == "split") && *precision == "split")
+    throw usage_error(given + " with --backend " + backend.name +
+                      ": it computes in float32; leave it out or write --backend cuda");
 }
 
 /// The type that --dtype names.

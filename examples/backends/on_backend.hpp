@@ -183,6 +183,15 @@ bool OnBackend<B>::stores(pare::DType dtype) {
 }
 
 template <class B>
+bool OnBackend<B>::split_products(bool split) {
+  if constexpr (requires { B::split_products(split); }) {
+    B::split_products(split);
+    return true;
+  }
+  return false;
+}
+
+template <class B>
 std::unique_ptr<Model> OnBackend<B>::load_model(const ModelSource& source) {
   if constexpr (pare::ModelBackend<B, pare::float16>)
     if (source.dtype == pare::DType::f16)

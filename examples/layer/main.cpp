@@ -69,7 +69,7 @@ int main(int argc, char** argv) {
   std::string input, output;
   tool::CompressionFlags flags;
   std::optional<index_t> sequences;
-  std::optional<std::string> backend;
+  std::optional<std::string> backend, precision;
   bool json = false;
   tool::add_argument(app, "IN", input,
                      "safetensors with W (out, in) and H (in, in) or X (tokens, in)");
@@ -83,6 +83,7 @@ int main(int argc, char** argv) {
   tool::add_value(app, "--sequences", sequences,
                   "sequences in X; scales H and the loss (default: 1)");
   tool::add_backend_option(app, backend);
+  tool::add_precision_option(app, precision);
   tool::begin_group(app, "Results");
   tool::add_flag(app, "--json", json, "print the statistics as JSON");
 
@@ -100,6 +101,7 @@ int main(int argc, char** argv) {
           "--rotate auto: a plan for a model chooses, and this is one linear; "
           "write --rotate full");
     const tool::NamedBackend chosen = tool::chosen_backend(backend);
+    tool::choose_precision(precision, chosen);
     if (sequences && *sequences < 1)
       throw tool::usage_error("--sequences " + std::to_string(*sequences) +
                               ": X holds at least one sequence; write 1 or more");

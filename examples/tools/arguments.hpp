@@ -20,8 +20,8 @@ struct Arguments {
   std::string model, calibration_text;
   std::vector<std::string> evaluations, save_as;
   std::optional<index_t> seqlen, max_windows, window_stride, nsamples, first_layer, last_layer;
-  std::optional<std::string> prune_only, save, save_packed, report, backend, dtype, shape, preset,
-      budgets, plot, checkpoint;
+  std::optional<std::string> prune_only, save, save_packed, report, backend, dtype, precision,
+      shape, preset, budgets, plot, checkpoint;
   std::optional<double> asymmetric;
   std::optional<std::string> embeddings;
   bool invert = false, gmp = false, true_sequential = false, widen = false;
@@ -50,6 +50,7 @@ inline void add_model(CLI::App& command, Arguments& arguments, Need need = Need:
             "what the model is stored in while it is worked on: float32, float16 or bfloat16 "
             "(default: bfloat16 for such a checkpoint on cuda, otherwise float32)",
             "TEXT", "a run has one type of storage");
+  add_precision_option(command, arguments.precision);
 }
 
 /// @param pruning  what --help says of --sparsity besides
@@ -182,7 +183,7 @@ inline void check_shape(const Arguments& arguments) {
                       "them out");
 }
 
-/// Where the model comes from, checked before anything is read.
+/// Where the model comes from, checked before anything is read. Chooses the precision of the run.
 /// @throws usage_error for a type that is not known or that the backend does not store
 inline ModelSource source_of(const Arguments& arguments, const NamedBackend& backend) {
   std::error_code error;
@@ -193,6 +194,7 @@ inline ModelSource source_of(const Arguments& arguments, const NamedBackend& bac
   ModelSource source{.folder = arguments.model};
   if (arguments.shape) source.random = pare::named_shape(*arguments.shape);
   if (arguments.dtype) source.dtype = dtype_of(*arguments.dtype, backend);
+  choose_precision(arguments.precision, backend);
   return source;
 }
 
