@@ -8,6 +8,10 @@
 #include <vector>
 
 #include "model_support.hpp"
+#include "opt_architecture.hpp"
+#include "pare/model/random.hpp"
+#include "pare/pipeline/level_swaps.hpp"
+#include "pare/pipeline/planned_compression.hpp"
 
 using namespace test;
 
@@ -208,3 +212,38 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(perplexity_of_opt_tiny_agrees_with_the_oracle, C, 
   const double got = measure(pare::load_model<B, T>(folder));
   BOOST_TEST(relative_difference(got, expected) < 10 * rounding<T>);
 }
+
+#ifndef PARE_TEST_QUICK  // many solvers to compile
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_plan_with_trades_on_every_backend, C, FloatCases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  using Model = pare::LanguageModel<B, T>;
+  const Model dense = pare::random_model<B, T>(opt_architecture(48, 96, 3, 3, 101, 32), 3);
+  pare::CalibrationWindows windows;
+  windows.seqlen = 32;
+  for (std::int32_t i = 0; i < 8 * 32; ++i) windows.ids.push_back((i * 37 + i / 5) % 101);
+  pare::SensitivityOptions measured;
+  measured.patterns = {pare::Pattern{}, pare::unstructured(0.5)};
+  measured.rotation = pare::kernels::HadamardRotation{5};
+  measured.choose_rotation = true;
+  Model model = dense;
+  const pare::Sensitivities s = pare::measure_sensitivities(model, windows, measured);
+  const pare::PlanOptions asked{.budget = pare::BudgetKind::stored_bits, .bits_per_weight = 4};
+  const pare::ModelPlan plan = pare::plan_bits(s, asked);
+  const pare::SwappedPlan swapped =
+      pare::swap_levels(model, windows, measured, s, plan, asked, {.swaps = 8, .windows = 8});
+  BOOST_TEST(swapped.tried == 8);
+  BOOST_TEST(swapped.divergence > 0);
+  BOOST_TEST(swapped.swapped_divergence <= swapped.divergence);
+  BOOST_TEST(swapped.plan.bits_per_weight <= 4);
+  pare::ModelCompressionOptions options;
+  options.rotation = measured.rotation;
+  const auto statistics = pare::compress_model(model, windows, options, swapped.plan);
+  BOOST_TEST(pare::totals(statistics).stored_bits_per_weight <= 4);
+  pare::ReferencePredictions<Model> reference(dense, windows.ids, 32);
+  // Compressed one after the other they lose about what they lose by the moments of the dense model.
+  const double after = reference.divergence(model);
+  BOOST_TEST(after < 2 * swapped.swapped_divergence);
+  BOOST_TEST(after > 0.5 * swapped.swapped_divergence);
+}
+#endif
