@@ -25,7 +25,7 @@ def join(folder, commit):
     print(json.dumps(result, indent=1))
 
 
-TITLES = {"50%+4bit": "50 % + 4 bit", "mixed 4.0": "50 % + budget 4.0, clip search"}
+TITLES = {"50%+4bit": "50 % + 4 bit", "4bit g128": "4 bit g128, act-order, clip search", "mixed 4.0": "50 % + budget 4.0, clip search"}
 PEER_CONFIGS = {"50+4": "50%+4bit", "2:4": "2:4"}
 
 
@@ -36,9 +36,12 @@ def page(file):
     print("Rendered by `benchmarks/gpu/render.py` from the JSON beside it; do not edit. "
           "`benchmarks/gpu/run.sh` measures.\n")
     print(f"{run['date']}, {solver['device']}, driver {run['driver']}, CUDA {run['cuda']}, commit "
-          f"{run['commit'][:12]}. float32 without TF32, inputs resident, events, median.\n")
+          f"{run['commit'][:12]}. float32, inputs resident, events, median."
+          + (f" Products of halves run at {solver['halves_tflops']} TFLOP/s, copies at "
+             f"{solver['copy_tb_per_s']:.2f} TB/s." if "halves_tflops" in solver
+             else " No TF32.") + "\n")
     print("floor = two potrf (cuSOLVER, the faster triangle) + half of one product "
-          "(out, in) x (in, in), timed in the same run.")
+          "(out, in) x (in, in), in float32's own arithmetic, timed in the same run.")
     peers = {}
     if peer:
         print(f"Peer: the published algorithm in PyTorch {peer['torch']} (`benchmarks/peers`) on the "
@@ -50,10 +53,13 @@ def page(file):
     print("|---|---|---|---|---|---|---|---|---|")
     for s in solver["solves"]:
         other = peers.get((s["config"], s["out"], s["in"]))
-        absolute = s["in"] == 768  # its bar is a time
+        if "limit_ms" in s:
+            limit = f"{s['limit_ms']:g} ms"
+        else:  # earlier runs: of the floor, but for the smallest
+            limit = f"{s['limit']:.1f} {'ms' if s['in'] == 768 else 'x floor'}"
         print(f"| {TITLES.get(s['config'], s['config'])} | {s['out']} x {s['in']} "
               f"| {s['solve_ms']:.2f} | {s['floor_ms']:.2f} | {s['times_floor']:.2f} "
-              f"| {s['limit']:.1f} {'ms' if absolute else 'x floor'} "
+              f"| {limit} "
               f"| {'%.0f' % other if other else ''} "
               f"| {'%.0f' % (other / s['solve_ms']) if other else ''} "
               f"| {s['peak_of_allowed']:.2f} |")
@@ -78,7 +84,7 @@ def page(file):
     print("|---|---|---|---|---|---|")
     for m in run["models"]:
         same = {True: "yes", False: "NO", None: ""}[m.get("same_bytes_twice")]
-        print(f"| {m['shape']} | {m['type']} | {m['seconds']:.2f} | {m['limit_seconds']:.0f} "
+        print(f"| {m['shape']} | {m['type']} | {m['seconds']:.2f} | {m['limit_seconds']:g} "
               f"| {m['peak_gib']:.2f} | {same} |")
 
 

@@ -11,7 +11,7 @@ set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 bin=${1:-}
 out=${2:-$root/build/gpu}
-tests=(cuda cuda_packed_product cuda_calibration cuda_quantization cuda_importance cuda_solver
+tests=(cuda cuda_split_product cuda_packed_product cuda_calibration cuda_quantization cuda_importance cuda_solver
        cuda_mixed_precision cuda_solver_behaviour cuda_golden cuda_mask_search cuda_custom_parts
        cuda_forward cuda_families cuda_storage_types cuda_perplexity)
 if [ -z "$bin" ]; then
@@ -67,6 +67,9 @@ elif command -v compute-sanitizer >/dev/null; then
   # Of our kernels: those of the libraries take minutes.
   racecheck=(compute-sanitizer --tool racecheck --error-exitcode 9 --kernel-name kns=pare)
   start memcheck_kernels 150 "${memcheck[@]}" "$bin/cuda_test" --run_test="$kernels"
+  parts='errors*,zeros*,gram*,several*,small*'
+  start memcheck_products 150 "${memcheck[@]}" "$bin/cuda_split_product_test" --run_test="$parts"
+  start racecheck_parts 150 "${racecheck[@]}" "$bin/cuda_split_product_test" --run_test="$parts"
   start memcheck_solver 150 "${memcheck[@]}" "$bin/cuda_solver_behaviour_test" \
     --run_test='post_condition_7*'
   start memcheck_model 150 "${memcheck[@]}" "$bin/cuda_storage_types_test" \
@@ -86,7 +89,7 @@ elif command -v compute-sanitizer >/dev/null; then
   start racecheck_products 150 compute-sanitizer --tool racecheck --error-exitcode 9 \
     "$bin/cuda_storage_types_test" --run_test='products*,attention*'
   wait
-  report sanitizer.log memcheck_kernels memcheck_solver memcheck_model memcheck_packed \
+  report sanitizer.log memcheck_kernels memcheck_products racecheck_parts memcheck_solver memcheck_model memcheck_packed \
     memcheck_forward racecheck_kernels racecheck_packed racecheck_solver racecheck_model \
     racecheck_products
 else

@@ -2,7 +2,7 @@
 //
 //   solver_benchmark [results.json]
 //
-// floor = two potrf(in) + half of one (out, in) x (in, in) float32 product, measured in the same
+// floor = in float32: two potrf(in) + half of one (out, in) x (in, in) float32 product, measured in the same
 // run. Inputs are resident, times are medians between events. Stages come from a second solver
 // whose primitives stand between events of their own.
 #include <chrono>
@@ -18,11 +18,18 @@ namespace {
 using namespace bench;
 using T = float;
 using Joint = pare::Compression<pare::Unstructured, pare::BaseQuantizer>;
+using Round = pare::Compression<pare::Dense, pare::BaseQuantizer>;
 using TwoOfFour = pare::Compression<pare::NofM<2, 4>>;
 using Mixed =
     pare::Compression<pare::Unstructured, pare::BaseQuantizer, pare::MixedPrecision<pare::Budget>>;
 
 std::FILE* json = stdout;
+
+struct ToHalf {
+  MatrixView<const float> from;
+  MatrixView<__half> to;
+  __device__ void operator()(index_t r, index_t c) const { to(r, c) = __float2half(from(r, c)); }
+};
 
 void print_line(const std::string& text, bool first) {
   std::fprintf(json, "%s\n    %s", first ? "" : ",", text.c_str());
@@ -32,6 +39,23 @@ std::string number(double value) {
   char text[32];
   std::snprintf(text, sizeof text, "%.4g", value);
   return text;
+}
+
+/// TFLOP/s of a large product of 16-bit numbers with sums in float, as cuBLAS does it.
+double rate_of_halves() {
+  const index_t n = 8192;
+  gpu::DeviceMatrix<T> A(n, n), C(n, n);
+  Cuda::for_each_element(n, n, FillWeights{A.view()});
+  gpu::DeviceMatrix<__half> halves(n, n);
+  Cuda::for_each_element(n, n, ToHalf{A.view(), halves.view()});
+  const float one = 1, zero = 0;
+  const double ms = time_ms([&] {
+    gpu::check(cublasGemmEx_64(gpu::Context::get().blas, CUBLAS_OP_N, CUBLAS_OP_N, n, n, n, &one,
+                               halves.data(), CUDA_R_16F, n, halves.data(), CUDA_R_16F, n, &zero,
+                               C.data(), CUDA_R_32F, n, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+               "cublasGemmEx");
+  });
+  return 2 * double(n) * double(n) * double(n) / ms * 1e-9;
 }
 
 /// What the libraries take for the parts of the floor: potrf of the faster triangle.
@@ -173,7 +197,7 @@ std::uint64_t peak_bytes(const std::function<void()>& f) {
 
 template <class Config>
 void measure_solve(const char* config, const Problem<Cuda>& p, const Problem<Timed>& timed_problem,
-                   const Roofline& roofline, const pare::SolverOptions& options, double limit,
+                   const Roofline& roofline, const pare::SolverOptions& options, double limit_ms,
                    bool first) {
   const index_t out = p.W.rows(), in = p.W.cols();
   pare::SparseGPTSolver<Config, Cuda, T> solver(options);
@@ -211,21 +235,20 @@ void measure_solve(const char* config, const Problem<Cuda>& p, const Problem<Tim
   const auto stages = Stages::get().sums();
 
   const double floor = roofline.floor();
-  std::string text = "{\"config\": \"" + std::string(config) +
-                     "\", \"out\": " + std::to_string(out) + ", \"in\": " + std::to_string(in) +
-                     ", \"solve_ms\": " + number(ms) + ", \"wall_ms\": " + number(median(walls)) +
-                     ", \"floor_ms\": " + number(floor) +
-                     ", \"times_floor\": " + number(ms / floor) + ", \"limit\": " + number(limit) +
-                     ", \"potrf_ms\": " + number(roofline.potrf) +
-                     ", \"potrf_other_triangle_ms\": " + number(roofline.potrf_other) +
-                     ", \"gemm_ms\": " + number(roofline.gemm) + ", \"loss\": " + number(loss) +
-                     ", \"peak_of_allowed\": " + number(peak / allowed) + ", \"stages_ms\": {";
+  std::string text =
+      "{\"config\": \"" + std::string(config) + "\", \"out\": " + std::to_string(out) +
+      ", \"in\": " + std::to_string(in) + ", \"solve_ms\": " + number(ms) +
+      ", \"wall_ms\": " + number(median(walls)) + ", \"floor_ms\": " + number(floor) +
+      ", \"times_floor\": " + number(ms / floor) + ", \"limit_ms\": " + number(limit_ms) +
+      ", \"potrf_ms\": " + number(roofline.potrf) +
+      ", \"potrf_other_triangle_ms\": " + number(roofline.potrf_other) +
+      ", \"gemm_ms\": " + number(roofline.gemm) + ", \"loss\": " + number(loss) +
+      ", \"peak_of_allowed\": " + number(peak / allowed) + ", \"stages_ms\": {";
   double sum = 0;
   std::printf(
-      "%-10s %5ldx%-5ld %8.3f ms  floor %8.3f  x%.2f (limit %.2f%s)  wall %.3f  peak "
-      "%.2f\n    ",
-      config, long(out), long(in), ms, floor, ms / floor, limit, in < 1000 ? " ms" : "",
-      median(walls), peak / allowed);
+      "%-10s %5ldx%-5ld %8.3f ms (limit %.2f)  float32 floor %8.3f  x%.2f  wall %.3f  peak %.2f\n  "
+      "  ",
+      config, long(out), long(in), ms, limit_ms, floor, ms / floor, median(walls), peak / allowed);
   for (const auto& [name, value] : stages) {
     text += "\"" + name + "\": " + number(value) + ", ";
     std::printf(" %s %.3f,", name.c_str(), value);
@@ -245,42 +268,48 @@ void run() {
   const double copy = time_ms([&] { Cuda::copy(MatrixView<const float>(from.view()), to.view()); });
   from = {};
   to = {};
+  const double halves = rate_of_halves();
   const double bandwidth = 2.0 * double(std::size_t{1} << 30) / copy * 1e-9;
   std::fprintf(json,
                "{\n  \"device\": \"%s\",\n  \"multiprocessors\": %d,\n"
-               "  \"copy_tb_per_s\": %.3f",
-               device.name, device.multiProcessorCount, bandwidth);
-  std::printf("%s, %d multiprocessors, copy %.2f TB/s\n", device.name, device.multiProcessorCount,
-              bandwidth);
+               "  \"copy_tb_per_s\": %.3f,\n  \"halves_tflops\": %.0f",
+               device.name, device.multiProcessorCount, bandwidth, halves);
+  std::printf("%s, %d multiprocessors, copy %.2f TB/s, products of halves %.0f TFLOP/s\n",
+              device.name, device.multiProcessorCount, bandwidth, halves);
 
   std::fprintf(json, ",\n  \"gram\": [");
   measure_gram(8192, 4096, true);
   measure_gram(16384, 11008, false);
 
-  const pare::SolverOptions joint{.sparsity = 0.5, .bits = 4}, groups{};
+  const pare::SolverOptions joint{.sparsity = 0.5, .bits = 4}, two_of_four{};
+  const pare::SolverOptions groups{.bits = 4,
+                                   .grid = {.clip_search = true},
+                                   .group_size = 128,
+                                   .act_order = true};
   const pare::SolverOptions mixed{.sparsity = 0.5,
                                   .bits = 4,
                                   .target_average_bits = 4.0,
                                   .grid = {.clip_search = true}};
   struct Shape {
     index_t out, in;
-    double limit;  ///< times floor; milliseconds for the first
+    double limit_ms;
   };
   std::fprintf(json, "\n  ],\n  \"solves\": [");
   bool first = true;
-  for (const auto& [out, in, limit] : {Shape{768, 768, 2.5},
-                                       {4096, 4096, 2.0},
-                                       {11008, 4096, 2.0},
-                                       {4096, 11008, 1.6},
-                                       {12288, 12288, 1.6}}) {
+  for (const auto& [out, in, limit_ms] : {Shape{768, 768, 0.75},
+                                          {4096, 4096, 4.5},
+                                          {11008, 4096, 6.5},
+                                          {4096, 11008, 24},
+                                          {12288, 12288, 45}}) {
     const Problem<Cuda> p(out, in);
     const Problem<Timed> q(out, in);
     const Roofline roofline = measure_roofline(p, out);
-    measure_solve<Joint>("50%+4bit", p, q, roofline, joint, limit, first);
+    measure_solve<Joint>("50%+4bit", p, q, roofline, joint, limit_ms, first);
     first = false;
     if (out == 4096 && in == 4096) {
-      measure_solve<TwoOfFour>("2:4", p, q, roofline, groups, 2.0, false);
-      measure_solve<Mixed>("mixed 4.0", p, q, roofline, mixed, 3.0, false);
+      measure_solve<TwoOfFour>("2:4", p, q, roofline, two_of_four, 4.5, false);
+      measure_solve<Round>("4bit g128", p, q, roofline, groups, 5, false);
+      measure_solve<Mixed>("mixed 4.0", p, q, roofline, mixed, 7, false);
     }
   }
   std::fprintf(json, "\n  ],\n  \"triangular_inverse\": [");
