@@ -3,7 +3,9 @@
 #define BOOST_TEST_MODULE pare_cuda
 #include <boost/test/unit_test.hpp>
 
+#include <iostream>
 #include <set>
+#include <thread>
 
 #include "backend/reductions.hpp"
 #include "pare/kernels/rotate.hpp"
@@ -495,4 +497,65 @@ BOOST_AUTO_TEST_CASE(a_large_solve_repeats_its_bytes_and_keeps_within_its_memory
     for (int run = 0; run < 5; ++run)
       BOOST_TEST((layer_bytes<Cuda, T>(solver.solve(W.view(), calibration)) == first));
   });
+}
+
+namespace {
+
+/// The bytes that a solve, a product with a bias and an attention give on one GPU, which becomes
+/// current.
+std::string bytes_on(int device) {
+  backend::cuda::check(cudaSetDevice(device), "cudaSetDevice");
+  const index_t rows = 96, cols = 256;
+  const auto W = upload<Cuda>(random_normal<float>(rows, cols, 12, 0.02));
+  Calibration<Cuda, float> calibration(cols);
+  const auto X = upload<Cuda>(correlated_activations<float>(2 * cols, cols, 13));
+  calibration.add(X.view(), 8);
+  SparseGPTSolver<Compression<Unstructured, BaseQuantizer>, Cuda, float> solver(
+      SolverOptions{.sparsity = 0.5, .bits = 4});
+  std::string bytes = layer_bytes<Cuda, float>(solver.solve(W.view(), calibration));
+
+  const auto half = [](index_t r, index_t c, unsigned seed) {
+    const Matrix<float> wide = random_normal<float>(r, c, seed);
+    Matrix<float16> narrow(r, c);
+    for (index_t i = 0; i < wide.size(); ++i) narrow.data()[i] = float16(wide.data()[i]);
+    return upload<Cuda>(narrow);
+  };
+  const auto x = half(64, 128, 14), w = half(192, 128, 15), bias = half(1, 192, 16);
+  Cuda::matrix<float16> y(64, 192), mixed(64, 64);
+  Cuda::linear<float16>(y.view(), x.view(), w.view(), bias.view());
+  const auto columns = [&](index_t at) { return std::as_const(y).view().columns(at, 64); };
+  Cuda::attention<float16>(mixed.view(), columns(0), columns(64), columns(128), {},
+                           {.heads = 1, .kv_heads = 1, .head_dim = 64, .seqlen = 32});
+  for (const auto* m : {&y, &mixed}) {
+    const Matrix<float16> host = Cuda::to_host(m->view());
+    bytes.append(reinterpret_cast<const char*>(host.data()), std::size_t(host.size()) * 2);
+    cudaPointerAttributes where{};
+    backend::cuda::check(cudaPointerGetAttributes(&where, m->data()), "cudaPointerGetAttributes");
+    BOOST_TEST(where.device == device);
+  }
+  return bytes;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_thread_goes_from_one_gpu_to_another) {
+  int count = 0;
+  backend::cuda::check(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
+  const std::string first = bytes_on(0);
+  if (count < 2) {
+    std::cout << "skipped: one GPU, two are needed\n";
+    return;
+  }
+  cudaDeviceProp a, b;
+  backend::cuda::check(cudaGetDeviceProperties(&a, 0), "cudaGetDeviceProperties");
+  backend::cuda::check(cudaGetDeviceProperties(&b, 1), "cudaGetDeviceProperties");
+  const bool alike = std::string(a.name) == b.name;  // libraries choose their kernels by card
+  const std::string second = bytes_on(1);
+  if (alike) BOOST_TEST((second == first));
+  BOOST_TEST((bytes_on(0) == first));
+  BOOST_TEST((bytes_on(1) == second));
+  std::string other;
+  std::thread([&] { other = bytes_on(1); }).join();
+  BOOST_TEST((other == second));
+  backend::cuda::check(cudaSetDevice(0), "cudaSetDevice");
 }

@@ -41,6 +41,24 @@ inline std::uint32_t alignment(const void* p) {
   return std::uint32_t(std::min<std::uintptr_t>(256, address & (~address + 1)));
 }
 
+/// A handle of cublasLt and the algorithms that it chose, by shape, strides and alignments.
+template <class S>
+struct LtChoices {
+  /// An algorithm of cublasLt and the bytes of memory that it works with.
+  struct Algorithm {
+    cublasLtMatmulAlgo_t algorithm;  ///< as cublasLt describes it
+    std::size_t workspace;           ///< bytes
+  };
+  using Key = std::array<std::int64_t, 10>;
+  LtOwner<cublasLtHandle_t> handle;  ///< of the device current when this was made
+  std::map<Key, Algorithm> chosen;   ///< so far
+  LtChoices() {
+    cublasLtHandle_t created = nullptr;
+    check(cublasLtCreate(&created), "cublasLtCreate");
+    handle.reset(created);
+  }
+};
+
 /// Y = X W^T + bias in 16 bits, rounded once. X (tokens, in), W (out, in), bias (1, out).
 ///
 /// cublasGemmEx rounds the product before it adds a C of 16 bits, so this goes through cublasLt,
@@ -49,17 +67,8 @@ template <class S>
   requires is_storage_only<S>
 void biased_product(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> W,
                     MatrixView<const S> bias) {
-  struct Algorithm {
-    cublasLtMatmulAlgo_t algorithm;
-    std::size_t workspace;
-  };
-  using Key = std::array<std::int64_t, 10>;
-  thread_local std::map<Key, Algorithm> chosen;
-  thread_local const LtOwner<cublasLtHandle_t> handle = [] {
-    cublasLtHandle_t created = nullptr;
-    check(cublasLtCreate(&created), "cublasLtCreate");
-    return LtOwner<cublasLtHandle_t>(created);
-  }();
+  using Choices = LtChoices<S>;
+  auto& [handle, chosen] = per_device<Choices>();
   const auto set = [](cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribute,
                       const auto& value) {
     check(cublasLtMatmulDescSetAttribute(operation, attribute, &value, sizeof(value)),
@@ -77,8 +86,11 @@ void biased_product(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> 
   constexpr std::size_t most_workspace = std::size_t{32} << 20;
   const std::array<std::uint32_t, 3> aligned{alignment(W.data), alignment(X.data),
                                              alignment(Y.data)};
-  const Key key{Y.rows,   Y.cols,     X.cols,     Y.stride,   X.stride,
-                W.stride, aligned[0], aligned[1], aligned[2], alignment(bias.data)};
+  const typename Choices::Key key{Y.rows,     Y.cols,
+                                  X.cols,     Y.stride,
+                                  X.stride,   W.stride,
+                                  aligned[0], aligned[1],
+                                  aligned[2], alignment(bias.data)};
   auto found = chosen.find(key);
   if (found == chosen.end()) {
     cublasLtMatmulPreference_t made = nullptr;
@@ -102,7 +114,8 @@ void biased_product(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> 
                                          made, 1, &result, &count),
           "cublasLtMatmulAlgoGetHeuristic");
     check(count > 0 ? result.state : CUBLAS_STATUS_NOT_SUPPORTED, "cublasLtMatmulAlgoGetHeuristic");
-    found = chosen.emplace(key, Algorithm{result.algo, result.workspaceSize}).first;
+    found =
+        chosen.emplace(key, typename Choices::Algorithm{result.algo, result.workspaceSize}).first;
   }
   DeviceMatrix<std::uint8_t> workspace(1, index_t(found->second.workspace));
   const float one = 1, zero = 0;

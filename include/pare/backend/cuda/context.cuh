@@ -1,17 +1,15 @@
-// Handles of cuBLAS and cuSOLVER, one set per host thread, and the device's measures.
+// Handles of cuBLAS and cuSOLVER, one set per host thread and GPU, and the GPU's measures.
 #pragma once
 
 #include "pare/backend/cuda/memory.cuh"
 
 namespace pare::inline PARE_TARGET::backend::cuda {
 
-/// What every call needs; made on first use by a host thread, for the device current then.
+/// What every call needs; made on first use by a host thread, for each GPU that becomes current.
 class Context {
  public:
-  static Context& get() {
-    thread_local Context context;
-    return context;
-  }
+  /// That of the current GPU.
+  static Context& get() { return per_device<Context>(); }
 
   cublasHandle_t blas = nullptr;
   cusolverDnHandle_t solver = nullptr;
@@ -19,10 +17,9 @@ class Context {
   int compute_capability = 0;  ///< 10 * major + minor
   int shared_bytes = 0;        ///< of shared memory that a block can have
 
- private:
+  /// Of the current GPU; get() makes it.
   Context() {
-    int device = 0;
-    check(cudaGetDevice(&device), "cudaGetDevice");
+    const int device = current_device();
     check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
           "cudaDeviceGetAttribute");
     int major = 0, minor = 0;

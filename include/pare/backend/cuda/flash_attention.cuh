@@ -337,8 +337,7 @@ bool launch_flash_attention(MatrixView<N> out, MatrixView<const N> q, MatrixView
                             const kernels::AttentionShape& shape) {
   if (Tiles::bytes > Context::get().shared_bytes) return false;
   const auto kernel = flash_attention_kernel<N, Tiles>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tiles::bytes),
-        "cudaFuncSetAttribute");
+  allow_shared(kernel, Tiles::bytes);
   const index_t tiles = (shape.seqlen + Tiles::queries - 1) / Tiles::queries;
   const index_t windows = out.rows / shape.seqlen;
   for (index_t done = 0; done < windows; done += flash_detail::most_blocks) {

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "pare/backend/cuda/error.cuh"
+#include "pare/backend/cuda/device.cuh"
 #include "pare/core/matrix.hpp"
 
 namespace pare::inline PARE_TARGET::backend::cuda {
@@ -18,26 +18,23 @@ namespace pare::inline PARE_TARGET::backend::cuda {
 /// The stream all work of this host thread runs on. The runtime owns it.
 inline cudaStream_t stream() { return cudaStreamPerThread; }
 
-/// Makes the current device's pool keep what is given back, so that an allocation costs
+/// The current device's pool, which keeps what is given back, so that an allocation costs
 /// microseconds. Without it every synchronisation returns unused memory to the driver.
-inline void keep_pool() {
-  int device = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  thread_local int kept = -1;
-  if (kept == device) return;
-  cudaMemPool_t pool;
-  check(cudaDeviceGetDefaultMemPool(&pool, device), "cudaDeviceGetDefaultMemPool");
-  std::uint64_t threshold = std::numeric_limits<std::uint64_t>::max();
-  check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &threshold),
-        "cudaMemPoolSetAttribute");
-  kept = device;
-}
+struct Pool {
+  cudaMemPool_t pool = nullptr;
+  Pool() {
+    check(cudaDeviceGetDefaultMemPool(&pool, current_device()), "cudaDeviceGetDefaultMemPool");
+    std::uint64_t threshold = std::numeric_limits<std::uint64_t>::max();
+    check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &threshold),
+          "cudaMemPoolSetAttribute");
+  }
+};
 
 /// Device memory, ordered on the thread's stream; nullptr for 0 bytes.
 /// Throws out_of_memory_error saying how much was wanted and how much was free.
 inline void* allocate(std::size_t bytes) {
   if (bytes == 0) return nullptr;
-  keep_pool();
+  per_device<Pool>();
   void* memory = nullptr;
   const cudaError_t status = cudaMallocAsync(&memory, bytes, stream());
   if (status == cudaErrorMemoryAllocation) {
@@ -76,8 +73,8 @@ void copy_async(MatrixView<const T> from, MatrixView<T> to, cudaMemcpyKind kind)
         "cudaMemcpy2DAsync");
 }
 
-/// A row-major matrix in device memory. Belongs to the host thread that made it. Elements are not
-/// initialised.
+/// A row-major matrix in device memory. Belongs to the host thread and the GPU that made it, which must
+/// be current when it is used, resized or destroyed. Elements are not initialised.
 template <class T>
 class DeviceMatrix {
  public:
@@ -166,12 +163,8 @@ struct DeviceMemory {
   }
   /// The most memory of the current device's pool that was in use at a time, bytes.
   static std::size_t peak_bytes() {
-    int device = 0;
-    check(cudaGetDevice(&device), "cudaGetDevice");
-    cudaMemPool_t pool;
-    check(cudaDeviceGetDefaultMemPool(&pool, device), "cudaDeviceGetDefaultMemPool");
     std::uint64_t bytes = 0;
-    check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemHigh, &bytes),
+    check(cudaMemPoolGetAttribute(per_device<Pool>().pool, cudaMemPoolAttrUsedMemHigh, &bytes),
           "cudaMemPoolGetAttribute");
     return std::size_t(bytes);
   }

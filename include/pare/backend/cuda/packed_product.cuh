@@ -111,17 +111,13 @@ class PackedTilesProduct {
 
   template <class Kernel>
   void prepare(Kernel* kernel) {
-    int device = 0, limit = 0, resident = 0;
-    check(cudaGetDevice(&device), "cudaGetDevice");
-    check(cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-          "cudaDeviceGetAttribute");
+    int limit = Context::get().shared_bytes, resident = 0;
     limit -= mask_bits_ == 0 ? 4 : 4 * 512;  // the selectors
     if (shared_bytes(1) > std::size_t(limit))
       throw shape_error("packed product: columns: expected what fits " + std::to_string(limit) +
                         " bytes of shared memory, got " + std::to_string(view_.columns) +
                         ", which take " + std::to_string(shared_bytes(1)));
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit),
-          "cudaFuncSetAttribute");
+    allow_shared(kernel, limit);
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                                cudaSharedmemCarveoutMaxShared),
           "cudaFuncSetAttribute");

@@ -290,8 +290,7 @@ struct Rotations {
   template <class N, class Kernel>
   static void launch(const RotatedRows<N>& rows, Kernel kernel, unsigned threads,
                      std::size_t bytes) {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
-          "cudaFuncSetAttribute");
+    allow_shared(kernel, int(bytes));
     int resident = 0;
     check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, int(threads), bytes),
           "cudaOccupancyMaxActiveBlocksPerMultiprocessor");

@@ -153,7 +153,7 @@ struct Selection {
                   index_t(Context::get().multiprocessors), index_t(select_max_blocks)});
     const T* divisors = d.data;
     unsigned long long wanted = static_cast<unsigned long long>(k);
-    SelectScratch* shared = scratch();
+    SelectScratch* shared = per_device<Scratch>().memory.data();
     void* arguments[] = {&W, &divisors, &wanted, &mask, &shared};
     check(cudaLaunchCooperativeKernel(reinterpret_cast<const void*>(select_kernel<T>),
                                       dim3(unsigned(blocks)), dim3(select_threads), arguments, 0,
@@ -162,15 +162,13 @@ struct Selection {
   }
 
  private:
-  static SelectScratch* scratch() {
-    thread_local DeviceMatrix<SelectScratch> memory;
-    if (memory.size() == 0) {
-      DeviceMatrix<SelectScratch> fresh(1, 1);
-      check(cudaMemsetAsync(fresh.data(), 0, sizeof(SelectScratch), stream()), "cudaMemsetAsync");
-      memory = std::move(fresh);
+  /// One per device, zero at first.
+  struct Scratch {
+    DeviceMatrix<SelectScratch> memory{1, 1};
+    Scratch() {
+      check(cudaMemsetAsync(memory.data(), 0, sizeof(SelectScratch), stream()), "cudaMemsetAsync");
     }
-    return memory.data();
-  }
+  };
 };
 
 }  // namespace pare::backend::cuda

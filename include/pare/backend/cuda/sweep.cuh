@@ -196,13 +196,7 @@ __global__ void __launch_bounds__(sweep_threads)
 template <int Of, int Chain, class T, kernels::MaskSource Mask, bool Quantize>
 void launch_sweep(const kernels::RowSweep<T, Mask, Quantize>& sweep) {
   const auto kernel = sweep_kernel<T, Mask, Quantize, Of, Chain>;
-  static const bool raised = [&] {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               int(sizeof(SweepShared<T>))),
-          "cudaFuncSetAttribute");
-    return true;
-  }();
-  (void)raised;
+  allow_shared(kernel, int(sizeof(SweepShared<T>)));
   const auto in_vectors = [](MatrixView<T> v) {
     return reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0 &&
            std::size_t(v.stride) * sizeof(T) % 16 == 0;

@@ -13,8 +13,9 @@
 
 namespace pare::inline PARE_TARGET::backend {
 
-/// Computes on the GPU that is current when a host thread first uses it. All work of a host thread
-/// is ordered on one stream; only what returns to the host waits for it. Deterministic.
+/// Computes on the GPU that is current for the host thread, where its arguments must lie; handles and
+/// scratch memory are kept for each. All work of a host thread on one GPU is ordered on one stream;
+/// only what returns to the host waits for it. Deterministic.
 template <>
 struct Thrust<system::cuda> : cuda::DeviceMemory,
                               cuda::Elements,
