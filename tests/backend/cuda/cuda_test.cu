@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "backend/reductions.hpp"
+#include "matrix_support.hpp"
 #include "pare/kernels/rotate.hpp"
 #include "solver_support.hpp"
 
@@ -440,6 +441,63 @@ BOOST_AUTO_TEST_CASE(rows_are_turned_as_on_the_host) {
   // More than the blocks of threads that are launched at once.
   check_rotations<float>(1200, 16384, 1e-5);
   check_rotations<bfloat16>(150000, 64, 6e-2);
+}
+
+namespace {
+
+/// Attention in T of float numbers that begin `margin` columns from a multiple of 16 bytes, as float64.
+template <class T>
+Matrix<double> attention_of(const Matrix<float>& qkv, const kernels::AttentionShape& shape,
+                            index_t margin) {
+  const index_t cols = shape.heads * shape.head_dim;
+  Matrix<T> placed(qkv.rows(), qkv.cols() + 4);
+  for (index_t i = 0; i < qkv.rows(); ++i)
+    for (index_t j = 0; j < qkv.cols(); ++j) placed(i, j + margin) = T(qkv(i, j));
+  const auto on_device = upload<Cuda>(placed);
+  const auto part = [&](index_t at) {
+    return std::as_const(on_device).view().columns(margin + at * cols, cols);
+  };
+  Cuda::matrix<T> out(qkv.rows(), cols), again(qkv.rows(), cols);
+  for (auto* to : {&out, &again})
+    Cuda::attention<T>(to->view(), part(0), part(1), part(2), {}, shape);
+  BOOST_TEST(same_bytes(download<Cuda>(out), download<Cuda>(again)));
+  return widen(download<Cuda>(out));
+}
+
+double norm_of_difference(const Matrix<double>& a, const Matrix<double>& b) {
+  double sum = 0;
+  for (index_t i = 0; i < a.size(); ++i) {
+    const double d = a.data()[i] - b.data()[i];
+    sum += d * d;
+  }
+  return std::sqrt(sum);
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(attention_in_one_kernel_has_the_accuracy_of_float_products) {
+  for (const index_t width : {16, 64, 80, 96, 128, 160, 256})
+    for (const double size : {1.0, 4.0})
+      for (const index_t window : {0, 100}) {
+        const index_t heads = 2, seqlen = 700, cols = heads * width;
+        const kernels::AttentionShape shape{.heads = heads,
+                                            .kv_heads = heads,
+                                            .head_dim = width,
+                                            .seqlen = seqlen,
+                                            .q_step = width,
+                                            .kv_step = width,
+                                            .scale = 1 / std::sqrt(double(width)),
+                                            .window = window};
+        const Matrix<float> qkv = random_normal<float>(2 * seqlen, 3 * cols, 17, size);
+        const Matrix<double> exact = attention_of<double>(qkv, shape, 0);
+        const double kernel = norm_of_difference(attention_of<float>(qkv, shape, 0), exact);
+        const double products = norm_of_difference(attention_of<float>(qkv, shape, 1), exact);
+        BOOST_TEST(kernel <= 4 * products, "heads of " << width << ", size " << size << ", window "
+                                                       << window << ": " << kernel << " against "
+                                                       << products);
+        BOOST_TEST_MESSAGE("heads of " << width << ", size " << size << ", window " << window
+                                       << ": error " << kernel / products << " times");
+      }
 }
 
 BOOST_AUTO_TEST_CASE(memory_that_is_not_there_is_a_typed_error) {

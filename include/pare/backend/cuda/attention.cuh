@@ -1,12 +1,14 @@
-// Causal attention: in 16 bits one kernel, otherwise batched products over the heads with the softmax
-// between them.
+// Causal attention: one kernel where heads fit it, otherwise batched products over the heads with the
+// softmax between them.
 #pragma once
 
 #include <algorithm>
 #include <limits>
+#include <type_traits>
 
 #include "pare/backend/cuda/arithmetic.cuh"
 #include "pare/backend/cuda/flash_attention.cuh"
+#include "pare/backend/cuda/flash_float.cuh"
 #include "pare/backend/cuda/product.cuh"
 #include "pare/kernels/attention.hpp"
 
@@ -58,7 +60,7 @@ struct Attention {
                         const kernels::AttentionShape& shape) {
     using A = compute_scalar<S>;
     if (q.size() == 0) return;
-    if constexpr (is_storage_only<S>)
+    if constexpr (!std::is_same_v<S, double>)
       if (flash_attention(native(out), native(q), native(k), native(v), slopes, shape)) return;
     const index_t seqlen = shape.seqlen;
     const index_t fitting = index_t(score_bytes / sizeof(A)) / (shape.heads * seqlen);

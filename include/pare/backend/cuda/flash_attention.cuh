@@ -1,14 +1,7 @@
 // Attention of 16-bit activations in one kernel: tensor cores, online softmax, no scores in memory.
 #pragma once
 
-#include <algorithm>
-#include <cstdint>
-#include <limits>
-#include <type_traits>
-
-#include "pare/backend/cuda/context.cuh"
-#include "pare/backend/cuda/storage.cuh"
-#include "pare/kernels/attention.hpp"
+#include "pare/backend/cuda/flash_parts.cuh"
 
 namespace pare::inline PARE_TARGET::backend::cuda {
 
@@ -31,66 +24,6 @@ struct FlashTiles {
 
 namespace flash_detail {
 
-/// Of a grid's second and third dimension.
-inline constexpr index_t most_blocks = 65535;
-
-// Places in shared memory are bytes from its start in 32 bits, as instructions take them.
-
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-/// Copies 16 bytes to shared memory, or writes zeros there; ends with a wait_for_copies.
-__device__ inline void copy_async(unsigned to, const void* from, bool there) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
-               "r"(there ? 16 : 0)
-               : "memory");
-}
-__device__ inline void end_of_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-/// Waits for all copies but those of the last `Pending` groups.
-template <int Pending>
-__device__ void wait_for_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
-}
-
-/// Four matrices of 8 x 8 numbers; lane l names row l % 8 of matrix l / 8.
-__device__ inline void load_matrices(unsigned (&to)[4], unsigned row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-               : "r"(row)
-               : "memory");
-}
-/// The same, each matrix transposed.
-__device__ inline void load_transposed(unsigned (&to)[4], unsigned row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-               : "r"(row)
-               : "memory");
-}
-
-/// c (16, 8) += a (16, 16) b (16, 8), sums in float.
-template <class N>
-__device__ void multiply_add(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
-  if constexpr (std::is_same_v<N, __half>)
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-        "{%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  else
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-        "{%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-#else
-// Never launched there; see flash_attention.
-__device__ inline void copy_async(unsigned, const void*, bool) {}
-__device__ inline void end_of_copies() {}
-template <int>
-__device__ void wait_for_copies() {}
-__device__ inline void load_matrices(unsigned (&)[4], unsigned) {}
-__device__ inline void load_transposed(unsigned (&)[4], unsigned) {}
-template <class N>
-__device__ void multiply_add(float (&)[4], const unsigned (&)[4], unsigned, unsigned) {}
-#endif
-
 /// Two numbers as one register, the first in its lower half.
 template <class N>
 __device__ unsigned packed_pair(float a, float b) {
@@ -103,33 +36,6 @@ __device__ unsigned packed_pair(float a, float b) {
     memcpy(&bits, &pair, sizeof(bits));
   }
   return bits;
-}
-
-/// 2^x up to 2^-22; 0 for -infinity.
-__device__ inline float power_of_two(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
-/// tanh(x) up to 1e-6 of 1.
-__device__ inline float fast_tanh(float x) {
-  const float e = power_of_two(-2.885390082f * std::abs(x));  // exp(-2 |x|)
-  return copysignf(__fdividef(1 - e, 1 + e), x);
-}
-
-/// Starts the copy of rows first .. first + Rows - 1 of one head to shared memory; what lies behind
-/// `seqlen` or `width` becomes zero.
-template <int Rows, class Tiles, class N>
-__device__ void start_copy(unsigned to, const N* from, index_t stride, int first, int seqlen,
-                           int width) {
-  constexpr int chunks = Tiles::width / 8;
-  for (int at = int(threadIdx.x); at < Rows * chunks; at += Tiles::threads) {
-    const int r = at / chunks, c = at % chunks * 8;
-    const bool there = first + r < seqlen && c < width;
-    copy_async(to + 2 * (r * Tiles::stride + c), there ? from + (first + r) * stride + c : from,
-               there);
-  }
 }
 
 }  // namespace flash_detail
@@ -148,7 +54,6 @@ __global__ void __launch_bounds__(Tiles::threads, Tiles::blocks)
   using namespace flash_detail;
   constexpr int D = Tiles::width;
   constexpr int row_tiles = Tiles::row_tiles, keys = Tiles::keys, stride = Tiles::stride;
-  constexpr float log2_e = 1.4426950408889634f, infinity = std::numeric_limits<float>::infinity();
   extern __shared__ __align__(16) unsigned char memory[];
   constexpr unsigned tile_bytes = 2 * keys * stride;
   const unsigned queries = unsigned(__cvta_generic_to_shared(memory));  // (queries, D)
@@ -165,19 +70,15 @@ __global__ void __launch_bounds__(Tiles::threads, Tiles::blocks)
   const N* const keys_from = k.row(window) + kv_head * shape.kv_step;
   const N* const values_from = v.row(window) + kv_head * shape.kv_step;
 
-  const bool adjusted = shape.soft_cap > 0 || slopes.rows > 0;
-  const float slope = slopes.rows > 0 ? slopes(0, head) * log2_e : 0;
-  const float cap = float(shape.soft_cap), scale = float(shape.scale);
-  // Scores times `unit` are powers of two; adjusted ones are already.
-  const float unit = adjusted ? 1 : scale * log2_e;
-  const float in_caps = cap > 0 ? scale / cap : 0, out_of_caps = cap * log2_e;
+  const ScoreRule rule(slopes, shape, head);
 
   const int mine = warp * 16 * row_tiles;  // first query of the warp, in the block
   const int lane_row = lane / 4, lane_col = lane % 4 * 2;
   float sums[row_tiles][D / 8][4] = {};
-  float largest[row_tiles][2], total[row_tiles][2] = {};
+  float base[row_tiles][2], total[row_tiles][2] = {};
 #pragma unroll
-  for (int r = 0; r < row_tiles; ++r) largest[r][0] = largest[r][1] = -infinity;
+  for (int r = 0; r < row_tiles; ++r)
+    base[r][0] = base[r][1] = -std::numeric_limits<float>::infinity();
 
   const int begin = int(shape.oldest(first)) / keys, end = last / keys + 1;
   start_copy<Tiles::queries, Tiles>(queries, q.row(window) + head * shape.q_step, q.stride, first,
@@ -226,55 +127,13 @@ __global__ void __launch_bounds__(Tiles::threads, Tiles::blocks)
     const bool cut = tile * keys + keys - 1 > from_query ||
                      int(shape.oldest(from_query + 16 * row_tiles - 1)) > tile * keys;
 #pragma unroll
-    for (int r = 0; r < row_tiles; ++r)
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const int query = from_query + 16 * r + lane_row + 8 * h;
-        if (adjusted)
-#pragma unroll
-          for (int n = 0; n < keys / 8; ++n)
-#pragma unroll
-            for (int e = 0; e < 2; ++e) {
-              float& score = scores[r][n][2 * h + e];
-              score = cap > 0 ? out_of_caps * fast_tanh(score * in_caps) : score * scale * log2_e;
-              score += slope * float(key + 8 * n + e - query);
-            }
-        if (cut) {
-          const int oldest = int(shape.oldest(query));
-#pragma unroll
-          for (int n = 0; n < keys / 8; ++n)
-#pragma unroll
-            for (int e = 0; e < 2; ++e) {
-              const int j = key + 8 * n + e;
-              if (j > query || j < oldest) scores[r][n][2 * h + e] = -infinity;
-            }
-        }
-        float most = largest[r][h];
-#pragma unroll
-        for (int n = 0; n < keys / 8; ++n)
-          most = max(most, max(scores[r][n][2 * h], scores[r][n][2 * h + 1]));
-        most = max(most, __shfl_xor_sync(~0u, most, 1));
-        most = max(most, __shfl_xor_sync(~0u, most, 2));
-        // Nothing seen so far: all powers are zero, whatever is taken away.
-        const float base = most == -infinity ? 0 : most * unit;
-        const float shrink = power_of_two(largest[r][h] * unit - base);
-        largest[r][h] = most;
-        float sum = 0;
-#pragma unroll
-        for (int n = 0; n < keys / 8; ++n)
-#pragma unroll
-          for (int e = 0; e < 2; ++e) {
-            float& score = scores[r][n][2 * h + e];
-            score = power_of_two(fmaf(score, unit, -base));
-            sum += score;
-          }
-        total[r][h] = total[r][h] * shrink + sum;
-#pragma unroll
-        for (int n = 0; n < D / 8; ++n) {
-          sums[r][n][2 * h] *= shrink;
-          sums[r][n][2 * h + 1] *= shrink;
-        }
-      }
+    for (int r = 0; r < row_tiles; ++r) {
+      const int query = from_query + 16 * r + lane_row;
+      online_softmax<0, false>(scores[r], sums[r], base[r][0], total[r][0], rule, key, query,
+                               int(shape.oldest(query)), cut);
+      online_softmax<1, false>(scores[r], sums[r], base[r][1], total[r][1], rule, key, query + 8,
+                               int(shape.oldest(query + 8)), cut);
+    }
 
 #pragma unroll
     for (int step = 0; step < keys / 16; ++step) {
@@ -329,31 +188,6 @@ __global__ void __launch_bounds__(Tiles::threads, Tiles::blocks)
 
 /// @endcond
 
-/// Launches flash_attention_kernel for heads of up to Tiles::width numbers; false where a block
-/// cannot have so much shared memory.
-template <class Tiles, class N>
-bool launch_flash_attention(MatrixView<N> out, MatrixView<const N> q, MatrixView<const N> k,
-                            MatrixView<const N> v, MatrixView<const float> slopes,
-                            const kernels::AttentionShape& shape) {
-  if (Tiles::bytes > Context::get().shared_bytes) return false;
-  const auto kernel = flash_attention_kernel<N, Tiles>;
-  allow_shared(kernel, Tiles::bytes);
-  const index_t tiles = (shape.seqlen + Tiles::queries - 1) / Tiles::queries;
-  const index_t windows = out.rows / shape.seqlen;
-  for (index_t done = 0; done < windows; done += flash_detail::most_blocks) {
-    const index_t count = std::min(flash_detail::most_blocks, windows - done);
-    const index_t first = done * shape.seqlen, rows = count * shape.seqlen;
-    const dim3 grid{unsigned(shape.heads), unsigned(tiles), unsigned(count)};
-    kernel<<<grid, Tiles::threads, Tiles::bytes, stream()>>>(out.block(first, 0, rows, out.cols),
-                                                             q.block(first, 0, rows, q.cols),
-                                                             k.block(first, 0, rows, k.cols),
-                                                             v.block(first, 0, rows, v.cols),
-                                                             slopes, shape);
-    check_launch("flash_attention_kernel");
-  }
-  return true;
-}
-
 /// The attention of a ModelBackend in one kernel; false, and nothing done, for heads of more than
 /// 256 numbers or that do not lie at multiples of 16 bytes, and for devices before sm_80 or with
 /// too little shared memory.
@@ -361,20 +195,14 @@ template <class N>
 bool flash_attention(MatrixView<N> out, MatrixView<const N> q, MatrixView<const N> k,
                      MatrixView<const N> v, MatrixView<const float> slopes,
                      const kernels::AttentionShape& shape) {
-  const auto whole_vectors = [](MatrixView<const N> heads, index_t step) {
-    return reinterpret_cast<std::uintptr_t>(heads.data) % 16 == 0 && heads.stride % 8 == 0 &&
-           step % 8 == 0;
-  };
-  const index_t width = shape.head_dim;
-  if (width > 256 || shape.seqlen > flash_detail::most_blocks || width % 8 != 0 ||
-      Context::get().compute_capability < 80 || !whole_vectors(out, width) ||
-      !whole_vectors(q, shape.q_step) || !whole_vectors(k, shape.kv_step) ||
-      !whole_vectors(v, shape.kv_step))
-    return false;
+  if (!flash_detail::fits_one_kernel(out, q, k, v, shape)) return false;
   // Measured on an H100. Fewer keys where a block has less shared memory than there.
   const auto launch = [&]<class... Tiles>() {
-    return (launch_flash_attention<Tiles>(out, q, k, v, slopes, shape) || ...);
+    return (flash_detail::launch<Tiles>(flash_attention_kernel<N, Tiles>, out, q, k, v, slopes,
+                                        shape) ||
+            ...);
   };
+  const index_t width = shape.head_dim;
   if (width <= 64) return launch.template operator()<FlashTiles<64, 2, 64, 2>>();
   if (width <= 80) return launch.template operator()<FlashTiles<80, 2, 64, 2>>();
   if (width <= 96) return launch.template operator()<FlashTiles<96, 2, 64, 2>>();

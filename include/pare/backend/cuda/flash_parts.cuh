@@ -1,0 +1,240 @@
+// What the kernels of attention are made of: copies to shared memory, products on the tensor cores,
+// the online softmax.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+
+#include "pare/backend/cuda/context.cuh"
+#include "pare/backend/cuda/storage.cuh"
+#include "pare/kernels/attention.hpp"
+
+namespace pare::inline PARE_TARGET::backend::cuda {
+
+namespace flash_detail {
+
+/// Of a grid's second and third dimension.
+inline constexpr index_t most_blocks = 65535;
+
+// Places in shared memory are bytes from its start in 32 bits, as instructions take them.
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+/// Copies 16 bytes to shared memory, or writes zeros there; ends with a wait_for_copies.
+__device__ inline void copy_async(unsigned to, const void* from, bool there) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+               "r"(there ? 16 : 0)
+               : "memory");
+}
+__device__ inline void end_of_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+/// Waits for all copies but those of the last `Pending` groups.
+template <int Pending>
+__device__ void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
+}
+
+/// Four matrices of 8 x 8 numbers; lane l names row l % 8 of matrix l / 8.
+__device__ inline void load_matrices(unsigned (&to)[4], unsigned row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(row)
+               : "memory");
+}
+/// The same, each matrix transposed.
+__device__ inline void load_transposed(unsigned (&to)[4], unsigned row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(row)
+               : "memory");
+}
+
+/// c (16, 8) += a (16, 16) b (16, 8), sums in float.
+template <class N>
+__device__ void multiply_add(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+  if constexpr (std::is_same_v<N, __half>)
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  else
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+/// c (16, 8) += a (16, 8) b (8, 8) of numbers whose first 11 bits count, sums in float.
+__device__ inline void multiply_add_tf32(float (&c)[4], const unsigned (&a)[4], unsigned b0,
+                                         unsigned b1) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+#else
+// Never launched there; see flash_attention.
+__device__ inline void copy_async(unsigned, const void*, bool) {}
+__device__ inline void end_of_copies() {}
+template <int>
+__device__ void wait_for_copies() {}
+__device__ inline void load_matrices(unsigned (&)[4], unsigned) {}
+__device__ inline void load_transposed(unsigned (&)[4], unsigned) {}
+template <class N>
+__device__ void multiply_add(float (&)[4], const unsigned (&)[4], unsigned, unsigned) {}
+__device__ inline void multiply_add_tf32(float (&)[4], const unsigned (&)[4], unsigned, unsigned) {}
+#endif
+
+/// 2^x up to 2^-22; 0 for -infinity.
+__device__ inline float power_of_two(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+/// tanh(x) up to 1e-6 of 1.
+__device__ inline float fast_tanh(float x) {
+  const float e = power_of_two(-2.885390082f * std::abs(x));  // exp(-2 |x|)
+  return copysignf(__fdividef(1 - e, 1 + e), x);
+}
+
+/// Starts the copy of rows first .. first + Rows - 1 of one head to shared memory; what lies behind
+/// `seqlen` or `width` becomes zero.
+template <int Rows, class Tiles, class N>
+__device__ void start_copy(unsigned to, const N* from, index_t stride, int first, int seqlen,
+                           int width) {
+  constexpr int each = 16 / int(sizeof(N)), chunks = Tiles::width / each;
+  for (int at = int(threadIdx.x); at < Rows * chunks; at += Tiles::threads) {
+    const int r = at / chunks, c = at % chunks * each;
+    const bool there = first + r < seqlen && c < width;
+    copy_async(to + unsigned(sizeof(N)) * (r * Tiles::stride + c),
+               there ? from + (first + r) * stride + c : from, there);
+  }
+}
+
+/// What turns products of queries and keys into the logarithms, to base 2, of weights.
+struct ScoreRule {
+  bool adjusted;               ///< by a cap or a slope
+  float slope, cap, scale;     ///< the slope for base 2
+  float unit;                  ///< scores times this are powers of two; 1 where adjusted
+  float in_caps, out_of_caps;  ///< scale / cap, and the cap for base 2
+
+  __device__ ScoreRule(MatrixView<const float> slopes, const kernels::AttentionShape& shape,
+                       index_t head) {
+    constexpr float log2_e = 1.4426950408889634f;
+    adjusted = shape.soft_cap > 0 || slopes.rows > 0;
+    slope = slopes.rows > 0 ? slopes(0, head) * log2_e : 0;
+    cap = float(shape.soft_cap);
+    scale = float(shape.scale) * (cap > 0 ? 1 : log2_e);
+    unit = adjusted ? 1 : scale;
+    in_caps = cap > 0 ? scale / cap : 0;
+    out_of_caps = cap * log2_e;
+  }
+};
+
+/// Makes row H of a lane's scores its weights, and what was summed so far what it would have been
+/// under the new largest score. Entry e of tile n is key `key` + 8 n + e.
+/// @tparam Precise  tanh to float's last places
+/// @param base   the largest score so far, a power of two
+/// @param total  of the weights so far
+/// @param cut    whether some keys are not seen
+template <int H, bool Precise, int ScoreTiles, int SumTiles>
+__device__ __forceinline__ void online_softmax(float (&scores)[ScoreTiles][4],
+                                               float (&sums)[SumTiles][4], float& base,
+                                               float& total, const ScoreRule& rule, int key,
+                                               int query, int oldest, bool cut) {
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  if (rule.adjusted)
+#pragma unroll
+    for (int n = 0; n < ScoreTiles; ++n)
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        float& score = scores[n][2 * H + e];
+        if (rule.cap > 0) {
+          const float in_caps = score * rule.in_caps;
+          score = rule.out_of_caps * (Precise ? tanhf(in_caps) : fast_tanh(in_caps));
+        } else {
+          score *= rule.scale;
+        }
+        score += rule.slope * float(key + 8 * n + e - query);
+      }
+  if (cut)
+#pragma unroll
+    for (int n = 0; n < ScoreTiles; ++n)
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const int j = key + 8 * n + e;
+        if (j > query || j < oldest) scores[n][2 * H + e] = -infinity;
+      }
+  float most = -infinity;
+#pragma unroll
+  for (int n = 0; n < ScoreTiles; ++n)
+    most = max(most, max(scores[n][2 * H], scores[n][2 * H + 1]));
+  most = max(most, __shfl_xor_sync(~0u, most, 1));
+  most = max(most, __shfl_xor_sync(~0u, most, 2));
+  most = max(base, most * rule.unit);
+  // Nothing seen so far: all powers are zero, whatever is taken away.
+  const float away = most == -infinity ? 0 : most;
+  const float shrink = power_of_two(base - away);
+  base = most;
+  float sum = 0;
+#pragma unroll
+  for (int n = 0; n < ScoreTiles; ++n)
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      float& score = scores[n][2 * H + e];
+      score = power_of_two(fmaf(score, rule.unit, -away));
+      sum += score;
+    }
+  total = total * shrink + sum;
+#pragma unroll
+  for (int n = 0; n < SumTiles; ++n) {
+    sums[n][2 * H] *= shrink;
+    sums[n][2 * H + 1] *= shrink;
+  }
+}
+
+/// Launches a kernel of attention that is cut as Tiles says; false where a block cannot have so much
+/// shared memory.
+template <class Tiles, class N>
+bool launch(void (*kernel)(MatrixView<N>, MatrixView<const N>, MatrixView<const N>,
+                           MatrixView<const N>, MatrixView<const float>, kernels::AttentionShape),
+            MatrixView<N> out, MatrixView<const N> q, MatrixView<const N> k, MatrixView<const N> v,
+            MatrixView<const float> slopes, const kernels::AttentionShape& shape) {
+  if (Tiles::bytes > Context::get().shared_bytes) return false;
+  allow_shared(kernel, Tiles::bytes);
+  const index_t tiles = (shape.seqlen + Tiles::queries - 1) / Tiles::queries;
+  const index_t windows = out.rows / shape.seqlen;
+  for (index_t done = 0; done < windows; done += most_blocks) {
+    const index_t count = std::min(most_blocks, windows - done);
+    const index_t first = done * shape.seqlen, rows = count * shape.seqlen;
+    const dim3 grid{unsigned(shape.heads), unsigned(tiles), unsigned(count)};
+    kernel<<<grid, Tiles::threads, Tiles::bytes, stream()>>>(out.block(first, 0, rows, out.cols),
+                                                             q.block(first, 0, rows, q.cols),
+                                                             k.block(first, 0, rows, k.cols),
+                                                             v.block(first, 0, rows, v.cols),
+                                                             slopes, shape);
+    check_launch("flash_attention");
+  }
+  return true;
+}
+
+/// Whether one kernel can do an attention: heads of at most 256 numbers at multiples of 16 bytes, a
+/// device from sm_80 on.
+template <class N>
+bool fits_one_kernel(MatrixView<N> out, MatrixView<const N> q, MatrixView<const N> k,
+                     MatrixView<const N> v, const kernels::AttentionShape& shape) {
+  constexpr index_t each = 16 / index_t(sizeof(N));
+  const auto whole_vectors = [](MatrixView<const N> heads, index_t step) {
+    return reinterpret_cast<std::uintptr_t>(heads.data) % 16 == 0 && heads.stride % each == 0 &&
+           step % each == 0;
+  };
+  const index_t width = shape.head_dim;
+  return width <= 256 && shape.seqlen <= most_blocks && width % each == 0 &&
+         Context::get().compute_capability >= 80 && whole_vectors(out, width) &&
+         whole_vectors(q, shape.q_step) && whole_vectors(k, shape.kv_step) &&
+         whole_vectors(v, shape.kv_step);
+}
+
+}  // namespace flash_detail
+
+}  // namespace pare::backend::cuda
