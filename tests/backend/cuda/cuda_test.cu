@@ -106,14 +106,14 @@ struct SweepData {
 
 /// The sweep of a whole block on both backends. A weight that rounds the other way after a
 /// difference in the last digit changes its row from there on, so rows are counted.
-template <class T, kernels::MaskSource Mask, bool Quantize>
+template <class T, kernels::MaskSource Mask, bool Quantize, class Given = Cuda>
 void check_sweep(index_t rows, index_t count, index_t grids, index_t offset, int zeros, int of) {
   BOOST_TEST_CONTEXT("rows " << rows << " columns " << count << " grids " << grids << " offset "
                              << offset << " of " << of) {
     SweepData<T> expected(rows, count, grids, offset, of), given = expected;
     const Matrix<T> before = expected.weights;
     expected.template sweep<Host, Mask, Quantize>(zeros, of);
-    given.template sweep<Cuda, Mask, Quantize>(zeros, of);
+    given.template sweep<Given, Mask, Quantize>(zeros, of);
     const double limit = tolerance<T> * largest(expected.weights);
     index_t other_rows = 0;
     for (index_t i = 0; i < rows; ++i) {
@@ -140,6 +140,32 @@ void check_sweep(index_t rows, index_t count, index_t grids, index_t offset, int
 }
 
 }  // namespace
+
+namespace {
+
+/// Sweeps as a GPU of sm_89 does, whose blocks have less shared memory.
+struct CudaAsSm89 : Cuda {
+  template <class T, kernels::MaskSource Mask, bool Quantize>
+  static void row_sweep(const kernels::RowSweep<T, Mask, Quantize>& sweep) {
+    using Cut = backend::cuda::tuning::Sm89::sweep<T>;
+    static_assert(sizeof(backend::cuda::SweepShared<T, Cut::columns>) <= 99 << 10);
+    backend::cuda::run_sweep_cut<Cut>(sweep, [](index_t rows, const auto& f) {
+      Cuda::for_each_row(rows, f);
+    });
+  }
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(sweeps_fit_the_shared_memory_of_sm_89) {
+  using enum kernels::MaskSource;
+  for (const index_t count : {1, 63, 64, 65, 128, 300}) {
+    check_sweep<double, given, true, CudaAsSm89>(37, count, 1, 4, 0, 0);
+    check_sweep<double, none, true, CudaAsSm89>(37, count, 1, 5, 0, 0);
+  }
+  check_sweep<double, n_of_m, true, CudaAsSm89>(37, 160, 1, 0, 2, 4);
+  check_sweep<double, n_of_m, true, CudaAsSm89>(37, 160, 1, 0, 4, 8);
+}
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(the_tuned_sweep_is_row_sweep, T, Scalars) {
   for (const index_t count : {1, 3, 4, 31, 64, 100, 127, 128, 129, 300})
@@ -446,9 +472,10 @@ BOOST_AUTO_TEST_CASE(rows_are_turned_as_on_the_host) {
 namespace {
 
 /// Attention in T of float numbers that begin `margin` columns from a multiple of 16 bytes, as float64.
-template <class T>
+/// @param attend  (out, q, k, v)
+template <class T, class F>
 Matrix<double> attention_of(const Matrix<float>& qkv, const kernels::AttentionShape& shape,
-                            index_t margin) {
+                            index_t margin, const F& attend) {
   const index_t cols = shape.heads * shape.head_dim;
   Matrix<T> placed(qkv.rows(), qkv.cols() + 4);
   for (index_t i = 0; i < qkv.rows(); ++i)
@@ -458,8 +485,7 @@ Matrix<double> attention_of(const Matrix<float>& qkv, const kernels::AttentionSh
     return std::as_const(on_device).view().columns(margin + at * cols, cols);
   };
   Cuda::matrix<T> out(qkv.rows(), cols), again(qkv.rows(), cols);
-  for (auto* to : {&out, &again})
-    Cuda::attention<T>(to->view(), part(0), part(1), part(2), {}, shape);
+  for (auto* to : {&out, &again}) attend(to->view(), part(0), part(1), part(2));
   BOOST_TEST(same_bytes(download<Cuda>(out), download<Cuda>(again)));
   return widen(download<Cuda>(out));
 }
@@ -489,9 +515,20 @@ BOOST_AUTO_TEST_CASE(attention_in_one_kernel_has_the_accuracy_of_float_products)
                                             .scale = 1 / std::sqrt(double(width)),
                                             .window = window};
         const Matrix<float> qkv = random_normal<float>(2 * seqlen, 3 * cols, 17, size);
-        const Matrix<double> exact = attention_of<double>(qkv, shape, 0);
-        const double kernel = norm_of_difference(attention_of<float>(qkv, shape, 0), exact);
-        const double products = norm_of_difference(attention_of<float>(qkv, shape, 1), exact);
+        const auto attend = [&]<class T>(MatrixView<T> out, auto q, auto k, auto v) {
+          Cuda::attention<T>(out, q, k, v, {}, shape);
+        };
+        const auto as_sm_89 = [&](MatrixView<float> out, auto q, auto k, auto v) {
+          BOOST_TEST(
+              backend::cuda::flash_attention<backend::cuda::tuning::Sm89>(out, q, k, v, {}, shape));
+        };
+        const Matrix<double> exact = attention_of<double>(qkv, shape, 0, attend);
+        const Matrix<double> got = attention_of<float>(qkv, shape, 0, attend);
+        const double kernel = norm_of_difference(got, exact);
+        const double products =
+            norm_of_difference(attention_of<float>(qkv, shape, 1, attend), exact);
+        BOOST_TEST(norm_of_difference(attention_of<float>(qkv, shape, 0, as_sm_89), exact) <=
+                   4 * products);
         BOOST_TEST(kernel <= 4 * products, "heads of " << width << ", size " << size << ", window "
                                                        << window << ": " << kernel << " against "
                                                        << products);

@@ -8,7 +8,6 @@
 
 #include "pare/backend/cuda/arithmetic.cuh"
 #include "pare/backend/cuda/flash_attention.cuh"
-#include "pare/backend/cuda/flash_float.cuh"
 #include "pare/backend/cuda/product.cuh"
 #include "pare/kernels/attention.hpp"
 
@@ -61,7 +60,11 @@ struct Attention {
     using A = compute_scalar<S>;
     if (q.size() == 0) return;
     if constexpr (!std::is_same_v<S, double>)
-      if (flash_attention(native(out), native(q), native(k), native(v), slopes, shape)) return;
+      if (with_tuning(Context::get().compute_capability, [&]<class Tuning>(Tuning) {
+            return flash_attention<Tuning>(native(out), native(q), native(k), native(v), slopes,
+                                           shape);
+          }))
+        return;
     const index_t seqlen = shape.seqlen;
     const index_t fitting = index_t(score_bytes / sizeof(A)) / (shape.heads * seqlen);
     const index_t rows = std::clamp<index_t>(fitting, 1, std::min(query_rows, seqlen));

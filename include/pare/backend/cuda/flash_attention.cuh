@@ -1,26 +1,11 @@
-// Attention of 16-bit activations in one kernel: tensor cores, online softmax, no scores in memory.
+// Attention in one kernel, that of 16-bit activations, and the choice between this and float32's:
+// tensor cores, online softmax, no scores in memory.
 #pragma once
 
+#include "pare/backend/cuda/flash_float.cuh"
 #include "pare/backend/cuda/flash_parts.cuh"
 
 namespace pare::inline PARE_TARGET::backend::cuda {
-
-/// How flash_attention_kernel cuts its work.
-/// @tparam Width     numbers of a head that are computed with, a multiple of 16; those beyond head_dim
-///                   are 0
-/// @tparam RowTiles  tiles of 16 queries of one warp
-/// @tparam Keys      that are in shared memory at a time, a multiple of 16
-/// @tparam Blocks    of a multiprocessor at a time
-template <int Width, int RowTiles, int Keys, int Blocks>
-struct FlashTiles {
-  static constexpr int width = Width, row_tiles = RowTiles, keys = Keys, blocks = Blocks;
-  static constexpr int queries = 128;  ///< of a block
-  static constexpr int threads = 32 * queries / (16 * RowTiles);
-  /// Numbers from a row to the next: eight neighbouring rows then lie in different banks.
-  static constexpr int stride = Width + 8;
-  /// Queries, and keys and values twice: the next ones arrive while the last are read.
-  static constexpr int bytes = (queries + 4 * keys) * stride * 2;
-};
 
 namespace flash_detail {
 
@@ -191,24 +176,22 @@ __global__ void __launch_bounds__(Tiles::threads, Tiles::blocks)
 /// The attention of a ModelBackend in one kernel; false, and nothing done, for heads of more than
 /// 256 numbers or that do not lie at multiples of 16 bytes, and for devices before sm_80 or with
 /// too little shared memory.
-template <class N>
+/// @tparam Tuning  a policy of tuning.cuh
+template <class Tuning, class N>
 bool flash_attention(MatrixView<N> out, MatrixView<const N> q, MatrixView<const N> k,
                      MatrixView<const N> v, MatrixView<const float> slopes,
                      const kernels::AttentionShape& shape) {
   if (!flash_detail::fits_one_kernel(out, q, k, v, shape)) return false;
-  // Measured on an H100. Fewer keys where a block has less shared memory than there.
-  const auto launch = [&]<class... Tiles>() {
-    return (flash_detail::launch<Tiles>(flash_attention_kernel<N, Tiles>, out, q, k, v, slopes,
-                                        shape) ||
-            ...);
-  };
-  const index_t width = shape.head_dim;
-  if (width <= 64) return launch.template operator()<FlashTiles<64, 2, 64, 2>>();
-  if (width <= 80) return launch.template operator()<FlashTiles<80, 2, 64, 2>>();
-  if (width <= 96) return launch.template operator()<FlashTiles<96, 2, 64, 2>>();
-  if (width <= 128)
-    return launch.template operator()<FlashTiles<128, 2, 64, 2>, FlashTiles<128, 2, 32, 1>>();
-  return launch.template operator()<FlashTiles<256, 1, 64, 1>, FlashTiles<256, 1, 32, 1>>();
+  return flash_detail::with_width(shape.head_dim, [&]<int Width>() {
+    if constexpr (std::is_same_v<N, float>) {
+      using Tiles = typename Tuning::template flash_float<Width>;
+      return flash_detail::launch<Tiles>(flash_float_kernel<Tiles>, out, q, k, v, slopes, shape);
+    } else {
+      using Tiles = typename Tuning::template flash<Width>;
+      return flash_detail::launch<Tiles>(flash_attention_kernel<N, Tiles>, out, q, k, v, slopes,
+                                         shape);
+    }
+  });
 }
 
 }  // namespace pare::backend::cuda

@@ -6,25 +6,6 @@
 
 namespace pare::inline PARE_TARGET::backend::cuda {
 
-/// How flash_float_kernel cuts its work.
-/// @tparam Width     numbers of a head that are computed with, a multiple of 8; those beyond head_dim
-///                   are 0
-/// @tparam RowTiles  tiles of 16 queries of one warp
-/// @tparam Warps     of a block
-/// @tparam Keys      that are in shared memory at a time, a multiple of 16
-/// @tparam Blocks    of a multiprocessor at a time
-template <int Width, int RowTiles, int Warps, int Keys, int Blocks>
-struct FloatTiles {
-  static constexpr int width = Width, row_tiles = RowTiles, keys = Keys, blocks = Blocks;
-  static constexpr int queries = 16 * RowTiles * Warps;  ///< of a block
-  static constexpr int threads = 32 * Warps;
-  /// Numbers from a row to the next: four times an odd number, so that lanes read different banks.
-  static constexpr int stride = Width + 4;
-  static_assert(stride % 8 == 4);
-  /// Queries, and keys and values twice: the next ones arrive while the last are read.
-  static constexpr int bytes = (queries + 4 * keys) * stride * 4;
-};
-
 namespace flash_detail {
 
 /// x = high + low up to 2^-23 |x|, both with the 11 bits that the tensor cores take.
@@ -201,25 +182,5 @@ __global__ void __launch_bounds__(Tiles::threads, Tiles::blocks)
 }
 
 /// @endcond
-
-/// The attention of a ModelBackend in float32 in one kernel; false, and nothing done, where
-/// flash_attention of 16 bits would be.
-inline bool flash_attention(MatrixView<float> out, MatrixView<const float> q,
-                            MatrixView<const float> k, MatrixView<const float> v,
-                            MatrixView<const float> slopes, const kernels::AttentionShape& shape) {
-  if (!flash_detail::fits_one_kernel(out, q, k, v, shape)) return false;
-  // Less shared memory where a block has less than on an H100.
-  const auto launch = [&]<class... Tiles>() {
-    return (flash_detail::launch<Tiles>(flash_float_kernel<Tiles>, out, q, k, v, slopes, shape) ||
-            ...);
-  };
-  const index_t width = shape.head_dim;
-  if (width <= 64) return launch.template operator()<FloatTiles<64, 2, 4, 32, 2>>();
-  if (width <= 80) return launch.template operator()<FloatTiles<80, 2, 4, 32, 2>>();
-  if (width <= 96)
-    return launch.template operator()<FloatTiles<96, 2, 4, 32, 2>, FloatTiles<96, 2, 4, 16, 1>>();
-  if (width <= 128) return launch.template operator()<FloatTiles<128, 1, 4, 32, 2>>();
-  return launch.template operator()<FloatTiles<256, 1, 4, 32, 1>, FloatTiles<256, 1, 2, 16, 1>>();
-}
 
 }  // namespace pare::backend::cuda

@@ -7,8 +7,8 @@
 #include <limits>
 #include <type_traits>
 
-#include "pare/backend/cuda/context.cuh"
 #include "pare/backend/cuda/storage.cuh"
+#include "pare/backend/cuda/tuning.cuh"
 #include "pare/kernels/attention.hpp"
 
 namespace pare::inline PARE_TARGET::backend::cuda {
@@ -216,6 +216,16 @@ bool launch(void (*kernel)(MatrixView<N>, MatrixView<const N>, MatrixView<const 
     check_launch("flash_attention");
   }
   return true;
+}
+
+/// f<Width>() with the narrowest width of tuning.cuh that heads fit.
+template <class F>
+bool with_width(index_t head_dim, const F& f) {
+  if (head_dim <= 64) return f.template operator()<64>();
+  if (head_dim <= 80) return f.template operator()<80>();
+  if (head_dim <= 96) return f.template operator()<96>();
+  if (head_dim <= 128) return f.template operator()<128>();
+  return f.template operator()<256>();
 }
 
 /// Whether one kernel can do an attention: heads of at most 256 numbers at multiples of 16 bytes, a

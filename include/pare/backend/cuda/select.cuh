@@ -6,11 +6,10 @@
 #include <algorithm>
 #include <cub/block/block_scan.cuh>
 
-#include "pare/backend/cuda/context.cuh"
+#include "pare/backend/cuda/tuning.cuh"
 
 namespace pare::inline PARE_TARGET::backend::cuda {
 
-inline constexpr int select_threads = 512;
 inline constexpr int select_digit_bits = 11, select_buckets = 1 << select_digit_bits;
 inline constexpr int select_max_passes = 6;  ///< digits of a float64 key
 /// Upper limit of the blocks of threads of one selection; no device has more multiprocessors.
@@ -33,11 +32,13 @@ __device__ inline std::uint64_t select_key(double score) {
 /// The k-th smallest key is found digit by digit: every block of threads counts its rows' keys, the
 /// counts meet in `scratch`, and every block finds the digit for itself. Keys are computed anew in
 /// every pass; a block of columns lies in the L2 cache. Needs a cooperative launch.
-template <class T>
-__global__ void __launch_bounds__(select_threads)
+/// @tparam Cut  a SelectCut
+template <class Cut, class T>
+__global__ void __launch_bounds__(Cut::threads)
     select_kernel(MatrixView<const T> W, const T* d, unsigned long long k,
                   MatrixView<std::uint8_t> mask, SelectScratch* scratch) {
   using Key = decltype(select_key(T{}));
+  constexpr int select_threads = Cut::threads;
   using Scan = cub::BlockScan<unsigned long long, select_threads>;
   constexpr int key_bits = int(sizeof(Key)) * 8 - 1;
   constexpr int per_thread = select_buckets / select_threads;
@@ -146,22 +147,27 @@ struct Selection {
             "cudaMemset2DAsync");
       return;
     }
-    // Few blocks of threads meet sooner.
-    constexpr index_t keys_per_block = 8 * select_threads;
+    with_tuning(Context::get().compute_capability, [&]<class Tuning>(Tuning) {
+      launch<typename Tuning::select>(W, d.data, static_cast<unsigned long long>(k), mask);
+    });
+  }
+
+ private:
+  template <class Cut, class T>
+  static void launch(MatrixView<const T> W, const T* d, unsigned long long k,
+                     MatrixView<std::uint8_t> mask) {
+    constexpr index_t keys = Cut::keys * Cut::threads;  // of a block
     const index_t blocks =
-        std::min({(W.size() + keys_per_block - 1) / keys_per_block, W.rows,
-                  index_t(Context::get().multiprocessors), index_t(select_max_blocks)});
-    const T* divisors = d.data;
-    unsigned long long wanted = static_cast<unsigned long long>(k);
-    SelectScratch* shared = per_device<Scratch>().memory.data();
-    void* arguments[] = {&W, &divisors, &wanted, &mask, &shared};
-    check(cudaLaunchCooperativeKernel(reinterpret_cast<const void*>(select_kernel<T>),
-                                      dim3(unsigned(blocks)), dim3(select_threads), arguments, 0,
+        std::min({(W.size() + keys - 1) / keys, W.rows, index_t(Context::get().multiprocessors),
+                  index_t(select_max_blocks)});
+    SelectScratch* scratch = per_device<Scratch>().memory.data();
+    void* arguments[] = {&W, &d, &k, &mask, &scratch};
+    check(cudaLaunchCooperativeKernel(reinterpret_cast<const void*>(select_kernel<Cut, T>),
+                                      dim3(unsigned(blocks)), dim3(Cut::threads), arguments, 0,
                                       stream()),
           "select_kernel");
   }
 
- private:
   /// One per device, zero at first.
   struct Scratch {
     DeviceMatrix<SelectScratch> memory{1, 1};

@@ -3,15 +3,11 @@
 
 #include "pare/backend/cuda/arithmetic.cuh"
 #include "pare/backend/cuda/product.cuh"
+#include "pare/backend/cuda/tuning.cuh"
 #include "pare/kernels/sweep.hpp"
 #include "pare/sparsity/select.hpp"
 
 namespace pare::inline PARE_TARGET::backend::cuda {
-
-inline constexpr int sweep_lanes = 8;      ///< threads of one row
-inline constexpr int sweep_columns = 128;  ///< columns of one launch at most
-inline constexpr int sweep_threads = 256;
-inline constexpr int sweep_rows = sweep_threads / sweep_lanes;
 
 /// Moves N neighbouring elements; 16 bytes at a time where the address allows.
 template <class T, int N>
@@ -35,26 +31,29 @@ __device__ void store(T* to, const T (&from)[N]) {
 }
 
 /// The shared memory of sweep_kernel.
-template <class T>
+template <class T, int Columns>
 struct SweepShared {
-  T upper[sweep_columns][sweep_columns];  ///< U above the diagonal, zero elsewhere
-  T diagonal[sweep_columns][2];           ///< U_jj and 1 / U_jj
-  std::int32_t grid[sweep_columns];       ///< grid of each column
+  T upper[Columns][Columns];   ///< U above the diagonal, zero elsewhere
+  T diagonal[Columns][2];      ///< U_jj and 1 / U_jj
+  std::int32_t grid[Columns];  ///< grid of each column
 };
 
-/// RowSweep over all rows, up to 128 columns.
+/// RowSweep over all rows, up to Cut::columns columns.
 ///
 /// Lane l of a row holds columns Chain (l + 8 i) + c. The lanes go through the columns in chains of
 /// `Chain` that one lane holds: it hands them to the others, all of them work out the chain's
 /// errors, each applies them to its own columns. Every weight sees the operations of RowSweep in
 /// the same order.
-/// @tparam Of  the m of n:m, a divisor of Chain; 0 without n:m
-template <class T, kernels::MaskSource Mask, bool Quantize, int Of, int Chain>
-__global__ void __launch_bounds__(sweep_threads)
+/// @tparam Cut  a SweepCut
+/// @tparam Of   the m of n:m, a divisor of Chain; 0 without n:m
+template <class Cut, class T, kernels::MaskSource Mask, bool Quantize, int Of, int Chain>
+__global__ void __launch_bounds__(Cut::threads)
     sweep_kernel(kernels::RowSweep<T, Mask, Quantize> sweep, bool aligned) {
+  constexpr int sweep_lanes = Cut::lanes, sweep_columns = Cut::columns;
+  constexpr int sweep_threads = Cut::threads;
   constexpr int strips = sweep_columns / (sweep_lanes * Chain);
   extern __shared__ __align__(16) unsigned char memory[];
-  auto& shared = *reinterpret_cast<SweepShared<T>*>(memory);
+  auto& shared = *reinterpret_cast<SweepShared<T, sweep_columns>*>(memory);
 
   const int count = int(sweep.weights.cols);
   for (int at = threadIdx.x; at < sweep_columns * sweep_columns; at += sweep_threads) {
@@ -69,7 +68,7 @@ __global__ void __launch_bounds__(sweep_threads)
   }
 
   const int lane = threadIdx.x % sweep_lanes;
-  const index_t wanted_row = index_t(blockIdx.x) * sweep_rows + threadIdx.x / sweep_lanes;
+  const index_t wanted_row = index_t(blockIdx.x) * Cut::rows + threadIdx.x / sweep_lanes;
   const bool active = wanted_row < sweep.weights.rows;
   const index_t row = active ? wanted_row : 0;
   const int mine = active ? count : 0;  // the others only take part in the shuffles
@@ -193,38 +192,39 @@ __global__ void __launch_bounds__(sweep_threads)
   if (active && lane == 0) sweep.row_loss[row] += loss;
 }
 
-template <int Of, int Chain, class T, kernels::MaskSource Mask, bool Quantize>
+template <class Cut, int Of, int Chain, class T, kernels::MaskSource Mask, bool Quantize>
 void launch_sweep(const kernels::RowSweep<T, Mask, Quantize>& sweep) {
-  const auto kernel = sweep_kernel<T, Mask, Quantize, Of, Chain>;
-  allow_shared(kernel, int(sizeof(SweepShared<T>)));
+  const auto kernel = sweep_kernel<Cut, T, Mask, Quantize, Of, Chain>;
+  constexpr std::size_t shared = sizeof(SweepShared<T, Cut::columns>);
+  allow_shared(kernel, int(shared));
   const auto in_vectors = [](MatrixView<T> v) {
     return reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0 &&
            std::size_t(v.stride) * sizeof(T) % 16 == 0;
   };
   const bool aligned = in_vectors(sweep.weights) && in_vectors(sweep.errors);
-  const index_t blocks = (sweep.weights.rows + sweep_rows - 1) / sweep_rows;
-  kernel<<<unsigned(blocks), sweep_threads, sizeof(SweepShared<T>), stream()>>>(sweep, aligned);
+  const index_t blocks = (sweep.weights.rows + Cut::rows - 1) / Cut::rows;
+  kernel<<<unsigned(blocks), Cut::threads, shared, stream()>>>(sweep, aligned);
   check_launch("sweep_kernel");
 }
 
-/// Sweeps up to sweep_columns columns; false for an m without a tuned kernel.
-template <class T, kernels::MaskSource Mask, bool Quantize>
+/// Sweeps up to Cut::columns columns; false for an m without a tuned kernel.
+template <class Cut, class T, kernels::MaskSource Mask, bool Quantize>
 bool tuned_sweep(const kernels::RowSweep<T, Mask, Quantize>& sweep) {
   if constexpr (Mask == kernels::MaskSource::n_of_m_beside) {
     return false;  // rare
   } else if constexpr (Mask != kernels::MaskSource::n_of_m) {
-    launch_sweep<0, 4>(sweep);
+    launch_sweep<Cut, 0, 4>(sweep);
     return true;
   } else {
     switch (sweep.of) {
       case 2:
-        launch_sweep<2, 4>(sweep);
+        launch_sweep<Cut, 2, 4>(sweep);
         return true;
       case 4:
-        launch_sweep<4, 4>(sweep);
+        launch_sweep<Cut, 4, 4>(sweep);
         return true;
       case 8:
-        launch_sweep<8, 8>(sweep);
+        launch_sweep<Cut, 8, 8>(sweep);
         return true;
       default:
         return false;
@@ -246,21 +246,30 @@ kernels::RowSweep<T, Mask, Quantize> sweep_window(kernels::RowSweep<T, Mask, Qua
 
 /// Runs a RowSweep over all its rows. Wide blocks go in windows with a product behind each; what
 /// has no tuned kernel goes to `generic(rows, sweep)`, a thread per row.
-template <class T, kernels::MaskSource Mask, bool Quantize, class Generic>
-void run_sweep(const kernels::RowSweep<T, Mask, Quantize>& sweep, const Generic& generic) {
+/// @tparam Cut  a SweepCut
+template <class Cut, class T, kernels::MaskSource Mask, bool Quantize, class Generic>
+void run_sweep_cut(const kernels::RowSweep<T, Mask, Quantize>& sweep, const Generic& generic) {
   const index_t count = sweep.weights.cols;
-  index_t step = sweep_columns;
+  index_t step = Cut::columns;
   if (Mask == kernels::MaskSource::n_of_m || Mask == kernels::MaskSource::n_of_m_beside)
     step = std::max<index_t>(sweep.of, step - step % sweep.of);
   for (index_t begin = 0; begin < count; begin += step) {
     const index_t width = std::min(step, count - begin), rest = count - begin - width;
     const auto window = sweep_window(sweep, begin, width);
-    if (!tuned_sweep(window)) generic(window.weights.rows, window);
+    if (!tuned_sweep<Cut>(window)) generic(window.weights.rows, window);
     if (rest > 0)
       Products::trailing_update(sweep.weights.columns(begin + width, rest),
                                 MatrixView<const T>(window.errors),
                                 sweep.factor.block(begin, begin + width, width, rest));
   }
+}
+
+/// The same, cut as the current GPU wants it.
+template <class T, kernels::MaskSource Mask, bool Quantize, class Generic>
+void run_sweep(const kernels::RowSweep<T, Mask, Quantize>& sweep, const Generic& generic) {
+  with_tuning(Context::get().compute_capability, [&]<class Tuning>(Tuning) {
+    run_sweep_cut<typename Tuning::template sweep<T>>(sweep, generic);
+  });
 }
 
 }  // namespace pare::backend::cuda
