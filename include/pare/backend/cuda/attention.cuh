@@ -59,8 +59,10 @@ struct Attention {
                         const kernels::AttentionShape& shape) {
     using A = compute_scalar<S>;
     if (q.size() == 0) return;
-    if constexpr (!std::is_same_v<S, double>)
-      if (with_tuning(Context::get().compute_capability, [&]<class Tuning>(Tuning) {
+    constexpr bool in_parts = std::is_same_v<S, float>;
+    if constexpr (in_parts || is_storage_only<S>)
+      if ((!in_parts || precision() == Precision::split) &&
+          with_tuning(Context::get().compute_capability, [&]<class Tuning>(Tuning) {
             return flash_attention<Tuning>(native(out), native(q), native(k), native(v), slopes,
                                            shape);
           }))

@@ -36,8 +36,8 @@ struct Thrust<system::cuda> : cuda::DeviceMemory,
   static constexpr bool stores = supports<S> || is_storage_only<S>;
   static constexpr index_t batch_tokens = 16384;  ///< of a forward pass: fills the GPU
 
-  /// Whether large products of float32 are split in 16-bit parts for the tensor cores, which is the
-  /// default, or computed in float32, in this process.
+  /// Whether large products of float32, and those of its attention, are split in parts for the tensor
+  /// cores, which is the default, or computed in float32, in this process.
   static void split_products(bool split) {
     cuda::set_precision(split ? cuda::Precision::split : cuda::Precision::float32);
   }
