@@ -43,7 +43,7 @@ def solves():
         if name == "prune_50_bits_4" and (out, columns) in SOLVES_CPU:
             yield (f"{out} x {columns}", f"{run['context']['num_cpus']} cores", entry["real_time"],
                    entry["floor_ms"], theirs.get((out, columns)))
-    run = load("h200.json")
+    run = load("h100.json")
     theirs = peer_times(run.get("peer", {}))
     for s in run["solver"]["solves"]:
         shape = (s["out"], s["in"])
@@ -78,7 +78,7 @@ def tables():
             for us, times in zip(p["us"], p["times_float16"]):
                 cells += [number(us, 1), number(times, 1)]
             lines.append("| " + " | ".join(cells) + " |")
-    model = max(load("h200.json")["models"], key=lambda m: m["seconds"])
+    model = max(load("h100.json")["models"], key=lambda m: m["seconds"])
     lines += ["", f"A model of the shape of {model['shape']} in {model['type']} takes "
               f"{number(model['seconds'])} s to compress on the GPU, and at the peak "
               f"{number(model['peak_gib'])} GiB of it."]
