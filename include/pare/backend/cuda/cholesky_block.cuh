@@ -147,7 +147,8 @@ __device__ inline void invert_tile(Tile L, Tile inverse) {
 /// below. One block of threads.
 /// @param A     up to (side, side); what lies below the diagonal is not read
 /// @param info  becomes 1 where a pivot is not positive
-__global__ void __launch_bounds__(threads) cholesky_block_kernel(MatrixView<float> A, int* info) {
+template <class T>
+__global__ void __launch_bounds__(threads) cholesky_block_kernel(MatrixView<T> A, int* info) {
   extern __shared__ __align__(16) float memory[];
   float* const L = memory;                  // lower triangular, R^T
   float* const Y = memory + side * stride;  // its inverse
@@ -224,6 +225,8 @@ __global__ void __launch_bounds__(threads) cholesky_block_kernel(MatrixView<floa
 
 /// Side of the matrices that cholesky_block() takes.
 inline constexpr index_t cholesky_side = cholesky_detail::side;
+/// Bytes of shared memory that it needs.
+inline constexpr int cholesky_bytes = cholesky_detail::bytes;
 
 /// Overwrites the symmetric A = R^T R, of which only the upper triangle is read, with inverse(R), zeros
 /// below.
@@ -232,10 +235,8 @@ inline constexpr index_t cholesky_side = cholesky_detail::side;
 /// @throws device_error
 inline void cholesky_block(MatrixView<float> A, int* info) {
   using namespace cholesky_detail;
-  check(cudaFuncSetAttribute(cholesky_block_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             bytes),
-        "cudaFuncSetAttribute");
-  cholesky_block_kernel<<<1, threads, bytes, stream()>>>(A, info);
+  allow_shared(cholesky_block_kernel<float>, bytes);
+  cholesky_block_kernel<float><<<1, threads, bytes, stream()>>>(A, info);
   check_launch("cholesky_block_kernel");
 }
 

@@ -189,9 +189,7 @@ void invert_upper(MatrixView<T> R) {
   clear_below<<<dim3(unsigned((n + 255) / 256), unsigned(n)), 256, 0, stream()>>>(R);
   check_launch("clear_below");
   constexpr std::size_t shared = 2 * sizeof(T) * inverse_base * inverse_base;
-  check(cudaFuncSetAttribute(invert_diagonal_blocks<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             int(shared)),
-        "cudaFuncSetAttribute");
+  allow_shared(invert_diagonal_blocks<T>, int(shared));
   invert_diagonal_blocks<<<unsigned((n + inverse_base - 1) / inverse_base), inverse_base, shared,
                            stream()>>>(R);
   check_launch("invert_diagonal_blocks");
@@ -337,7 +335,9 @@ bool inverse_factor(MatrixView<T> A, bool panels) {
 struct Factorization {
   template <class T>
   static bool inverse_factor(MatrixView<T> A) {
-    return cuda::inverse_factor(A, std::is_same_v<T, float> && directs() && A.rows >= panels_from);
+    const bool panels = std::is_same_v<T, float> && directs() && A.rows >= panels_from &&
+                        Context::get().shared_bytes >= cholesky_bytes;
+    return cuda::inverse_factor(A, panels);
   }
 };
 

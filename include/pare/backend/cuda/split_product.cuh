@@ -180,10 +180,10 @@ __global__ void __launch_bounds__(threads) largest_kernel(Job first, Job second)
 }
 
 /// largest[i] = the largest magnitude of row i, a block of threads per row.
-__global__ inline void __launch_bounds__(threads)
-    row_largest_kernel(MatrixView<const float> X, float* largest) {
-  __shared__ float of_warp[threads / 32];
-  float mine = 0;
+template <class T>
+__global__ void __launch_bounds__(threads) row_largest_kernel(MatrixView<const T> X, T* largest) {
+  __shared__ T of_warp[threads / 32];
+  T mine = 0;
   for (index_t j = threadIdx.x; j < X.cols; j += threads)
     mine = fmaxf(mine, fabsf(X(blockIdx.x, j)));
   for (int step = 16; step > 0; step /= 2) mine = fmaxf(mine, __shfl_xor_sync(~0u, mine, step));
