@@ -9,15 +9,17 @@ namespace pare::inline PARE_TARGET::detail {
 
 /// Keeps the errors of swept columns and subtracts what they do to the columns after them.
 ///
-/// Errors of several blocks may be collected: columns up to the end of the collection see every block
-/// at once, columns after it the whole collection in one product. A backend says with
+/// Errors of several blocks may be collected. Columns of the same collection are updated after every
+/// block; columns after it are updated once per collection, in one product. A backend says with
 /// `update_depth<T>(rows, cols, block)` how many columns it collects; without it, a block.
 template <class B, class T>
 class Updates {
  public:
   /// To be called before the first block of a linear.
   /// @param block    columns of a block
-  /// @param collect  false where columns far after a block are read before the next one is swept
+  /// @param rows     of the weights, (out)
+  /// @param cols     of the weights, (in)
+  /// @param collect  false where the sweep of a block reads columns after the collection
   void start(index_t rows, index_t cols, index_t block, bool collect) {
     collect_ = collect;
     depth_ = block;
@@ -35,6 +37,7 @@ class Updates {
   /// @param W      (out, in), in visit order
   /// @param U      the factor (in, in)
   /// @param begin  the first of the columns that have just been swept
+  /// @param count  of these columns
   void feed(MatrixView<T> W, MatrixView<const T> U, index_t begin, index_t count) {
     const index_t end = begin + count;
     if (!collect_) return subtract(W, U, begin, end, W.cols);

@@ -66,7 +66,7 @@ struct Rows {
     return good;
   }
 
-  /// 1 / sqrt(x), correct to the last digits.
+  /// 1 / sqrt(x), to about one unit in the last place.
   static __device__ float inverse_root(float x) {
     const float y = rsqrtf(x);
     return y * (1.5f - 0.5f * x * y * y);
@@ -80,7 +80,7 @@ struct Rows {
   }
 };
 
-/// Half of a tile, 16 rows by 32 columns: sum += factor * A B, with B given as its transpose where
+/// Half of a tile, 16 rows by 32 columns: sum += A B, with B given as its transpose where
 /// Transposed. A lane has 4 rows and 4 columns.
 template <bool Transposed>
 __device__ void multiply_add(float (&sum)[4][4], Tile A, Tile B, int half) {

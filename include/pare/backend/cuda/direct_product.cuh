@@ -29,11 +29,16 @@ struct Job {
 };
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-/// x = high + low up to 2^-22 |x|; the tensor cores read the upper 19 bits of each.
+/// x = high + low up to 2^-22 |x|; the tensor cores read the upper 19 bits of each. Where x is not finite,
+/// or above 2^114, high is NaN.
+/// Source: Veltkamp's splitting, Dekker 1971, A floating-point technique for extending the available
+/// precision.
 __device__ inline void part(float x, unsigned& high, unsigned& low) {
-  constexpr unsigned half_unit = 0x1000;  // rounds: the conversion instruction is slower
-  high = (__float_as_uint(x) + half_unit) & ~(2 * half_unit - 1);
-  low = __float_as_uint(x - __uint_as_float(high)) + half_unit;
+  // Not the conversion instruction, which is slower; and each step rounded, not contracted.
+  const float c = __fmul_rn(8193, x);  // 2^13 + 1: leaves 11 of 24 bits
+  const float h = __fsub_rn(c, __fsub_rn(c, x));
+  high = __float_as_uint(h);
+  low = __float_as_uint(__fsub_rn(x, h)) + 0x1000;  // half a unit of what is read: rounds
 }
 
 __device__ inline void multiply_add(float (&sum)[4], const unsigned (&a)[4],
@@ -67,8 +72,8 @@ __device__ void start_tile(float* to, MatrixView<const float> from, index_t row,
     const index_t y = row + r, x = col + c;
     if (aligned && y < from.rows && x + 4 <= from.cols) {
       const auto address = unsigned(__cvta_generic_to_shared(there));
-      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address),
-                   "l"(from.row(y) + x));
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from.row(y) + x)
+                   : "memory");
     } else {
 #pragma unroll
       for (int e = 0; e < 4; ++e)
@@ -101,14 +106,14 @@ __global__ void __launch_bounds__(threads, 3) direct_kernel(Job job) {
         start_tile<tile, depth, line_stride>(of_a[step % 2], A, row, k, job.aligned_a);
       start_tile<depth, tile, term_stride>(of_b[step % 2], B, k, col, job.aligned_b);
     }
-    asm volatile("cp.async.commit_group;");
+    asm volatile("cp.async.commit_group;" ::: "memory");
   };
 
   float sums[2][4][4] = {}, small[2][4][4] = {};
   start(0);
   for (int step = 0; step < steps; ++step) {
     start(step + 1);
-    asm volatile("cp.async.wait_group 1;");
+    asm volatile("cp.async.wait_group 1;" ::: "memory");
     __syncthreads();
     const float *a_tile = of_a[step % 2], *b_tile = of_b[step % 2];
     float high[2][4][4] = {};
@@ -162,6 +167,8 @@ __global__ void __launch_bounds__(threads, 3) direct_kernel(Job job) {
     if (r < job.C.rows && c < job.C.cols)
       C[r * job.C.stride + c] = job.alpha * (sums[i][j][e] + small[i][j][e]) + before[i][j][e];
   });
+#else
+  __trap();  // directs() keeps such devices away
 #endif
 }
 
@@ -171,21 +178,25 @@ inline bool aligned(MatrixView<const float> X, index_t step) {
 
 }  // namespace direct_detail
 
-/// Whether small products of float32 go to the tensor cores: the device has TF32.
+/// Whether small products of the factorisation and of trailing updates go to the tensor cores: the
+/// device has TF32.
 inline bool directs() {
   return precision() == Precision::split && Context::get().compute_capability >= 80;
 }
 
 /// C = alpha A B + beta C for products too small to be split before: every number is parted into two
-/// of TF32, and of their four products the one of the low parts is left out. No range is lost.
+/// of TF32, and of their four products the one of the low parts is left out. Numbers need no scale, as
+/// TF32 has nearly the range of float32.
 ///
-/// A number x keeps an error of 2^-22 |x|. At most split_depth terms are summed by the tensor cores, sums
+/// The parts of a number x hold it up to 2^-22 |x| where |x| is within 2^-100 .. 2^114; what a number that
+/// is larger or not finite reaches is NaN. At most split_depth terms are summed by the tensor cores, sums
 /// of these are in float32.
-/// @param A      (m, k), or (k, m) with Lines::columns
+/// @param A      (m, k), or (k, m) with Lines::columns; k >= 1
 /// @param B      (k, n)
 /// @param C      (m, n), no operand
 /// @param count  products; their matrices lie step_a, step_b and step_c elements apart
-/// @param zeros  what need not be read; blocks of split_depth on the diagonal are
+/// @param zeros  which triangle is zero; diagonal blocks of split_depth are read whole, so their zeros
+///               must be stored
 /// @throws device_error
 inline void direct_product(float alpha, Operand A, index_t step_a, MatrixView<const float> B,
                            index_t step_b, float beta, MatrixView<float> C, index_t step_c,

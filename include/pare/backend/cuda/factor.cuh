@@ -37,8 +37,8 @@ __global__ void turn(MatrixView<T> A, const T* scale) {
   if (j >= n || (i == mirrored && j > k)) return;
   T mine = A(i, j), other = A(mirrored, k);
   if (scale != nullptr) {
-    mine *= scale[i] * scale[j];
-    other *= scale[mirrored] * scale[k];
+    mine = mine * scale[i] * scale[j];  // the product of two scales may overflow
+    other = other * scale[mirrored] * scale[k];
   }
   A(i, j) = other;
   A(mirrored, k) = mine;
@@ -105,8 +105,9 @@ __global__ void __launch_bounds__(inverse_base) invert_diagonal_blocks(MatrixVie
 /// Sets what lies below the diagonal to zero.
 template <class T>
 __global__ void clear_below(MatrixView<T> A) {
-  const index_t i = blockIdx.y, j = index_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (j < i) A(i, j) = T(0);
+  const index_t j = index_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  for (index_t i = blockIdx.y; i < A.rows; i += gridDim.y)
+    if (j < i) A(i, j) = T(0);
 }
 
 /// X = -A B C for `count` such products whose matrices lie step and step_b (of B) elements apart.
@@ -159,7 +160,8 @@ void invert_beside(MatrixView<const T> A, MatrixView<const T> B, index_t step_b,
 
 /// Makes X the inverse of an upper triangle from inverses of blocks on its diagonal. Blocks double in
 /// size level by level; all of a level are done together.
-/// @param X     holds the inverses, zeros below them; what lies below those of split_depth is not read
+/// @param X     holds the inverses, zeros below them; what lies below those of
+///              split_depth is not read where directs(), and must be zero otherwise
 /// @param R     (n, n), the triangle beside those blocks; may be X
 /// @param done  side of the blocks
 template <class T>
@@ -186,7 +188,9 @@ void join_inverses(MatrixView<T> X, MatrixView<const T> R, index_t done) {
 template <class T>
 void invert_upper(MatrixView<T> R) {
   const index_t n = R.rows;
-  clear_below<<<dim3(unsigned((n + 255) / 256), unsigned(n)), 256, 0, stream()>>>(R);
+  constexpr index_t most_blocks = 65535;  // of a grid's second dimension
+  clear_below<<<dim3(unsigned((n + 255) / 256), unsigned(std::min(n, most_blocks))), 256, 0,
+                stream()>>>(R);
   check_launch("clear_below");
   constexpr std::size_t shared = 2 * sizeof(T) * inverse_base * inverse_base;
   allow_shared(invert_diagonal_blocks<T>, int(shared));
@@ -232,8 +236,8 @@ __global__ void check_diagonal(MatrixView<const T> U, int* info) {
 
 /// Side of the panels of factor_by_panels().
 inline constexpr index_t factor_panel = split_depth;
-/// Inputs from which a factorisation goes by panels: below, cuSOLVER is faster, whose one kernel waits
-/// for less.
+/// Inputs from which a factorisation goes by panels: below, cuSOLVER is faster, which uses one kernel
+/// with fewer synchronisations.
 inline constexpr index_t panels_from = 6144;
 
 /// Overwrites the symmetric A = R^T R, of which only the upper triangle is read, with inverse(R), zeros

@@ -147,7 +147,7 @@ struct Products {
     if constexpr (std::is_same_v<T, float>) {
       if (splits(W.rows, W.cols, E.cols))
         return split_product(-1, {E, Lines::rows}, {U, Lines::columns}, 1, W, Terms::balanced);
-      if (directs()) return direct_product(-1, {E, Lines::rows}, U, 1, W);
+      if (directs() && E.cols > 0) return direct_product(-1, {E, Lines::rows}, U, 1, W);
     }
     gemm(T(-1), E, U, T(1), W);
   }

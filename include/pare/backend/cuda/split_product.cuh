@@ -24,11 +24,12 @@ inline std::atomic<Precision> chosen{Precision::split};
 
 /// The arithmetic in force in this process; Precision::split unless set.
 inline Precision precision() { return split_detail::chosen; }
-/// Chooses the arithmetic of all products of float32 matrices that begin after the call.
+/// Chooses the arithmetic of products of float32 matrices. Not to be called while another thread
+/// computes: one factorisation asks several times.
 inline void set_precision(Precision precision) { split_detail::chosen = precision; }
 
-/// Terms of a sum that the tensor cores add up. They cut digits off where float32 arithmetic rounds,
-/// so that longer sums are continued in float32.
+/// Terms of a sum that the tensor cores add up. They truncate where float32 arithmetic rounds, so longer
+/// sums are added in float32.
 inline constexpr index_t split_depth = 512;
 
 /// Multiply-adds from which a product is split: below, the passes over the operands cost more than
@@ -39,8 +40,9 @@ inline constexpr index_t split_side = 128;
 
 /// Whether a product (m, k) x (k, n) of float32 is split.
 inline bool splits(index_t m, index_t n, index_t k) {
+  constexpr index_t most_numbers = index_t{1} << 32;  // of an operand: kernels count in 32 bits
   return precision() == Precision::split && std::min({m, n, k}) >= split_side &&
-         double(m) * double(n) * double(k) >= split_operations;
+         std::max(m, n) < most_numbers / k && double(m) * double(n) * double(k) >= split_operations;
 }
 
 /// Which way the terms of a sum lie in an operand.
@@ -68,8 +70,8 @@ struct Operand {
 /// Whether terms are scaled one by one.
 enum class Terms : std::uint8_t {
   alike,    ///< they are not
-  balanced  ///< by the largest number of each row of B (k, n), for columns of A that are large where
-            ///< that row is small, as the errors of a sweep are beside rows of the factor
+  balanced  ///< by the largest number of each row of B (k, n), as a trailing update needs: errors are
+            ///< large where the factor's rows are small
 };
 
 /// What is known to be zero.
@@ -79,8 +81,8 @@ enum class Zeros : std::uint8_t {
   below_right  ///< B (k, n) is upper triangular
 };
 
-/// Calls f(k, many, part, first) for up to split_depth terms from k on at a time, with the part of C that
-/// these reach. The first part is the one that reaches all of C.
+/// Calls f(k, many, part, first) once for each group of at most split_depth terms. k is the first term of
+/// the group, `part` the block of C that the group changes. The first group changes all of C.
 /// @param zeros  with below_right the part begins at column k, with below_left it ends at row k + many
 template <class F>
 void for_parts(index_t depth, MatrixView<float> C, Zeros zeros, const F& f) {
@@ -128,10 +130,10 @@ __device__ inline float power_of_two(int e) {
   return __int_as_float((min(max(e, -120), 120) + 127) << 23);
 }
 
-/// The exponent of the power of two that brings an operand's largest number to 2^14 .. 2^15. Numbers
-/// that are not finite stay so, and so does the product.
+/// The exponent of the power of two that brings an operand's largest number to 2^14 .. 2^15; 0 where that
+/// is not finite, and then the product is not either.
 __device__ inline int exponent_of(const Job& job) {
-  if (job.of_terms != nullptr && !job.left) return top_exponent - 1;  // every row is within 1 .. 2
+  if (job.of_terms != nullptr && !job.left) return top_exponent - 1;  // rows reach 1 .. 2
   const float x = __uint_as_float(*job.largest);
   return x > 0 && isfinite(x) ? min(max(top_exponent - ilogbf(x), -120), 120) : 0;
 }
@@ -179,7 +181,7 @@ __global__ void __launch_bounds__(threads) largest_kernel(Job first, Job second)
   if (mine > 0) atomicMax(job.largest, mine);
 }
 
-/// largest[i] = the largest magnitude of row i, a block of threads per row.
+/// largest[i] = the largest magnitude of row i, NaN left out; a block of threads per row.
 template <class T>
 __global__ void __launch_bounds__(threads) row_largest_kernel(MatrixView<const T> X, T* largest) {
   __shared__ T of_warp[threads / 32];
@@ -362,8 +364,10 @@ inline void multiply_halves(const SplitOperand& left, index_t left_line, const S
 /// power of two and parted into two halves of 16 bits, and of their four products the one of the low
 /// halves is left out.
 ///
-/// A number x of an operand whose largest is X keeps an error of at most max(2^-22 |x|, 2^-39 X). At
-/// most split_depth terms are summed by the tensor cores, sums of these are in float32. C may be an
+/// The halves of a number x hold it up to max(2^-22 |x|, 2^-39 X), where X is the largest magnitude of
+/// the operand. The product of both largest magnitudes should be within 2^-110 .. 2^120. Where an operand
+/// has a number that is not finite, what that number reaches is not finite, and the rest is unspecified.
+/// At most split_depth terms are summed by the tensor cores, sums of these are in float32. C may be an
 /// operand where there are no more terms than that.
 /// @param A      (m, k), or (k, m) with Lines::columns
 /// @param B      (k, n), or (n, k) with Lines::rows
@@ -404,7 +408,8 @@ inline void split_product(float alpha, Operand A, Operand B, float beta, MatrixV
 /// but fills the device less.
 inline constexpr index_t gram_strip = 2048;
 
-/// C = alpha X^T X + C on and above the diagonal, likewise; some of what lies below it is overwritten.
+/// C = alpha X^T X + C on and above the diagonal, with the arithmetic and errors of split_product(); some
+/// of what lies below the diagonal is overwritten.
 /// @param X  (k, n)
 /// @param C  (n, n)
 /// @throws device_error, out_of_memory_error
