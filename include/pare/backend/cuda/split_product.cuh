@@ -58,8 +58,6 @@ struct Operand {
 
   /// Terms of a sum.
   index_t depth() const { return lines == Lines::rows ? of.cols : of.rows; }
-  /// Rows of the product on the left, columns on the right.
-  index_t count() const { return lines == Lines::rows ? of.rows : of.cols; }
   /// Some of the terms.
   Operand terms(index_t first, index_t many) const {
     return {lines == Lines::rows ? of.columns(first, many) : of.block(first, 0, many, of.cols),
@@ -121,8 +119,6 @@ struct Job {
   index_t stride, apart;
   const float* of_terms;  ///< largest number of each term, null where all are alike
   unsigned* largest;      ///< bits of the largest magnitude
-
-  index_t terms() const { return by_rows ? X.cols : X.rows; }
 };
 
 /// Two to the power of e, within -120 .. 120.
