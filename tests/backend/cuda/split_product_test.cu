@@ -26,6 +26,20 @@ struct InPrecision {
   ~InPrecision() { gpu::set_precision(Precision::split); }
 };
 
+/// The kernel for Hopper or cuBLAS, as long as this lives.
+class OnHopper {
+ public:
+  explicit OnHopper(bool wanted) : there_(gpu::wgmma_detail::available()) {
+    gpu::per_device<gpu::wgmma_detail::Here>().compiled = there_ && wanted;
+  }
+  ~OnHopper() { gpu::per_device<gpu::wgmma_detail::Here>().compiled = there_; }
+  OnHopper(const OnHopper&) = delete;
+  OnHopper& operator=(const OnHopper&) = delete;
+
+ private:
+  bool there_;
+};
+
 Matrix<float> transposed(const Matrix<float>& A) {
   Matrix<float> result(A.cols(), A.rows());
   for (index_t i = 0; i < A.rows(); ++i)
@@ -59,9 +73,10 @@ double error_of(const Matrix<float>& result, const Matrix<float>& A, const Matri
 struct Shape {
   index_t m, k, n;
 };
-constexpr Shape shapes[] = {{1, 1, 1},       {5, 3, 2},        {64, 32, 64},   {65, 33, 129},
-                            {300, 700, 260}, {129, 513, 1},    {1, 600, 130},  {257, 1030, 383},
-                            {128, 128, 128}, {520, 2050, 136}, {96, 1024, 777}};
+constexpr Shape shapes[] = {{1, 1, 1},         {5, 3, 2},        {64, 32, 64},    {65, 33, 129},
+                            {300, 700, 260},   {129, 513, 1},    {1, 600, 130},   {257, 1030, 383},
+                            {128, 128, 128},   {520, 2050, 136}, {96, 1024, 777}, {132, 4200, 68},
+                            {1283, 140, 1500}, {1283, 70, 2052}};
 
 }  // namespace
 
@@ -89,11 +104,15 @@ BOOST_AUTO_TEST_CASE(errors_of_parted_products_are_near_those_of_float32) {
       };
       const Operand rows{a.view(), Lines::rows}, columns{a_t.view(), Lines::columns};
       const Operand right{b.view(), Lines::columns}, right_rows{b_t.view(), Lines::rows};
-      check("split", [&](auto c) { gpu::split_product(-1, rows, right, 1, c); });
-      check("split, A transposed", [&](auto c) { gpu::split_product(-1, columns, right, 1, c); });
-      check("split, B transposed", [&](auto c) { gpu::split_product(-1, rows, right_rows, 1, c); });
-      check("balanced",
-            [&](auto c) { gpu::split_product(-1, rows, right, 1, c, gpu::Terms::balanced); });
+      for (const bool hopper : {true, false}) {
+        const OnHopper way(hopper);
+        check("split", [&](auto c) { gpu::split_product(-1, rows, right, 1, c); });
+        check("split, A transposed", [&](auto c) { gpu::split_product(-1, columns, right, 1, c); });
+        check("split, B transposed",
+              [&](auto c) { gpu::split_product(-1, rows, right_rows, 1, c); });
+        check("balanced",
+              [&](auto c) { gpu::split_product(-1, rows, right, 1, c, gpu::Terms::balanced); });
+      }
       check("direct", [&](auto c) { gpu::direct_product(-1, rows, b.view(), 1, c); });
       check("direct, A transposed",
             [&](auto c) { gpu::direct_product(-1, columns, b.view(), 1, c); });
@@ -116,45 +135,88 @@ BOOST_AUTO_TEST_CASE(terms_that_are_large_on_one_side_and_small_on_the_other_kee
     gpu::split_product(-1, {a.view(), Lines::rows}, {b.view(), Lines::columns}, 1, c.view(), terms);
     return error_of(download<Cuda>(c), A, B, C);
   };
-  BOOST_TEST(error(gpu::Terms::balanced) < 1.5e-6);
-  BOOST_TEST(error(gpu::Terms::alike) > 1e-4);  // what balancing is for
+  for (const bool hopper : {true, false}) {
+    const OnHopper way(hopper);
+    BOOST_TEST(error(gpu::Terms::balanced) < 1.5e-6);
+    BOOST_TEST(error(gpu::Terms::alike) > 1e-4);  // what balancing is for
+  }
 }
 
 BOOST_AUTO_TEST_CASE(zeros_of_triangles_are_skipped) {
-  for (const auto& [m, n] : {std::pair<index_t, index_t>{700, 1300}, {1300, 700}, {100, 512}}) {
+  for (const auto& [m, n] :
+       {std::pair<index_t, index_t>{700, 1300}, {1300, 700}, {100, 512}, {4400, 132}}) {
     Matrix<float> A = random_normal<float>(m, n, 7), left = random_normal<float>(m, m, 8);
     Matrix<float> right = random_normal<float>(n, n, 9);
     for (index_t i = 0; i < m; ++i)
       for (index_t j = 0; j < i; ++j) left(i, j) = 0;
     for (index_t i = 0; i < n; ++i)
       for (index_t j = 0; j < i; ++j) right(i, j) = 0;
-    const Matrix<float> C = random_normal<float>(m, n, 10);
-    Matrix<float> none(m, n);
+    Matrix<float> none(m, n), zero(m, n);
     none.fill(std::numeric_limits<float>::quiet_NaN());  // beta = 0 does not read it
+    zero.fill(0);
     const auto a = upload<Cuda>(A), l = upload<Cuda>(left), r = upload<Cuda>(right);
-    auto c = upload<Cuda>(none), d = upload<Cuda>(none);
-    gpu::split_product(-1, {a.view(), Lines::rows}, {r.view(), Lines::columns}, 0, c.view(),
-                       gpu::Terms::alike, gpu::Zeros::below_right);
-    gpu::split_product(-1, {l.view(), Lines::rows}, {a.view(), Lines::columns}, 0, d.view(),
-                       gpu::Terms::alike, gpu::Zeros::below_left);
-    none.fill(0);
-    BOOST_TEST(error_of(download<Cuda>(c), A, right, none) < 2e-6);
-    BOOST_TEST(error_of(download<Cuda>(d), left, A, none) < 2e-6);
+    for (const bool hopper : {true, false}) {
+      const OnHopper way(hopper);
+      auto c = upload<Cuda>(none), d = upload<Cuda>(none);
+      gpu::split_product(-1, {a.view(), Lines::rows}, {r.view(), Lines::columns}, 0, c.view(),
+                         gpu::Terms::alike, gpu::Zeros::below_right);
+      gpu::split_product(-1, {l.view(), Lines::rows}, {a.view(), Lines::columns}, 0, d.view(),
+                         gpu::Terms::alike, gpu::Zeros::below_left);
+      BOOST_TEST(error_of(download<Cuda>(c), A, right, zero) < 2e-6);
+      BOOST_TEST(error_of(download<Cuda>(d), left, A, zero) < 2e-6);
+    }
   }
 }
 
+BOOST_AUTO_TEST_CASE(products_go_into_any_part_of_a_matrix_and_leave_the_rest) {
+  const index_t m = 200, k = 96, n = 132, margin = 5;
+  const Matrix<float> A = random_normal<float>(m, k, 18), B = random_normal<float>(k, n, 19);
+  const Matrix<float> whole = random_normal<float>(m + 2 * margin, n + 40, 20);
+  const auto a = upload<Cuda>(A), b = upload<Cuda>(B);
+  for (const bool hopper : {true, false})
+    for (const float beta : {0.0f, 1.0f, -0.5f})
+      for (const index_t col : {4, 5})  // at a multiple of 16 bytes and not
+        for (const index_t width : {n, n - 1}) {
+          const OnHopper way(hopper);
+          auto c = upload<Cuda>(whole);
+          gpu::split_product(-1, {a.view(), Lines::rows},
+                             {b.view().columns(0, width), Lines::columns}, beta,
+                             c.view().block(margin, col, m, width));
+          const Matrix<float> result = download<Cuda>(c);
+          index_t changed = 0;
+          Matrix<float> before(m, width), after(m, width);
+          for (index_t i = 0; i < whole.rows(); ++i)
+            for (index_t j = 0; j < whole.cols(); ++j)
+              if (i >= margin && i < margin + m && j >= col && j < col + width) {
+                before(i - margin, j - col) = beta * whole(i, j);
+                after(i - margin, j - col) = result(i, j);
+              } else if (result(i, j) != whole(i, j)) {
+                ++changed;
+              }
+          BOOST_TEST(changed == 0);
+          Matrix<float> right(k, width);
+          for (index_t i = 0; i < k; ++i)
+            for (index_t j = 0; j < width; ++j) right(i, j) = B(i, j);
+          BOOST_TEST(error_of(after, A, right, before) < 1e-6);
+        }
+}
+
 BOOST_AUTO_TEST_CASE(gram_matrices_are_right_on_and_above_the_diagonal) {
-  for (const auto& [k, n] : {std::pair<index_t, index_t>{37, 5}, {700, 2500}, {512, 130}}) {
+  for (const auto& [k, n] :
+       {std::pair<index_t, index_t>{37, 5}, {700, 2500}, {512, 130}, {4200, 1300}}) {
     const Matrix<float> X = graded(k, n, 11, 0, 6);
     Matrix<float> zero(n, n);
     zero.fill(0);
     const auto x = upload<Cuda>(X);
-    auto G = upload<Cuda>(zero);
-    gpu::split_gram(-1, x.view(), G.view());
-    Matrix<float> result = download<Cuda>(G);
-    for (index_t i = 0; i < n; ++i)
-      for (index_t j = 0; j < i; ++j) result(i, j) = result(j, i);
-    BOOST_TEST(error_of(result, transposed(X), X, zero) < 2e-6);
+    for (const bool hopper : {true, false}) {
+      const OnHopper way(hopper);
+      auto G = upload<Cuda>(zero);
+      gpu::split_gram(-1, x.view(), G.view());
+      Matrix<float> result = download<Cuda>(G);
+      for (index_t i = 0; i < n; ++i)
+        for (index_t j = 0; j < i; ++j) result(i, j) = result(j, i);
+      BOOST_TEST(error_of(result, transposed(X), X, zero) < 2.5e-6);
+    }
   }
 }
 
@@ -187,14 +249,19 @@ BOOST_AUTO_TEST_CASE(numbers_that_are_not_finite_stay_so) {
     A(7, 300) = wrong;
     const Matrix<float> B = random_normal<float>(520, 140, 15);
     const auto a = upload<Cuda>(A), b = upload<Cuda>(B);
-    auto c = upload<Cuda>(Matrix<float>(130, 140)), d = upload<Cuda>(Matrix<float>(130, 140));
-    gpu::split_product(1, {a.view(), Lines::rows}, {b.view(), Lines::columns}, 0, c.view());
+    auto d = upload<Cuda>(Matrix<float>(130, 140));
     gpu::direct_product(1, {a.view(), Lines::rows}, b.view(), 0, d.view());
-    const Matrix<float> of_split = download<Cuda>(c), of_direct = download<Cuda>(d);
+    const Matrix<float> of_direct = download<Cuda>(d);
     for (index_t j = 0; j < 140; ++j) {
-      BOOST_TEST(!std::isfinite(of_split(7, j)));
       BOOST_TEST(!std::isfinite(of_direct(7, j)));
       BOOST_TEST(std::isfinite(of_direct(6, j)));
+    }
+    for (const bool hopper : {true, false}) {
+      const OnHopper way(hopper);
+      auto c = upload<Cuda>(Matrix<float>(130, 140));
+      gpu::split_product(1, {a.view(), Lines::rows}, {b.view(), Lines::columns}, 0, c.view());
+      const Matrix<float> of_split = download<Cuda>(c);
+      for (index_t j = 0; j < 140; ++j) BOOST_TEST(!std::isfinite(of_split(7, j)));
     }
   }
 }

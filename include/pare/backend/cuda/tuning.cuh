@@ -61,6 +61,20 @@ struct FloatTiles {
   static constexpr int bytes = (queries + 4 * keys) * stride * 4;
 };
 
+/// How wgmma_kernel cuts its work.
+/// @tparam Columns     of a tile of C: 64, 128 or 192
+/// @tparam Stages      of 32 terms that are in shared memory at a time
+/// @tparam Blocks      of 32 terms that the tensor cores add up; sums of these are in float32
+/// @tparam OutColumns  of a tile that leave through shared memory at a time
+template <int Columns, int Stages, int Blocks, int OutColumns>
+struct WgmmaCut {
+  static constexpr int columns = Columns, stages = Stages, blocks = Blocks;
+  static constexpr int stage_bytes = (128 + Columns) * 128;
+  static constexpr int out_columns = OutColumns;
+  /// Bytes from a row to the next: neighbouring rows then lie in different banks.
+  static constexpr int out_stride = 4 * OutColumns + 32;
+};
+
 /// The policies. What is the same everywhere is not here: how many threads add up a row, for
 /// instance, is part of the result.
 namespace tuning {
@@ -74,6 +88,12 @@ struct Sm90 {
   using flash = FlashTiles<Width, Width == 256 ? 1 : 2, 64, Width == 256 ? 1 : 2>;
   template <int Width>
   using flash_float = FloatTiles<Width, Width <= 96 ? 2 : 1, 4, 32, Width == 256 ? 1 : 2>;
+  template <int Columns>
+  using wgmma = WgmmaCut<Columns,
+                         Columns == 192   ? 4
+                         : Columns == 128 ? 5
+                                          : 6,
+                         2, Columns == 192 ? 96 : 64>;
 };
 
 /// B200 and its like: as Sm90, which fits, untuned.
