@@ -12,6 +12,7 @@
 using namespace pare;
 using namespace test;
 namespace gpu = backend::cuda;
+using gpu::Factoring;
 using gpu::Lines;
 using gpu::Operand;
 using gpu::Precision;
@@ -266,8 +267,8 @@ BOOST_AUTO_TEST_CASE(numbers_that_are_not_finite_stay_so) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(small_matrices_are_factored_and_inverted) {
-  for (const index_t n : {1, 2, 31, 32, 33, 64, 97, 127, 128}) {
+BOOST_AUTO_TEST_CASE(matrices_are_factored_and_inverted_in_one_launch) {
+  for (const index_t n : {1, 2, 31, 32, 33, 64, 97, 127, 128, 129, 192, 200}) {
     const Matrix<float> X = correlated_activations<float>(2 * n + 20, n, 16);
     Matrix<float> A(n, n);
     for (index_t i = 0; i < n; ++i)
@@ -276,11 +277,19 @@ BOOST_AUTO_TEST_CASE(small_matrices_are_factored_and_inverted) {
         for (index_t t = 0; t < X.rows(); ++t) sum += double(X(t, i)) * X(t, j);
         A(i, j) = float(sum);
       }
-    auto a = upload<Cuda>(A);
+    // What lies below the diagonal is not read, and what lies beside the matrix not written.
+    const index_t stride = n + 3 + (n + 1) % 2;
+    Matrix<float> room(n, stride);
+    for (index_t i = 0; i < n; ++i)
+      for (index_t j = 0; j < stride; ++j)
+        room(i, j) = j >= n ? 7 : j >= i ? A(i, j) : std::numeric_limits<float>::quiet_NaN();
+    auto a = upload<Cuda>(room);
     auto info = upload<Cuda>(Matrix<int>(1, 1));
-    gpu::cholesky_block(a.view(), info.view().data);
+    gpu::factor_tiles(a.view().columns(0, n), info.view().data);
     BOOST_TEST(download<Cuda>(info)(0, 0) == 0);
     const Matrix<float> inverse = download<Cuda>(a);
+    for (index_t i = 0; i < n; ++i)
+      for (index_t j = n; j < stride; ++j) BOOST_REQUIRE_EQUAL(inverse(i, j), 7.0f);
     double worst = 0;
     for (index_t i = 0; i < n; ++i)
       for (index_t j = 0; j <= i; ++j) {
@@ -293,7 +302,7 @@ BOOST_AUTO_TEST_CASE(small_matrices_are_factored_and_inverted) {
     BOOST_TEST(worst < 2e-5, "n " << n << ": " << worst);
     A(n / 2, n / 2) = n == 1 ? 0.0f : -1.0f;
     auto bad = upload<Cuda>(A);
-    gpu::cholesky_block(bad.view(), info.view().data);
+    gpu::factor_tiles(bad.view(), info.view().data);
     BOOST_TEST(download<Cuda>(info)(0, 0) == 1, "n " << n);
   }
 }
@@ -312,10 +321,10 @@ BOOST_AUTO_TEST_CASE(the_factor_is_as_near_to_float64_as_that_of_float32) {
       Matrix<float> A = download<Cuda>(H);
       for (index_t j = 0; j < n; ++j) A(j, j) *= 1.01f;
       // ||U A U^T - I|| over some rows.
-      const auto error = [&](Precision precision, bool panels) {
+      const auto error = [&](Precision precision, Factoring how) {
         const InPrecision chosen(precision);
         auto a = upload<Cuda>(A);
-        BOOST_REQUIRE(gpu::inverse_factor(a.view(), panels));
+        BOOST_REQUIRE(gpu::inverse_factor(a.view(), how));
         const Matrix<float> U = download<Cuda>(a);
         double worst = 0;
         std::vector<double> row(std::size_t(n), 0);
@@ -332,11 +341,11 @@ BOOST_AUTO_TEST_CASE(the_factor_is_as_near_to_float64_as_that_of_float32) {
         }
         return worst;
       };
-      const double of_float32 = error(Precision::float32, false);
-      for (const bool panels : {false, true}) {
-        const double of_split = error(Precision::split, panels);
+      const double of_float32 = error(Precision::float32, Factoring::cusolver);
+      for (const Factoring how : {Factoring::cusolver, Factoring::tiles, Factoring::panels}) {
+        const double of_split = error(Precision::split, how);
         BOOST_TEST(of_split <= 4 * std::max(of_float32, 1e-6),
-                   "n " << n << (uneven ? " uneven" : "") << (panels ? " by panels: " : ": ")
+                   "n " << n << (uneven ? " uneven" : "") << ", way " << int(how) << ": "
                         << of_split << ", float32 " << of_float32);
       }
     }
@@ -350,10 +359,11 @@ BOOST_AUTO_TEST_CASE(what_is_not_positive_definite_is_no_factor) {
         for (index_t i = 0; i < n; ++i)
           for (index_t j = 0; j < n; ++j) A(i, j) = i == j ? 2.0f : 0.0f;
         A(at, at) = pivot;
-        auto a = upload<Cuda>(A);
-        BOOST_TEST(!gpu::inverse_factor(a.view(), false), n << " with " << pivot << " at " << at);
-        auto b = upload<Cuda>(A);
-        BOOST_TEST(!gpu::inverse_factor(b.view(), true), n << " with " << pivot << " at " << at);
+        for (const Factoring how : {Factoring::cusolver, Factoring::tiles, Factoring::panels}) {
+          auto a = upload<Cuda>(A);
+          BOOST_TEST(!gpu::inverse_factor(a.view(), how),
+                     n << " with " << pivot << " at " << at << ", way " << int(how));
+        }
       }
 }
 

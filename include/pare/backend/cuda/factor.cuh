@@ -2,12 +2,14 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <type_traits>
 #include <utility>
 
-#include "pare/backend/cuda/cholesky_block.cuh"
 #include "pare/backend/cuda/direct_product.cuh"
+#include "pare/backend/cuda/factor_tiles.cuh"
 #include "pare/backend/cuda/product.cuh"
+#include "pare/backend/cuda/tuning.cuh"
 
 namespace pare::inline PARE_TARGET::backend::cuda {
 
@@ -29,10 +31,12 @@ __global__ void balance_kernel(MatrixView<const T> A, T* scale) {
 
 /// Turns A by half a turn, A(i, j) <-> A(n-1-i, n-1-j).
 /// @param scale  (n), may be null: what rows and columns are multiplied with
+/// @param info   becomes 0
 template <class T>
-__global__ void turn(MatrixView<T> A, const T* scale) {
+__global__ void turn(MatrixView<T> A, const T* scale, int* info) {
   const index_t n = A.rows, i = blockIdx.y;  // the upper half of the rows
   const index_t j = index_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i == 0 && j == 0) *info = 0;
   const index_t mirrored = n - 1 - i, k = n - 1 - j;
   if (j >= n || (i == mirrored && j > k)) return;
   T mine = A(i, j), other = A(mirrored, k);
@@ -50,8 +54,9 @@ inline constexpr int transposed_tile = 32;
 /// Mirrors the upper triangle on the other diagonal, A(i, j) <-> A(n-1-j, n-1-i), and sets what lies
 /// below the diagonal to zero. A block of threads per tile.
 /// @param scale  (n), may be null: what columns are multiplied with afterwards
+/// @param info   becomes 1 where an entry of the diagonal is then not finite and positive
 template <class T>
-__global__ void flip_upper(MatrixView<T> A, const T* scale) {
+__global__ void flip_upper(MatrixView<T> A, const T* scale, int* info) {
   __shared__ T tile[transposed_tile][transposed_tile + 1];   // one more against bank conflicts
   __shared__ T other[transposed_tile][transposed_tile + 1];  // (column, row) of the tile
   const index_t n = A.rows, row = index_t(blockIdx.y) * transposed_tile;
@@ -60,20 +65,19 @@ __global__ void flip_upper(MatrixView<T> A, const T* scale) {
   const int l = int(threadIdx.x);
   // Of two places that change numbers, the one nearer to the upper left has the thread.
   const auto mine = [&](index_t i, index_t j) { return i < n && j < n && i + j <= n - 1; };
+  const auto store = [&](index_t i, index_t j, T x) {
+    x = i > j ? T(0) : scale == nullptr ? x : x * scale[j];
+    if (i == j && !(x > T(0) && isfinite(x))) *info = 1;
+    A(i, j) = x;
+  };
   for (int k = int(threadIdx.y); k < transposed_tile; k += int(blockDim.y)) {
     if (mine(row + k, col + l)) tile[k][l] = A(row + k, col + l);
     if (mine(row + l, col + k)) other[k][l] = A(n - 1 - col - k, n - 1 - row - l);
   }
   __syncthreads();
   for (int k = int(threadIdx.y); k < transposed_tile; k += int(blockDim.y)) {
-    if (const index_t i = row + k, j = col + l; mine(i, j)) {
-      const T x = other[l][k];
-      A(i, j) = i > j ? T(0) : scale == nullptr ? x : x * scale[j];
-    }
-    if (const index_t i = row + l, j = col + k; mine(i, j)) {
-      const T x = tile[l][k];
-      A(n - 1 - j, n - 1 - i) = i > j ? T(0) : scale == nullptr ? x : x * scale[n - 1 - i];
-    }
+    if (const index_t i = row + k, j = col + l; mine(i, j)) store(i, j, other[l][k]);
+    if (const index_t i = row + l, j = col + k; mine(i, j)) store(n - 1 - j, n - 1 - i, tile[l][k]);
   }
 }
 
@@ -225,56 +229,27 @@ inline void potrf(cusolverDnHandle_t solver, cublasFillMode_t uplo, MatrixView<d
         "cusolverDnDpotrf");
 }
 
-/// Makes `info` non-zero when an entry of the diagonal is not finite and positive. One block.
-template <class T>
-__global__ void check_diagonal(MatrixView<const T> U, int* info) {
-  int bad = 0;
-  for (index_t j = threadIdx.x; j < U.rows; j += blockDim.x)
-    bad |= !(U(j, j) > T(0)) || !isfinite(U(j, j));
-  if (__syncthreads_or(bad) != 0 && threadIdx.x == 0) *info = 1;
-}
-
-/// Side of the panels of factor_by_panels().
-inline constexpr index_t factor_panel = split_depth;
-/// Inputs from which a factorisation goes by panels: below, cuSOLVER is faster, which uses one kernel
-/// with fewer synchronisations.
-inline constexpr index_t panels_from = 6144;
-
-/// Overwrites the symmetric A = R^T R, of which only the upper triangle is read, with inverse(R), zeros
-/// below.
-/// @param A     up to (factor_panel, factor_panel)
-/// @param R     room of A's shape
-/// @param info  one number in device memory, becomes 1 where A is not positive definite
-inline void factor_block(MatrixView<float> A, MatrixView<float> R, int* info) {
-  const index_t n = A.rows;
-  for (index_t p = 0; p < n; p += cholesky_side) {
-    const index_t here = std::min(cholesky_side, n - p), next = p + here, rest = n - next;
-    const MatrixView<float> diagonal = A.block(p, p, here, here);
-    cholesky_block(diagonal, info);
-    if (rest == 0) break;
-    const MatrixView<float> beside = R.block(p, next, here, rest);
-    direct_product(1, {diagonal, Lines::columns}, A.block(p, next, here, rest), 0, beside);
-    direct_product(-1, {beside, Lines::columns}, beside, 1, A.block(next, next, rest, rest));
-    check(cudaMemset2DAsync(&A(next, p), std::size_t(A.stride) * sizeof(float), 0,
-                            std::size_t(here) * sizeof(float), std::size_t(rest), stream()),
-          "cudaMemset2DAsync");
-  }
-  join_inverses(A, MatrixView<const float>(R), cholesky_side);
-}
+/// How A is factored and inverted.
+enum class Factoring : std::uint8_t {
+  cusolver,  ///< potrf, then the triangular inverse
+  tiles,     ///< float: factor_tiles()
+  panels     ///< float: factor_by_panels()
+};
 
 /// Overwrites the symmetric A = R^T R, of which only the upper triangle is read, with inverse(R). What
 /// lies below the diagonal is unspecified.
 ///
 /// The factorisation goes from left to right by panels whose inverses make products of the triangular
 /// solves.
-/// @param info  one number in device memory, becomes 1 where A is not positive definite
-inline void factor_by_panels(MatrixView<float> A, int* info) {
-  const index_t n = A.rows, side = std::min(factor_panel, n);
-  DeviceMatrix<float> block(side, side), beside(side, n > factor_panel ? n - factor_panel : 0);
-  for (index_t p = 0; p < n; p += factor_panel) {
-    const index_t here = std::min(factor_panel, n - p), next = p + here, rest = n - next;
+/// @param panel  columns of a panel, at most split_depth
+/// @param info   one number in device memory, becomes 1 where A is not positive definite
+inline void factor_by_panels(MatrixView<float> A, index_t panel, int* info) {
+  const index_t n = A.rows;
+  DeviceMatrix<float> beside(std::min(panel, n), std::max<index_t>(n - panel, 0));
+  for (index_t p = 0; p < n; p += panel) {
+    const index_t here = std::min(panel, n - p), next = p + here, rest = n - next;
     const MatrixView<float> diagonal = A.block(p, p, here, here);
-    factor_block(diagonal, block.view().block(0, 0, here, here), info);
+    factor_tiles(diagonal, info);
     if (rest == 0) break;
     const MatrixView<float> R = A.block(p, next, here, rest),
                             after = A.block(next, next, rest, rest);
@@ -288,14 +263,14 @@ inline void factor_by_panels(MatrixView<float> A, int* info) {
       DeviceMemory::copy(MatrixView<const float>(room), R);
     }
   }
-  join_inverses(A, MatrixView<const float>(A), factor_panel);
+  join_inverses(A, MatrixView<const float>(A), panel);
 }
 
 /// Overwrites the symmetric A with the upper triangular U of inv(A) = U^T U, zeros below.
-/// @param panels  whether float matrices are factored by panels; needs directs()
+/// @param how  tiles and panels need directs() and shared memory for factor_tiles()
 /// @return false when A is not positive definite
 template <class T>
-bool inverse_factor(MatrixView<T> A, bool panels) {
+bool inverse_factor(MatrixView<T> A, Factoring how) {
   const index_t n = A.rows;
   if (n == 0) return true;
   const bool balanced = std::is_same_v<T, float> && directs();
@@ -308,15 +283,15 @@ bool inverse_factor(MatrixView<T> A, bool panels) {
     check_launch("balance_kernel");
   }
   // A = R R^T with R upper is the Cholesky factorisation of A turned by half a turn.
-  turn<<<dim3(wide, unsigned((n + 1) / 2)), 256, 0, stream()>>>(A, std::as_const(scale).data());
-  check_launch("turn");
   DeviceMatrix<int> info(1, 1);
-  if constexpr (std::is_same_v<T, float>)
-    if (panels) {
-      check(cudaMemsetAsync(info.data(), 0, sizeof(int), stream()), "cudaMemsetAsync");
-      factor_by_panels(A, info.data());
-    }
-  if (!panels) {
+  turn<<<dim3(wide, unsigned((n + 1) / 2)), 256, 0, stream()>>>(A, std::as_const(scale).data(),
+                                                                info.data());
+  check_launch("turn");
+  if constexpr (std::is_same_v<T, float>) {
+    if (how == Factoring::tiles) factor_tiles(A, info.data());
+    if (how == Factoring::panels) factor_by_panels(A, split_depth, info.data());
+  }
+  if (how == Factoring::cusolver) {
     // Column-major lower, which is row-major upper, takes potrf half the time of the other.
     constexpr auto uplo = CUBLAS_FILL_MODE_LOWER;
     const cusolverDnHandle_t solver = Context::get().solver;
@@ -328,10 +303,8 @@ bool inverse_factor(MatrixView<T> A, bool panels) {
   // The row-major upper inverse is the transpose of the lower triangle of which U is half a turn.
   const unsigned tiles = unsigned((n + transposed_tile - 1) / transposed_tile);
   flip_upper<<<dim3(tiles, tiles), dim3(transposed_tile, 8), 0, stream()>>>(
-      A, std::as_const(scale).data());
+      A, std::as_const(scale).data(), info.data());
   check_launch("flip_upper");
-  check_diagonal<<<1, 256, 0, stream()>>>(MatrixView<const T>(A), info.data());
-  check_launch("check_diagonal");
   return DeviceMemory::to_host(MatrixView<const int>(info.view()))(0, 0) == 0;
 }
 
@@ -339,9 +312,13 @@ bool inverse_factor(MatrixView<T> A, bool panels) {
 struct Factorization {
   template <class T>
   static bool inverse_factor(MatrixView<T> A) {
-    const bool panels = std::is_same_v<T, float> && directs() && A.rows >= panels_from &&
-                        Context::get().shared_bytes >= cholesky_bytes;
-    return cuda::inverse_factor(A, panels);
+    const Context& context = Context::get();
+    Factoring how = Factoring::cusolver;
+    if (std::is_same_v<T, float> && directs() && context.shared_bytes >= factor_tiles_bytes)
+      with_tuning(context.compute_capability, [&]<class Tuning>(Tuning) {
+        how = A.rows <= Tuning::factor::tiles_up_to ? Factoring::tiles : Factoring::panels;
+      });
+    return cuda::inverse_factor(A, how);
   }
 };
 
