@@ -67,11 +67,11 @@ elif command -v compute-sanitizer >/dev/null; then
   # Of our kernels: those of the libraries take minutes.
   racecheck=(compute-sanitizer --tool racecheck --error-exitcode 9 --kernel-name kns=pare)
   start memcheck_kernels 150 "${memcheck[@]}" "$bin/cuda_test" --run_test="$kernels"
-  parts='errors*,zeros*,gram*,several*,small*'
+  parts='errors*,zeros*,gram*,several*,matrices*'
   start memcheck_products 150 "${memcheck[@]}" "$bin/cuda_split_product_test" --run_test="$parts"
   # Racecheck fails on cuBLAS's products of halves; these tests have none.
   start racecheck_parts 150 "${racecheck[@]}" "$bin/cuda_split_product_test" \
-    --run_test='several*,small*'
+    --run_test='several*,matrices*'
   start memcheck_solver 150 "${memcheck[@]}" "$bin/cuda_solver_behaviour_test" \
     --run_test='post_condition_7*'
   start memcheck_model 150 "${memcheck[@]}" "$bin/cuda_storage_types_test" \

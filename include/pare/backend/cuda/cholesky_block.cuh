@@ -25,6 +25,7 @@ struct Shared {
   float scale[side];               ///< what rows and columns are multiplied with
 };
 
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800  // as direct_product.cuh
 __device__ inline float* tile_at(float* matrix, int r, int c) {
   return matrix + (r * stride + c) * tile;
 }
@@ -292,6 +293,7 @@ __device__ inline void cholesky_block(Shared& shared, MatrixView<float> A, int* 
   store_column<warps>(shared, A, whole, tiles - 1, warp);
   __syncthreads();
 }
+#endif
 
 }  // namespace cholesky_detail
 
