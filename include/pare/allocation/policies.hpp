@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "pare/allocation/tiers.hpp"
+#include "pare/core/falling_order.hpp"
 #include "pare/core/matrix.hpp"
 
 namespace pare::inline PARE_TARGET {
@@ -212,10 +213,7 @@ struct Budget {
     const std::vector<std::size_t> hull = detail::lower_convex_hull(tiers, curve);
 
     // Gains fall with the score within a step of the hull, so one sort and a merge order them all.
-    std::vector<std::uint32_t> rank(n);
-    std::iota(rank.begin(), rank.end(), 0u);
-    std::stable_sort(rank.begin(), rank.end(),
-                     [&](std::uint32_t a, std::uint32_t b) { return scores[a] > scores[b]; });
+    const std::vector<std::uint32_t> rank = detail::falling_order(scores);
     const std::size_t steps = hull.size() - 1;
     std::vector<int> cost(steps);
     std::vector<double> removed(steps);  // distortion removed per bit and unit of score

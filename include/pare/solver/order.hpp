@@ -6,6 +6,7 @@
 #include <numeric>
 #include <vector>
 
+#include "pare/core/falling_order.hpp"
 #include "pare/core/matrix.hpp"
 
 namespace pare::inline PARE_TARGET {
@@ -42,15 +43,15 @@ inline std::vector<index_t> visit_order(const std::vector<double>& diagonal,
     run_energy[std::size_t(j / of)] += energy(j);
     run_width[std::size_t(j / of)] += width(j);
   }
-  std::vector<index_t> runs(run_energy.size());
-  std::iota(runs.begin(), runs.end(), index_t{0});
-  sort_by(
-      runs.begin(), runs.end(), [&](index_t g) { return run_width[std::size_t(g)]; },
-      [&](index_t g) { return run_energy[std::size_t(g)]; });
+  if (!act_order) run_energy.assign(run_energy.size(), 0.0);
+  std::vector<std::uint32_t> runs = detail::falling_order(run_energy);
+  if (!bits.empty())
+    std::stable_sort(runs.begin(), runs.end(),
+                     [&](std::uint32_t a, std::uint32_t b) { return run_width[a] > run_width[b]; });
   for (std::size_t g = 0; g < runs.size(); ++g) {
     const auto first = order.begin() + index_t(g) * of;
-    std::iota(first, first + of, runs[g] * of);
-    sort_by(first, first + of, width, energy);
+    std::iota(first, first + of, index_t(runs[g]) * of);
+    if (of > 1) sort_by(first, first + of, width, energy);
   }
   return order;
 }
