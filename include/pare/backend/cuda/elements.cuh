@@ -3,13 +3,11 @@
 
 #include <thrust/execution_policy.h>
 #include <thrust/for_each.h>
-#include <thrust/functional.h>
 #include <thrust/iterator/counting_iterator.h>
-#include <thrust/transform_reduce.h>
 
 #include <algorithm>
-#include <limits>
 
+#include "pare/backend/cuda/columns.cuh"
 #include "pare/backend/cuda/fit.cuh"
 #include "pare/backend/cuda/rows.cuh"
 #include "pare/backend/cuda/storage.cuh"
@@ -28,15 +26,35 @@ __global__ void element_kernel(index_t rows, index_t cols, F f) {
   for (index_t r = blockIdx.y; r < rows; r += gridDim.y) f(r, c);
 }
 
-/// The flat row-major index of an element that is NaN or infinite, the largest number otherwise.
+inline constexpr int finite_threads = 256;
+
+/// The lowest flat row-major index of an element that is NaN or infinite; stays as it is without one.
 template <class T>
-struct NonFiniteIndex {
-  MatrixView<const T> A;
-  __device__ index_t operator()(index_t at) const {
-    const T x = A.stride == A.cols ? A.data[at] : A(at / A.cols, at % A.cols);
-    return isfinite(widen(x)) ? std::numeric_limits<index_t>::max() : at;
+__global__ void __launch_bounds__(finite_threads)
+    first_non_finite(MatrixView<const T> A, unsigned long long* first) {
+  unsigned long long mine = ~0ull;
+  const index_t threads = index_t(gridDim.x) * finite_threads;
+  const index_t me = index_t(blockIdx.x) * finite_threads + threadIdx.x;
+  if (A.stride == A.cols || A.rows == 1) {
+    constexpr int width = int(16 / sizeof(T));
+    const bool aligned = reinterpret_cast<std::uintptr_t>(A.data) % 16 == 0;
+    const index_t size = A.size(), chunks = aligned ? size / width : 0;
+#pragma unroll 4
+    for (index_t i = me; i < chunks; i += threads) {
+      const uint4 chunk = reinterpret_cast<const uint4*>(A.data)[i];
+      const T* const x = reinterpret_cast<const T*>(&chunk);
+      for (int k = width - 1; k >= 0; --k)
+        if (!isfinite(widen(x[k]))) mine = min(mine, 0ull + i * width + k);
+    }
+    for (index_t i = chunks * width + me; i < size; i += threads)
+      if (!isfinite(widen(A.data[i]))) mine = min(mine, 0ull + i);
+  } else {
+    for (index_t r = blockIdx.x; r < A.rows; r += gridDim.x)
+      for (index_t c = threadIdx.x; c < A.cols; c += finite_threads)
+        if (!isfinite(widen(A(r, c)))) mine = min(mine, 0ull + r * A.cols + c);
   }
-};
+  if (mine != ~0ull) atomicMin(first, mine);  // seldom
+}
 
 inline constexpr int moment_rows = 256;  ///< of one partial sum
 inline constexpr int moment_threads_x = 32, moment_threads_y = 8;
@@ -97,7 +115,7 @@ struct Elements {
 
   template <class R>
   static void reduce_rows(index_t n, const R& reduction) {
-    cuda::reduce_rows(n, reduction);
+    if (!tuned_rows(n, reduction)) cuda::reduce_rows(n, reduction);
   }
 
   template <class T>
@@ -107,7 +125,7 @@ struct Elements {
 
   template <class F>
   static void for_each_element(index_t rows, index_t cols, const F& f) {
-    if (rows == 0 || cols == 0) return;
+    if (rows == 0 || cols == 0 || tuned_elements(rows, cols, f)) return;
     constexpr int threads = 256;
     const dim3 blocks(unsigned((cols + threads - 1) / threads),
                       unsigned(std::min<index_t>(rows, 65535)));
@@ -117,12 +135,16 @@ struct Elements {
 
   template <class T>
   static index_t find_non_finite(MatrixView<const T> A) {
-    const index_t none = std::numeric_limits<index_t>::max();
-    const index_t found = thrust::transform_reduce(policy(), thrust::counting_iterator<index_t>(0),
-                                                   thrust::counting_iterator<index_t>(A.size()),
-                                                   NonFiniteIndex<device_scalar<T>>{native(A)},
-                                                   none, thrust::minimum<index_t>());
-    return found == none ? -1 : found;
+    if (A.size() == 0) return -1;
+    DeviceMatrix<unsigned long long> first(1, 1);
+    check(cudaMemsetAsync(first.data(), 0xff, sizeof(unsigned long long), stream()),
+          "cudaMemsetAsync");
+    const index_t blocks =
+        std::min<index_t>(8 * Context::get().multiprocessors,
+                          (A.size() + 16 * finite_threads - 1) / (16 * finite_threads));
+    first_non_finite<<<unsigned(blocks), finite_threads, 0, stream()>>>(native(A), first.data());
+    check_launch("first_non_finite");
+    return index_t(DeviceMemory::to_host(MatrixView<const unsigned long long>(first.view()))(0, 0));
   }
 
   template <class T>

@@ -41,6 +41,7 @@ __global__ void __launch_bounds__(row_threads) reduce_rows_kernel(R reduction) {
   P* const of_warp = reinterpret_cast<P*>(memory);
   const index_t row = blockIdx.x, columns = reduction.columns();
   P mine{};
+#pragma unroll 4
   for (index_t j = threadIdx.x; j < columns; j += row_threads) reduction.add(row, j, mine);
   mine = merged_warp(mine);
   if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = mine;
