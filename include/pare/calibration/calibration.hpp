@@ -134,7 +134,7 @@ class Calibration {
   /// @throws argument_error when nothing was added
   std::vector<double> hessian_diagonal() const {
     const double scale = hessian_scale();
-    auto diagonal = detail::zeros<B, double>(1, in_features());
+    typename B::template matrix<double> diagonal(1, in_features());
     B::for_each_row(in_features(), kernels::TakeDiagonal<T>{gram(), diagonal.view(), scale});
     const Matrix<double> host = B::to_host(MatrixView<const double>(diagonal.view()));
     return {host.data(), host.data() + host.size()};

@@ -167,7 +167,7 @@ Factor<B, T> factorize(const Calibration<B, T>& calibration, const FactorOptions
     factor.damping = factor.damping == 0 ? 0.001 : std::min(1.0, 10 * factor.damping);
     ++factor.retries;
   }
-  auto u = detail::zeros<B, double>(1, n);
+  typename B::template matrix<double> u(1, n);
   B::for_each_row(n, kernels::TakeDiagonal<T>{factor.upper.view(), u.view()});
   const Matrix<double> host = B::to_host(MatrixView<const double>(u.view()));
   factor.upper_diagonal.assign(host.data(), host.data() + n);

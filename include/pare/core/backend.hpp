@@ -93,6 +93,9 @@ concept HoldsMatrices = std::default_initializable<typename B::template matrix<U
 /// A backend may have `update_depth<T>(rows, cols, block)`: how many neighbouring columns, whole blocks, are
 /// swept before their errors reach the columns after them in one trailing update.
 ///
+/// A backend may have `start_to_host(view)`: as `to_host`, but the result's `get()` is the Matrix<U> and
+/// waits for it.
+///
 /// A backend may have `rough_multiply(C, A, B)`: C = A B in fewer digits, where it is faster. A
 /// search for a mask takes it, which only ranks weights by the result.
 ///

@@ -138,8 +138,9 @@ LinearStatistics recounted(const std::string& name, const CompressedLinear<B, T>
                            const PackedLinear& packed) {
   LinearStatistics statistics;
   in_context(name, [&] {
-    verify_rows(linear, verify_grids(linear, linear.weights.rows(), linear.weights.cols(),
-                                     packed.layout.quantized()));
+    const auto widths = verify_grids(linear, linear.weights.rows(), linear.weights.cols(),
+                                     packed.layout.quantized());
+    verify_rows(linear, start_rows(linear, widths).get());
     statistics = linear_statistics(name, linear, packed.layout.value_bits);
   });
   return statistics;

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -141,30 +142,47 @@ class SparseGPTSolver {
     linear.damping_retries = factor->retries;
 
     const auto order = detail::to_backend<B>(factor->order);
+    const bool natural = std::is_sorted(factor->order.begin(), factor->order.end());
     if constexpr (Config::quantizes) fit_grids(linear, live);
+    if (natural) current_ = {}, mask_ = {};  // become the result, whose memory must not be larger
     current_.resize(W.rows, W.cols);
-    B::for_each_element(W.rows, W.cols,
-                        kernels::GatherColumns<T>{live, current_.view(), order.view().data});
-    run_blocks(linear, *factor, zero, order.view().data);
+    mask_.resize(W.rows, W.cols);
+    if (natural)
+      B::copy(live, current_.view());
+    else
+      B::for_each_element(W.rows, W.cols,
+                          kernels::GatherColumns<T>{live, current_.view(), order.view().data});
+    auto row_loss = run_blocks(linear, *factor, zero, order.view().data);
 
-    linear.weights = Owner<T>(W.rows, W.cols);
-    linear.mask = Owner<std::uint8_t>(W.rows, W.cols);
-    B::for_each_element(W.rows, W.cols,
-                        kernels::ScatterColumns<T>{current_.view(), linear.weights.view(),
-                                                   order.view().data});
-    B::for_each_element(W.rows, W.cols,
-                        kernels::ScatterColumns<std::uint8_t>{mask_.view(), linear.mask.view(),
-                                                              order.view().data});
-    const auto verify = [&] {
-      verify_linear<B, T>(W, calibration, *factor, linear, Config::quantizes, zero);
+    if (natural) {
+      linear.weights = std::exchange(current_, {});
+      linear.mask = std::exchange(mask_, {});
+    } else {
+      linear.weights = Owner<T>(W.rows, W.cols);
+      linear.mask = Owner<std::uint8_t>(W.rows, W.cols);
+      B::for_each_element(W.rows, W.cols,
+                          kernels::ScatterColumns<T>{current_.view(), linear.weights.view(),
+                                                     order.view().data});
+      B::for_each_element(W.rows, W.cols,
+                          kernels::ScatterColumns<std::uint8_t>{mask_.view(), linear.mask.view(),
+                                                                order.view().data});
+    }
+    const auto checked = [](const auto& check) {
+      if constexpr (Config::mixed)
+        in_context(detail::class_name<typename Config::policy>(), check);
+      else
+        check();
+    };
+    std::optional<detail::Verification<B, T>> verification;
+    checked(
+        [&] { verification.emplace(*factor, linear, W.rows, W.cols, Config::quantizes, zero); });
+    take_losses(linear, row_loss.get());
+    checked([&] {
+      verification->finish(W, calibration);
       if constexpr (custom_grids) detail::verify_custom_grids<UserQuantizer>(linear);
       if constexpr (custom_pattern)
         detail::verify_pattern<UserPattern, B>(linear.mask.view(), linear.order, options_);
-    };
-    if constexpr (Config::mixed)
-      in_context(detail::class_name<typename Config::policy>(), verify);
-    else
-      verify();
+    });
     linear.seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return linear;
@@ -327,20 +345,20 @@ class SparseGPTSolver {
                         kernels::AddMarks{detail::as_const(chosen.view()), mask});
   }
 
-  /// The block loop over current_, which holds W in visit order and ends as Q.
+  /// The block loop over current_, which holds W in visit order and ends as Q. Returns the losses of
+  /// the rows, (1, out), on their way to the host.
   /// @param zero   (out, in), not 0 where a weight must be zero; may be empty
   /// @param order  input visited at each position, (in), in the backend's memory
-  void run_blocks(Compressed& linear, const Factor<B, T>& factor,
+  auto run_blocks(Compressed& linear, const Factor<B, T>& factor,
                   MatrixView<const std::uint8_t> zero, const index_t* order) {
     const bool given = zero.rows > 0;
     std::vector<index_t> forced;  // weights of every block that must be zero
     const index_t rows = current_.rows(), cols = current_.cols();
     const index_t width = std::min(linear.block_size, cols);
-    mask_.resize(rows, cols);
     if (given) {
-      forced = detail::marked_in_blocks<B, T>(zero, order, width);
+      forced = detail::marked_in_blocks(detail::start_marked<B, T>(zero, order, width).get(), rows);
       B::for_each_element(rows, cols, kernels::GatherMarks{zero, mask_.view(), order});
-    } else {
+    } else if constexpr (custom_pattern || mask_source == kernels::MaskSource::none) {
       B::for_each_element(rows, cols, kernels::SetZero<std::uint8_t>{mask_.view()});
     }
     auto row_loss = detail::zeros<B, double>(1, rows);
@@ -386,10 +404,15 @@ class SparseGPTSolver {
         at += size;
       }
     }
-    const auto host = B::to_host(detail::as_const(row_loss.view()));
-    linear.row_loss.assign(host.data(), host.data() + rows);
+    return detail::start_to_host<B>(detail::as_const(row_loss.view()));
+  }
+
+  /// Throws non_finite_error for the first row whose loss overflowed.
+  /// @param row_loss  (1, out)
+  static void take_losses(Compressed& linear, const Matrix<double>& row_loss) {
+    linear.row_loss.assign(row_loss.data(), row_loss.data() + row_loss.size());
     linear.loss = 0;
-    for (index_t i = 0; i < rows; ++i) {
+    for (index_t i = 0; i < row_loss.size(); ++i) {
       linear.loss += linear.row_loss[std::size_t(i)];
       // Whatever overflows on the way, a weight or an error, ends in its row's loss.
       if (!std::isfinite(linear.loss))

@@ -82,13 +82,14 @@ void verify_custom_grids(const CompressedLinear<B, T>& linear) {
                             "row " + std::to_string(i) + " holds a value that is not on its grid");
 }
 
-/// Conditions 3, 4 (n:m) and 5, row by row.
+/// Looks for faults against conditions 3, 4 (n:m) and 5 in every row: the RowFaults on their way to the
+/// host, (1, out).
 template <class B, class T>
-void verify_rows(const CompressedLinear<B, T>& linear, const std::vector<std::uint8_t>& widths,
-                 MatrixView<const std::uint8_t> given = {}) {
+auto start_rows(const CompressedLinear<B, T>& linear, const std::vector<std::uint8_t>& widths,
+                MatrixView<const std::uint8_t> given = {}) {
   const index_t rows = linear.weights.rows();
   const index_t by_row = linear.axis == ChannelAxis::output ? 1 : 0;
-  auto fault = zeros<B, std::int32_t>(1, rows);
+  typename B::template matrix<std::int32_t> fault(1, rows);
   const auto column_grid = to_backend<B>(linear.grids.of_column);
   const auto bits = to_backend<B>(widths);
   B::reduce_rows(rows, kernels::RowFaults<T>{linear.weights.view(),
@@ -104,10 +105,19 @@ void verify_rows(const CompressedLinear<B, T>& linear, const std::vector<std::ui
   if (linear.pattern.of > 0)
     B::reduce_rows(rows, kernels::RunFaults{linear.mask.view(), linear.pattern.zeros,
                                             linear.pattern.of, fault.view().data, given});
-  const auto host = B::to_host(as_const(fault.view()));
-  for (index_t i = 0; i < rows; ++i) {
+  return start_to_host<B>(as_const(fault.view()));
+}
+
+/// Conditions 3, 4 (n:m) and 5.
+/// @param faults  of every row, (1, out)
+template <class B, class T>
+void verify_rows(const CompressedLinear<B, T>& linear, const Matrix<std::int32_t>& faults,
+                 MatrixView<const std::uint8_t> given = {}) {
+  for (index_t i = 0; i < faults.cols(); ++i) {
+    const auto fault = kernels::RowFault(faults(0, i));
+    if (fault == kernels::RowFault::none) continue;
     const std::string row = "row " + std::to_string(i);
-    switch (kernels::RowFault(host(0, i))) {
+    switch (fault) {
       case kernels::RowFault::none:
         break;
       case kernels::RowFault::grid_width:
@@ -125,22 +135,26 @@ void verify_rows(const CompressedLinear<B, T>& linear, const std::vector<std::ui
   }
 }
 
-/// Weights that a mask (out, in) marks in every block of columns in visit order.
+/// Counts the weights that a mask (out, in) marks in every block of columns in visit order: their
+/// moments over rows, (3, blocks), on their way to the host.
 /// @param order       input visited at each position, (in), in the backend's memory
 /// @param block_size  columns of a block
 template <class B, class T>
-std::vector<index_t> marked_in_blocks(MatrixView<const std::uint8_t> mask, const index_t* order,
-                                      index_t block_size) {
+auto start_marked(MatrixView<const std::uint8_t> mask, const index_t* order, index_t block_size) {
   const index_t blocks = (mask.cols + block_size - 1) / block_size;
-  auto counts = zeros<B, T>(mask.rows, blocks);
+  typename B::template matrix<T> counts(mask.rows, blocks);
   const kernels::CountBlocks<T> count{mask, order, block_size, counts.view()};
   B::reduce_rows(count.rows(), count);
-  auto moments = zeros<B, double>(3, blocks);
+  typename B::template matrix<double> moments(3, blocks);
   B::column_moments(as_const(counts.view()), moments.view());
-  const auto host = B::to_host(as_const(moments.view()));
+  return start_to_host<B>(as_const(moments.view()));
+}
+
+/// The counts of start_marked() of a mask of so many rows.
+inline std::vector<index_t> marked_in_blocks(const Matrix<double>& moments, index_t rows) {
   std::vector<index_t> marked;
-  for (index_t b = 0; b < blocks; ++b)
-    marked.push_back(index_t(std::llround(host(1, b) * double(mask.rows))));  // from their mean
+  for (index_t b = 0; b < moments.cols(); ++b)
+    marked.push_back(index_t(std::llround(moments(1, b) * double(rows))));  // from their mean
   return marked;
 }
 
@@ -172,18 +186,12 @@ void verify_region(const CompressedLinear<B, T>& linear, MatrixView<const std::u
 
 /// Condition 4 of the unstructured mask; without one no weight may be marked but those of a given
 /// mask.
+/// @param found   marked in every block
+/// @param forced  of these by the given mask
 template <class B, class T>
-void verify_blocks(const CompressedLinear<B, T>& linear, const Factor<B, T>& factor,
-                   MatrixView<const std::uint8_t> given) {
-  if (linear.mask_region != MaskRegion::block) return verify_region(linear, given);
+void verify_blocks(const CompressedLinear<B, T>& linear, const std::vector<index_t>& found,
+                   const std::vector<index_t>& forced) {
   const index_t rows = linear.mask.rows(), cols = linear.mask.cols();
-  const auto order = to_backend<B>(factor.order);
-  const auto marked = [&](MatrixView<const std::uint8_t> mask) {
-    return marked_in_blocks<B, T>(mask, order.view().data, linear.block_size);
-  };
-  const std::vector<index_t> found = marked(linear.mask.view());
-  const std::vector<index_t> forced =
-      given.rows > 0 ? marked(given) : std::vector<index_t>(found.size(), 0);
   for (std::size_t b = 0; b < found.size(); ++b) {
     const index_t width = std::min(linear.block_size, cols - index_t(b) * linear.block_size);
     const index_t expected =
@@ -243,7 +251,7 @@ LossForm closed_loss(MatrixView<const T> W, MatrixView<const T> Q,
                       kernels::Difference<T>{W, Q, dead.view().data, step, form.unit,
                                              difference.view()});
   B::multiply(product.view(), as_const(difference.view()), calibration.gram());
-  auto forms = zeros<B, double>(3, checked);
+  typename B::template matrix<double> forms(3, checked);
   B::reduce_rows(checked,
                  kernels::ClosedLoss<T>{W, difference.view(), product.view(), calibration.gram(),
                                         dead.view().data, factor.identity,
@@ -281,6 +289,56 @@ void verify_loss(MatrixView<const T> W, const Calibration<B, T>& calibration,
                                  std::string(scalar_traits<T>::name) + ": raise the damping");
 }
 
+/// verify_linear() in two steps: what conditions 3 to 5 count is under way between them, when the losses
+/// need not be known. Refers to its arguments.
+template <class B, class T>
+class Verification {
+ public:
+  /// @throws invariant_error for conditions 2 and 3 of the shapes, shape_error
+  Verification(const Factor<B, T>& factor, const CompressedLinear<B, T>& linear, index_t rows,
+               index_t cols, bool quantized, MatrixView<const std::uint8_t> given)
+      : factor_(factor), linear_(linear), given_(given), faults_(start(rows, cols, quantized)) {
+    // What a pattern of one's own marks only that pattern can count.
+    if (linear.pattern.kind == PatternKind::n_of_m || linear.custom_pattern ||
+        linear.mask_region != MaskRegion::block)
+      return;
+    const auto order = to_backend<B>(factor.order);
+    for (const auto& mask : {MatrixView<const std::uint8_t>(linear.mask.view()), given})
+      if (mask.rows > 0)
+        marked_.push_back(start_marked<B, T>(mask, order.view().data, linear.block_size));
+  }
+
+  /// @param W            the dense weights (out, in)
+  /// @param calibration  of its inputs (in)
+  /// @throws invariant_error
+  void finish(MatrixView<const T> W, const Calibration<B, T>& calibration) {
+    verify_rows(linear_, faults_.get(), given_);
+    if (!marked_.empty()) {
+      const auto found = marked_in_blocks(marked_[0].get(), W.rows);
+      verify_blocks(linear_, found,
+                    marked_.size() > 1 ? marked_in_blocks(marked_[1].get(), W.rows)
+                                       : std::vector<index_t>(found.size(), 0));
+    } else if (linear_.pattern.kind != PatternKind::n_of_m && !linear_.custom_pattern) {
+      verify_region(linear_, given_);
+    }
+    verify_loss(W, calibration, factor_, linear_);
+  }
+
+ private:
+  auto start(index_t rows, index_t cols, bool quantized) const {
+    const auto shape = std::pair{rows, cols};
+    require_shape("compressed weights", shape, {linear_.weights.rows(), linear_.weights.cols()});
+    require_shape("mask", shape, {linear_.mask.rows(), linear_.mask.cols()});
+    return start_rows(linear_, verify_grids(linear_, rows, cols, quantized), given_);
+  }
+
+  const Factor<B, T>& factor_;
+  const CompressedLinear<B, T>& linear_;
+  MatrixView<const std::uint8_t> given_;
+  decltype(start_to_host<B>(MatrixView<const std::int32_t>())) faults_;
+  std::vector<decltype(start_to_host<B>(MatrixView<const double>()))> marked_;
+};
+
 }  // namespace detail
 
 /// Checks post-conditions 2, 3, 4, 5 and 6 of one solved linear.
@@ -309,14 +367,8 @@ template <class B, class T>
 void verify_linear(MatrixView<const T> W, const Calibration<B, T>& calibration,
                    const Factor<B, T>& factor, const CompressedLinear<B, T>& linear, bool quantized,
                    MatrixView<const std::uint8_t> given = {}) {
-  const auto shape = std::pair{W.rows, W.cols};
-  require_shape("compressed weights", shape, {linear.weights.rows(), linear.weights.cols()});
-  require_shape("mask", shape, {linear.mask.rows(), linear.mask.cols()});
-  detail::verify_rows(linear, detail::verify_grids(linear, W.rows, W.cols, quantized), given);
-  // What a pattern of one's own marks only that pattern can count.
-  if (linear.pattern.kind != PatternKind::n_of_m && !linear.custom_pattern)
-    detail::verify_blocks(linear, factor, given);
-  detail::verify_loss(W, calibration, factor, linear);
+  detail::Verification<B, T>(factor, linear, W.rows, W.cols, quantized, given)
+      .finish(W, calibration);
 }
 
 }  // namespace pare

@@ -3,9 +3,13 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
+#include <list>
 #include <string>
 #include <utility>
 #include <vector>
@@ -127,6 +131,91 @@ class DeviceMatrix {
   index_t rows_ = 0, cols_ = 0, capacity_ = 0;
 };
 
+/// Pinned host memory through which small copies go: a copy from or to other host memory makes the host
+/// thread or the GPU wait. Kept by each host thread for each GPU.
+class Staging {
+ public:
+  static constexpr std::size_t most = std::size_t{1} << 20;  ///< bytes of a copy that goes this way
+
+  /// A piece of it and the event after which it is free.
+  struct Piece {
+    void* memory = nullptr;
+    std::size_t bytes = 0;
+    cudaEvent_t done = nullptr;
+    bool taken = false;
+  };
+
+  Staging() = default;
+  Staging(const Staging&) = delete;
+  Staging& operator=(const Staging&) = delete;
+  ~Staging() {
+    for (const Piece& piece : pieces_) {
+      cudaEventDestroy(piece.done);
+      cudaFreeHost(piece.memory);
+    }
+  }
+  /// That of the current GPU.
+  static Staging& get() { return per_device<Staging>(); }
+
+  /// A piece of at least so many bytes that no copy uses.
+  Piece& take(std::size_t bytes) {
+    for (Piece& piece : pieces_)
+      if (!piece.taken && piece.bytes >= bytes && cudaEventQuery(piece.done) == cudaSuccess) {
+        piece.taken = true;
+        return piece;
+      }
+    Piece piece{.bytes = std::bit_ceil(std::max<std::size_t>(bytes, 4096))};
+    check(cudaMallocHost(&piece.memory, piece.bytes), "cudaMallocHost");
+    pieces_.push_back(piece);
+    check(cudaEventCreateWithFlags(&pieces_.back().done, cudaEventDisableTiming),
+          "cudaEventCreateWithFlags");
+    pieces_.back().taken = true;
+    return pieces_.back();
+  }
+
+ private:
+  std::list<Piece> pieces_;
+};
+
+/// A copy to host memory that may still be on its way.
+template <class T>
+class Download {
+ public:
+  /// Begins it, in order with the stream.
+  explicit Download(MatrixView<const T> from) {
+    result_.resize(from.rows, from.cols);
+    const std::size_t bytes = std::size_t(from.size()) * sizeof(T);
+    if (bytes == 0) return;
+    if (bytes <= Staging::most) {
+      piece_ = &Staging::get().take(bytes);
+      copy_async(from, MatrixView<T>(static_cast<T*>(piece_->memory), from.rows, from.cols),
+                 cudaMemcpyDeviceToHost);
+      check(cudaEventRecord(piece_->done, stream()), "cudaEventRecord");
+    } else {
+      copy_async(from, result_.view(), cudaMemcpyDeviceToHost);
+      synchronize();
+    }
+  }
+  Download(Download&& other) noexcept
+      : result_(std::move(other.result_)), piece_(std::exchange(other.piece_, nullptr)) {}
+  Download& operator=(Download&&) = delete;
+  ~Download() {
+    if (piece_ != nullptr) piece_->taken = false;
+  }
+  /// Waits for it.
+  Matrix<T>& get() {
+    if (piece_ == nullptr) return result_;
+    check(cudaEventSynchronize(piece_->done), "cudaEventSynchronize");
+    std::memcpy(result_.data(), piece_->memory, std::size_t(result_.size()) * sizeof(T));
+    std::exchange(piece_, nullptr)->taken = false;
+    return result_;
+  }
+
+ private:
+  Matrix<T> result_;
+  Staging::Piece* piece_ = nullptr;  // of this host thread and the current GPU
+};
+
 /// Memory for Thrust's own buffers, from the same pool.
 struct PoolAllocator {
   using value_type = char;
@@ -144,8 +233,20 @@ struct DeviceMemory {
   template <class T>
   static DeviceMatrix<T> from_host(MatrixView<const T> v) {
     DeviceMatrix<T> result(v.rows, v.cols);
-    // Pageable memory has been read when the call returns.
-    copy_async(v, result.view(), cudaMemcpyHostToDevice);
+    const std::size_t bytes = std::size_t(v.size()) * sizeof(T);
+    // Fewer bytes travel with the command.
+    if (bytes > 64 * 1024 && bytes <= Staging::most && (v.rows == 1 || v.stride == v.cols)) {
+      Staging::Piece& piece = Staging::get().take(bytes);
+      piece.taken = false;
+      std::memcpy(piece.memory, v.data, bytes);
+      const T* const staged = static_cast<const T*>(piece.memory);
+      copy_async(MatrixView<const T>(staged, v.rows, v.cols), result.view(),
+                 cudaMemcpyHostToDevice);
+      check(cudaEventRecord(piece.done, stream()), "cudaEventRecord");
+    } else {
+      // Pageable memory has been read when the call returns.
+      copy_async(v, result.view(), cudaMemcpyHostToDevice);
+    }
     return result;
   }
   template <class T>
@@ -155,11 +256,12 @@ struct DeviceMemory {
   /// Waits for the work queued before.
   template <class T>
   static Matrix<T> to_host(MatrixView<const T> v) {
-    Matrix<T> result;
-    result.resize(v.rows, v.cols);
-    copy_async(v, result.view(), cudaMemcpyDeviceToHost);
-    synchronize();
-    return result;
+    return std::move(Download<T>(v).get());
+  }
+  /// The same, which waits in get() only.
+  template <class T>
+  static Download<T> start_to_host(MatrixView<const T> v) {
+    return Download<T>(v);
   }
   /// The most memory of the current device's pool that was in use at a time, bytes.
   static std::size_t peak_bytes() {
