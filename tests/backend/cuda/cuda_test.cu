@@ -148,7 +148,7 @@ struct CudaAsSm89 : Cuda {
   template <class T, kernels::MaskSource Mask, bool Quantize>
   static void row_sweep(const kernels::RowSweep<T, Mask, Quantize>& sweep) {
     using Cut = backend::cuda::tuning::Sm89::sweep<T>;
-    static_assert(sizeof(backend::cuda::SweepShared<T, Cut::columns>) <= 99 << 10);
+    static_assert(sizeof(backend::cuda::SweepShared<T, Cut::columns, 8>) <= 99 << 10);
     backend::cuda::run_sweep_cut<Cut>(sweep, [](index_t rows, const auto& f) {
       Cuda::for_each_row(rows, f);
     });

@@ -1,7 +1,6 @@
-// The exact k smallest scores of a block: radix selection in one launch, nothing on the host.
+// The exact k smallest scores of a block: radix selection in one launch,
+// nothing on the host.
 #pragma once
-
-#include <cooperative_groups.h>
 
 #include <algorithm>
 #include <cub/block/block_scan.cuh>
@@ -12,73 +11,145 @@ namespace pare::inline PARE_TARGET::backend::cuda {
 
 inline constexpr int select_digit_bits = 11, select_buckets = 1 << select_digit_bits;
 inline constexpr int select_max_passes = 6;  ///< digits of a float64 key
-/// Upper limit of the blocks of threads of one selection; no device has more multiprocessors.
+/// Upper limit of the blocks of threads of one selection; no device has more
+/// multiprocessors.
 inline constexpr int select_max_blocks = 256;
 
-/// What the blocks of threads of a selection share. counts[0] is zero between selections.
+/// What the blocks of threads of a selection share. counts[0] is zero between
+/// selections.
 struct SelectScratch {
   unsigned counts[select_max_passes][select_buckets];  ///< keys per digit, by pass
   unsigned long long ties[select_max_blocks];          ///< keys equal to the k-th, by block
+  unsigned arrived;                                    ///< its highest bit flips at every meeting
 };
 
-/// Bits of a non-negative number without its sign; they order as the numbers do.
+/// Waits until all blocks of threads of a cooperative launch have come here,
+/// and sees what they wrote.
+__device__ inline void meet(unsigned *arrived) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    const unsigned add = blockIdx.x == 0 ? 0x80000000u - (gridDim.x - 1) : 1u;
+    __threadfence();
+    const unsigned before = atomicAdd(arrived, add);
+    unsigned now;
+    do {
+      asm volatile("ld.acquire.gpu.u32 %0, [%1];" : "=r"(now) : "l"(arrived) : "memory");
+    } while (((before ^ now) & 0x80000000u) == 0);
+  }
+  __syncthreads();
+}
+
+/// Bits of a non-negative number without its sign; they order as the numbers
+/// do.
 __device__ inline std::uint32_t select_key(float score) { return __float_as_uint(score); }
 __device__ inline std::uint64_t select_key(double score) {
   return static_cast<std::uint64_t>(__double_as_longlong(score));
 }
 
-/// Marks the k smallest |w_ij| / d_j of W, k >= 1; ties go to the lower row-major index.
+/// Width neighbouring numbers, read or written at once.
+template <class T, int Width>
+struct alignas(sizeof(T) * Width) SelectChunk {
+  T of[Width];
+};
+
+/// Marks the k smallest |w_ij| / d_j of W, k >= 1; ties go to the lower
+/// row-major index.
 ///
-/// The k-th smallest key is found digit by digit: every block of threads counts its rows' keys, the
-/// counts meet in `scratch`, and every block finds the digit for itself. Keys are computed anew in
-/// every pass; a block of columns lies in the L2 cache. Needs a cooperative launch.
-/// @tparam Cut  a SelectCut
-template <class Cut, class T>
+/// The k-th smallest key is found digit by digit: every block of threads counts
+/// its rows' keys, the counts meet in `scratch`, and every block finds the
+/// digit for itself. Needs a cooperative launch.
+/// @tparam Cut    a SelectCut
+/// @tparam Width  neighbouring columns that a thread takes, a divisor of their
+/// number
+/// @param cached  whether the keys of a block's rows fit its dynamic shared
+/// memory; otherwise they are
+///                computed anew in every pass
+template <class Cut, int Width, class T>
 __global__ void __launch_bounds__(Cut::threads)
-    select_kernel(MatrixView<const T> W, const T* d, unsigned long long k,
-                  MatrixView<std::uint8_t> mask, SelectScratch* scratch) {
+    select_kernel(MatrixView<const T> W, const T *d, unsigned long long k,
+                  MatrixView<std::uint8_t> mask, SelectScratch *scratch, bool cached) {
   using Key = decltype(select_key(T{}));
-  constexpr int select_threads = Cut::threads;
-  using Scan = cub::BlockScan<unsigned long long, select_threads>;
+  using Keys = SelectChunk<Key, Width>;
+  using Numbers = SelectChunk<T, Width>;
+  constexpr int select_threads = Cut::threads, at_once = 4;
+  using Scan = cub::BlockScan<unsigned long long, select_threads, cub::BLOCK_SCAN_WARP_SCANS>;
   constexpr int key_bits = int(sizeof(Key)) * 8 - 1;
+  constexpr int passes = (key_bits + select_digit_bits - 1) / select_digit_bits;
   constexpr int per_thread = select_buckets / select_threads;
-  __shared__ unsigned local[select_buckets];
+  __shared__ unsigned local[2][select_buckets];  // of this pass, and zeros for the next
   __shared__ typename Scan::TempStorage scan;
   __shared__ Key shared_prefix;
   __shared__ unsigned long long shared_wanted, shared_equal;
+  extern __shared__ __align__(16) unsigned char memory[];
+  Keys *const cache = reinterpret_cast<Keys *>(memory);
 
-  const auto grid = cooperative_groups::this_grid();
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = select_threads / 32;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   // Consecutive rows, so that ties of lower blocks come first.
   const index_t height = (W.rows + gridDim.x - 1) / gridDim.x;
   const index_t begin = min(W.rows, blockIdx.x * height), end = min(W.rows, begin + height);
-  const auto key_of = [&](index_t r, index_t c) { return select_key(std::abs(W(r, c)) / d[c]); };
-  const auto for_each_key = [&](const auto& f) {
-    for (index_t r = begin + warp; r < end; r += warps)
-#pragma unroll 4
-      for (index_t c = lane; c < W.cols; c += 32) f(r, c, key_of(r, c));
+  const unsigned across = unsigned(W.cols / Width), chunks = unsigned(end - begin) * across;
+  // f(chunk, row, column, keys), several chunks read at a time.
+  const auto compute_keys = [&](const auto &f) {
+    for (unsigned first = threadIdx.x; first < chunks; first += at_once * select_threads) {
+      Numbers w[at_once], divisor[at_once];
+#pragma unroll
+      for (int i = 0; i < at_once; ++i) {
+        const unsigned chunk = min(first + i * select_threads, chunks - 1), r = chunk / across;
+        const unsigned c = (chunk - r * across) * Width;
+        w[i] = *reinterpret_cast<const Numbers *>(&W(begin + r, c));
+        divisor[i] = *reinterpret_cast<const Numbers *>(d + c);
+      }
+#pragma unroll
+      for (int i = 0; i < at_once; ++i) {
+        const unsigned chunk = first + i * select_threads;
+        if (chunk >= chunks) break;
+        Keys keys;
+#pragma unroll
+        for (int c = 0; c < Width; ++c)
+          keys.of[c] = select_key(std::abs(w[i].of[c]) / divisor[i].of[c]);
+        f(chunk, keys);
+      }
+    }
+  };
+  const auto for_each_chunk = [&](const auto &f) {
+    if (!cached) return compute_keys(f);
+    for (unsigned chunk = threadIdx.x; chunk < chunks; chunk += select_threads)
+      f(chunk, cache[chunk]);
   };
 
+  for (int b = threadIdx.x; b < select_buckets; b += select_threads) local[0][b] = 0;
+  __syncthreads();
   Key prefix = 0;                 // leading digits of the k-th smallest key
   unsigned long long wanted = k;  // how many of the keys with that prefix are still to be taken
   unsigned long long equal = 0;   // how many keys have that prefix
-  for (int above = key_bits, pass = 0; above > 0; ++pass) {
-    const int shift = max(0, above - select_digit_bits);
+#pragma unroll
+  for (int pass = 0; pass < passes; ++pass) {
+    const int above = key_bits - pass * select_digit_bits,
+              shift = max(0, above - select_digit_bits);
     const unsigned digit_mask = (1u << (above - shift)) - 1;
-    for (int b = threadIdx.x; b < select_buckets; b += select_threads) local[b] = 0;
+    const auto count = [&](const Keys &keys) {
+#pragma unroll
+      for (int c = 0; c < Width; ++c)
+        if (pass == 0 || (keys.of[c] >> above) == (prefix >> above))
+          atomicAdd(&local[pass % 2][unsigned(keys.of[c] >> shift) & digit_mask], 1u);
+    };
+    if (pass == 0)
+      compute_keys([&](unsigned chunk, const Keys &keys) {
+        if (cached) cache[chunk] = keys;
+        count(keys);
+      });
+    else
+      for_each_chunk([&](unsigned, const Keys &keys) { count(keys); });
     __syncthreads();
-    for_each_key([&](index_t, index_t, Key key) {
-      if ((key >> above) == (prefix >> above))
-        atomicAdd(&local[unsigned(key >> shift) & digit_mask], 1u);
-    });
-    __syncthreads();
-    for (int b = threadIdx.x; b < select_buckets; b += select_threads)
-      if (local[b] != 0) atomicAdd(&scratch->counts[pass][b], local[b]);
+    for (int b = threadIdx.x; b < select_buckets; b += select_threads) {
+      if (local[pass % 2][b] != 0) atomicAdd(&scratch->counts[pass][b], local[pass % 2][b]);
+      local[(pass + 1) % 2][b] = 0;
+    }
     if (pass == 0)  // later passes' counts may be left from the last selection
       for (int b = blockIdx.x * select_threads + threadIdx.x;
            b < (select_max_passes - 1) * select_buckets; b += gridDim.x * select_threads)
         scratch->counts[1][b] = 0;
-    grid.sync();
+    meet(&scratch->arrived);
     if (pass == 1)  // everyone has read these
       for (int b = blockIdx.x * select_threads + threadIdx.x; b < select_buckets;
            b += gridDim.x * select_threads)
@@ -103,14 +174,20 @@ __global__ void __launch_bounds__(Cut::threads)
     prefix = shared_prefix;
     wanted = shared_wanted;
     equal = shared_equal;
-    above = shift;
   }
 
   const bool take_all = wanted == equal;
   unsigned mine = 0;
-  for_each_key([&](index_t r, index_t c, Key key) {
-    mask(r, c) = key < prefix || (take_all && key == prefix);
-    mine += key == prefix;
+  for_each_chunk([&](unsigned chunk, const Keys &keys) {
+    const unsigned r = chunk / across;
+    SelectChunk<std::uint8_t, Width> marks;
+#pragma unroll
+    for (int c = 0; c < Width; ++c) {
+      marks.of[c] = keys.of[c] < prefix || (take_all && keys.of[c] == prefix);
+      mine += keys.of[c] == prefix;
+    }
+    *reinterpret_cast<SelectChunk<std::uint8_t, Width> *>(
+        &mask(begin + r, (chunk - r * across) * Width)) = marks;
   });
   if (take_all) return;  // alike in all blocks of threads
 
@@ -120,7 +197,7 @@ __global__ void __launch_bounds__(Cut::threads)
   if (mine > 0) atomicAdd(&shared_equal, static_cast<unsigned long long>(mine));
   __syncthreads();
   if (threadIdx.x == 0) scratch->ties[blockIdx.x] = shared_equal;
-  grid.sync();
+  meet(&scratch->arrived);
   if (warp > 0) return;
   for (unsigned b = 0; b < blockIdx.x; ++b) {
     const unsigned long long lower = __ldcg(&scratch->ties[b]);
@@ -129,7 +206,7 @@ __global__ void __launch_bounds__(Cut::threads)
   for (index_t r = begin; r < end && wanted > 0; ++r)
     for (index_t first = 0; first < W.cols && wanted > 0; first += 32) {
       const index_t c = first + lane;
-      const bool tie = c < W.cols && key_of(r, c) == prefix;
+      const bool tie = c < W.cols && select_key(std::abs(W(r, c)) / d[c]) == prefix;
       const unsigned votes = __ballot_sync(~0u, tie);
       if (tie && unsigned(__popc(votes & ((1u << lane) - 1))) < wanted) mask(r, c) = 1;
       wanted -= min(wanted, static_cast<unsigned long long>(__popc(votes)));
@@ -154,17 +231,37 @@ struct Selection {
 
  private:
   template <class Cut, class T>
-  static void launch(MatrixView<const T> W, const T* d, unsigned long long k,
+  static void launch(MatrixView<const T> W, const T *d, unsigned long long k,
+                     MatrixView<std::uint8_t> mask) {
+    constexpr int wide = int(16 / sizeof(T));
+    const auto lies_at = [](const void *data, index_t stride, std::size_t bytes) {
+      return reinterpret_cast<std::uintptr_t>(data) % bytes == 0 && stride % wide == 0;
+    };
+    if (W.cols % wide == 0 && lies_at(W.data, W.stride, 16) && lies_at(d, 0, 16) &&
+        lies_at(mask.data, mask.stride, wide))
+      launch<Cut, wide>(W, d, k, mask);
+    else
+      launch<Cut, 1>(W, d, k, mask);
+  }
+
+  template <class Cut, int Width, class T>
+  static void launch(MatrixView<const T> W, const T *d, unsigned long long k,
                      MatrixView<std::uint8_t> mask) {
     constexpr index_t keys = Cut::keys * Cut::threads;  // of a block
-    const index_t blocks =
-        std::min({(W.size() + keys - 1) / keys, W.rows, index_t(Context::get().multiprocessors),
-                  index_t(select_max_blocks)});
-    SelectScratch* scratch = per_device<Scratch>().memory.data();
-    void* arguments[] = {&W, &d, &k, &mask, &scratch};
-    check(cudaLaunchCooperativeKernel(reinterpret_cast<const void*>(select_kernel<Cut, T>),
-                                      dim3(unsigned(blocks)), dim3(Cut::threads), arguments, 0,
-                                      stream()),
+    const Context &context = Context::get();
+    const index_t blocks = std::min({(W.size() + keys - 1) / keys, W.rows,
+                                     index_t(context.multiprocessors), index_t(select_max_blocks)});
+    const auto kernel = select_kernel<Cut, Width, T>;
+    constexpr index_t most = Cut::key_bytes;
+    index_t bytes = (W.rows + blocks - 1) / blocks * W.cols * index_t(sizeof(T));
+    bool cached = bytes <= most;
+    if (!cached) bytes = 0;
+    if (cached) allow_shared(kernel, int(most));
+    SelectScratch *scratch = per_device<Scratch>().memory.data();
+    void *arguments[] = {&W, &d, &k, &mask, &scratch, &cached};
+    check(cudaLaunchCooperativeKernel(reinterpret_cast<const void *>(kernel),
+                                      dim3(unsigned(blocks)), dim3(Cut::threads), arguments,
+                                      std::size_t(bytes), stream()),
           "select_kernel");
   }
 
@@ -177,4 +274,4 @@ struct Selection {
   };
 };
 
-}  // namespace pare::backend::cuda
+}  // namespace pare::inline PARE_TARGET::backend::cuda

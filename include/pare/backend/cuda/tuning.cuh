@@ -11,18 +11,20 @@ namespace pare::inline PARE_TARGET::backend::cuda {
 /// @tparam Lanes    threads of one row
 /// @tparam Columns  of one launch at most; U among them lies in shared memory
 /// @tparam Threads  of a block
-template <int Lanes, int Columns, int Threads>
+/// @tparam Blocks   of a multiprocessor at a time at least, in what registers go
+template <int Lanes, int Columns, int Threads, int Blocks>
 struct SweepCut {
-  static constexpr int lanes = Lanes, columns = Columns, threads = Threads;
+  static constexpr int lanes = Lanes, columns = Columns, threads = Threads, blocks = Blocks;
   static constexpr int rows = Threads / Lanes;  ///< of a block
 };
 
 /// How select_kernel cuts its work.
-/// @tparam Threads  of a block
-/// @tparam Keys     of a thread at least: few blocks of threads meet sooner
-template <int Threads, int Keys>
+/// @tparam Threads   of a block
+/// @tparam Keys      of a thread at least: few blocks of threads meet sooner
+/// @tparam KeyBytes  shared memory for the keys of a block at most, bytes; a multiple of 16
+template <int Threads, int Keys, int KeyBytes>
 struct SelectCut {
-  static constexpr int threads = Threads, keys = Keys;
+  static constexpr int threads = Threads, keys = Keys, key_bytes = KeyBytes;
 };
 
 /// How a float32 matrix is factored.
@@ -90,8 +92,8 @@ namespace tuning {
 /// H100 and H200: 227 KB of shared memory for a block. The only ones that were measured.
 struct Sm90 {
   template <class T>
-  using sweep = SweepCut<8, 128, 256>;
-  using select = SelectCut<512, 8>;
+  using sweep = SweepCut<8, 128, 256, sizeof(T) == 8 ? 1 : 3>;
+  using select = SelectCut<512, 8, 64 * 1024>;
   using factor = FactorRange<3072>;
   template <int Width>  // 64, 80, 96, 128 or 256
   using flash = FlashTiles<Width, Width == 256 ? 1 : 2, 64, Width == 256 ? 1 : 2>;
@@ -121,7 +123,7 @@ struct Sm80 : Sm90 {
 /// All others, from L40 and RTX 4090 on: 99 KB of shared memory for a block.
 struct Sm89 : Sm80 {
   template <class T>
-  using sweep = SweepCut<8, sizeof(T) == 8 ? 64 : 128, 256>;
+  using sweep = SweepCut<8, sizeof(T) == 8 ? 64 : 128, 256, 1>;
   template <int Width>
   using flash = std::conditional_t<Width == 128, FlashTiles<128, 2, 32, 1>, Sm80::flash<Width>>;
   template <int Width>
