@@ -2,8 +2,10 @@
 #define BOOST_TEST_MODULE pare_allocation
 #include <boost/test/unit_test.hpp>
 
+#include <algorithm>
 #include <array>
 #include <limits>
+#include <numeric>
 
 #include "pare/allocation/allocator.hpp"
 #include "support.hpp"
@@ -94,6 +96,20 @@ static_assert(AllocationPolicy<BrokenPolicy<0>>);
 static_assert(!AllocationPolicy<NotAPolicy> && !AllocationPolicy<int>);
 
 }  // namespace
+
+BOOST_AUTO_TEST_CASE(falling_order_is_that_of_a_stable_sort) {
+  const double some[] = {0.0, -0.0, 1.5, 1.5, 2, 1e300, 1e-310, -1e-310, -3, -3, 256, 255};
+  Random random(3);
+  for (const std::size_t n : {0, 1, 2, 300, 1000}) {
+    std::vector<double> values(n);
+    for (double& v : values) v = some[std::size_t(random.uniform() * std::size(some))];
+    std::vector<std::uint32_t> order(n);
+    std::iota(order.begin(), order.end(), 0u);
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::uint32_t a, std::uint32_t b) { return values[a] > values[b]; });
+    BOOST_TEST(detail::falling_order(values) == order, boost::test_tools::per_element());
+  }
+}
 
 BOOST_AUTO_TEST_CASE(quantile_without_a_target_gives_equal_shares) {
   const auto scores = random_scores(9216, 1);
