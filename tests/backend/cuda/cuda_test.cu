@@ -190,7 +190,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(selection_is_that_of_a_stable_sort, T, Scalars) {
     index_t rows, cols;
   };
   for (const auto& [rows, cols] :
-       {Shape{1, 1}, {1, 70}, {70, 1}, {7, 33}, {300, 128}, {2000, 128}, {129, 1000}}) {
+       {Shape{1, 1}, {1, 70}, {70, 1}, {7, 33}, {300, 127}, {300, 128}, {2000, 128}, {129, 1000}}) {
+    const index_t offset = cols % 4 == 0 ? 4 : 2;  // several columns at a time, or one
     Matrix<T> W = random_normal<T>(rows, cols, 4);
     const Matrix<T> noise = random_normal<T>(1, cols, 5);
     Matrix<T> d(1, cols), ones(1, cols);
@@ -207,10 +208,10 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(selection_is_that_of_a_stable_sort, T, Scalars) {
         const index_t k = index_t(share * double(rows * cols));
         const auto on = [&]<class B>(std::type_identity<B>) {
           const auto w = upload<B>(*weights), s = upload<B>(*divisors);
-          Matrix<std::uint8_t> poison(rows, cols + 3);
+          Matrix<std::uint8_t> poison(rows, cols + 2 * offset);
           poison.fill(7);
           auto mask = upload<B>(poison);
-          B::select_smallest(w.view(), s.view(), k, mask.view().columns(2, cols));
+          B::select_smallest(w.view(), s.view(), k, mask.view().columns(offset, cols));
           return download<B>(mask);
         };
         BOOST_TEST((same_bytes(on(std::type_identity<Cuda>{}), on(std::type_identity<Host>{}))),
@@ -399,6 +400,48 @@ BOOST_AUTO_TEST_CASE(rows_and_elements_are_each_visited_once) {
   Cuda::for_each_element(0, 5, detail::NoOpElement{});
   Cuda::for_each_row(0, detail::NoOpRow{});
   Cuda::reduce_rows(0, detail::NoOpReduction{});
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(columns_in_another_order_are_those_of_the_host, T, Scalars) {
+  for (const auto& [rows, cols] :
+       {std::pair<index_t, index_t>{1, 1}, {5, 7}, {70, 300}, {3, 20000}}) {
+    const Matrix<T> W = random_normal<T>(rows, cols, 21);
+    Matrix<std::uint8_t> marks(rows, cols);
+    for (index_t i = 0; i < marks.size(); ++i) marks.data()[i] = W.data()[i] > T(0);
+    std::vector<index_t> order(static_cast<std::size_t>(cols));
+    for (index_t p = 0; p < cols; ++p) order[std::size_t(p)] = (p * 7919 + 3) % cols;
+    const index_t block = 33, blocks = (cols + block - 1) / block;
+    const auto on = [&]<class B>(std::type_identity<B>) {
+      const auto w = upload<B>(W);
+      const auto m = upload<B>(marks);
+      const auto at = detail::to_backend<B>(order);
+      auto gathered = upload<B>(Matrix<T>(rows, cols)), back = upload<B>(Matrix<T>(rows, cols));
+      auto counts = upload<B>(Matrix<T>(rows, blocks));
+      const index_t* const by = at.view().data;
+      B::for_each_element(rows, cols, kernels::GatherColumns<T>{w.view(), gathered.view(), by});
+      B::for_each_element(rows, cols,
+                          kernels::ScatterColumns<T>{detail::as_const(gathered.view()), back.view(),
+                                                     by});
+      const kernels::CountBlocks<T> count{m.view(), by, block, counts.view()};
+      B::reduce_rows(count.rows(), count);
+      return std::tuple(download<B>(gathered), download<B>(back), download<B>(counts));
+    };
+    const auto given = on(std::type_identity<Cuda>{}), expected = on(std::type_identity<Host>{});
+    BOOST_TEST((same_bytes(std::get<0>(given), std::get<0>(expected))));
+    BOOST_TEST((same_bytes(std::get<1>(given), W)));
+    BOOST_TEST((same_bytes(std::get<2>(given), std::get<2>(expected))));
+  }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(the_first_non_finite_element_of_touching_rows_is_found, T, Scalars) {
+  for (const index_t cols : {1, 3, 4, 1027, 40000}) {
+    Matrix<T> W = random_normal<T>(5, cols, 22);
+    BOOST_TEST(Cuda::find_non_finite(detail::as_const(upload<Cuda>(W).view())) == -1);
+    for (const index_t at : {W.size() - 1, W.size() / 2, index_t{0}}) {
+      W.data()[at] = std::numeric_limits<T>::infinity();
+      BOOST_TEST(Cuda::find_non_finite(detail::as_const(upload<Cuda>(W).view())) == at);
+    }
+  }
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(copies_keep_every_element, T, Scalars) {
