@@ -159,11 +159,14 @@ class Staging {
 
   /// A piece of at least so many bytes that no copy uses.
   Piece& take(std::size_t bytes) {
-    for (Piece& piece : pieces_)
-      if (!piece.taken && piece.bytes >= bytes && cudaEventQuery(piece.done) == cudaSuccess) {
+    for (Piece& piece : pieces_) {
+      if (piece.taken || piece.bytes < bytes) continue;
+      if (cudaEventQuery(piece.done) == cudaSuccess) {
         piece.taken = true;
         return piece;
       }
+      cudaGetLastError();  // that a copy is on its way is no error of the next launch
+    }
     Piece piece{.bytes = std::bit_ceil(std::max<std::size_t>(bytes, 4096))};
     check(cudaMallocHost(&piece.memory, piece.bytes), "cudaMallocHost");
     pieces_.push_back(piece);
