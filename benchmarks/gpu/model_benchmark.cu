@@ -30,9 +30,9 @@ constexpr index_t windows = 128;
 struct TimedModel : Cuda {
   template <class S>
   static void linear(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> W,
-                     MatrixView<const S> bias) {
+                     MatrixView<const S> bias, const pare::kernels::Epilogue<S>& then = {}) {
     const Stages::Scope scope("linear");
-    Cuda::linear<S>(Y, X, W, bias);
+    Cuda::linear<S>(Y, X, W, bias, then);
   }
   template <class S>
   static void attention(MatrixView<S> out, MatrixView<const S> q, MatrixView<const S> k,
@@ -60,14 +60,30 @@ struct TimedModel : Cuda {
     Cuda::for_each_element(rows, cols, f);
   }
   template <class S>
+  static void for_each_element(index_t rows, index_t cols,
+                               const pare::kernels::GatedProduct<S>& f) {
+    const Stages::Scope scope("norm, activation, add");
+    Cuda::for_each_element(rows, cols, f);
+  }
+  template <class S>
+  static void for_each_element(index_t rows, index_t cols, const pare::kernels::RotatePairs<S>& f) {
+    const Stages::Scope scope("rotary");
+    Cuda::for_each_element(rows, cols, f);
+  }
+  template <class S>
   static void add(MatrixView<S> Y, MatrixView<const S> X) {
     const Stages::Scope scope("norm, activation, add");
     Cuda::add<S>(Y, X);
   }
   template <class T, class S>
-  static void gram_accumulate(MatrixView<T> G, MatrixView<const S> X) {
+  static void gram_accumulate_upper(MatrixView<T> G, MatrixView<const S> X) {
     const Stages::Scope scope("gram");
-    Cuda::gram_accumulate(G, X);
+    Cuda::gram_accumulate_upper(G, X);
+  }
+  template <class T>
+  static void mirror_upper(MatrixView<T> G) {
+    const Stages::Scope scope("gram");
+    Cuda::mirror_upper(G);
   }
   template <class S>
   static void column_moments(MatrixView<const S> X, MatrixView<double> moments) {

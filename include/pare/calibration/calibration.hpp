@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <numbers>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "pare/core/matrix_argument.hpp"
@@ -24,6 +25,13 @@ template <class B, class T, class S, class Given>
 inline constexpr bool takes_narrow<B, T, S, Given> =
     std::same_as<compute_scalar<S>, T> && stores_scalar<B, S> &&
     std::convertible_to<const Given&, MatrixView<const S>>;
+
+/// Whether B leaves what is below the diagonal of a sum of X^T X for later.
+template <class B, class T, class S>
+concept MirrorsLater = requires(MatrixView<T> G, MatrixView<const S> X) {
+  B::gram_accumulate_upper(G, X);
+  B::mirror_upper(G);
+};
 
 }  // namespace detail
 
@@ -99,7 +107,7 @@ class Calibration {
                   {other.in_features(), other.in_features()});
     if (other.tokens_ == 0) return;
     const MatrixView<T> into = gram_.view();
-    const MatrixView<const T> from = other.gram_.view();
+    const MatrixView<const T> from = other.gram();
     B::for_each_element(into.rows, into.cols, kernels::AddElement<T>{into, from});
     merge_moments(other.moments_.view(), other.tokens_);
     sequences_ += other.sequences_;
@@ -114,8 +122,13 @@ class Calibration {
   /// Whether H was given and activations were never seen.
   bool hessian_only() const { return hessian_only_; }
 
-  /// sum x x^T (in, in), or H itself when only H is known; H = hessian_scale() * gram().
-  MatrixView<const T> gram() const { return gram_.view(); }
+  /// sum x x^T (in, in), or H itself when only H is known; H = hessian_scale() * gram(). The first
+  /// call after a batch may write to the matrix: two threads do not make it at the same time.
+  MatrixView<const T> gram() const {
+    if constexpr (detail::MirrorsLater<B, T, T>)
+      if (std::exchange(upper_only_, false)) B::mirror_upper(gram_.view());
+    return gram_.view();
+  }
   /// 2 / sequences, or 1 when only H is known.
   /// @throws argument_error when nothing was added
   double hessian_scale() const {
@@ -171,9 +184,18 @@ class Calibration {
                         shape_text(X.rows, X.cols));
     if (sequences < 1)
       throw argument_error("sequences: expected at least 1, got " + std::to_string(sequences));
-    require_finite<B, S>("X (tokens, in)", X);
-    B::gram_accumulate(gram_.view(), X);
+    require_view("X (tokens, in)", X);
     B::column_moments(X, batch_moments_.view());
+    // A mean |x| is finite only where all numbers are; one of huge numbers need not be.
+    if (B::find_non_finite(
+            MatrixView<const double>(batch_moments_.view()).block(0, 0, 1, in_features())) >= 0)
+      require_finite<B, S>("X (tokens, in)", X);
+    if constexpr (detail::MirrorsLater<B, T, S>) {
+      B::gram_accumulate_upper(gram_.view(), X);
+      upper_only_ = true;
+    } else {
+      B::gram_accumulate(gram_.view(), X);
+    }
     merge_moments(batch_moments_.view(), X.rows);
     sequences_ += sequences;
   }
@@ -209,7 +231,8 @@ class Calibration {
     }
   }
 
-  typename B::template matrix<T> gram_;                          // (in, in)
+  mutable typename B::template matrix<T> gram_;  // (in, in)
+  mutable bool upper_only_ = false;  // below the diagonal of gram_ stands nothing of use
   typename B::template matrix<double> moments_, batch_moments_;  // (3, in)
   index_t tokens_ = 0, sequences_ = 0;
   bool hessian_only_ = false;

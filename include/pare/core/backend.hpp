@@ -99,6 +99,9 @@ concept HoldsMatrices = std::default_initializable<typename B::template matrix<U
 /// A backend may have `rough_multiply(C, A, B)`: C = A B in fewer digits, where it is faster. A
 /// search for a mask takes it, which only ranks weights by the result.
 ///
+/// A backend may have `gram_accumulate_upper(G, X)`: as gram_accumulate, but what it writes below the
+/// diagonal counts for nothing before `mirror_upper(G)` copies there what is above.
+///
 /// A backend may store numbers in types it does not compute in, `stores<S>`; then `matrix`, `copy`,
 /// `from_host`, `to_host`, `find_non_finite(A)`, and X of `column_moments` and `gram_accumulate`
 /// take S too.

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <concepts>
 #include <cstdint>
+#include <optional>
 
 #include "pare/core/matrix.hpp"
 #include "pare/core/scalar.hpp"
@@ -20,6 +21,15 @@ enum class Activation : std::uint8_t {
   gelu_tanh,   ///< x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), their approximation
   quick_gelu,  ///< x / (1 + exp(-1.702 x)), their other one
   silu,        ///< x / (1 + exp(-x))
+};
+
+/// What is done to the sums of a linear before they are written, in this order.
+template <class T>
+struct Epilogue {
+  /// (tokens, out), added; or no rows.
+  MatrixView<const T> addend = {};
+  /// Applied to the sums; or none.
+  std::optional<Activation> activation = {};
 };
 
 /// Functions of the C++ library, on hosts and devices.

@@ -156,8 +156,7 @@ MatrixView<const T> widen(const Architecture& config, const DecoderLayer<B, T>& 
   workspace.up.resize(X.rows, width);
   const MatrixView<T> up = workspace.up.view();
   if (!config.gated) {
-    apply(layer.at(LinearRole::up), X, up, workspace.rows);
-    B::for_each_element(up.rows, up.cols, kernels::Activate<T>{up, config.activation});
+    apply(layer.at(LinearRole::up), X, up, workspace.rows, {.activation = config.activation});
     return up;
   }
   MatrixView<T> gate, factor = up;
@@ -270,9 +269,17 @@ void forward_layer(const LanguageModel<B, T>& model, const DecoderLayer<B, T>& l
   const View attended = detail::attend(config, layer, input, seqlen, workspace);
   tap(out_input, attended);
   if (stop_at == out_input) return;
-  detail::apply(layer.at(LinearRole::out), attended, sum, workspace.rows);
-  if (around) detail::apply<B, T>(config, layer.after_attention_norm, sum, sum);
-  B::template add<T>(sum, config.residual_after_norm ? input : View(hidden));
+  // The residual; a norm that stands around the part comes before it.
+  const auto add_after = [&](LinearRole role, View X, MatrixView<T> Y, View residual,
+                             const Norm<B, T>& norm) {
+    const kernels::Epilogue<T> then{.addend = around ? View{} : residual};
+    detail::apply(layer.at(role), X, Y, workspace.rows, then);
+    if (!around) return;
+    detail::apply<B, T>(config, norm, Y, Y);
+    B::template add<T>(Y, residual);
+  };
+  add_after(LinearRole::out, attended, sum, config.residual_after_norm ? input : View(hidden),
+            layer.after_attention_norm);
   if (!norm_first) detail::apply<B, T>(config, layer.attention_norm, sum, sum);
 
   input = sum;
@@ -287,9 +294,8 @@ void forward_layer(const LanguageModel<B, T>& model, const DecoderLayer<B, T>& l
   tap(down_input, wide);
   if (stop_at == down_input) return;
 
-  detail::apply(layer.at(LinearRole::down), wide, hidden, workspace.rows);
-  if (around) detail::apply<B, T>(config, layer.after_feed_forward_norm, hidden, hidden);
-  B::template add<T>(hidden, config.residual_after_norm ? input : View(sum));
+  add_after(LinearRole::down, wide, hidden, config.residual_after_norm ? input : View(sum),
+            layer.after_feed_forward_norm);
   if (!norm_first) detail::apply<B, T>(config, layer.feed_forward_norm, hidden, hidden);
 }
 

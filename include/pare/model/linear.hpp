@@ -11,6 +11,7 @@
 
 #include "pare/core/matrix.hpp"
 #include "pare/core/scalar.hpp"
+#include "pare/kernels/activations.hpp"
 #include "pare/kernels/rotate.hpp"
 #include "pare/model/architecture.hpp"
 #include "pare/model/model_backend.hpp"
@@ -94,6 +95,19 @@ void apply(const Linear<B, T>& linear, MatrixView<const T> X, MatrixView<T> Y,
     B::template linear<T>(Y.columns(first, count), X, W,
                           bias.rows > 0 ? bias.columns(first, count) : bias);
   }
+}
+
+/// Y = X W^T + b with what follows, in one pass over Y where the backend has that.
+template <class B, class T>
+void apply(const Linear<B, T>& linear, MatrixView<const T> X, MatrixView<T> Y,
+           UnpackedRows<B, T>& rows, const kernels::Epilogue<T>& then) {
+  if constexpr (requires { B::template linear<T>(Y, X, X, X, then); })
+    if (!linear.packed)
+      return B::template linear<T>(Y, X, linear.weight.view(), linear.bias.view(), then);
+  apply(linear, X, Y, rows);
+  if (then.addend.rows > 0) B::template add<T>(Y, then.addend);
+  if (then.activation)
+    B::for_each_element(Y.rows, Y.cols, kernels::Activate<T>{Y, *then.activation});
 }
 
 /// The weights of a linear as its checkpoint stores them.

@@ -1,4 +1,4 @@
-// The product with a bias for models stored in 16 bits.
+// Linears of models stored in 16 bits, with what follows the product.
 #pragma once
 
 #include <cublasLt.h>
@@ -49,7 +49,7 @@ struct LtChoices {
     cublasLtMatmulAlgo_t algorithm;  ///< as cublasLt describes it
     std::size_t workspace;           ///< bytes
   };
-  using Key = std::array<std::int64_t, 10>;
+  using Key = std::array<std::int64_t, 14>;
   LtOwner<cublasLtHandle_t> handle;  ///< of the device current when this was made
   std::map<Key, Algorithm> chosen;   ///< so far
   LtChoices() {
@@ -59,14 +59,15 @@ struct LtChoices {
   }
 };
 
-/// Y = X W^T + bias in 16 bits, rounded once. X (tokens, in), W (out, in), bias (1, out).
+/// Y = X W^T + bias + addend, or relu of it, in 16 bits, rounded once. X (tokens, in), W (out, in),
+/// bias (1, out) or no rows, addend (tokens, out) or no rows.
 ///
 /// cublasGemmEx rounds the product before it adds a C of 16 bits, so this goes through cublasLt,
-/// whose epilogue adds the bias in float. The choice of its algorithm is kept per shape.
+/// whose epilogue works in float. The choice of its algorithm is kept per shape.
 template <class S>
   requires is_storage_only<S>
-void biased_product(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> W,
-                    MatrixView<const S> bias) {
+void fused_product(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> W,
+                   MatrixView<const S> bias, MatrixView<const S> addend, bool relu) {
   using Choices = LtChoices<S>;
   auto& [handle, chosen] = per_device<Choices>();
   const auto set = [](cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribute,
@@ -79,18 +80,22 @@ void biased_product(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> 
         "cublasLtMatmulDescCreate");
   const LtOwner<cublasLtMatmulDesc_t> operation(created);
   set(created, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
-  set(created, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-  set(created, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias.data);
-  const auto w = lt_layout(W), x = lt_layout(X), y = lt_layout(Y);
+  const bool biased = bias.rows > 0, adds = addend.rows > 0;
+  const cublasLtEpilogue_t epilogue =
+      relu ? (biased ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU)
+           : (biased ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT);
+  set(created, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
+  if (biased) set(created, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias.data);
+  const MatrixView<const S> Z = adds ? addend : MatrixView<const S>(Y);
+  const auto w = lt_layout(W), x = lt_layout(X), y = lt_layout(Y), z = lt_layout(Z);
 
   constexpr std::size_t most_workspace = std::size_t{32} << 20;
-  const std::array<std::uint32_t, 3> aligned{alignment(W.data), alignment(X.data),
-                                             alignment(Y.data)};
-  const typename Choices::Key key{Y.rows,     Y.cols,
-                                  X.cols,     Y.stride,
-                                  X.stride,   W.stride,
-                                  aligned[0], aligned[1],
-                                  aligned[2], alignment(bias.data)};
+  const std::array<std::uint32_t, 4> aligned{alignment(W.data), alignment(X.data),
+                                             alignment(Z.data), alignment(Y.data)};
+  const typename Choices::Key key{Y.rows,     Y.cols,     X.cols,     Y.stride,
+                                  X.stride,   W.stride,   Z.stride,   aligned[0],
+                                  aligned[1], aligned[2], aligned[3], alignment(bias.data),
+                                  epilogue,   adds};
   auto found = chosen.find(key);
   if (found == chosen.end()) {
     cublasLtMatmulPreference_t made = nullptr;
@@ -104,13 +109,13 @@ void biased_product(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> 
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, aligned[0]);
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, aligned[1]);
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, aligned[2]);
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, aligned[2]);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, aligned[3]);
     // Partial sums of a split product are added in float.
     prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
            std::uint32_t(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
     cublasLtMatmulHeuristicResult_t result{};
     int count = 0;
-    check(cublasLtMatmulAlgoGetHeuristic(handle.get(), created, w.get(), x.get(), y.get(), y.get(),
+    check(cublasLtMatmulAlgoGetHeuristic(handle.get(), created, w.get(), x.get(), z.get(), y.get(),
                                          made, 1, &result, &count),
           "cublasLtMatmulAlgoGetHeuristic");
     check(count > 0 ? result.state : CUBLAS_STATUS_NOT_SUPPORTED, "cublasLtMatmulAlgoGetHeuristic");
@@ -118,9 +123,9 @@ void biased_product(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> 
         chosen.emplace(key, typename Choices::Algorithm{result.algo, result.workspaceSize}).first;
   }
   DeviceMatrix<std::uint8_t> workspace(1, index_t(found->second.workspace));
-  const float one = 1, zero = 0;
-  check(cublasLtMatmul(handle.get(), created, &one, W.data, w.get(), X.data, x.get(), &zero, Y.data,
-                       y.get(), Y.data, y.get(), &found->second.algorithm, workspace.data(),
+  const float one = 1, beta = adds ? 1 : 0;
+  check(cublasLtMatmul(handle.get(), created, &one, W.data, w.get(), X.data, x.get(), &beta, Z.data,
+                       z.get(), Y.data, y.get(), &found->second.algorithm, workspace.data(),
                        found->second.workspace, stream()),
         "cublasLtMatmul");
 }

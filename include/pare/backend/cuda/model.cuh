@@ -9,61 +9,9 @@
 #include "pare/backend/cuda/attention.cuh"
 #include "pare/backend/cuda/biased_product.cuh"
 #include "pare/backend/cuda/elements.cuh"
+#include "pare/backend/cuda/norms.cuh"
 
 namespace pare::inline PARE_TARGET::backend::cuda {
-
-/// Each row to mean 0 and variance 1, then times weight plus bias where there are any. Y may be X:
-/// a thread writes what it alone reads. A block of threads per row.
-template <class N>
-__global__ void __launch_bounds__(row_threads)
-    layer_norm_kernel(MatrixView<N> Y, MatrixView<const N> X, MatrixView<const N> weight,
-                      MatrixView<const N> bias, wide<N> epsilon) {
-  using A = wide<N>;
-  const index_t i = blockIdx.x;
-  A sum = 0, squares = 0;
-  for (index_t j = threadIdx.x; j < X.cols; j += row_threads) sum += widen(X(i, j));
-  const A mean = block_sum(sum) / A(X.cols);
-  for (index_t j = threadIdx.x; j < X.cols; j += row_threads) {
-    const A d = widen(X(i, j)) - mean;
-    squares += d * d;
-  }
-  const A factor = A(1) / sqrt(block_sum(squares) / A(X.cols) + epsilon);
-  for (index_t j = threadIdx.x; j < X.cols; j += row_threads) {
-    A y = (widen(X(i, j)) - mean) * factor;
-    if (weight.rows > 0) y *= widen(weight(0, j));
-    if (bias.rows > 0) y += widen(bias(0, j));
-    Y(i, j) = narrow<N>(y);
-  }
-}
-
-/// Each row divided by the root of its mean square, then times offset + weight where there is one.
-/// Y may be X: a thread writes what it alone reads. A block of threads per row, or a warp where rows
-/// are as short as the heads that are normed one by one.
-/// @tparam Threads  per row: row_threads or 32
-template <class N, int Threads>
-__global__ void __launch_bounds__(row_threads)
-    rms_norm_kernel(MatrixView<N> Y, MatrixView<const N> X, MatrixView<const N> weight,
-                    wide<N> epsilon, wide<N> offset) {
-  using A = wide<N>;
-  const index_t i = index_t(blockIdx.x) * (row_threads / Threads) + threadIdx.x / Threads;
-  if (i >= X.rows) return;
-  const index_t first = threadIdx.x % Threads;
-  A squares = 0;
-  for (index_t j = first; j < X.cols; j += Threads) {
-    const A x = widen(X(i, j));
-    squares += x * x;
-  }
-  if constexpr (Threads == row_threads)
-    squares = block_sum(squares);
-  else
-    for (int step = 16; step > 0; step /= 2) squares += __shfl_xor_sync(~0u, squares, step);
-  const A factor = A(1) / sqrt(squares / A(X.cols) + epsilon);
-  for (index_t j = first; j < X.cols; j += Threads) {
-    A y = widen(X(i, j)) * factor;
-    if (weight.rows > 0) y *= offset + widen(weight(0, j));
-    Y(i, j) = narrow<N>(y);
-  }
-}
 
 /// losses(0, t) = log(sum exp(row t)) - row t[target], 0 without a target. Sums are in double.
 template <class N>
@@ -88,24 +36,6 @@ __global__ void __launch_bounds__(row_threads)
   losses(0, t) = target < 0 ? 0 : log(sum) + double(largest) - double(widen(row[target]));
 }
 
-/// Every row of Y = the row given.
-template <class N>
-struct RepeatRow {
-  MatrixView<N> Y;
-  MatrixView<const N> row;  // (1, cols)
-  __device__ void operator()(index_t r, index_t c) const { Y(r, c) = row(0, c); }
-};
-
-/// Y += X.
-template <class N>
-struct AddTo {
-  MatrixView<N> Y;
-  MatrixView<const N> X;
-  __device__ void operator()(index_t r, index_t c) const {
-    Y(r, c) = narrow<N>(widen(Y(r, c)) + widen(X(r, c)));
-  }
-};
-
 /// Row r of Y += row r % seqlen of a table.
 template <class N>
 struct AddPositions {
@@ -129,57 +59,56 @@ struct GatherRows {
 struct ModelOps : Attention {
   template <class S>
   static void linear(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> W,
-                     MatrixView<const S> bias) {
+                     MatrixView<const S> bias, const kernels::Epilogue<S>& then = {}) {
     using Type = DeviceScalar<S>;
-    using A = compute_scalar<S>;
     if (Y.size() == 0) return;
-    if constexpr (is_storage_only<S>)
-      if (bias.rows > 0) return biased_product(Y, X, W, bias);
-    // The product adds to what is there.
-    const A one = 1, beta = bias.rows > 0 ? 1 : 0;
-    if (bias.rows > 0)
-      Elements::for_each_element(Y.rows, Y.cols,
-                                 RepeatRow<device_scalar<S>>{native(Y), native(bias)});
-    if constexpr (std::is_same_v<S, float>)
-      if (splits(Y.rows, Y.cols, X.cols))
-        return split_product(1, {X, Lines::rows}, {W, Lines::rows}, beta, Y);
-    check(cublasGemmEx_64(Context::get().blas, CUBLAS_OP_T, CUBLAS_OP_N, Y.cols, Y.rows, X.cols,
-                          &one, W.data, Type::data, W.stride, X.data, Type::data, X.stride, &beta,
-                          Y.data, Type::data, Y.stride, Type::compute, CUBLAS_GEMM_DEFAULT),
-          "cublasGemmEx");
+    if constexpr (is_storage_only<S>) {
+      const bool relu = then.activation == kernels::Activation::relu;
+      fused_product(Y, X, W, bias, then.addend, relu);
+      if (relu) return;
+    } else {
+      // The product adds to what is there.
+      const bool biased = bias.rows > 0, adds = then.addend.rows > 0;
+      const MatrixView<const S> every_row(bias.data, Y.rows, Y.cols, 0);
+      if (biased && adds)
+        map_elements(Y, AddVectors{}, every_row, then.addend);
+      else if (biased || adds)
+        map_elements(Y, AddVectors{}, biased ? every_row : then.addend);
+      const S one = 1, beta = biased || adds ? 1 : 0;
+      if (std::is_same_v<S, float> && splits(Y.rows, Y.cols, X.cols)) {
+        if constexpr (std::is_same_v<S, float>)
+          split_product(1, {X, Lines::rows}, {W, Lines::rows}, beta, Y);
+      } else {
+        check(cublasGemmEx_64(Context::get().blas, CUBLAS_OP_T, CUBLAS_OP_N, Y.cols, Y.rows, X.cols,
+                              &one, W.data, Type::data, W.stride, X.data, Type::data, X.stride,
+                              &beta, Y.data, Type::data, Y.stride, Type::compute,
+                              CUBLAS_GEMM_DEFAULT),
+              "cublasGemmEx");
+      }
+    }
+    if (then.activation)
+      Elements::for_each_element(Y.rows, Y.cols, kernels::Activate<S>{Y, *then.activation});
   }
 
   template <class S>
   static void layer_norm(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> weight,
                          MatrixView<const S> bias, double epsilon = 1e-5) {
-    if (X.size() == 0) return;
     using N = device_scalar<S>;
-    layer_norm_kernel<N>
-        <<<unsigned(X.rows), row_threads, 0, stream()>>>(native(Y), native(X), native(weight),
-                                                         native(bias), wide<N>(epsilon));
-    check_launch("layer_norm_kernel");
+    norm_rows<N>(native(Y), native(X),
+                 {native(weight), native(bias), wide<N>(epsilon), 0, /*centered=*/true});
   }
 
   template <class S>
   static void rms_norm(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> weight,
                        double epsilon, double offset) {
-    if (X.size() == 0) return;
     using N = device_scalar<S>;
-    using A = wide<N>;
-    const auto launch = [&](auto kernel, index_t blocks) {
-      kernel<<<unsigned(blocks), row_threads, 0, stream()>>>(native(Y), native(X), native(weight),
-                                                             A(epsilon), A(offset));
-      check_launch("rms_norm_kernel");
-    };
-    if (X.cols > row_threads)
-      launch(rms_norm_kernel<N, row_threads>, X.rows);
-    else
-      launch(rms_norm_kernel<N, 32>, (X.rows + row_warps - 1) / row_warps);
+    norm_rows<N>(native(Y), native(X),
+                 {native(weight), {}, wide<N>(epsilon), wide<N>(offset), /*centered=*/false});
   }
 
   template <class S>
   static void add(MatrixView<S> Y, MatrixView<const S> X) {
-    Elements::for_each_element(Y.rows, Y.cols, AddTo<device_scalar<S>>{native(Y), native(X)});
+    map_elements(native(Y), AddVectors{}, native(Y), native(X));
   }
 
   template <class S>

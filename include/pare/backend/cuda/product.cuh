@@ -70,8 +70,9 @@ template <class S>
 void syrk(MatrixView<float> G, MatrixView<const S> X) {
   using Type = DeviceScalar<S>;
   const float one = 1;
-  for (index_t r = 0; r < G.rows; r += gram_strip) {
-    const index_t strip = std::min(gram_strip, G.rows - r), width = G.cols - r;
+  constexpr index_t most = 1024;  // rows of a strip
+  for (index_t r = 0; r < G.rows; r += most) {
+    const index_t strip = std::min(most, G.rows - r), width = G.cols - r;
     check(cublasGemmEx_64(Context::get().blas, CUBLAS_OP_N, CUBLAS_OP_T, width, strip, X.rows, &one,
                           X.data + r, Type::data, X.stride, X.data + r, Type::data, X.stride, &one,
                           &G(r, r), CUDA_R_32F, G.stride, Type::compute, CUBLAS_GEMM_DEFAULT),
@@ -83,7 +84,7 @@ inline constexpr int tile_side = 32;
 
 /// Copies the upper triangle of G below the diagonal, a tile per block of threads.
 template <class T>
-__global__ void mirror_upper(MatrixView<T> G) {
+__global__ void mirror_kernel(MatrixView<T> G) {
   __shared__ T tile[tile_side][tile_side + 1];  // the odd row length keeps banks apart
   if (blockIdx.x < blockIdx.y) return;
   const index_t row = index_t(blockIdx.y) * tile_side, col = index_t(blockIdx.x) * tile_side;
@@ -103,9 +104,21 @@ struct Products {
   template <class T, class S>
   static void gram_accumulate(MatrixView<T> G, MatrixView<const S> X) {
     syrk(G, X);
+    mirror_upper(G);
+  }
+
+  /// What is below the diagonal may be anything afterwards.
+  template <class T, class S>
+  static void gram_accumulate_upper(MatrixView<T> G, MatrixView<const S> X) {
+    syrk(G, X);
+  }
+
+  /// Copies the upper triangle of the square G below the diagonal.
+  template <class T>
+  static void mirror_upper(MatrixView<T> G) {
     const unsigned side = unsigned((G.rows + tile_side - 1) / tile_side);
-    mirror_upper<<<dim3(side, side), dim3(tile_side, 8), 0, stream()>>>(G);
-    check_launch("mirror_upper");
+    mirror_kernel<<<dim3(side, side), dim3(tile_side, 8), 0, stream()>>>(G);
+    check_launch("mirror_kernel");
   }
 
   template <class T>
