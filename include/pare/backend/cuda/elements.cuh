@@ -60,61 +60,34 @@ __global__ void __launch_bounds__(finite_threads)
 inline constexpr int moment_rows = 256;  ///< of one partial sum
 inline constexpr int moment_threads_x = 32, moment_threads_y = 8;
 
-/// A number in double. For most numbers in integer arithmetic: the instruction that converts has an
-/// eighth of its rate.
-__device__ inline double in_double(double x) { return x; }
-__device__ inline double in_double(float x) {
-  const auto bits = __float_as_uint(x), size = bits & 0x7fffffffu;
-  if (size - 1 < 0x007fffffu || size >= 0x7f800000u) return x;  // subnormal, infinite or NaN
-  const unsigned exponent_shift = size == 0 ? 0 : (1023u - 127u) << 20;
-  return __hiloint2double(int((bits & 0x80000000u) | ((size >> 3) + exponent_shift)),
-                          int(bits << 29));
-}
-
 /// Sums of |x|, x - s and (x - s)^2 over a strip of rows for each column, s = X(0, column): a mean
 /// far above the spread does not cost the variance its digits.
-/// @tparam Each  neighbouring columns of a thread: 1, or those of a Vector where rows are whole vectors
-/// @param sums   (strips, 3 * cols)
-template <int Each, class T>
-__global__ void __launch_bounds__(moment_threads_x* moment_threads_y)
-    moment_sums(MatrixView<const T> X, MatrixView<double> sums) {
-  constexpr int width = moment_threads_x * Each;
-  __shared__ double shared[moment_threads_y][width];
-  const index_t j = index_t(blockIdx.x) * width + threadIdx.x * Each;
+/// @param sums  (strips, 3 * cols)
+template <class T>
+__global__ void moment_sums(MatrixView<const T> X, MatrixView<double> sums) {
+  __shared__ double shared[3][moment_threads_y][moment_threads_x];
+  const index_t j = index_t(blockIdx.x) * moment_threads_x + threadIdx.x;
   const index_t begin = index_t(blockIdx.y) * moment_rows;
   const index_t end = min(X.rows, begin + moment_rows);
-  double of[3][Each] = {};
+  double magnitude = 0, sum = 0, squares = 0;
   if (j < X.cols) {
-    using V = Vector<T, Each>;
-    double shift[Each];
-    const V first = load_vector<V>(X.row(0) + j);
-#pragma unroll
-    for (int e = 0; e < Each; ++e) shift[e] = in_double(widen(first.at[e]));
+    const double shift = double(widen(X(0, j)));
 #pragma unroll 4
     for (index_t t = begin + threadIdx.y; t < end; t += moment_threads_y) {
-      const V x = load_vector<V>(X.row(t) + j);
-#pragma unroll
-      for (int e = 0; e < Each; ++e) {
-        const double value = in_double(widen(x.at[e])), d = value - shift[e];
-        of[0][e] += std::abs(value);
-        of[1][e] += d;
-        of[2][e] += d * d;
-      }
+      const double x = double(widen(X(t, j))), d = x - shift;
+      magnitude += std::abs(x);
+      sum += d;
+      squares += d * d;
     }
   }
-#pragma unroll
-  for (int m = 0; m < 3; ++m) {
-    __syncthreads();  // the last sums have been read
-#pragma unroll
-    for (int e = 0; e < Each; ++e) shared[threadIdx.y][threadIdx.x * Each + e] = of[m][e];
-    __syncthreads();
-    const int c = int(threadIdx.y) * moment_threads_x + int(threadIdx.x);
-    const index_t column = index_t(blockIdx.x) * width + c;
-    if (c >= width || column >= X.cols) continue;
-    double total = 0;
-    for (int y = 0; y < moment_threads_y; ++y) total += shared[y][c];
-    sums(blockIdx.y, m * X.cols + column) = total;
-  }
+  shared[0][threadIdx.y][threadIdx.x] = magnitude;
+  shared[1][threadIdx.y][threadIdx.x] = sum;
+  shared[2][threadIdx.y][threadIdx.x] = squares;
+  __syncthreads();
+  if (threadIdx.y >= 3 || j >= X.cols) return;
+  double total = 0;
+  for (int y = 0; y < moment_threads_y; ++y) total += shared[threadIdx.y][y][threadIdx.x];
+  sums(blockIdx.y, threadIdx.y * X.cols + j) = total;
 }
 
 /// Adds the strips of moment_sums in order and turns them into moments.
@@ -180,16 +153,10 @@ struct Elements {
   static void column_moments(MatrixView<const T> X, MatrixView<double> moments) {
     const index_t strips = (X.rows + moment_rows - 1) / moment_rows;
     DeviceMatrix<double> sums(strips, 3 * X.cols);
+    const dim3 blocks(unsigned((X.cols + moment_threads_x - 1) / moment_threads_x),
+                      unsigned(strips));
     const auto x = native(X);
-    constexpr int vector = Vector<device_scalar<T>>::size;
-    const bool vectors = whole_vectors(x);
-    const index_t width = moment_threads_x * (vectors ? vector : 1);
-    const dim3 blocks(unsigned((X.cols + width - 1) / width), unsigned(strips));
-    const dim3 threads(moment_threads_x, moment_threads_y);
-    if (vectors)
-      moment_sums<vector><<<blocks, threads, 0, stream()>>>(x, sums.view());
-    else
-      moment_sums<1><<<blocks, threads, 0, stream()>>>(x, sums.view());
+    moment_sums<<<blocks, dim3(moment_threads_x, moment_threads_y), 0, stream()>>>(x, sums.view());
     check_launch("moment_sums");
     for_each_row(X.cols, FinishMoments<device_scalar<T>>{x, sums.view(), moments});
   }

@@ -63,21 +63,35 @@ inline void syrk(MatrixView<double> G, MatrixView<const double> X) {
 }
 
 /// The same for X in 16 bits, at the rate of the tensor cores: products of 16-bit numbers are exact
-/// in float, and sums are in float. There is no syrk for these; what strips compute below the
-/// diagonal is overwritten by the mirror.
+/// in float, and sums are in float. There is no syrk for these. Squares beside the diagonal, each
+/// half as wide as the last, leave no more than those on it, of which the mirror overwrites half;
+/// squares of one size go in one call.
 template <class S>
   requires is_storage_only<S>
 void syrk(MatrixView<float> G, MatrixView<const S> X) {
   using Type = DeviceScalar<S>;
   const float one = 1;
-  constexpr index_t most = 1024;  // rows of a strip
-  for (index_t r = 0; r < G.rows; r += most) {
-    const index_t strip = std::min(most, G.rows - r), width = G.cols - r;
-    check(cublasGemmEx_64(Context::get().blas, CUBLAS_OP_N, CUBLAS_OP_T, width, strip, X.rows, &one,
-                          X.data + r, Type::data, X.stride, X.data + r, Type::data, X.stride, &one,
-                          &G(r, r), CUDA_R_32F, G.stride, Type::compute, CUBLAS_GEMM_DEFAULT),
-          "cublasGemmEx");
+  // G(r, c) of every `step`-th r and c, (height, width) each, += what it is the sum of.
+  const auto add = [&](index_t r, index_t c, index_t height, index_t width, index_t step,
+                       index_t count) {
+    if (height <= 0 || width <= 0 || count == 0) return;
+    check(cublasGemmStridedBatchedEx_64(Context::get().blas, CUBLAS_OP_N, CUBLAS_OP_T, width,
+                                        height, X.rows, &one, X.data + c, Type::data, X.stride,
+                                        step, X.data + r, Type::data, X.stride, step, &one,
+                                        &G(r, c), CUDA_R_32F, G.stride, step * (G.stride + 1),
+                                        count, Type::compute, CUBLAS_GEMM_DEFAULT),
+          "cublasGemmStridedBatchedEx");
+  };
+  constexpr index_t least = 512;  // columns of a square
+  const index_t n = G.cols;
+  for (index_t side = least; side < n; side *= 2) {
+    const index_t pairs = n / (2 * side), rest = 2 * side * pairs;
+    add(0, side, side, side, 2 * side, pairs);
+    add(rest, rest + side, side, n - rest - side, 0, 1);
   }
+  const index_t squares = n / least, rest = least * squares;
+  add(0, 0, least, least, least, squares);
+  add(rest, rest, n - rest, n - rest, 0, 1);
 }
 
 inline constexpr int tile_side = 32;
