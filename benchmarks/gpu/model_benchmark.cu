@@ -1,9 +1,10 @@
 // Compresses whole models of published shapes with random weights on the GPU: 128 x 2048 random
-// calibration tokens, 50 % and 4 bits. Prints seconds by stage and the peak of device memory.
+// calibration tokens. Prints seconds by stage and the peak of device memory.
 //
-//   model_benchmark [results.json [SHAPE:TYPE ...]]     for instance opt-6.7b:float16
+//   model_benchmark [results.json [ROW ...]]     for instance opt-6.7b:float16
 //
-// The model is made on the device and is not timed. Stages of the forward passes and of the
+// A row is SHAPE:TYPE, which is pruned by 50 % and rounded to 4 bits, or SHAPE:TYPE:SETTING; `rows`
+// has them all. The model is made on the device and is not timed. Stages of the forward passes and of the
 // Hessians stand between events; "solve" is the wall time of the solves, "rest" what is left of the
 // whole.
 #include <chrono>
@@ -22,9 +23,11 @@ namespace {
 
 using namespace bench;
 using Joint = pare::Compression<pare::Unstructured, pare::BaseQuantizer>;
+using Round = pare::Compression<pare::Dense, pare::BaseQuantizer>;
+using Search = pare::Compression<pare::Unstructured, pare::Alternating>;
 using nlohmann::json;
 
-constexpr index_t windows = 128;
+constexpr index_t windows = 128, seqlen = 2048;
 
 /// The CUDA backend with an interval around the operations of a model and of its Hessians.
 struct TimedModel : Cuda {
@@ -132,8 +135,8 @@ struct Memory {
 };
 
 /// Floating-point operations of a run by stage, a multiply-add as two.
-std::map<std::string, double> operations(const pare::Architecture& c, double seqlen) {
-  const double tokens = double(windows) * seqlen, layers = double(c.num_hidden_layers);
+std::map<std::string, double> operations(const pare::Architecture& c) {
+  const double tokens = double(windows * seqlen), layers = double(c.num_hidden_layers);
   const double h = double(c.hidden_size), q = double(c.query_size());
   const double f = double(c.intermediate_size);
   double all = 0, down = 0;  // weights of a layer's linears, and of the last one
@@ -143,7 +146,7 @@ std::map<std::string, double> operations(const pare::Architecture& c, double seq
     if (linear.role == pare::LinearRole::down) down = weights;
   }
   return {{"linear", layers * 2 * tokens * (2 * all - down) - 2 * tokens * all},
-          {"attention", (2 * layers - 1) * 2 * tokens * seqlen * q},
+          {"attention", (2 * layers - 1) * 2 * tokens * double(seqlen) * q},
           {"gram", layers * tokens * (2 * h * h + q * q + f * f)}};
 }
 
@@ -162,10 +165,10 @@ std::uint64_t fingerprint(const pare::LanguageModel<TimedModel, S>& model) {
 }
 
 /// Compresses a fresh model and returns it; the times go to `result`.
-template <class S>
-pare::LanguageModel<TimedModel, S> run(const std::string& shape, index_t count, json& result) {
+template <class Config, class S>
+pare::LanguageModel<TimedModel, S> run(const std::string& shape, index_t count,
+                                       const pare::SolverOptions& solver, json& result) {
   const pare::Architecture config = pare::named_shape(shape);
-  const index_t seqlen = config.max_position_embeddings;
   const pare::CalibrationWindows text{pare::random_tokens(config, count * seqlen, 2), seqlen};
   const Memory memory;
   auto model = pare::random_model<TimedModel, S>(config, 1);
@@ -173,14 +176,14 @@ pare::LanguageModel<TimedModel, S> run(const std::string& shape, index_t count, 
   Stages::get().clear();
   const auto start = std::chrono::steady_clock::now();
   const auto statistics =
-      pare::compress_model<Joint>(model, text,
-                                  {.solver = {.sparsity = 0.5, .bits = 4}, .selection = {}});
+      pare::compress_model<Config>(model, text, {.solver = solver, .selection = {}});
   gpu::synchronize();
   const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
   const pare::Totals totals = pare::totals(statistics);
 
   std::map<std::string, double> seconds = Stages::get().sums();
   for (auto& [name, value] : seconds) value /= 1000;
+  if (std::is_same_v<Config, Search>) seconds.erase("factor");  // those of a search are in "solve"
   seconds["solve"] = totals.seconds;
   double rest = passed.count();
   for (const auto& [name, value] : seconds) rest -= value;
@@ -201,41 +204,78 @@ pare::LanguageModel<TimedModel, S> run(const std::string& shape, index_t count, 
   return model;
 }
 
-template <class S>
-json measure(const std::string& shape, double limit, bool twice) {
+/// What a row is compressed to.
+enum class Setting : std::uint8_t { joint, groups, search };
+
+/// What is measured.
+struct Row {
+  const char *shape, *type;
+  Setting setting;
+  double limit;  ///< seconds
+  bool twice;    ///< whether a second run must give the same bytes
+
+  std::string setting_name() const {
+    return setting == Setting::joint ? "" : setting == Setting::groups ? "g128" : "admm";
+  }
+  std::string name() const {
+    const std::string model = std::string(shape) + ":" + type;
+    return setting == Setting::joint ? model : model + ":" + setting_name();
+  }
+};
+constexpr Row rows[] = {{"opt-125m", "float32", Setting::joint, 2.5, false},
+                        {"opt-125m", "float16", Setting::joint, 8, true},
+                        {"opt-6.7b", "float16", Setting::joint, 17, false},
+                        {"llama-3-8b", "bfloat16", Setting::groups, 22, false},
+                        {"opt-6.7b", "float16", Setting::search, 120, false}};
+
+template <class Config, class S>
+json measure(const Row& row, const pare::SolverOptions& solver) {
   json result, again;
   {
-    const auto model = run<S>(shape, windows, result);
-    if (twice) {
+    const auto model = run<Config, S>(row.shape, windows, solver, result);
+    if (row.twice) {
       const std::uint64_t first = fingerprint(model);
-      result["same_bytes_twice"] = first == fingerprint(run<S>(shape, windows, again));
+      result["same_bytes_twice"] =
+          first == fingerprint(run<Config, S>(row.shape, windows, solver, again));
       result["seconds_again"] = again["seconds"];
     }
   }
-  std::printf("%s %s: %.2f s (limit %.1f), peak %.2f GiB, device %.2f GiB, loss %.8g%s\n   ",
-              shape.c_str(), std::string(pare::scalar_traits<S>::name).c_str(),
-              result["seconds"].get<double>(), limit, result["peak_gib"].get<double>(),
-              result["device_gib"].get<double>(), result["loss"].get<double>(),
-              !twice                                   ? ""
+  result["setting"] = row.setting_name();
+  std::printf("%s: %.2f s (limit %.1f), peak %.2f GiB, device %.2f GiB, loss %.8g%s\n   ",
+              row.name().c_str(), result["seconds"].get<double>(), row.limit,
+              result["peak_gib"].get<double>(), result["device_gib"].get<double>(),
+              result["loss"].get<double>(),
+              !row.twice                               ? ""
               : result["same_bytes_twice"].get<bool>() ? ", same bytes twice"
                                                        : ", OTHER BYTES the second time");
   for (const auto& [name, value] : result["stages"].items())
     std::printf(" %s %.3f,", name.c_str(), value.get<double>());
   std::printf("\n   ");
-  const pare::Architecture config = pare::named_shape(shape);
-  for (const auto& [name, flop] : operations(config, double(config.max_position_embeddings))) {
+  for (const auto& [name, flop] : operations(pare::named_shape(row.shape))) {
     const double rate = flop / result["stages"].value(name, 1.0) * 1e-12;
     result["tflop_per_s"][name] = rate;
     std::printf(" %s %.0f TFLOP/s,", name.c_str(), rate);
   }
   std::printf("\n");
   std::fflush(stdout);
-  result["limit_seconds"] = limit;
+  result["limit_seconds"] = row.limit;
   return result;
 }
 
-bool chosen(const std::vector<std::string>& names, const std::string& name) {
-  return names.empty() || std::find(names.begin(), names.end(), name) != names.end();
+const pare::SolverOptions joint{.sparsity = 0.5, .bits = 4};
+
+json measure_row(const Row& row) {
+  using pare::bfloat16, pare::float16;
+  switch (row.setting) {
+    case Setting::joint:
+      return row.type == std::string("float32") ? measure<Joint, float>(row, joint)
+                                                : measure<Joint, float16>(row, joint);
+    case Setting::groups:
+      return measure<Round, bfloat16>(row, {.bits = 4, .group_size = 128});
+    case Setting::search:
+      break;
+  }
+  return measure<Search, float16>(row, {.sparsity = 0.5});
 }
 
 }  // namespace
@@ -245,14 +285,11 @@ int main(int argc, char** argv) {
   json results = json::array();
   try {
     json ignored;
-    run<pare::float16>("opt-125m", 8, ignored);  // loads the libraries
-    run<float>("opt-125m", 8, ignored);
-    if (chosen(names, "opt-125m:float32"))
-      results.push_back(measure<float>("opt-125m", 2.5, false));
-    if (chosen(names, "opt-125m:float16"))
-      results.push_back(measure<pare::float16>("opt-125m", 8, true));
-    if (chosen(names, "opt-6.7b:float16"))
-      results.push_back(measure<pare::float16>("opt-6.7b", 17, false));
+    run<Joint, pare::float16>("opt-125m", 8, joint, ignored);  // loads the libraries
+    run<Joint, float>("opt-125m", 8, joint, ignored);
+    for (const Row& row : rows)
+      if (names.empty() || std::find(names.begin(), names.end(), row.name()) != names.end())
+        results.push_back(measure_row(row));
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 1;

@@ -1,7 +1,7 @@
 """Joins the results of benchmarks/gpu/run.sh into one JSON file and renders it as a page.
 
-usage: render.py join FOLDER COMMIT   prints the JSON: machine.json, solver.json, model.json and
-                                      peer_*.json of FOLDER
+usage: render.py join FOLDER COMMIT   prints the JSON: machine.json, solver.json, model.json,
+                                      peer_*.json and llm_compressor.json of FOLDER
        render.py page FILE            prints the page
        render.py packed FILE          prints the page of the packed products: FILE is packed.json
                                       with "date", "driver", "cuda" and "commit" beside
@@ -22,6 +22,9 @@ def join(folder, commit):
     if peers:
         result["peer"] = {key: peers[0][key] for key in ("torch", "device_name")}
         result["peer"]["results"] = [r for p in peers for r in p["results"]]
+    other = folder / "llm_compressor.json"
+    if other.exists() and other.read_text().strip():  # empty where Python has no llmcompressor
+        result["llm_compressor"] = json.loads(other.read_text())
     print(json.dumps(result, indent=1))
 
 
@@ -64,6 +67,8 @@ def page(file):
               f"| {'%.0f' % (other / s['solve_ms']) if other else ''} "
               f"| {s['peak_of_allowed']:.2f} |")
     print("\nMemory allowed: four copies of W and three of H.")
+    if "llm_compressor" in run:
+        compressor(run["llm_compressor"])
     print("\n## Where the time goes, ms\n")
     stages = sorted({name for s in solver["solves"] for name in s["stages_ms"]})
     print("| solve | out x in | " + " | ".join(stages) + " |")
@@ -78,14 +83,30 @@ def page(file):
     for g in solver["gram"]:
         print(f"| {g['tokens']} | {g['in']} | {g['gram_ms']:.2f} | {g['of_product_rate']:.2f} |")
     print("\n## Whole models\n")
-    print("Random weights, 128 x 2048 random tokens, 50 % + 4 bit; making the model is not timed.\n")
-    print("| shape | stored as | seconds | at most | peak of device memory, GiB | "
+    print("Random weights, 128 x 2048 random tokens; making the model is not timed.\n")
+    settings = {"": "50 % + 4 bit", "g128": "4 bit g128", "admm": "50 %, mask search"}
+    print("| shape | stored as | compressed to | seconds | at most | peak of device memory, GiB | "
           "same bytes twice |")
-    print("|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|")
     for m in run["models"]:
         same = {True: "yes", False: "NO", None: ""}[m.get("same_bytes_twice")]
-        print(f"| {m['shape']} | {m['type']} | {m['seconds']:.2f} | {m['limit_seconds']:g} "
+        print(f"| {m['shape']} | {m['type']} | {settings[m.get('setting', '')]} | {m['seconds']:.2f} | {m['limit_seconds']:g} "
               f"| {m['peak_gib']:.2f} | {same} |")
+
+
+def compressor(run):
+    print("\n## llm-compressor\n")
+    print(f"Its GPTQ (Triton) and SparseGPT functions, llm-compressor {run['version']} with PyTorch "
+          f"{run['torch']}, on the same card (`benchmarks/peers/llm_compressor.py`): events, median. Loss: "
+          "tr((W - Q) H (W - Q)^T) in float64, beside that of the published algorithm on the same W and "
+          "H.\n")
+    titles = {"gptq4": "4 bit", "gptq4 g128": "4 bit g128", "prune50": "50 %"}
+    print("| solve | out x in | ms | loss | published |")
+    print("|---|---|---|---|---|")
+    for r in run["results"]:
+        published = f"{r['published_loss']:.6g}" if "published_loss" in r else ""
+        print(f"| {titles.get(r['config'], r['config'])} | {r['rows']} x {r['cols']} "
+              f"| {r['median_ms']:.1f} | {r['loss']:.6g} | {published} |")
 
 
 def packed(file):

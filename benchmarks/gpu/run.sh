@@ -4,8 +4,8 @@
 #   benchmarks/gpu/run.sh [PROGRAMS] [RESULTS]
 # PROGRAMS: folder of the built programs; empty or left out: they are built in build/.
 # RESULTS: folder for tests.log, sanitizer.log, machine.json, solver.json, search.json, model.json,
-# packed.json, rotate.json and peer_*.json; default build/gpu. render.py joins them and renders the
-# page.
+# packed.json, rotate.json, peer_*.json and llm_compressor.json; default build/gpu. render.py joins
+# them and renders the page.
 # PARE_GPU_STEPS names what runs, by default "tests sanitizer benchmarks peers".
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -124,6 +124,9 @@ elif python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/
     --shape 11008x4096 --shape 4096x11008 --shape 12288x12288 >"$out/peer_50.json" || status=1
   python3 "$peer" bench --device cuda --repeat 3 --config 2:4 --shape 4096x4096 \
     >"$out/peer_24.json" || status=1
+  # llm-compressor's own functions, where Python has them.
+  python3 "${peer%/*}/llm_compressor.py" --device cuda --shape 4096x4096 --shape 12288x12288 \
+    >"$out/llm_compressor.json" || status=1
 else
   echo "skipped: Python has no torch that sees the GPU"
 fi
