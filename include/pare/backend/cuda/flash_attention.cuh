@@ -3,27 +3,10 @@
 #pragma once
 
 #include "pare/backend/cuda/flash_float.cuh"
+#include "pare/backend/cuda/flash_hopper.cuh"
 #include "pare/backend/cuda/flash_parts.cuh"
 
 namespace pare::inline PARE_TARGET::backend::cuda {
-
-namespace flash_detail {
-
-/// Two numbers as one register, the first in its lower half.
-template <class N>
-__device__ unsigned packed_pair(float a, float b) {
-  unsigned bits;
-  if constexpr (std::is_same_v<N, __half>) {
-    const __half2 pair = __floats2half2_rn(a, b);
-    memcpy(&bits, &pair, sizeof(bits));
-  } else {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(a, b);
-    memcpy(&bits, &pair, sizeof(bits));
-  }
-  return bits;
-}
-
-}  // namespace flash_detail
 
 /// softmax(scores) v of 128 queries of one head of one window by a block of threads.
 ///
@@ -182,6 +165,16 @@ bool flash_attention(MatrixView<N> out, MatrixView<const N> q, MatrixView<const 
                      MatrixView<const N> v, MatrixView<const float> slopes,
                      const kernels::AttentionShape& shape) {
   if (!flash_detail::fits_one_kernel(out, q, k, v, shape)) return false;
+  if constexpr (!std::is_same_v<N, float>)
+    if (flash_detail::hopper_compiled<N>()) {
+      using flash_detail::HopperTiles, flash_detail::launch;
+      if (shape.head_dim == 64)
+        return launch<HopperTiles<64>>(flash_hopper_kernel<N, HopperTiles<64>>, out, q, k, v,
+                                       slopes, shape);
+      if (shape.head_dim == 128)
+        return launch<HopperTiles<128>>(flash_hopper_kernel<N, HopperTiles<128>>, out, q, k, v,
+                                        slopes, shape);
+    }
   return flash_detail::with_width(shape.head_dim, [&]<int Width>() {
     if constexpr (std::is_same_v<N, float>) {
       using Tiles = typename Tuning::template flash_float<Width>;

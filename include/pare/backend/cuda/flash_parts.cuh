@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <type_traits>
 
@@ -83,6 +84,20 @@ template <class N>
 __device__ void multiply_add(float (&)[4], const unsigned (&)[4], unsigned, unsigned) {}
 __device__ inline void multiply_add_tf32(float (&)[4], const unsigned (&)[4], unsigned, unsigned) {}
 #endif
+
+/// Two numbers as one register, the first in its lower half.
+template <class N>
+__device__ unsigned packed_pair(float a, float b) {
+  unsigned bits;
+  if constexpr (std::is_same_v<N, __half>) {
+    const __half2 pair = __floats2half2_rn(a, b);
+    memcpy(&bits, &pair, sizeof(bits));
+  } else {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(a, b);
+    memcpy(&bits, &pair, sizeof(bits));
+  }
+  return bits;
+}
 
 /// 2^x up to 2^-22; 0 for -infinity.
 __device__ inline float power_of_two(float x) {
