@@ -7,8 +7,8 @@
 #include <utility>
 
 #include "pare/backend/cuda/attention.cuh"
-#include "pare/backend/cuda/biased_product.cuh"
 #include "pare/backend/cuda/elements.cuh"
+#include "pare/backend/cuda/fused_product.cuh"
 #include "pare/backend/cuda/norms.cuh"
 
 namespace pare::inline PARE_TARGET::backend::cuda {
