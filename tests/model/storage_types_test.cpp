@@ -3,6 +3,7 @@
 #include <boost/test/unit_test.hpp>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <random>
 #include <string>
 #include <tuple>
@@ -153,6 +154,25 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(products, C, Stored) {
       Oracle::linear<double>(expected, widen(X), widen(W),
                              has_bias ? widen(bias) : Matrix<double>());
       check_rounded<S>(download<B>(y), expected, 2e-5, has_bias ? "with a bias" : "without a bias");
+      if constexpr (requires { B::template linear<S>(y.view(), none, none, none, {}); }) {
+        // The addend, then the activation, before anything is rounded.
+        const auto addend = random_matrix<S>(tokens, out, 4, 2);
+        const auto z = upload<B>(addend);
+        Oracle::add<double>(expected, widen(addend));
+        using pare::kernels::Activation;
+        for (const auto kind : {std::optional<Activation>{}, std::optional(Activation::relu),
+                                std::optional(Activation::silu)}) {
+          B::template linear<S>(y.view(), x.view(), w.view(), has_bias ? b.view() : none,
+                                {.addend = z.view(), .activation = kind});
+          Matrix<double> sums = expected;
+          if (kind)
+            Oracle::for_each_element(tokens, out,
+                                     pare::kernels::Activate<double>{sums.view(), *kind});
+          // silu has the sums rounded first.
+          check_rounded<S>(download<B>(y), sums,
+                           kind == Activation::silu ? 16 * half_step<S> : 2e-5, "an epilogue");
+        }
+      }
     }
   }
 }
