@@ -90,8 +90,9 @@ concept HoldsMatrices = std::default_initializable<typename B::template matrix<U
 /// - `select_smallest(W, d, k, mask)`: marks the k smallest |w_ij| / d_j of W; ties go to the
 ///   lower row-major index.
 ///
-/// A backend may have `update_depth<T>(rows, cols, block)`: how many neighbouring columns, whole blocks, are
-/// swept before their errors reach the columns after them in one trailing update.
+/// A backend may have `update_depths<T>(rows, cols, block)`: how many neighbouring columns are swept before
+/// their errors reach the columns after them in one trailing update. Several numbers are levels, each
+/// a multiple of the one before, the first of the block.
 ///
 /// A backend may have `start_to_host(view)`: as `to_host`, but the result's `get()` is the Matrix<U> and
 /// waits for it.

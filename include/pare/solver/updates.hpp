@@ -2,6 +2,8 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
+#include <vector>
 
 #include "pare/core/backend.hpp"
 
@@ -9,9 +11,11 @@ namespace pare::inline PARE_TARGET::detail {
 
 /// Keeps the errors of swept columns and subtracts what they do to the columns after them.
 ///
-/// Errors of several blocks may be collected. Columns of the same collection are updated after every
-/// block; columns after it are updated once per collection, in one product. A backend says with
-/// `update_depth<T>(rows, cols, block)` how many columns it collects; without it, a block.
+/// Errors of several blocks may be collected, and collections of these again: columns of the same
+/// collection are updated whenever a part of it is complete, columns after it once per collection, in one
+/// product. A backend says with `update_depths<T>(rows, cols, block)` how many columns make a
+/// collection, from the smallest to the largest, each a multiple of the one before and the first of
+/// the block; without it, nothing is collected.
 template <class B, class T>
 class Updates {
  public:
@@ -21,16 +25,17 @@ class Updates {
   /// @param cols     of the weights, (in)
   /// @param collect  false where the sweep of a block reads columns after the collection
   void start(index_t rows, index_t cols, index_t block, bool collect) {
-    collect_ = collect;
-    depth_ = block;
-    if constexpr (requires { B::template update_depth<T>(rows, cols, block); })
-      if (collect) depth_ = B::template update_depth<T>(rows, cols, block);
-    errors_.resize(rows, std::min(depth_, cols));
+    depths_ = {block};
+    if constexpr (requires { B::template update_depths<T>(rows, cols, block); })
+      if (collect)
+        for (const index_t depth : B::template update_depths<T>(rows, cols, block))
+          depths_.push_back(depth);
+    errors_.resize(rows, std::min(depths_.back(), cols));
   }
 
   /// Where the errors of some columns of a block belong, (out, count).
   MatrixView<T> errors(index_t begin, index_t count) {
-    return errors_.view().columns(begin % depth_, count);
+    return errors_.view().columns(begin % depths_.back(), count);
   }
 
   /// W -= E U, as far as it is due.
@@ -40,10 +45,15 @@ class Updates {
   /// @param count  of these columns
   void feed(MatrixView<T> W, MatrixView<const T> U, index_t begin, index_t count) {
     const index_t end = begin + count;
-    if (!collect_) return subtract(W, U, begin, end, W.cols);
-    const index_t first = begin - begin % depth_, last = std::min(first + depth_, W.cols);
-    subtract(W, U, begin, end, last);
-    if (end == last) subtract(W, U, first, end, W.cols);
+    index_t first = begin;  // of the columns whose errors are due
+    for (std::size_t level = 0;; ++level) {
+      const bool outermost = level + 1 == depths_.size();
+      const index_t around = outermost ? 0 : begin - begin % depths_[level + 1];
+      const index_t last = outermost ? W.cols : std::min(around + depths_[level + 1], W.cols);
+      subtract(W, U, first, end, last);
+      if (outermost || end < last) return;
+      first = around;
+    }
   }
 
  private:
@@ -54,9 +64,8 @@ class Updates {
                        U.block(begin, end, end - begin, last - end));
   }
 
-  index_t depth_ = 1;
-  bool collect_ = true;
-  typename B::template matrix<T> errors_;  // (out, depth)
+  std::vector<index_t> depths_;            // columns of a block, and of each level of collections
+  typename B::template matrix<T> errors_;  // (out, the largest depth)
 };
 
 }  // namespace pare::detail

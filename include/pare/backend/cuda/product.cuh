@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
 #include "pare/backend/cuda/context.cuh"
 #include "pare/backend/cuda/direct_product.cuh"
@@ -112,6 +113,9 @@ __global__ void mirror_kernel(MatrixView<T> G) {
   }
 }
 
+/// Columns whose errors are collected at most, for the matrices whose halves are multiplied.
+inline constexpr index_t deep_update = 2048;
+
 /// The products of a Backend.
 struct Products {
   /// Half the arithmetic of a full product, then a mirror.
@@ -159,14 +163,19 @@ struct Products {
           "cublasGemmEx");
   }
 
-  /// Neighbouring columns whose errors are collected before the columns after them are updated: deep
-  /// products read and write W less often.
+  /// Neighbouring columns whose errors are collected before the columns after them are updated, level
+  /// by level: deep products read and write W less often.
   /// @param block  columns of a block
   template <class T>
-  static index_t update_depth(index_t rows, index_t cols, index_t block) {
-    if (!std::is_same_v<T, float> || block > split_depth || !splits(rows, cols / 2, split_depth))
-      return block;
-    return split_depth / block * block;
+  static std::vector<index_t> update_depths(index_t rows, index_t cols, index_t block) {
+    std::vector<index_t> depths;
+    if (!std::is_same_v<T, float>) return depths;
+    for (const index_t most : {split_depth, deep_update}) {
+      const index_t inner = depths.empty() ? block : depths.back(), depth = most / inner * inner;
+      if (depth == inner || 2 * depth > cols || !splits(rows, cols / 2, depth)) break;
+      depths.push_back(depth);
+    }
+    return depths;
   }
 
   template <class T>
