@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdint>
 #include <type_traits>
 #include <utility>
 
@@ -229,19 +228,12 @@ inline void potrf(cusolverDnHandle_t solver, cublasFillMode_t uplo, MatrixView<d
         "cusolverDnDpotrf");
 }
 
-/// How A is factored and inverted.
-enum class Factoring : std::uint8_t {
-  cusolver,  ///< potrf, then the triangular inverse
-  tiles,     ///< float: factor_tiles()
-  panels     ///< float: factor_by_panels()
-};
-
 /// Overwrites the symmetric A = R^T R, of which only the upper triangle is read, with inverse(R). What
 /// lies below the diagonal is unspecified.
 ///
 /// The factorisation goes from left to right by panels whose inverses make products of the triangular
 /// solves.
-/// @param panel  columns of a panel, at most split_depth
+/// @param panel  columns of a panel, factored and inverted in one launch
 /// @param info   one number in device memory, becomes 1 where A is not positive definite
 inline void factor_by_panels(MatrixView<float> A, index_t panel, int* info) {
   const index_t n = A.rows;
@@ -253,24 +245,25 @@ inline void factor_by_panels(MatrixView<float> A, index_t panel, int* info) {
     if (rest == 0) break;
     const MatrixView<float> R = A.block(p, next, here, rest),
                             after = A.block(next, next, rest, rest);
+    const MatrixView<float> room = beside.view().block(0, 0, here, rest);
     if (splits(rest, rest, here)) {
-      split_product(1, {diagonal, Lines::columns}, {R, Lines::columns}, 0, R);
-      split_gram(-1, R, after);
+      split_product(1, {diagonal, Lines::columns}, {R, Lines::columns}, 0, room);
+      split_gram(-1, room, after);
     } else {
-      const MatrixView<float> room = beside.view().block(0, 0, here, rest);
       direct_product(1, {diagonal, Lines::columns}, R, 0, room);
       direct_product(-1, {room, Lines::columns}, room, 1, after);
-      DeviceMemory::copy(MatrixView<const float>(room), R);
     }
+    DeviceMemory::copy(MatrixView<const float>(room), R);
   }
   join_inverses(A, MatrixView<const float>(A), panel);
 }
 
 /// Overwrites the symmetric A with the upper triangular U of inv(A) = U^T U, zeros below.
-/// @param how  tiles and panels need directs() and shared memory for factor_tiles()
+/// @param panel  columns of the panels by which a float matrix is factored, which needs directs() and shared
+///               memory for factor_tiles(); 0: by cuSOLVER
 /// @return false when A is not positive definite
 template <class T>
-bool inverse_factor(MatrixView<T> A, Factoring how) {
+bool inverse_factor(MatrixView<T> A, index_t panel) {
   const index_t n = A.rows;
   if (n == 0) return true;
   const bool balanced = std::is_same_v<T, float> && directs();
@@ -287,11 +280,9 @@ bool inverse_factor(MatrixView<T> A, Factoring how) {
   turn<<<dim3(wide, unsigned((n + 1) / 2)), 256, 0, stream()>>>(A, std::as_const(scale).data(),
                                                                 info.data());
   check_launch("turn");
-  if constexpr (std::is_same_v<T, float>) {
-    if (how == Factoring::tiles) factor_tiles(A, info.data());
-    if (how == Factoring::panels) factor_by_panels(A, split_depth, info.data());
-  }
-  if (how == Factoring::cusolver) {
+  if constexpr (std::is_same_v<T, float>)
+    if (panel > 0) factor_by_panels(A, panel, info.data());
+  if (panel == 0) {
     // Column-major lower, which is row-major upper, takes potrf half the time of the other.
     constexpr auto uplo = CUBLAS_FILL_MODE_LOWER;
     const cusolverDnHandle_t solver = Context::get().solver;
@@ -313,12 +304,11 @@ struct Factorization {
   template <class T>
   static bool inverse_factor(MatrixView<T> A) {
     const Context& context = Context::get();
-    Factoring how = Factoring::cusolver;
+    index_t panel = 0;
     if (std::is_same_v<T, float> && directs() && context.shared_bytes >= factor_tiles_bytes)
-      with_tuning(context.compute_capability, [&]<class Tuning>(Tuning) {
-        how = A.rows <= Tuning::factor::tiles_up_to ? Factoring::tiles : Factoring::panels;
-      });
-    return cuda::inverse_factor(A, how);
+      with_tuning(context.compute_capability,
+                  [&]<class Tuning>(Tuning) { panel = Tuning::factor_panel; });
+    return cuda::inverse_factor(A, panel);
   }
 };
 

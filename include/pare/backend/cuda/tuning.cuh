@@ -27,14 +27,6 @@ struct SelectCut {
   static constexpr int threads = Threads, keys = Keys, key_bytes = KeyBytes;
 };
 
-/// How a float32 matrix is factored.
-/// @tparam TilesUpTo  inputs up to which one launch does it all; more go by panels, whose products are
-///                    large
-template <int TilesUpTo>
-struct FactorRange {
-  static constexpr int tiles_up_to = TilesUpTo;
-};
-
 /// How flash_attention_kernel cuts its work.
 /// @tparam Width     numbers of a head that are computed with, a multiple of 16; those beyond head_dim
 ///                   are 0
@@ -94,7 +86,9 @@ struct Sm90 {
   template <class T>
   using sweep = SweepCut<8, 128, 256, sizeof(T) == 8 ? 1 : 3>;
   using select = SelectCut<512, 8, 64 * 1024>;
-  using factor = FactorRange<3072>;
+  /// Columns of a panel of factor_by_panels(): more wait longer for each other in one launch, fewer make
+  /// products that read and write the matrix more often.
+  static constexpr int factor_panel = 2048;
   template <int Width>  // 64, 80, 96, 128 or 256
   using flash = FlashTiles<Width, Width == 256 ? 1 : 2, 64, Width == 256 ? 1 : 2>;
   template <int Width>
