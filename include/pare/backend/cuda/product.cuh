@@ -141,9 +141,11 @@ struct Products {
 
   template <class T>
   static void multiply(MatrixView<T> C, MatrixView<const T> A, MatrixView<const T> B) {
-    // cuBLAS picks its kernel by strides too: a window must give the bytes a whole matrix gives.
+    // cuBLAS picks its kernel by strides too: a window must give the bytes a whole matrix gives. What is
+    // split is copied anyway.
+    const bool split = std::is_same_v<T, float> && splits(C.rows, C.cols, A.cols);
     DeviceMatrix<T> whole;
-    if (A.stride != A.cols) {
+    if (A.stride != A.cols && !split) {
       whole.resize(A.rows, A.cols);
       DeviceMemory::copy(A, whole.view());
       A = whole.view();
