@@ -234,26 +234,25 @@ __device__ inline void cholesky_block(Shared& shared, MatrixView<float> A, int* 
       A.rows == side && A.stride % 4 == 0 && reinterpret_cast<std::uintptr_t>(A.data) % 16 == 0;
   constexpr int others = warps - tiles;
   float* const matrix = shared.matrix;
-  const auto the_first_meet = [] { asm volatile("bar.sync 1, %0;" ::"n"(32 * tiles) : "memory"); };
-  const auto scales_are_there = [] { asm volatile("bar.sync 2, %0;" ::"n"(threads) : "memory"); };
   if (warp < tiles) {  // the first column
     load_tiles<0, tiles, tiles>(shared, A, whole, warp, [&] {
       static_assert(side == 32 * tiles);
       const int i = int(threadIdx.x);
       shared.scale[i] = balance(i < int(A.rows) ? A(i, i) : 1.0f);
-      scales_are_there();
+      __syncthreads();  // the scales are there
     });
-    the_first_meet();
   } else {  // the others; the inverse begins with zeros
     load_tiles<tiles, tiles*(tiles - 1) / 2, others>(shared, A, whole, warp - tiles, [&] {
 #pragma unroll 4
       for (int i = (warp - tiles) * 32 + lane; i < side * side / 4; i += others * 32)
         if (const int r = i / (side / 4), c = i % (side / 4) * 4; r / tile < c / tile)
           four_at(matrix + r * stride + c) = make_float4(0, 0, 0, 0);
-      scales_are_there();
+      __syncthreads();  // the scales are there
     });
   }
+  __syncthreads();
   for (int t = 0; t < tiles; ++t) {
+    if (warp >= tiles) __syncthreads();  // with the first, who read the diagonal
     if (warp < tiles) {
       alignas(16) float diagonal[tile], below[tile];
       float* const mine = tile_at(matrix, warp, t) + lane * stride;
@@ -266,7 +265,7 @@ __device__ inline void cholesky_block(Shared& shared, MatrixView<float> A, int* 
       if (warp == t)
 #pragma unroll
         for (int k = 0; k < tile; ++k) below[k] = float(k == lane);
-      the_first_meet();  // all have read the diagonal
+      __syncthreads();  // all have read the diagonal
       if (!eliminate(diagonal, below, shared.columns[warp]) && lane == 0) *info = 1;
 #pragma unroll
       for (int k = 0; k < tile; k += 4) four_at(mine + k) = four_at(below + k);
