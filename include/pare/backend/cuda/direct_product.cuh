@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "pare/backend/cuda/context.cuh"
+#include "pare/backend/cuda/sm80.cuh"
 #include "pare/backend/cuda/split_product.cuh"
 #include "pare/core/matrix.hpp"
 
@@ -43,10 +44,7 @@ __device__ inline void part(float x, unsigned& high, unsigned& low) {
 
 __device__ inline void multiply_add(float (&sum)[4], const unsigned (&a)[4],
                                     const unsigned (&b)[2]) {
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-      "{%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  multiply_add_tf32(sum, a, b[0], b[1]);
 }
 
 /// Calls f(i, j, e) for the sums that a thread has: e of tile (i, j).
@@ -72,8 +70,7 @@ __device__ void start_tile(float* to, MatrixView<const float> from, index_t row,
     const index_t y = row + r, x = col + c;
     if (aligned && y < from.rows && x + 4 <= from.cols) {
       const auto address = unsigned(__cvta_generic_to_shared(there));
-      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from.row(y) + x)
-                   : "memory");
+      copy_async(address, from.row(y) + x);
     } else {
 #pragma unroll
       for (int e = 0; e < 4; ++e)
@@ -106,14 +103,14 @@ __global__ void __launch_bounds__(threads, 3) direct_kernel(Job job) {
         start_tile<tile, depth, line_stride>(of_a[step % 2], A, row, k, job.aligned_a);
       start_tile<depth, tile, term_stride>(of_b[step % 2], B, k, col, job.aligned_b);
     }
-    asm volatile("cp.async.commit_group;" ::: "memory");
+    end_of_copies();
   };
 
   float sums[2][4][4] = {}, small[2][4][4] = {};
   start(0);
   for (int step = 0; step < steps; ++step) {
     start(step + 1);
-    asm volatile("cp.async.wait_group 1;" ::: "memory");
+    wait_for_copies<1>();
     __syncthreads();
     const float *a_tile = of_a[step % 2], *b_tile = of_b[step % 2];
     float high[2][4][4] = {};

@@ -2,10 +2,7 @@
 #pragma once
 
 #include "pare/backend/cuda/flash_parts.cuh"
-
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define PARE_FLASH_HOPPER
-#endif
+#include "pare/backend/cuda/wgmma.cuh"
 
 namespace pare::inline PARE_TARGET::backend::cuda {
 
@@ -24,7 +21,7 @@ struct HopperTiles {
   static constexpr int bytes = 5 * tile_bytes + 1024;
 };
 
-#if defined(PARE_FLASH_HOPPER)
+#if defined(PARE_SM90A)
 
 /// Where the 16 bytes of column 8 `piece` of row r of a tile lie.
 __device__ inline unsigned swizzled(int r, int piece) {
@@ -42,7 +39,7 @@ __device__ void start_tile(unsigned to, const N* from, index_t stride, int first
   const index_t step = rows * stride;
   if (first + 128 <= seqlen) {
 #pragma unroll
-    for (int i = 0; i < 128 / rows; ++i, at += step) copy_async(to + i * rows * 128, at, true);
+    for (int i = 0; i < 128 / rows; ++i, at += step) copy_async(to + i * rows * 128, at);
   } else {
 #pragma unroll
     for (int i = 0; i < 128 / rows; ++i, at += step) {
@@ -50,30 +47,6 @@ __device__ void start_tile(unsigned to, const N* from, index_t stride, int first
       copy_async(to + i * rows * 128, there ? at : from, there);
     }
   }
-}
-
-/// An operand in shared memory.
-/// @param step  bytes from a panel to the next, where the numbers that are summed over are in one
-///              column; of no meaning where they lie beside each other
-__device__ inline std::uint64_t hopper_operand(unsigned at, unsigned step) {
-  return std::uint64_t((at & 0x3ffff) >> 4) | std::uint64_t(step >> 4) << 16 |
-         std::uint64_t(1024 >> 4) << 32 | std::uint64_t(1) << 62;
-}
-
-__device__ inline void hopper_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ inline void hopper_commit() {
-  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-}
-__device__ inline void hopper_wait() {
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-}
-/// Keeps the compiler from moving what reads sums before the wait.
-template <int Tiles>
-__device__ void hopper_settle(float (&c)[Tiles][4]) {
-#pragma unroll
-  for (int i = 0; i < Tiles; ++i)
-#pragma unroll
-    for (int e = 0; e < 4; ++e) asm volatile("" : "+f"(c[i][e])::"memory");
 }
 
 // The 4 and 32 sums of a lane, and their places in an instruction.
@@ -147,7 +120,7 @@ __global__ void __launch_bounds__(Tiles::threads, 1)
     flash_hopper_kernel(MatrixView<N> out, MatrixView<const N> q, MatrixView<const N> k,
                         MatrixView<const N> v, MatrixView<const float> slopes,
                         kernels::AttentionShape shape) {
-#if defined(PARE_FLASH_HOPPER)
+#if defined(PARE_SM90A)
   using namespace flash_detail;
   constexpr int D = Tiles::width, keys = Tiles::keys;
   extern __shared__ __align__(16) unsigned char memory[];
@@ -187,15 +160,14 @@ __global__ void __launch_bounds__(Tiles::threads, 1)
 #pragma unroll
     for (int step = 0; step < D / 16; ++step) {
       const unsigned at = step / 4 * Tiles::panel_bytes + step % 4 * 32;
-      hopper_scores<N>(c, hopper_operand(my_queries + at, 16), hopper_operand(key_tile + at, 16),
-                       step > 0);
+      hopper_scores<N>(c, wgmma::operand(my_queries + at), wgmma::operand(key_tile + at), step > 0);
     }
-    hopper_commit();
+    wgmma::end_of_group();
   };
   // What was copied is shown to all, and to the tensor cores.
   const auto arrive = [] {
     wait_for_copies<0>();
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    wgmma::show_stores();
     __syncthreads();
   };
   arrive();
@@ -204,17 +176,17 @@ __global__ void __launch_bounds__(Tiles::threads, 1)
     start_tile<Tiles>(key_tiles + Tiles::tile_bytes, keys_from, k.stride, (begin + 1) * keys,
                       seqlen);
   end_of_copies();
-  hopper_fence();
+  wgmma::fence();
   score(scores, key_tiles);
-  hopper_wait();
-  hopper_settle(scores);
+  wgmma::wait_for_groups<0>();
+  wgmma::settle(scores);
 
   for (int tile = begin; tile < end; ++tile) {
     const unsigned half = unsigned(tile - begin) % 2 * Tiles::tile_bytes;
     const unsigned other = Tiles::tile_bytes - half;
     arrive();  // these values and the next keys; the others have been read
     if (tile + 1 < end) {
-      hopper_fence();
+      wgmma::fence();
       score(next, key_tiles + other);
       start_tile<Tiles>(value_tiles + other, values_from, v.stride, (tile + 1) * keys, seqlen);
       if (tile + 2 < end)
@@ -239,16 +211,16 @@ __global__ void __launch_bounds__(Tiles::threads, 1)
         const float* pair = &scores[2 * s + i / 2][i % 2 * 2];
         weights[s][i] = packed_pair<N>(pair[0], pair[1]);
       }
-    hopper_fence();
+    wgmma::fence();
 #pragma unroll
     for (int s = 0; s < keys / 16; ++s)
       hopper_values<N>(sums, weights[s],
-                       hopper_operand(value_tiles + half + s * 2048, Tiles::panel_bytes));
-    hopper_commit();
-    hopper_wait();
-    hopper_settle(sums);
+                       wgmma::operand(value_tiles + half + s * 2048, Tiles::panel_bytes));
+    wgmma::end_of_group();
+    wgmma::wait_for_groups<0>();
+    wgmma::settle(sums);
     if (tile + 1 < end) {
-      hopper_settle(next);
+      wgmma::settle(next);
 #pragma unroll
       for (int n = 0; n < 16; ++n)
 #pragma unroll

@@ -66,9 +66,7 @@ __device__ void start_tile(float* to, const float* from, int stride, int rows, i
     const auto address = unsigned(__cvta_generic_to_shared(to));
 #pragma unroll
     for (int r = 0; r < Rows; r += apart)
-      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address + r * Stride * 4),
-                   "l"(from + index_t(r) * stride)
-                   : "memory");
+      copy_async(address + r * Stride * 4, from + index_t(r) * stride);
     return;
   }
 #pragma unroll 1
@@ -96,7 +94,7 @@ __device__ inline void start_item(float* memory, const Item& item) {
                                            item.right_stride, item.terms - k, item.right_cols,
                                            item.right_aligned);
     }
-    asm volatile("cp.async.commit_group;" ::: "memory");
+    end_of_copies();
   }
 }
 
@@ -179,28 +177,28 @@ __device__ inline void wait_for_groups(int behind) {
   static_assert(2 * stages == 8);
   switch (behind) {
     case 0:
-      asm volatile("cp.async.wait_group 0;" ::: "memory");
+      wait_for_copies<0>();
       break;
     case 1:
-      asm volatile("cp.async.wait_group 1;" ::: "memory");
+      wait_for_copies<1>();
       break;
     case 2:
-      asm volatile("cp.async.wait_group 2;" ::: "memory");
+      wait_for_copies<2>();
       break;
     case 3:
-      asm volatile("cp.async.wait_group 3;" ::: "memory");
+      wait_for_copies<3>();
       break;
     case 4:
-      asm volatile("cp.async.wait_group 4;" ::: "memory");
+      wait_for_copies<4>();
       break;
     case 5:
-      asm volatile("cp.async.wait_group 5;" ::: "memory");
+      wait_for_copies<5>();
       break;
     case 6:
-      asm volatile("cp.async.wait_group 6;" ::: "memory");
+      wait_for_copies<6>();
       break;
     default:
-      asm volatile("cp.async.wait_group 7;" ::: "memory");
+      wait_for_copies<7>();
   }
 }
 

@@ -110,9 +110,11 @@ __device__ void wait_for_groups() {
 }
 
 /// Where an operand lies: rows of 128 bytes, whose 16-byte pieces are where 128-byte swizzling puts them.
-__device__ inline std::uint64_t operand(unsigned at) {
+/// @param step  bytes to the next such panel of columns, where the numbers that are summed over are in one
+///              column; of no meaning where they lie beside each other
+__device__ inline std::uint64_t operand(unsigned at, unsigned step = 16) {
   constexpr std::uint64_t eight_rows = 1024 >> 4, swizzled = 1;
-  return std::uint64_t((at & 0x3ffff) >> 4) | std::uint64_t(1) << 16 | eight_rows << 32 |
+  return std::uint64_t((at & 0x3ffff) >> 4) | std::uint64_t(step >> 4) << 16 | eight_rows << 32 |
          swizzled << 62;
 }
 
@@ -176,6 +178,11 @@ template <int Sums>
 __device__ void settle(float (&c)[Sums]) {
 #pragma unroll
   for (int i = 0; i < Sums; ++i) asm volatile("" : "+f"(c[i])::"memory");
+}
+template <int Tiles, int Sums>
+__device__ void settle(float (&c)[Tiles][Sums]) {
+#pragma unroll
+  for (int i = 0; i < Tiles; ++i) settle(c[i]);
 }
 
 #endif
