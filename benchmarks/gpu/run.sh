@@ -13,7 +13,7 @@ bin=${1:-}
 out=${2:-$root/build/gpu}
 tests=(cuda cuda_split_product cuda_packed_product cuda_calibration cuda_quantization cuda_importance cuda_solver
        cuda_mixed_precision cuda_solver_behaviour cuda_golden cuda_mask_search cuda_custom_parts
-       cuda_forward cuda_families cuda_storage_types cuda_perplexity)
+       cuda_forward cuda_families cuda_storage_types cuda_perplexity cuda_precision)
 if [ -z "$bin" ]; then
   source "$root/cmake/setup.sh"
   pare_build "${tests[@]/%/_test}" gpu_solver_benchmark gpu_search_benchmark gpu_model_benchmark \

@@ -1,0 +1,148 @@
+// The loss of every linear of a model with products in parts on the tensor cores, the default, against
+// that with products in float32, and of both against float64.
+#define BOOST_TEST_MODULE pare_cuda_precision
+#include <boost/test/unit_test.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "pare/backend/cuda/thrust_cuda.cuh"
+#include "pare/model/load.hpp"
+#include "pare/model/walk.hpp"
+#include "pare/solver/sparsegpt.hpp"
+#include "pare/tokenizer/tokenizer.hpp"
+#include "support.hpp"
+
+namespace fs = std::filesystem;
+namespace gpu = pare::backend::cuda;
+using gpu::Precision;
+using pare::index_t;
+using pare::MatrixView;
+using Cuda = pare::backend::Thrust<pare::backend::system::cuda>;
+using Model = pare::LanguageModel<Cuda, float>;
+template <class T>
+using Calibrations = std::map<index_t, pare::Calibration<Cuda, T>>;  // by the input of the layer
+
+namespace {
+
+// 8 windows of 512 tokens: enough that products of the pass over the text and sums of X^T X are split.
+constexpr index_t windows = 8, seqlen = 512;
+
+Cuda::matrix<double> widened(MatrixView<const float> X) {
+  Cuda::matrix<double> result(X.rows, X.cols);
+  pare::convert<Cuda>(X, result.view());
+  return result;
+}
+
+/// Half of the weights pruned, the rest at 4 bits.
+template <class T>
+pare::CompressedLinear<Cuda, T> solve(MatrixView<const T> W,
+                                      const pare::Calibration<Cuda, T>& calibration) {
+  using Config = pare::Compression<pare::Unstructured, pare::BaseQuantizer>;
+  return pare::SparseGPTSolver<Config, Cuda, T>({.sparsity = 0.5, .bits = 4}).solve(W, calibration);
+}
+
+template <class T>
+void add(Calibrations<T>& to, index_t input, MatrixView<const T> X) {
+  to.try_emplace(input, X.cols).first->second.add(X, windows);
+}
+
+/// Relative differences of losses over the linears of a model.
+struct Differences {
+  int count = 0, above = 0;  ///< of linears; above 1e-3
+  double largest = 0, sum = 0, signed_sum = 0;
+
+  void add(double loss, double reference) {
+    const double difference = loss / reference - 1;
+    ++count;
+    above += std::abs(difference) >= 1e-3 ? 1 : 0;
+    largest = std::max(largest, std::abs(difference));
+    sum += std::abs(difference);
+    signed_sum += difference;
+  }
+  double mean() const { return sum / count; }
+};
+
+std::ostream& operator<<(std::ostream& out, const Differences& d) {
+  return out << "largest " << d.largest << ", mean " << d.mean() << ", mean signed "
+             << d.signed_sum / d.count << ", " << d.above << " of " << d.count << " from 1e-3";
+}
+
+/// Every layer in both arithmetics, the pass over the text, the calibration and the solver, behind the
+/// same layers: those compressed in float32. The float64 has the inputs of float32's pass.
+///
+/// A single linear may differ by more than 1e-3: where two scores, or a weight and the middle between
+/// two points of its grid, are as close as rounding errors, the choice turns, and all that the row's
+/// later weights take up is another. How much such turns move a loss is seen between float32 and
+/// float64; so that is the measure for single linears, and 1e-3 is that for their mean.
+void compare(const fs::path& folder, const fs::path& shared) {
+  const auto text = pare::detail::read_whole_file(shared / "text" / "c4.calib.txt");
+  std::vector<std::int32_t> ids = pare::Tokenizer::load(folder).encode(text);
+  BOOST_REQUIRE_GE(index_t(ids.size()), windows * seqlen);
+  ids.resize(std::size_t(windows * seqlen));
+  Model model = pare::load_model<Cuda, float>(folder);
+  pare::Walk<Model> walk(model, ids, seqlen, windows * seqlen);
+  gpu::set_precision(Precision::float32);
+  walk.embed_all();
+  Differences split_float32, split_float64, float32_float64;
+  for (auto& layer : model.layers) {
+    const index_t last = pare::detail::inputs_of(layer) - 1;
+    Calibrations<float> split, float32;
+    Calibrations<double> float64;
+    gpu::set_precision(Precision::split);
+    walk.run(
+        layer, 0, [&](index_t i, MatrixView<const float> X) { add(split, i, X); }, last);
+    gpu::set_precision(Precision::float32);
+    const auto tap = [&](index_t i, MatrixView<const float> X) {
+      add(float32, i, X);
+      add<double>(float64, i, pare::detail::as_const(widened(X).view()));
+    };
+    walk.run(layer, 0, tap, last);
+    for (auto* linear : layer.linears()) {
+      const MatrixView<const float> W = pare::detail::as_const(linear->weight.view());
+      gpu::set_precision(Precision::split);
+      const double in_split = solve(W, split.at(linear->input)).loss;
+      gpu::set_precision(Precision::float32);
+      auto solved = solve(W, float32.at(linear->input));
+      const Cuda::matrix<double> wide = widened(W);
+      const double in_float64 = solve<double>(wide.view(), float64.at(linear->input)).loss;
+      split_float32.add(in_split, solved.loss);
+      split_float64.add(in_split, in_float64);
+      float32_float64.add(solved.loss, in_float64);
+      BOOST_TEST_MESSAGE(linear->name << ": loss " << in_split << ", in float32 " << solved.loss
+                                      << ", in float64 " << in_float64);
+      linear->weight = std::move(solved.weights);
+    }
+    walk.run(layer, 0);
+  }
+  gpu::set_precision(Precision::split);
+  BOOST_TEST_MESSAGE(folder.filename().string() << "\n  split to float32:   " << split_float32
+                                                << "\n  split to float64:   " << split_float64
+                                                << "\n  float32 to float64: " << float32_float64);
+  BOOST_CHECK_GT(split_float32.mean(), 0);  // or nothing was split
+  BOOST_CHECK_LT(split_float32.mean(), 1e-3);
+  BOOST_CHECK_LE(split_float64.largest, 2 * std::max(float32_float64.largest, 1e-3));
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(mean_difference_of_opt_small_behind_the_same_layers) {
+  const auto shared = test::shared_folder("losses of opt-small in both arithmetics");
+  if (shared) compare(*shared / "models" / "opt-small", *shared);
+}
+
+BOOST_AUTO_TEST_CASE(mean_difference_of_a_published_model_behind_the_same_layers) {
+  const auto shared = test::shared_folder("losses of SmolLM2 in both arithmetics");
+  if (!shared) return;
+  const char* const given = std::getenv("PARE_SMOLLM2");
+  const fs::path folder = given != nullptr ? fs::path(given) : *shared / "models" / "smollm2";
+  if (fs::exists(folder / "config.json")) return compare(folder, *shared);
+  std::cout
+      << "skipped: neither PARE_SMOLLM2 nor models/smollm2 is what shared/tools/smollm2.sh makes\n";
+}
