@@ -70,7 +70,7 @@ __device__ void start_tile(float* to, MatrixView<const float> from, index_t row,
     const index_t y = row + r, x = col + c;
     if (aligned && y < from.rows && x + 4 <= from.cols) {
       const auto address = unsigned(__cvta_generic_to_shared(there));
-      copy_async(address, from.row(y) + x);
+      copy_to_shared(address, from.row(y) + x);
     } else {
 #pragma unroll
       for (int e = 0; e < 4; ++e)

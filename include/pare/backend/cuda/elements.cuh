@@ -126,7 +126,7 @@ struct Elements {
 
   template <class F>
   static void for_each_element(index_t rows, index_t cols, const F& f) {
-    if (rows == 0 || cols == 0 || tuned_elements(rows, cols, f) || other_form(rows, cols, f))
+    if (rows == 0 || cols == 0 || tuned_elements(rows, cols, f) || vector_elements(rows, cols, f))
       return;
     constexpr int threads = 256;
     const dim3 blocks(unsigned((cols + threads - 1) / threads),

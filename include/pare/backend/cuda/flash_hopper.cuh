@@ -39,12 +39,12 @@ __device__ void start_tile(unsigned to, const N* from, index_t stride, int first
   const index_t step = rows * stride;
   if (first + 128 <= seqlen) {
 #pragma unroll
-    for (int i = 0; i < 128 / rows; ++i, at += step) copy_async(to + i * rows * 128, at);
+    for (int i = 0; i < 128 / rows; ++i, at += step) copy_to_shared(to + i * rows * 128, at);
   } else {
 #pragma unroll
     for (int i = 0; i < 128 / rows; ++i, at += step) {
       const bool there = first + row + i * rows < seqlen;
-      copy_async(to + i * rows * 128, there ? at : from, there);
+      copy_to_shared(to + i * rows * 128, there ? at : from, there);
     }
   }
 }

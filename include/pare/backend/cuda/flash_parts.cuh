@@ -56,8 +56,8 @@ __device__ void start_copy(unsigned to, const N* from, index_t stride, int first
   for (int at = int(threadIdx.x); at < Rows * chunks; at += Tiles::threads) {
     const int r = at / chunks, c = at % chunks * each;
     const bool there = first + r < seqlen && c < width;
-    copy_async(to + unsigned(sizeof(N)) * (r * Tiles::stride + c),
-               there ? from + (first + r) * stride + c : from, there);
+    copy_to_shared(to + unsigned(sizeof(N)) * (r * Tiles::stride + c),
+                   there ? from + (first + r) * stride + c : from, there);
   }
 }
 

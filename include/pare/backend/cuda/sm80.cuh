@@ -14,11 +14,11 @@ namespace pare::inline PARE_TARGET::backend::cuda {
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 /// Copies 16 bytes to shared memory; ends with a wait_for_copies.
-__device__ inline void copy_async(unsigned to, const void* from) {
+__device__ inline void copy_to_shared(unsigned to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
 /// The same, or zeros.
-__device__ inline void copy_async(unsigned to, const void* from, bool there) {
+__device__ inline void copy_to_shared(unsigned to, const void* from, bool there) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
                "r"(there ? 16 : 0)
                : "memory");
@@ -69,8 +69,8 @@ __device__ inline void multiply_add_tf32(float (&c)[4], const unsigned (&a)[4], 
 }
 #else
 // What has them is never launched there.
-__device__ inline void copy_async(unsigned, const void*) {}
-__device__ inline void copy_async(unsigned, const void*, bool) {}
+__device__ inline void copy_to_shared(unsigned, const void*) {}
+__device__ inline void copy_to_shared(unsigned, const void*, bool) {}
 __device__ inline void end_of_copies() {}
 template <int>
 __device__ void wait_for_copies() {}

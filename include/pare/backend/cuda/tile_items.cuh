@@ -66,7 +66,7 @@ __device__ void start_tile(float* to, const float* from, int stride, int rows, i
     const auto address = unsigned(__cvta_generic_to_shared(to));
 #pragma unroll
     for (int r = 0; r < Rows; r += apart)
-      copy_async(address + r * Stride * 4, from + index_t(r) * stride);
+      copy_to_shared(address + r * Stride * 4, from + index_t(r) * stride);
     return;
   }
 #pragma unroll 1

@@ -145,23 +145,23 @@ __global__ void rotate_pairs_kernel(kernels::RotatePairs<S> f, MatrixView<N> X, 
   }
 }
 
-/// Does what for_each_element is to do in another way; false where there is none.
+/// Runs f over all elements by vectors of 16 bytes; false where it has no such form.
 template <class F>
-bool other_form(index_t, index_t, const F&) {
+bool vector_elements(index_t, index_t, const F&) {
   return false;
 }
 template <class S>
-bool other_form(index_t, index_t, const kernels::Activate<S>& f) {
+bool vector_elements(index_t, index_t, const kernels::Activate<S>& f) {
   map_elements(native(f.X), ActivateVector{f.kind}, native(f.X));
   return true;
 }
 template <class S>
-bool other_form(index_t, index_t, const kernels::GatedProduct<S>& f) {
+bool vector_elements(index_t, index_t, const kernels::GatedProduct<S>& f) {
   map_elements(native(f.out), GateVector{f.kind}, native(f.gate), native(f.up));
   return true;
 }
 template <class S>
-bool other_form(index_t rows, index_t pairs, const kernels::RotatePairs<S>& f) {
+bool vector_elements(index_t rows, index_t pairs, const kernels::RotatePairs<S>& f) {
   using N = device_scalar<S>;
   constexpr index_t each = Vector<N>::size;
   const auto X = native(f.X);
