@@ -81,8 +81,8 @@ def tables():
     model = next(m for m in load("h100.json")["models"]
                  if m["shape"] == "opt-6.7b" and not m["setting"])
     lines += ["", f"A model of the shape of {model['shape']} in {model['type']} takes "
-              f"{number(model['seconds'])} s to compress on the GPU, and at the peak "
-              f"{number(model['peak_gib'])} GiB of it."]
+              f"{number(model['seconds'])} s to compress on the GPU, and at most "
+              f"{number(model['peak_gib'])} GiB of its memory."]
     return "\n".join(lines) + "\n"
 
 

@@ -122,8 +122,10 @@ class Calibration {
   /// Whether H was given and activations were never seen.
   bool hessian_only() const { return hessian_only_; }
 
-  /// sum x x^T (in, in), or H itself when only H is known; H = hessian_scale() * gram(). The first
-  /// call after a batch may write to the matrix: two threads do not make it at the same time.
+  /// sum x x^T (in, in), or H itself when only H is known; H = hessian_scale() * gram(). Though
+  /// const, the first call after a batch may write to the matrix: two threads must not make it at the same
+  /// time.
+  /// @return in the backend's memory, valid until the next add() or merge()
   MatrixView<const T> gram() const {
     if constexpr (detail::MirrorsLater<B, T, T>)
       if (std::exchange(upper_only_, false)) B::mirror_upper(gram_.view());
@@ -232,7 +234,7 @@ class Calibration {
   }
 
   mutable typename B::template matrix<T> gram_;  // (in, in)
-  mutable bool upper_only_ = false;  // below the diagonal of gram_ stands nothing of use
+  mutable bool upper_only_ = false;              // what is below the diagonal of gram_ is not valid
   typename B::template matrix<double> moments_, batch_moments_;  // (3, in)
   index_t tokens_ = 0, sequences_ = 0;
   bool hessian_only_ = false;

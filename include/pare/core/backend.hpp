@@ -90,18 +90,19 @@ concept HoldsMatrices = std::default_initializable<typename B::template matrix<U
 /// - `select_smallest(W, d, k, mask)`: marks the k smallest |w_ij| / d_j of W; ties go to the
 ///   lower row-major index.
 ///
-/// A backend may have `update_depths<T>(rows, cols, block)`: how many neighbouring columns are swept before
-/// their errors reach the columns after them in one trailing update. Several numbers are levels, each
-/// a multiple of the one before, the first of the block.
+/// A backend may have `update_depths<T>(rows, cols, block)`: a std::vector<index_t> of how many columns'
+/// errors are collected before the columns after them are updated, level by level. The first is a
+/// multiple of `block`, every other one of the one before it; with none, columns are updated after every
+/// block.
 ///
-/// A backend may have `start_to_host(view)`: as `to_host`, but the result's `get()` is the Matrix<U> and
-/// waits for it.
+/// A backend may have `start_to_host(view)`: as `to_host`, but it may return before the copy is made; the
+/// result's `get()` waits for it and returns the Matrix<U>.
 ///
 /// A backend may have `rough_multiply(C, A, B)`: C = A B in fewer digits, where it is faster. A
 /// search for a mask takes it, which only ranks weights by the result.
 ///
-/// A backend may have `gram_accumulate_upper(G, X)`: as gram_accumulate, but what it writes below the
-/// diagonal counts for nothing before `mirror_upper(G)` copies there what is above.
+/// A backend may have `gram_accumulate_upper(G, X)`: as gram_accumulate, but what is below the
+/// diagonal is unspecified until `mirror_upper(G)` has copied there what is above.
 ///
 /// A backend may store numbers in types it does not compute in, `stores<S>`; then `matrix`, `copy`,
 /// `from_host`, `to_host`, `find_non_finite(A)`, and X of `column_moments` and `gram_accumulate`

@@ -14,8 +14,7 @@ namespace pare::inline PARE_TARGET::detail {
 /// Errors of several blocks may be collected, and collections of these again: columns of the same
 /// collection are updated whenever a part of it is complete, columns after it once per collection, in one
 /// product. A backend says with `update_depths<T>(rows, cols, block)` how many columns make a
-/// collection, from the smallest to the largest, each a multiple of the one before and the first of
-/// the block; without it, nothing is collected.
+/// collection, level by level; without it, nothing is collected.
 template <class B, class T>
 class Updates {
  public:

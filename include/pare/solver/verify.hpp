@@ -289,16 +289,17 @@ void verify_loss(MatrixView<const T> W, const Calibration<B, T>& calibration,
                                  std::string(scalar_traits<T>::name) + ": raise the damping");
 }
 
-/// verify_linear() in two steps: what conditions 3 to 5 count is under way between them, when the losses
-/// need not be known. Refers to its arguments.
+/// verify_linear() in two steps. The constructor begins what conditions 3 to 5 count, for which losses need
+/// not be known; finish() waits for it, checks it, and then checks the loss. Keeps references to its
+/// arguments.
 template <class B, class T>
 class Verification {
  public:
-  /// @throws invariant_error for conditions 2 and 3 of the shapes, shape_error
+  /// @throws shape_error, and invariant_error where condition 2, or 3 for the shapes, does not hold
   Verification(const Factor<B, T>& factor, const CompressedLinear<B, T>& linear, index_t rows,
                index_t cols, bool quantized, MatrixView<const std::uint8_t> given)
       : factor_(factor), linear_(linear), given_(given), faults_(start(rows, cols, quantized)) {
-    // What a pattern of one's own marks only that pattern can count.
+    // Only a pattern of one's own can count what it marks.
     if (linear.pattern.kind == PatternKind::n_of_m || linear.custom_pattern ||
         linear.mask_region != MaskRegion::block)
       return;

@@ -26,15 +26,16 @@ struct InPrecision {
   ~InPrecision() { gpu::set_precision(Precision::split); }
 };
 
-/// The kernel for Hopper or cuBLAS, as long as this lives.
-class OnHopper {
+/// While it lives, products in halves go to the kernel for Hopper, where that is wanted and there is one, or
+/// to cuBLAS.
+class UseHopperKernel {
  public:
-  explicit OnHopper(bool wanted) : there_(gpu::wgmma_detail::available()) {
+  explicit UseHopperKernel(bool wanted) : there_(gpu::wgmma_detail::available()) {
     gpu::per_device<gpu::wgmma_detail::Here>().compiled = there_ && wanted;
   }
-  ~OnHopper() { gpu::per_device<gpu::wgmma_detail::Here>().compiled = there_; }
-  OnHopper(const OnHopper&) = delete;
-  OnHopper& operator=(const OnHopper&) = delete;
+  ~UseHopperKernel() { gpu::per_device<gpu::wgmma_detail::Here>().compiled = there_; }
+  UseHopperKernel(const UseHopperKernel&) = delete;
+  UseHopperKernel& operator=(const UseHopperKernel&) = delete;
 
  private:
   bool there_;
@@ -105,7 +106,7 @@ BOOST_AUTO_TEST_CASE(errors_of_parted_products_are_near_those_of_float32) {
       const Operand rows{a.view(), Lines::rows}, columns{a_t.view(), Lines::columns};
       const Operand right{b.view(), Lines::columns}, right_rows{b_t.view(), Lines::rows};
       for (const bool hopper : {true, false}) {
-        const OnHopper way(hopper);
+        const UseHopperKernel way(hopper);
         check("split", [&](auto c) { gpu::split_product(-1, rows, right, 1, c); });
         check("split, A transposed", [&](auto c) { gpu::split_product(-1, columns, right, 1, c); });
         check("split, B transposed",
@@ -136,7 +137,7 @@ BOOST_AUTO_TEST_CASE(terms_that_are_large_on_one_side_and_small_on_the_other_kee
     return error_of(download<Cuda>(c), A, B, C);
   };
   for (const bool hopper : {true, false}) {
-    const OnHopper way(hopper);
+    const UseHopperKernel way(hopper);
     BOOST_TEST(error(gpu::Terms::balanced) < 1.5e-6);
     BOOST_TEST(error(gpu::Terms::alike) > 1e-4);  // what balancing is for
   }
@@ -156,7 +157,7 @@ BOOST_AUTO_TEST_CASE(zeros_of_triangles_are_skipped) {
     zero.fill(0);
     const auto a = upload<Cuda>(A), l = upload<Cuda>(left), r = upload<Cuda>(right);
     for (const bool hopper : {true, false}) {
-      const OnHopper way(hopper);
+      const UseHopperKernel way(hopper);
       auto c = upload<Cuda>(none), d = upload<Cuda>(none);
       gpu::split_product(-1, {a.view(), Lines::rows}, {r.view(), Lines::columns}, 0, c.view(),
                          gpu::Terms::alike, gpu::Zeros::below_right);
@@ -177,7 +178,7 @@ BOOST_AUTO_TEST_CASE(products_go_into_any_part_of_a_matrix_and_leave_the_rest) {
     for (const float beta : {0.0f, 1.0f, -0.5f})
       for (const index_t col : {4, 5})  // at a multiple of 16 bytes and not
         for (const index_t width : {n, n - 1}) {
-          const OnHopper way(hopper);
+          const UseHopperKernel way(hopper);
           auto c = upload<Cuda>(whole);
           gpu::split_product(-1, {a.view(), Lines::rows},
                              {b.view().columns(0, width), Lines::columns}, beta,
@@ -209,7 +210,7 @@ BOOST_AUTO_TEST_CASE(gram_matrices_are_right_on_and_above_the_diagonal) {
     zero.fill(0);
     const auto x = upload<Cuda>(X);
     for (const bool hopper : {true, false}) {
-      const OnHopper way(hopper);
+      const UseHopperKernel way(hopper);
       auto G = upload<Cuda>(zero);
       gpu::split_gram(-1, x.view(), G.view());
       Matrix<float> result = download<Cuda>(G);
@@ -257,7 +258,7 @@ BOOST_AUTO_TEST_CASE(numbers_that_are_not_finite_stay_so) {
       BOOST_TEST(std::isfinite(of_direct(6, j)));
     }
     for (const bool hopper : {true, false}) {
-      const OnHopper way(hopper);
+      const UseHopperKernel way(hopper);
       auto c = upload<Cuda>(Matrix<float>(130, 140));
       gpu::split_product(1, {a.view(), Lines::rows}, {b.view(), Lines::columns}, 0, c.view());
       const Matrix<float> of_split = download<Cuda>(c);

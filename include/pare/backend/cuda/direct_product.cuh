@@ -175,8 +175,8 @@ inline bool aligned(MatrixView<const float> X, index_t step) {
 
 }  // namespace direct_detail
 
-/// Whether small products of the factorisation and of trailing updates go to the tensor cores: the
-/// device has TF32.
+/// Whether small float32 products and the factorisation run in parts of TF32: Precision::split is in force
+/// and the current GPU has TF32, as those from sm_80 on have.
 inline bool directs() {
   return precision() == Precision::split && Context::get().compute_capability >= 80;
 }

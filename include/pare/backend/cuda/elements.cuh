@@ -29,7 +29,8 @@ __global__ void element_kernel(index_t rows, index_t cols, F f) {
 
 inline constexpr int finite_threads = 256;
 
-/// The lowest flat row-major index of an element that is NaN or infinite; stays as it is without one.
+/// first = the lowest flat row-major index of an element that is NaN or infinite; unchanged where there is
+/// none.
 template <class T>
 __global__ void __launch_bounds__(finite_threads)
     first_non_finite(MatrixView<const T> A, unsigned long long* first) {

@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(Threads, 1) factor_tiles_kernel(Problem p) {
     item.rows = min(tile, p.n - r * tile);
     item.cols = min(tile, p.n - c * tile);
     item.terms = depth;
-    item.left_rows = item.right_cols = tile;  // what lies behind R is zero
+    item.left_rows = item.right_cols = tile;  // what lies beyond R is zero
     item.add = r < t * halves || r >= first;
     item.sign = -1;
     return item;

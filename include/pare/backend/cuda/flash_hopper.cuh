@@ -28,7 +28,7 @@ __device__ inline unsigned swizzled(int r, int piece) {
   return unsigned(piece / 8 * HopperTiles<64>::panel_bytes + r * 128 + ((piece ^ r) % 8) * 16);
 }
 
-/// Starts the copy of rows first .. first + 127 of one head; what lies behind `seqlen` becomes zero.
+/// Starts the copy of rows first .. first + 127 of one head; what lies beyond `seqlen` becomes zero.
 template <class Tiles, class N>
 __device__ void start_tile(unsigned to, const N* from, index_t stride, int first, int seqlen) {
   constexpr int pieces = Tiles::width / 8, rows = Tiles::threads / pieces;  // rows of all threads

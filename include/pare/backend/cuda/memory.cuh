@@ -135,7 +135,8 @@ class DeviceMatrix {
 /// thread or the GPU wait. Kept by each host thread for each GPU.
 class Staging {
  public:
-  static constexpr std::size_t most = std::size_t{1} << 20;  ///< bytes of a copy that goes this way
+  static constexpr std::size_t most = std::size_t{1}
+                                      << 20;  ///< bytes of the largest copy that is staged
 
   /// A piece of it and the event after which it is free.
   struct Piece {
@@ -154,10 +155,11 @@ class Staging {
       cudaFreeHost(piece.memory);
     }
   }
-  /// That of the current GPU.
+  /// That of this host thread for the current GPU.
   static Staging& get() { return per_device<Staging>(); }
 
-  /// A piece of at least so many bytes that no copy uses.
+  /// A piece of at least so many bytes that no copy uses, marked as taken.
+  /// @throws device_error, out_of_memory_error
   Piece& take(std::size_t bytes) {
     for (Piece& piece : pieces_) {
       if (piece.taken || piece.bytes < bytes) continue;
@@ -165,7 +167,7 @@ class Staging {
         piece.taken = true;
         return piece;
       }
-      cudaGetLastError();  // that a copy is on its way is no error of the next launch
+      cudaGetLastError();  // clears "not ready", which the next launch would report otherwise
     }
     Piece piece{.bytes = std::bit_ceil(std::max<std::size_t>(bytes, 4096))};
     check(cudaMallocHost(&piece.memory, piece.bytes), "cudaMallocHost");
@@ -184,7 +186,8 @@ class Staging {
 template <class T>
 class Download {
  public:
-  /// Begins it, in order with the stream.
+  /// Begins it, in order with the stream; a copy of more than Staging::most bytes ends here.
+  /// @throws device_error, out_of_memory_error
   explicit Download(MatrixView<const T> from) {
     result_.resize(from.rows, from.cols);
     const std::size_t bytes = std::size_t(from.size()) * sizeof(T);
@@ -205,7 +208,9 @@ class Download {
   ~Download() {
     if (piece_ != nullptr) piece_->taken = false;
   }
-  /// Waits for it.
+  /// Waits for the copy.
+  /// @return the numbers, which this object owns
+  /// @throws device_error
   Matrix<T>& get() {
     if (piece_ == nullptr) return result_;
     check(cudaEventSynchronize(piece_->done), "cudaEventSynchronize");

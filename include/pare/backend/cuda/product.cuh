@@ -64,9 +64,9 @@ inline void syrk(MatrixView<double> G, MatrixView<const double> X) {
 }
 
 /// The same for X in 16 bits, at the rate of the tensor cores: products of 16-bit numbers are exact
-/// in float, and sums are in float. There is no syrk for these. Squares beside the diagonal, each
-/// half as wide as the last, leave no more than those on it, of which the mirror overwrites half;
-/// squares of one size go in one call.
+/// in float, and sums are in float. There is no syrk for these. Squares beside the diagonal, each size
+/// twice the last, cover what is above it; only those on the diagonal, the smallest, compute numbers that
+/// the mirror overwrites. Squares of one size go in one call.
 template <class S>
   requires is_storage_only<S>
 void syrk(MatrixView<float> G, MatrixView<const S> X) {
@@ -167,7 +167,9 @@ struct Products {
 
   /// Neighbouring columns whose errors are collected before the columns after them are updated, level
   /// by level: deep products read and write W less often.
-  /// @param block  columns of a block
+  /// @param rows, cols  of the weights, (out, in)
+  /// @param block       columns of a block
+  /// @return columns of each level, the smallest first; empty where no update is split
   template <class T>
   static std::vector<index_t> update_depths(index_t rows, index_t cols, index_t block) {
     std::vector<index_t> depths;

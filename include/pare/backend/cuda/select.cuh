@@ -1,5 +1,4 @@
-// The exact k smallest scores of a block: radix selection in one launch,
-// nothing on the host.
+// The exact k smallest scores of a block: radix selection in one launch, nothing on the host.
 #pragma once
 
 #include <algorithm>
@@ -11,21 +10,18 @@ namespace pare::inline PARE_TARGET::backend::cuda {
 
 inline constexpr int select_digit_bits = 11, select_buckets = 1 << select_digit_bits;
 inline constexpr int select_max_passes = 6;  ///< digits of a float64 key
-/// Upper limit of the blocks of threads of one selection; no device has more
-/// multiprocessors.
+/// Upper limit of the blocks of threads of one selection; no device has more multiprocessors.
 inline constexpr int select_max_blocks = 256;
 
-/// What the blocks of threads of a selection share. counts[0] is zero between
-/// selections.
+/// What the blocks of threads of a selection share. counts[0] is zero between selections.
 struct SelectScratch {
   unsigned counts[select_max_passes][select_buckets];  ///< keys per digit, by pass
   unsigned long long ties[select_max_blocks];          ///< keys equal to the k-th, by block
   unsigned arrived;                                    ///< its highest bit flips at every meeting
 };
 
-/// Waits until all blocks of threads of a cooperative launch have come here,
-/// and sees what they wrote.
-__device__ inline void meet(unsigned *arrived) {
+/// Waits until all blocks of threads of a cooperative launch have come here, and sees what they wrote.
+__device__ inline void meet(unsigned* arrived) {
   __syncthreads();
   if (threadIdx.x == 0) {
     const unsigned add = blockIdx.x == 0 ? 0x80000000u - (gridDim.x - 1) : 1u;
@@ -39,8 +35,7 @@ __device__ inline void meet(unsigned *arrived) {
   __syncthreads();
 }
 
-/// Bits of a non-negative number without its sign; they order as the numbers
-/// do.
+/// Bits of a non-negative number without its sign; they order as the numbers do.
 __device__ inline std::uint32_t select_key(float score) { return __float_as_uint(score); }
 __device__ inline std::uint64_t select_key(double score) {
   return static_cast<std::uint64_t>(__double_as_longlong(score));
@@ -52,22 +47,18 @@ struct alignas(sizeof(T) * Width) SelectChunk {
   T of[Width];
 };
 
-/// Marks the k smallest |w_ij| / d_j of W, k >= 1; ties go to the lower
-/// row-major index.
+/// Marks the k smallest |w_ij| / d_j of W, k >= 1; ties go to the lower row-major index.
 ///
-/// The k-th smallest key is found digit by digit: every block of threads counts
-/// its rows' keys, the counts meet in `scratch`, and every block finds the
-/// digit for itself. Needs a cooperative launch.
+/// The k-th smallest key is found digit by digit: every block of threads counts its rows' keys, the
+/// counts meet in `scratch`, and every block finds the digit for itself. Needs a cooperative launch.
 /// @tparam Cut    a SelectCut
-/// @tparam Width  neighbouring columns that a thread takes, a divisor of their
-/// number
-/// @param cached  whether the keys of a block's rows fit its dynamic shared
-/// memory; otherwise they are
+/// @tparam Width  neighbouring columns that a thread takes, a divisor of their number
+/// @param cached  whether the keys of a block's rows fit its dynamic shared memory; otherwise they are
 ///                computed anew in every pass
 template <class Cut, int Width, class T>
 __global__ void __launch_bounds__(Cut::threads)
-    select_kernel(MatrixView<const T> W, const T *d, unsigned long long k,
-                  MatrixView<std::uint8_t> mask, SelectScratch *scratch, bool cached) {
+    select_kernel(MatrixView<const T> W, const T* d, unsigned long long k,
+                  MatrixView<std::uint8_t> mask, SelectScratch* scratch, bool cached) {
   using Key = decltype(select_key(T{}));
   using Keys = SelectChunk<Key, Width>;
   using Numbers = SelectChunk<T, Width>;
@@ -81,7 +72,7 @@ __global__ void __launch_bounds__(Cut::threads)
   __shared__ Key shared_prefix;
   __shared__ unsigned long long shared_wanted, shared_equal;
   extern __shared__ __align__(16) unsigned char memory[];
-  Keys *const cache = reinterpret_cast<Keys *>(memory);
+  Keys* const cache = reinterpret_cast<Keys*>(memory);
 
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   // Consecutive rows, so that ties of lower blocks come first.
@@ -89,15 +80,15 @@ __global__ void __launch_bounds__(Cut::threads)
   const index_t begin = min(W.rows, blockIdx.x * height), end = min(W.rows, begin + height);
   const unsigned across = unsigned(W.cols / Width), chunks = unsigned(end - begin) * across;
   // f(chunk, row, column, keys), several chunks read at a time.
-  const auto compute_keys = [&](const auto &f) {
+  const auto compute_keys = [&](const auto& f) {
     for (unsigned first = threadIdx.x; first < chunks; first += at_once * select_threads) {
       Numbers w[at_once], divisor[at_once];
 #pragma unroll
       for (int i = 0; i < at_once; ++i) {
         const unsigned chunk = min(first + i * select_threads, chunks - 1), r = chunk / across;
         const unsigned c = (chunk - r * across) * Width;
-        w[i] = *reinterpret_cast<const Numbers *>(&W(begin + r, c));
-        divisor[i] = *reinterpret_cast<const Numbers *>(d + c);
+        w[i] = *reinterpret_cast<const Numbers*>(&W(begin + r, c));
+        divisor[i] = *reinterpret_cast<const Numbers*>(d + c);
       }
 #pragma unroll
       for (int i = 0; i < at_once; ++i) {
@@ -111,7 +102,7 @@ __global__ void __launch_bounds__(Cut::threads)
       }
     }
   };
-  const auto for_each_chunk = [&](const auto &f) {
+  const auto for_each_chunk = [&](const auto& f) {
     if (!cached) return compute_keys(f);
     for (unsigned chunk = threadIdx.x; chunk < chunks; chunk += select_threads)
       f(chunk, cache[chunk]);
@@ -127,19 +118,19 @@ __global__ void __launch_bounds__(Cut::threads)
     const int above = key_bits - pass * select_digit_bits,
               shift = max(0, above - select_digit_bits);
     const unsigned digit_mask = (1u << (above - shift)) - 1;
-    const auto count = [&](const Keys &keys) {
+    const auto count = [&](const Keys& keys) {
 #pragma unroll
       for (int c = 0; c < Width; ++c)
         if (pass == 0 || (keys.of[c] >> above) == (prefix >> above))
           atomicAdd(&local[pass % 2][unsigned(keys.of[c] >> shift) & digit_mask], 1u);
     };
     if (pass == 0)
-      compute_keys([&](unsigned chunk, const Keys &keys) {
+      compute_keys([&](unsigned chunk, const Keys& keys) {
         if (cached) cache[chunk] = keys;
         count(keys);
       });
     else
-      for_each_chunk([&](unsigned, const Keys &keys) { count(keys); });
+      for_each_chunk([&](unsigned, const Keys& keys) { count(keys); });
     __syncthreads();
     for (int b = threadIdx.x; b < select_buckets; b += select_threads) {
       if (local[pass % 2][b] != 0) atomicAdd(&scratch->counts[pass][b], local[pass % 2][b]);
@@ -178,7 +169,7 @@ __global__ void __launch_bounds__(Cut::threads)
 
   const bool take_all = wanted == equal;
   unsigned mine = 0;
-  for_each_chunk([&](unsigned chunk, const Keys &keys) {
+  for_each_chunk([&](unsigned chunk, const Keys& keys) {
     const unsigned r = chunk / across;
     SelectChunk<std::uint8_t, Width> marks;
 #pragma unroll
@@ -186,7 +177,7 @@ __global__ void __launch_bounds__(Cut::threads)
       marks.of[c] = keys.of[c] < prefix || (take_all && keys.of[c] == prefix);
       mine += keys.of[c] == prefix;
     }
-    *reinterpret_cast<SelectChunk<std::uint8_t, Width> *>(
+    *reinterpret_cast<SelectChunk<std::uint8_t, Width>*>(
         &mask(begin + r, (chunk - r * across) * Width)) = marks;
   });
   if (take_all) return;  // alike in all blocks of threads
@@ -231,10 +222,10 @@ struct Selection {
 
  private:
   template <class Cut, class T>
-  static void launch(MatrixView<const T> W, const T *d, unsigned long long k,
+  static void launch(MatrixView<const T> W, const T* d, unsigned long long k,
                      MatrixView<std::uint8_t> mask) {
     constexpr int wide = int(16 / sizeof(T));
-    const auto lies_at = [](const void *data, index_t stride, std::size_t bytes) {
+    const auto lies_at = [](const void* data, index_t stride, std::size_t bytes) {
       return reinterpret_cast<std::uintptr_t>(data) % bytes == 0 && stride % wide == 0;
     };
     if (W.cols % wide == 0 && lies_at(W.data, W.stride, 16) && lies_at(d, 0, 16) &&
@@ -245,10 +236,10 @@ struct Selection {
   }
 
   template <class Cut, int Width, class T>
-  static void launch(MatrixView<const T> W, const T *d, unsigned long long k,
+  static void launch(MatrixView<const T> W, const T* d, unsigned long long k,
                      MatrixView<std::uint8_t> mask) {
     constexpr index_t keys = Cut::keys * Cut::threads;  // of a block
-    const Context &context = Context::get();
+    const Context& context = Context::get();
     const index_t blocks = std::min({(W.size() + keys - 1) / keys, W.rows,
                                      index_t(context.multiprocessors), index_t(select_max_blocks)});
     const auto kernel = select_kernel<Cut, Width, T>;
@@ -257,11 +248,10 @@ struct Selection {
     bool cached = bytes <= most;
     if (!cached) bytes = 0;
     if (cached) allow_shared(kernel, int(most));
-    SelectScratch *scratch = per_device<Scratch>().memory.data();
-    void *arguments[] = {&W, &d, &k, &mask, &scratch, &cached};
-    check(cudaLaunchCooperativeKernel(reinterpret_cast<const void *>(kernel),
-                                      dim3(unsigned(blocks)), dim3(Cut::threads), arguments,
-                                      std::size_t(bytes), stream()),
+    SelectScratch* scratch = per_device<Scratch>().memory.data();
+    void* arguments[] = {&W, &d, &k, &mask, &scratch, &cached};
+    check(cudaLaunchCooperativeKernel(reinterpret_cast<const void*>(kernel), dim3(unsigned(blocks)),
+                                      dim3(Cut::threads), arguments, std::size_t(bytes), stream()),
           "select_kernel");
   }
 

@@ -16,9 +16,9 @@ namespace pare::inline PARE_TARGET::backend::cuda {
 ///
 /// Lane l of a row holds columns Chain (l + lanes i) + c. The lanes go through the columns in chains
 /// of `Chain` that one lane holds: it hands them to the others, all of them work out the chain's
-/// errors. What these do to the chain after it comes at once, what they do to a lane's own columns
-/// while the next chain's errors are worked out, which wait for each other. Every weight sees the
-/// operations of RowSweep in the same order.
+/// errors. Their effect on the next chain is applied at once; their effect on a lane's own columns while
+/// the next chain's errors, which depend on each other, are worked out. Every weight sees the operations
+/// of RowSweep in the same order.
 /// @tparam Cut  a SweepCut
 /// @tparam OneGrid  whether all columns are on grid 0
 /// @tparam Of       the m of n:m, a divisor of Chain; 0 without n:m

@@ -10,7 +10,7 @@
 
 namespace pare::inline PARE_TARGET::backend::cuda {
 
-/// Moves N neighbouring elements; 16 bytes at a time where the address allows.
+/// Moves N neighbouring elements, 16 bytes at a time; the address must be a multiple of 16.
 template <class T, int N>
 __device__ void load(T (&to)[N], const T* from) {
   using Vector = std::conditional_t<sizeof(T) == 4, float4, double2>;

@@ -11,7 +11,7 @@ namespace pare::inline PARE_TARGET::backend::cuda {
 /// @tparam Lanes    threads of one row
 /// @tparam Columns  of one launch at most; U among them lies in shared memory
 /// @tparam Threads  of a block
-/// @tparam Blocks   of a multiprocessor at a time at least, in what registers go
+/// @tparam Blocks   of a multiprocessor at a time at least, which limits the registers of a thread
 template <int Lanes, int Columns, int Threads, int Blocks>
 struct SweepCut {
   static constexpr int lanes = Lanes, columns = Columns, threads = Threads, blocks = Blocks;

@@ -1,5 +1,5 @@
-// Instructions of Hopper's tensor cores and of its bulk copies, sm_90a. Elsewhere they are empty, and no
-// kernel that has them is launched.
+// Instructions of Hopper's tensor cores and of its bulk copies. They are declared only in code compiled for
+// sm_90a; kernels that use them are empty elsewhere and are never launched there.
 #pragma once
 
 #include <cuda_fp16.h>

@@ -18,7 +18,7 @@ inline constexpr int block_terms = 32, line_bytes = 128;
 /// Lines that are kept together: eight, in which 16-byte pieces are swizzled.
 inline constexpr int line_group = 8;
 
-/// Where an operand's halves go: blocks of block_terms terms behind each other, of each all lines. A line is
+/// Where an operand's halves go: blocks of block_terms terms one after the other, of each all lines. A line is
 /// high, then low halves, and its piece p of eight halves is at p ^ line % 8, as wgmma reads it from shared
 /// memory.
 struct Halves {
