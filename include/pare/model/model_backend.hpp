@@ -23,8 +23,8 @@ namespace pare::inline PARE_TARGET {
 ///   of `column_moments` and `gram_accumulate`: as in Backend, for U = T.
 /// - `for_each_element(rows, cols, f)`: as in Backend.
 /// - `linear(Y, X, W, bias)`: Y = X W^T + bias; X (tokens, in), W (out, in), bias (1, out).
-///   A backend may have `linear(Y, X, W, bias, then)` with a kernels::Epilogue: sums are added to and
-///   activated before they are rounded to T.
+///   A backend may have `linear(Y, X, W, bias, then)` with a kernels::Epilogue, and round to T once for
+///   all of it.
 /// - `layer_norm(Y, X, weight, bias, epsilon)`: each row to mean 0 and variance 1, then times
 ///   weight (1, cols) plus bias (1, cols). Y may be X.
 /// - `rms_norm(Y, X, weight, epsilon, offset)`: each row divided by sqrt(mean of its squares +

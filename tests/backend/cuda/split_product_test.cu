@@ -169,6 +169,37 @@ BOOST_AUTO_TEST_CASE(zeros_of_triangles_are_skipped) {
   }
 }
 
+// As where inverses are joined: zeros lie below the diagonal in blocks on it only. The second shape has the
+// widest tiles where nothing is known to be zero.
+BOOST_AUTO_TEST_CASE(what_is_below_triangles_outside_their_blocks_is_not_summed) {
+  for (const auto& [m, n] : {std::pair<index_t, index_t>{1300, 1300}, {4096, 3072}}) {
+    const auto triangle = [](index_t side, float outside) {
+      Matrix<float> result = random_normal<float>(side, side, 23);
+      for (index_t i = 0; i < side; ++i)
+        for (index_t j = 0; j < i; ++j)
+          result(i, j) = i / gpu::split_depth > j / gpu::split_depth ? outside : 0;
+      return result;
+    };
+    const auto a = upload<Cuda>(random_normal<float>(m, n, 24));
+    for (const bool hopper : {true, false}) {
+      const UseHopperKernel way(hopper);
+      const auto products = [&](float outside) {
+        const auto l = upload<Cuda>(triangle(m, outside)), r = upload<Cuda>(triangle(n, outside));
+        auto c = upload<Cuda>(Matrix<float>(m, n)), d = upload<Cuda>(Matrix<float>(m, n));
+        gpu::split_product(1, {a.view(), Lines::rows}, {r.view(), Lines::columns}, 0, c.view(),
+                           gpu::Terms::alike, gpu::Zeros::below_right);
+        gpu::split_product(1, {l.view(), Lines::rows}, {a.view(), Lines::columns}, 0, d.view(),
+                           gpu::Terms::alike, gpu::Zeros::below_left);
+        return std::pair{download<Cuda>(c), download<Cuda>(d)};
+      };
+      const auto [c, d] = products(0.0f);
+      const auto [c_of_any, d_of_any] = products(0.5f);
+      BOOST_TEST(test::same_bytes(c, c_of_any), m << " x " << n << ", Hopper " << hopper);
+      BOOST_TEST(test::same_bytes(d, d_of_any), m << " x " << n << ", Hopper " << hopper);
+    }
+  }
+}
+
 BOOST_AUTO_TEST_CASE(products_go_into_any_part_of_a_matrix_and_leave_the_rest) {
   const index_t m = 200, k = 96, n = 132, margin = 5;
   const Matrix<float> A = random_normal<float>(m, k, 18), B = random_normal<float>(k, n, 19);

@@ -305,7 +305,9 @@ struct Factorization {
   static bool inverse_factor(MatrixView<T> A) {
     const Context& context = Context::get();
     index_t panel = 0;
-    if (std::is_same_v<T, float> && directs() && context.shared_bytes >= factor_tiles_bytes)
+    // One block of threads of a launch factors, the others update.
+    if (std::is_same_v<T, float> && directs() && context.shared_bytes >= factor_tiles_bytes &&
+        context.multiprocessors > 1)
       with_tuning(context.compute_capability,
                   [&]<class Tuning>(Tuning) { panel = Tuning::factor_panel; });
     return cuda::inverse_factor(A, panel);

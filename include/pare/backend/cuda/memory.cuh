@@ -169,13 +169,14 @@ class Staging {
       }
       cudaGetLastError();  // clears "not ready", which the next launch would report otherwise
     }
-    Piece piece{.bytes = std::bit_ceil(std::max<std::size_t>(bytes, 4096))};
-    check(cudaMallocHost(&piece.memory, piece.bytes), "cudaMallocHost");
-    pieces_.push_back(piece);
-    check(cudaEventCreateWithFlags(&pieces_.back().done, cudaEventDisableTiming),
+    Piece& piece = pieces_.emplace_back();
+    const std::size_t size = std::bit_ceil(std::max<std::size_t>(bytes, 4096));
+    check(cudaEventCreateWithFlags(&piece.done, cudaEventDisableTiming),
           "cudaEventCreateWithFlags");
-    pieces_.back().taken = true;
-    return pieces_.back();
+    check(cudaMallocHost(&piece.memory, size), "cudaMallocHost");
+    piece.bytes = size;  // only now it may be taken
+    piece.taken = true;
+    return piece;
   }
 
  private:

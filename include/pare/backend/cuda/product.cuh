@@ -134,6 +134,7 @@ struct Products {
   /// Copies the upper triangle of the square G below the diagonal.
   template <class T>
   static void mirror_upper(MatrixView<T> G) {
+    if (G.rows == 0) return;
     const unsigned side = unsigned((G.rows + tile_side - 1) / tile_side);
     mirror_kernel<<<dim3(side, side), dim3(tile_side, 8), 0, stream()>>>(G);
     check_launch("mirror_kernel");

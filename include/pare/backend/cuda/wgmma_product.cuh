@@ -306,7 +306,9 @@ inline int columns_for(const Job& job) {
       least = time;
     }
   };
-  consider.operator()<192>();
+  // A tile sums the terms of its last column. Where a factor's inverse is joined, only blocks on the
+  // diagonal have zeros below it, and a tile must not reach from one into the next: 192 divides no block.
+  if (job.zeros != Zeros::below_right) consider.operator()<192>();
   consider.operator()<128>();
   consider.operator()<64>();
   return best;
