@@ -43,6 +43,8 @@ def page(file):
           + (f" Products of halves run at {solver['halves_tflops']} TFLOP/s, copies at "
              f"{solver['copy_tb_per_s']:.2f} TB/s." if "halves_tflops" in solver
              else " No TF32.") + "\n")
+    if "remark" in run:
+        print(run["remark"] + "\n")
     print("floor = two potrf (cuSOLVER, the faster triangle) + half of one product "
           "(out, in) x (in, in), in float32's own arithmetic, timed in the same run.")
     peers = {}
