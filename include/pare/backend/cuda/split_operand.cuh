@@ -72,7 +72,8 @@ enum class Terms : std::uint8_t {
             ///< large where the factor's rows are small
 };
 
-/// What is known to be zero.
+/// What is known to be zero. The blocks of split_depth on the diagonal of a triangle have zeros below it;
+/// what is below them is not summed, whatever stands there.
 enum class Zeros : std::uint8_t {
   none,
   below_left,  ///< A (m, k) is upper triangular

@@ -16,6 +16,7 @@ namespace wgmma_detail {
 
 /// Lines of the left operand that a block of threads multiplies; two groups of four warps have half each.
 inline constexpr int tile_rows = 128;
+static_assert(split_depth % tile_rows == 0, "a tile lies in one block on a triangle's diagonal");
 /// Eight warps multiply; of four more, which leave their registers to these, one copies.
 inline constexpr int consumers = 8, threads = 32 * (consumers + 4);
 /// Rows of tiles that are computed side by side, so that what they share stays in the L2 cache.
@@ -299,6 +300,9 @@ inline int columns_for(const Job& job) {
   int best = 0;
   double least = 0;
   const auto consider = [&]<int Columns>() {
+    // A tile sums the terms of its last column, so that it must not reach from one block on a triangle's
+    // diagonal into the next; see Zeros.
+    if (job.zeros == Zeros::below_right && split_depth % Columns != 0) return;
     const int rounds = (Tiles<Columns>(job).count() + at_once - 1) / at_once;
     const double time = double(rounds) * (Columns + 32);  // as measured
     if (best == 0 || time < least) {
@@ -306,9 +310,7 @@ inline int columns_for(const Job& job) {
       least = time;
     }
   };
-  // A tile sums the terms of its last column. Where a factor's inverse is joined, only blocks on the
-  // diagonal have zeros below it, and a tile must not reach from one into the next: 192 divides no block.
-  if (job.zeros != Zeros::below_right) consider.operator()<192>();
+  consider.operator()<192>();
   consider.operator()<128>();
   consider.operator()<64>();
   return best;
