@@ -10,8 +10,7 @@
 #include <memory>
 #include <type_traits>
 
-#include "pare/backend/cuda/context.cuh"
-#include "pare/backend/cuda/storage.cuh"
+#include "pare/backend/cuda/elements.cuh"
 
 namespace pare::inline PARE_TARGET::backend::cuda {
 
@@ -59,15 +58,53 @@ struct LtChoices {
   }
 };
 
+/// Adds bias and addend to sums in float, applies relu and rounds.
+template <class N>
+struct RoundSums {
+  MatrixView<N> Y;  // (tokens, out)
+  MatrixView<const float> sums;
+  MatrixView<const N> bias;    // (1, out) or no rows
+  MatrixView<const N> addend;  // (tokens, out) or no rows
+  bool relu;
+  __device__ void operator()(index_t t, index_t j) const {
+    float y = sums(t, j);
+    if (bias.rows > 0) y += widen(bias(0, j));
+    if (addend.rows > 0) y += widen(addend(t, j));
+    Y(t, j) = narrow<N>(relu ? fmaxf(y, 0.0f) : y);
+  }
+};
+
+/// fused_product() in two passes, with the product in float between them.
+template <class S>
+void product_and_rounding(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> W,
+                          MatrixView<const S> bias, MatrixView<const S> addend, bool relu) {
+  constexpr auto type = DeviceScalar<S>::data;
+  DeviceMatrix<float> sums(Y.rows, Y.cols);
+  const float one = 1, none = 0;
+  check(cublasGemmEx_64(Context::get().blas, CUBLAS_OP_T, CUBLAS_OP_N, Y.cols, Y.rows, X.cols, &one,
+                        W.data, type, W.stride, X.data, type, X.stride, &none, sums.data(),
+                        CUDA_R_32F, sums.cols(), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+        "cublasGemmEx");
+  Elements::for_each_element(Y.rows, Y.cols,
+                             RoundSums<device_scalar<S>>{native(Y), sums.view(), native(bias),
+                                                         native(addend), relu});
+}
+
 /// Y = X W^T + bias + addend, or relu of it, in 16 bits, rounded once. X (tokens, in), W (out, in),
 /// bias (1, out) or no rows, addend (tokens, out) or no rows.
 ///
 /// cublasGemmEx rounds the product before it adds a C of 16 bits, so this goes through cublasLt,
-/// whose epilogue works in float. The choice of its algorithm is kept per shape.
+/// whose epilogue works in float. The choice of its algorithm is kept per shape. Where rows do not lie at
+/// multiples of 16 bytes, its algorithms round the sum of bias and product before they add the addend; there,
+/// and where it has none, the product is stored in float.
 template <class S>
   requires is_storage_only<S>
 void fused_product(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> W,
                    MatrixView<const S> bias, MatrixView<const S> addend, bool relu) {
+  const bool biased = bias.rows > 0, adds = addend.rows > 0;
+  if (biased && adds &&
+      !(whole_vectors(Y) && whole_vectors(X) && whole_vectors(W) && whole_vectors(addend)))
+    return product_and_rounding(Y, X, W, bias, addend, relu);
   using Choices = LtChoices<S>;
   auto& [handle, chosen] = per_device<Choices>();
   const auto set = [](cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribute,
@@ -80,7 +117,6 @@ void fused_product(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> W
         "cublasLtMatmulDescCreate");
   const LtOwner<cublasLtMatmulDesc_t> operation(created);
   set(created, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
-  const bool biased = bias.rows > 0, adds = addend.rows > 0;
   const cublasLtEpilogue_t epilogue =
       relu ? (biased ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU)
            : (biased ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT);
@@ -118,7 +154,8 @@ void fused_product(MatrixView<S> Y, MatrixView<const S> X, MatrixView<const S> W
     check(cublasLtMatmulAlgoGetHeuristic(handle.get(), created, w.get(), x.get(), z.get(), y.get(),
                                          made, 1, &result, &count),
           "cublasLtMatmulAlgoGetHeuristic");
-    check(count > 0 ? result.state : CUBLAS_STATUS_NOT_SUPPORTED, "cublasLtMatmulAlgoGetHeuristic");
+    if (count == 0) return product_and_rounding(Y, X, W, bias, addend, relu);
+    check(result.state, "cublasLtMatmulAlgoGetHeuristic");
     found =
         chosen.emplace(key, typename Choices::Algorithm{result.algo, result.workspaceSize}).first;
   }
