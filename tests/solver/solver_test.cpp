@@ -334,13 +334,17 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_large_weight_of_a_dead_input_widens_no_grid, C, 
       }
     BOOST_TEST(kept > (options.sparsity ? 0.4 : 0.6) * 504);
     BOOST_TEST(loss < (options.sparsity ? 0.5 : 0.1) * energy * 128);  // H_jj is about 256
-    // The weight is as good as another, and the unit of the inputs is nothing.
+    // The weight is as good as another, and the unit of the inputs is nothing. Only the dead input's H_jj
+    // is 1 in every unit; the CUDA backend eliminates inputs in pairs, so that it takes part in the rounding of
+    // its neighbour's U.
+    const double rounding =
+        B::name == "cuda" ? std::max(1e-12, 8 * double(std::numeric_limits<T>::epsilon())) : 1e-12;
     for (const auto& [outlier, scale] : {std::pair{0.0, 1.0}, {1000.0, std::exp2(-20)}}) {
       const auto other = solve(T(outlier), scale);
       BOOST_TEST(same_bytes(std::get<0>(other), Q));
       BOOST_TEST(same_bytes(std::get<1>(other), mask));
       BOOST_TEST(std::get<2>(other) == bits);
-      BOOST_TEST(relative_difference(std::get<3>(other), loss) < 1e-12);
+      BOOST_TEST(relative_difference(std::get<3>(other), loss) < rounding);
     }
   };
   check(std::type_identity<Round>{}, {.bits = 4});
