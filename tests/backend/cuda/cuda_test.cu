@@ -3,6 +3,7 @@
 #define BOOST_TEST_MODULE pare_cuda
 #include <boost/test/unit_test.hpp>
 
+#include <array>
 #include <iostream>
 #include <set>
 #include <thread>
@@ -430,6 +431,98 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(columns_in_another_order_are_those_of_the_host, T,
     BOOST_TEST((same_bytes(std::get<0>(given), std::get<0>(expected))));
     BOOST_TEST((same_bytes(std::get<1>(given), W)));
     BOOST_TEST((same_bytes(std::get<2>(given), std::get<2>(expected))));
+  }
+}
+
+namespace {
+
+/// The faults that a backend finds in rows of a wider matrix, `offset` columns from its left edge.
+/// @param of_column  the grid of each column (1, cols)
+/// @param grids      scale, zero and top (grids, rows) each; no rows: there is no quantizer
+template <class B, class T>
+Matrix<std::int32_t> row_faults(const Matrix<T>& Q, const Matrix<std::uint8_t>& mask,
+                                index_t offset, const Matrix<std::int32_t>& of_column,
+                                const std::array<Matrix<T>, 3>& grids,
+                                const Matrix<std::uint8_t>& widths, bool given) {
+  const index_t rows = Q.rows(), cols = of_column.cols();
+  const auto q = upload<B>(Q);
+  const auto m = upload<B>(mask), bits = upload<B>(widths);
+  const auto by = upload<B>(of_column);
+  const auto scale = upload<B>(grids[0]), zero = upload<B>(grids[1]), top = upload<B>(grids[2]);
+  auto fault = upload<B>(Matrix<std::int32_t>(1, rows));
+  const auto marks = MatrixView<const std::uint8_t>(m.view()).columns(offset, cols);
+  B::reduce_rows(rows, kernels::RowFaults<T>{MatrixView<const T>(q.view()).columns(offset, cols),
+                                             marks,
+                                             {scale.view(), zero.view(), top.view()},
+                                             by.view().data,
+                                             bits.view().data,
+                                             1,
+                                             0,
+                                             fault.view().data,
+                                             given ? marks : MatrixView<const std::uint8_t>()});
+  return download<B>(fault);
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(faults_of_rows_are_those_of_the_host, T, Scalars) {
+  for (const index_t cols : {1, 37, 64, 1028, 1100, 4096}) {
+    for (const auto& [count, offset] :
+         {std::pair<index_t, index_t>{0, 0}, {1, 0}, {1, 1}, {1, 4}, {3, 0}, {3, 3}}) {
+      const index_t rows = 24, width = cols + 2 * offset;
+      Random random(std::uint64_t(cols + count));
+      std::array<Matrix<T>, 3> grids{Matrix<T>(count, rows), Matrix<T>(count, rows),
+                                     Matrix<T>(count, rows)};
+      Matrix<std::uint8_t> widths(1, std::max<index_t>(count, 1)), mask(rows, width);
+      Matrix<std::int32_t> of_column(1, cols);
+      for (index_t g = 0; g < count; ++g) {
+        widths(0, g) = std::uint8_t(2 + g);
+        for (index_t i = 0; i < rows; ++i) {
+          grids[2](g, i) = T((1 << widths(0, g)) - 1);
+          grids[0](g, i) = T(0.5 + random.uniform());
+          grids[1](g, i) = std::nearbyint(T(random.uniform()) * grids[2](g, i));
+        }
+      }
+      for (index_t j = 0; j < cols; ++j)
+        of_column(0, j) = std::int32_t(
+            std::min(double(count) * random.uniform(), std::max(0.0, double(count) - 1)));
+      Matrix<T> Q = random_normal<T>(rows, width, 5);
+      for (index_t i = 0; i < rows; ++i)
+        for (index_t j = 0; j < cols; ++j) {
+          T& q = Q(i, offset + j);
+          const index_t g = of_column(0, j);
+          if (count > 0) q = round_to_grid(q, grids[0](g, i), grids[1](g, i), grids[2](g, i));
+          if (q == 0) mask(i, offset + j) = random.uniform() < 0.5;
+        }
+      // One fault in each row but every fourth, somewhere.
+      std::set<std::int32_t> planted{0};
+      for (index_t i = 0; i < rows; ++i) {
+        const index_t j = index_t(double(cols) * random.uniform());
+        T& q = Q(i, offset + j);
+        std::uint8_t& marked = mask(i, offset + j);
+        const index_t g = of_column(0, j);
+        if (i % 4 == 1) {  // pruned and on its grid, but not zero
+          q = count == 0 ? T(0.3) : grids[0](g, i) * ((grids[1](g, i) == 0) - grids[1](g, i));
+          marked = 1;
+        } else if (i % 4 == 2 && count > 0) {
+          q += grids[0](g, i) / 2;
+          marked = 0;
+        } else if (i % 4 == 3 && count > 0) {
+          grids[2](count - 1, i) += 1;
+        }
+      }
+      for (const bool given : {false, true}) {
+        const auto found = row_faults<Cuda>(Q, mask, offset, of_column, grids, widths, given);
+        const auto expected = row_faults<Host>(Q, mask, offset, of_column, grids, widths, given);
+        BOOST_TEST((same_bytes(found, expected)), cols << " columns, " << count << " grids, offset "
+                                                       << offset << ", given " << given);
+        for (index_t i = 0; i < rows; ++i) {
+          planted.insert(expected(0, i));
+          BOOST_TEST((expected(0, i) == 0) == (i % 4 == 0 || (count == 0 && i % 4 > 1)));
+        }
+      }
+      BOOST_TEST(planted.size() == (count == 0 ? 2u : 4u));
+    }
   }
 }
 

@@ -1,10 +1,14 @@
-// Loops over elements and rows that have a faster form here: zeros, permuted columns, counts of marks.
+// Loops over elements and rows that have a faster form here: zeros, permuted columns, counts of marks, faults
+// of rows.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 
 #include "pare/backend/cuda/context.cuh"
+#include "pare/backend/cuda/rows.cuh"
+#include "pare/backend/cuda/vectors.cuh"
+#include "pare/kernels/checks.hpp"
 #include "pare/kernels/counts.hpp"
 #include "pare/kernels/elements.hpp"
 
@@ -98,6 +102,47 @@ __global__ void __launch_bounds__(count_threads) count_blocks(kernels::CountBloc
   }
 }
 
+/// RowFaults that takes four weights at a time and loads a grid once for neighbours that share it.
+struct FaultsOfFour {
+  using partial = kernels::RowFaults<float>::partial;
+  using Weights = Vector<float>;
+  static constexpr int size = Weights::size;
+
+  kernels::RowFaults<float> rows;
+
+  /// Whether rows of the weights and of the mask are whole vectors, as are the columns' grids, and no mask is
+  /// given.
+  static bool take(const kernels::RowFaults<float>& f) {
+    const auto aligned = [](const void* p, std::size_t bytes) {
+      return reinterpret_cast<std::uintptr_t>(p) % bytes == 0;
+    };
+    return f.given.rows == 0 && whole_vectors(f.weights) && f.mask.stride % size == 0 &&
+           aligned(f.mask.data, size) && aligned(f.column_grid, size * sizeof(std::int32_t));
+  }
+
+  PARE_HOST_DEVICE index_t columns() const { return rows.weights.cols / size; }
+  __device__ void add(index_t i, index_t v, partial& wrong) const {
+    const auto q = load_vector<Weights>(rows.weights.row(i) + v * size);
+    const auto marked = load_vector<Vector<std::uint8_t, size>>(rows.mask.row(i) + v * size);
+    if (rows.grids.top.rows > 0) {
+      const auto grid = load_vector<Vector<std::int32_t>>(rows.column_grid + v * size);
+      float scale = 0, zero = 0, top = 0;
+#pragma unroll
+      for (int k = 0; k < size; ++k) {
+        if (k == 0 || grid.at[k] != grid.at[k - 1]) {
+          scale = rows.grids.scale(grid.at[k], i);
+          zero = rows.grids.zero(grid.at[k], i);
+          top = rows.grids.top(grid.at[k], i);
+        }
+        wrong[0] += !(round_to_grid(q.at[k], scale, zero, top) == q.at[k]);
+      }
+    }
+#pragma unroll
+    for (int k = 0; k < size; ++k) wrong[1] += marked.at[k] != 0 && q.at[k] != 0;
+  }
+  __device__ void finish(index_t i, const partial& wrong) const { rows.finish(i, wrong); }
+};
+
 /// Runs a reduction over its rows if it has a faster form; false otherwise.
 template <class R>
 bool tuned_rows(index_t, const R&) {
@@ -109,6 +154,11 @@ bool tuned_rows(index_t rows, const kernels::CountBlocks<T>& count) {
   count_blocks<<<unsigned((count.mask.rows + count_rows - 1) / count_rows), count_threads, 0,
                  stream()>>>(count);
   check_launch("count_blocks");
+  return true;
+}
+inline bool tuned_rows(index_t rows, const kernels::RowFaults<float>& faults) {
+  if (!FaultsOfFour::take(faults)) return false;
+  cuda::reduce_rows(rows, FaultsOfFour{faults});
   return true;
 }
 
