@@ -98,10 +98,20 @@ struct TimedModel : Cuda {
     const Stages::Scope scope("finite");
     return Cuda::find_non_finite(A);
   }
+  template <class S>
+  static auto start_find_non_finite(MatrixView<const S> A) {
+    const Stages::Scope scope("finite");
+    return Cuda::start_find_non_finite(A);
+  }
   template <class T>
   static bool inverse_factor(MatrixView<T> A) {
     const Stages::Scope scope("factor");
     return Cuda::inverse_factor(A);
+  }
+  template <class T>
+  static auto start_inverse_factor(MatrixView<T> A) {
+    const Stages::Scope scope("factor");
+    return Cuda::start_inverse_factor(A);
   }
 };
 

@@ -182,7 +182,7 @@ struct Timed : Cuda {
   static constexpr const char* stage_of() {
     using namespace pare::kernels;
     if (is_one_of<F, ScoreSums<float>>) return "score";
-    if (is_one_of<F, RowFaults<float>, RunFaults, CountBlocks<float>, Difference<float>,
+    if (is_one_of<F, RowFaults<float>, RunFaults, CountBlocks<float>, LossUnit, Difference<float>,
                   ClosedLoss<float>>)
       return "verify";
     if (is_one_of<F, GatherColumns<float>, ScatterColumns<float>, ScatterColumns<std::uint8_t>>)
@@ -216,9 +216,19 @@ struct Timed : Cuda {
     return Cuda::find_non_finite(A);
   }
   template <class T>
+  static auto start_find_non_finite(MatrixView<const T> A) {
+    const Stages::Scope scope("finite");
+    return Cuda::start_find_non_finite(A);
+  }
+  template <class T>
   static bool inverse_factor(MatrixView<T> A) {
     const Stages::Scope scope("factor");
     return Cuda::inverse_factor(A);
+  }
+  template <class T>
+  static auto start_inverse_factor(MatrixView<T> A) {
+    const Stages::Scope scope("factor");
+    return Cuda::start_inverse_factor(A);
   }
   template <class T>
   static void multiply(MatrixView<T> C, MatrixView<const T> A, MatrixView<const T> B) {

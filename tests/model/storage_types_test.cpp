@@ -449,9 +449,9 @@ template <class Base>
 struct RunsOut : Base {
   static inline int left = 0;
   template <class T>
-  static bool inverse_factor(MatrixView<T> A) {
+  static auto start_inverse_factor(MatrixView<T> A) {
     if (left-- == 0) throw std::bad_alloc();
-    return Base::inverse_factor(A);
+    return pare::detail::start_inverse_factor<Base>(A);
   }
 };
 

@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -109,6 +110,107 @@ MatrixView<const T> live_weights(MatrixView<const T> W, const Factor<B, T>& fact
   return as_const(room.view());
 }
 
+/// A factor that is still being computed; see factorize(). Keeps a reference to the calibration.
+template <class B, class T>
+class StartedFactor {
+ public:
+  /// Starts the factorisation.
+  /// @param diagonal  that of H, (in)
+  /// @throws argument_error for a bad damping or order, non_finite_error when H overflowed
+  StartedFactor(const Calibration<B, T>& calibration, const FactorOptions& options,
+                std::vector<double> diagonal)
+      : calibration_(calibration), asked_(options.damping) {
+    if (!(options.damping >= 0 && options.damping <= 1))
+      throw argument_error("damping: expected a number within 0..1, got " +
+                           std::to_string(options.damping));
+    const index_t n = calibration.in_features();
+    factor_.order = options.order.empty() ? natural_order(n) : options.order;
+    require_permutation(factor_.order, n);
+    factor_.hessian_diagonal = std::move(diagonal);
+    find_dead();
+    factor_.upper = typename B::template matrix<T>(n, n);
+    order_ = to_backend<B>(factor_.order);
+    diagonal_ = to_backend<B>(factor_.hessian_diagonal);
+    factor_.damping = options.damping;
+    start();
+  }
+
+  /// The factor. U, damping, added and retries are final when finish() has returned.
+  const Factor<B, T>& so_far() const { return factor_; }
+
+  /// Waits for the factor; when it failed, computes it again with more damping. Does nothing when called
+  /// again.
+  /// @throws factorization_error when the ladder ends
+  void finish() {
+    if (!succeeded_) return;
+    while (!succeeded_->get()) {
+      if (factor_.damping >= 1)
+        throw factorization_error(
+            "Hessian " + shape_text(factor_.in_features(), factor_.in_features()) +
+            ": not positive definite even with damping 1, after " +
+            std::to_string(factor_.retries) + " retries from damping " + std::to_string(asked_));
+      factor_.damping = factor_.damping == 0 ? 0.001 : std::min(1.0, 10 * factor_.damping);
+      ++factor_.retries;
+      start();
+    }
+    const Matrix<double>& u = upper_diagonal_->get();
+    factor_.upper_diagonal.assign(u.data(), u.data() + u.size());
+    succeeded_.reset();
+  }
+
+  /// The factor, finished.
+  Factor<B, T> take() && {
+    finish();
+    return std::move(factor_);
+  }
+
+ private:
+  /// Dead inputs get H_jj = 1; when all are dead, none counts as such.
+  void find_dead() {
+    std::vector<double>& diagonal = factor_.hessian_diagonal;
+    const std::size_t n = diagonal.size();
+    factor_.dead.assign(n, 0);
+    std::size_t live = 0;
+    for (std::size_t j = 0; j < n; ++j) {
+      // Twice: the damping may add as much again.
+      if (!(2 * diagonal[j] <= double(std::numeric_limits<T>::max())))
+        throw non_finite_error("H: the activations of input " + std::to_string(j) +
+                                   " overflow the scalar type when squared",
+                               index_t(j), index_t(j));
+      factor_.dead[j] = diagonal[j] == 0;
+      live += factor_.dead[j] == 0;
+    }
+    factor_.identity = live == 0;
+    for (std::size_t j = 0; j < n; ++j) {
+      if (factor_.dead[j] != 0) diagonal[j] = 1;
+      if (factor_.identity) factor_.dead[j] = 0;
+      if (factor_.dead[j] == 0)
+        factor_.mean_diagonal += diagonal[j] / double(factor_.identity ? n : live);
+    }
+  }
+
+  void start() {
+    const index_t n = factor_.in_features();
+    factor_.added = factor_.damping * factor_.mean_diagonal;
+    B::for_each_element(n, n,
+                        kernels::DampedHessian<T>{calibration_.gram(), factor_.upper.view(),
+                                                  order_.view().data, diagonal_.view().data,
+                                                  calibration_.hessian_scale(), factor_.added});
+    succeeded_.emplace(start_inverse_factor<B, T>(factor_.upper.view()));
+    typename B::template matrix<double> u(1, n);
+    B::for_each_row(n, kernels::TakeDiagonal<T>{factor_.upper.view(), u.view()});
+    upper_diagonal_.emplace(start_to_host<B>(as_const(u.view())));
+  }
+
+  const Calibration<B, T>& calibration_;
+  double asked_;  // the damping asked for
+  Factor<B, T> factor_;
+  typename B::template matrix<index_t> order_;
+  typename B::template matrix<double> diagonal_;
+  std::optional<decltype(start_inverse_factor<B, T>(MatrixView<T>()))> succeeded_;
+  std::optional<decltype(start_to_host<B>(MatrixView<const double>()))> upper_diagonal_;
+};
+
 }  // namespace detail
 
 /// Factors the damped Hessian: with H = R R^T, R upper triangular, U = inv(R).
@@ -122,56 +224,7 @@ MatrixView<const T> live_weights(MatrixView<const T> W, const Factor<B, T>& fact
 /// Source: Frantar & Alistarh 2023 (SparseGPT) for the role of U.
 template <class B, class T>
 Factor<B, T> factorize(const Calibration<B, T>& calibration, const FactorOptions& options = {}) {
-  if (!(options.damping >= 0 && options.damping <= 1))
-    throw argument_error("damping: expected a number within 0..1, got " +
-                         std::to_string(options.damping));
-  const index_t n = calibration.in_features();
-  Factor<B, T> factor;
-  factor.order = options.order.empty() ? detail::natural_order(n) : options.order;
-  detail::require_permutation(factor.order, n);
-  factor.hessian_diagonal = calibration.hessian_diagonal();
-  factor.dead.assign(std::size_t(n), 0);
-  index_t live = 0;
-  for (std::size_t j = 0; j < std::size_t(n); ++j) {
-    // Twice: the damping may add as much again.
-    if (!(2 * factor.hessian_diagonal[j] <= double(std::numeric_limits<T>::max())))
-      throw non_finite_error("H: the activations of input " + std::to_string(j) +
-                                 " overflow the scalar type when squared",
-                             index_t(j), index_t(j));
-    factor.dead[j] = factor.hessian_diagonal[j] == 0;
-    live += factor.dead[j] == 0;
-  }
-  factor.identity = live == 0;
-  for (std::size_t j = 0; j < std::size_t(n); ++j) {
-    if (factor.dead[j] != 0) factor.hessian_diagonal[j] = 1;
-    if (factor.identity) factor.dead[j] = 0;
-    if (factor.dead[j] == 0)
-      factor.mean_diagonal += factor.hessian_diagonal[j] / double(factor.identity ? n : live);
-  }
-  factor.upper = typename B::template matrix<T>(n, n);
-  const auto order = detail::to_backend<B>(factor.order);
-  const auto diagonal = detail::to_backend<B>(factor.hessian_diagonal);
-  factor.damping = options.damping;
-  while (true) {
-    factor.added = factor.damping * factor.mean_diagonal;
-    B::for_each_element(n, n,
-                        kernels::DampedHessian<T>{calibration.gram(), factor.upper.view(),
-                                                  order.view().data, diagonal.view().data,
-                                                  calibration.hessian_scale(), factor.added});
-    if (B::inverse_factor(factor.upper.view())) break;
-    if (factor.damping >= 1)
-      throw factorization_error("Hessian " + shape_text(n, n) +
-                                ": not positive definite even with damping 1, after " +
-                                std::to_string(factor.retries) + " retries from damping " +
-                                std::to_string(options.damping));
-    factor.damping = factor.damping == 0 ? 0.001 : std::min(1.0, 10 * factor.damping);
-    ++factor.retries;
-  }
-  typename B::template matrix<double> u(1, n);
-  B::for_each_row(n, kernels::TakeDiagonal<T>{factor.upper.view(), u.view()});
-  const Matrix<double> host = B::to_host(MatrixView<const double>(u.view()));
-  factor.upper_diagonal.assign(host.data(), host.data() + n);
-  return factor;
+  return detail::StartedFactor<B, T>(calibration, options, calibration.hessian_diagonal()).take();
 }
 
 }  // namespace pare

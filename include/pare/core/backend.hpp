@@ -95,8 +95,10 @@ concept HoldsMatrices = std::default_initializable<typename B::template matrix<U
 /// multiple of `block`, every other one of the one before it; with none, columns are updated after every
 /// block.
 ///
-/// A backend may have `start_to_host(view)`: as `to_host`, but it may return before the copy is made; the
-/// result's `get()` waits for it and returns the Matrix<U>.
+/// A backend may have `start_to_host(view)`, `start_find_non_finite(A)` and `start_inverse_factor(A)`: as
+/// `to_host`, `find_non_finite` and `inverse_factor`, but they may return before the result is known. They
+/// return a movable object whose `get()` waits for the result and gives it. start_inverse_factor is called
+/// with at least one row. A backend that derives from one that has them overrides both forms or none.
 ///
 /// A backend may have `rough_multiply(C, A, B)`: C = A B in fewer digits, where it is faster. A
 /// search for a mask takes it, which only ranks weights by the result.
@@ -190,6 +192,52 @@ constexpr bool check_backend() {
   return true;
 }
 
+/// The result of an operation that had ended when it returned.
+template <class R>
+struct Known {
+  R result;
+  R& get() { return result; }
+};
+
+/// Begins a copy to host memory: get() of the result is the Matrix<U>, once it is there. What is queued
+/// on the backend in between does not hold it up.
+template <class B, class U>
+auto start_to_host(MatrixView<const U> v) {
+  if constexpr (requires { B::start_to_host(v); })
+    return B::start_to_host(v);
+  else
+    return Known<Matrix<U>>{B::to_host(v)};
+}
+
+/// Begins to look for an element that is NaN or infinite: get() of the result is its index, or -1.
+template <class B, class T>
+auto start_find_non_finite(MatrixView<const T> A) {
+  if constexpr (requires { B::start_find_non_finite(A); })
+    return B::start_find_non_finite(A);
+  else
+    return Known<index_t>{B::find_non_finite(A)};
+}
+
+/// Begins inverse_factor(A): get() of the result is false where A is not positive definite.
+template <class B, class T>
+auto start_inverse_factor(MatrixView<T> A) {
+  if constexpr (requires { B::start_inverse_factor(A); })
+    return B::start_inverse_factor(A);
+  else
+    return Known<bool>{B::inverse_factor(A)};
+}
+
+/// Throws non_finite_error naming `what`, the row and the column, unless `at` is -1.
+/// @param at  as find_non_finite(A) gives it
+template <class T>
+void require_none_at(index_t at, std::string_view what, MatrixView<const T> A) {
+  if (at < 0) return;
+  const index_t row = at / A.cols, column = at % A.cols;
+  throw non_finite_error(std::string(what) + ": expected finite numbers, got NaN or infinity at " +
+                             shape_text(row, column) + " of shape " + shape_text(A.rows, A.cols),
+                         row, column);
+}
+
 }  // namespace detail
 
 /// Throws non_finite_error naming `what`, the row and the column of the first element of A that
@@ -197,12 +245,7 @@ constexpr bool check_backend() {
 template <class B, class T>
 void require_finite(std::string_view what, MatrixView<const T> A) {
   require_view(what, A);
-  const index_t at = B::find_non_finite(A);
-  if (at < 0) return;
-  const index_t row = at / A.cols, column = at % A.cols;
-  throw non_finite_error(std::string(what) + ": expected finite numbers, got NaN or infinity at " +
-                             shape_text(row, column) + " of shape " + shape_text(A.rows, A.cols),
-                         row, column);
+  detail::require_none_at(B::find_non_finite(A), what, A);
 }
 
 }  // namespace pare

@@ -86,20 +86,42 @@ struct RunFaults {
   }
 };
 
+/// The power of two by which W - Q is multiplied so that its loss is about one. Without it D G leaves the
+/// scalar type's range where the loss does not. A power of two rounds nothing.
+/// @param loss  about the loss in the unit of H
+PARE_HOST_DEVICE inline double loss_unit(double loss) {
+  const bool normal =
+      loss >= std::numeric_limits<double>::min() && loss <= std::numeric_limits<double>::max();
+  return normal ? std::ldexp(1.0, int(std::round(-0.5 * std::log2(loss)))) : 1.0;
+}
+
+/// Finds loss_unit() of rows 0, step, 2 step, ...
+struct LossUnit {
+  MatrixView<const double> row_loss;  // (1, out)
+  index_t checked, step;              ///< how many rows, and how far apart
+  double* unit;                       ///< (1)
+
+  /// Writes it; to be called for row 0 only.
+  PARE_HOST_DEVICE void operator()(index_t) const {
+    double sum = 0;
+    for (index_t r = 0; r < checked; ++r) sum += row_loss(0, r * step);
+    *unit = loss_unit(sum);
+  }
+};
+
 /// (W - Q) of chosen rows in units of 1 / unit, dead inputs of W zeroed.
 template <class T>
 struct Difference {
   MatrixView<const T> before, after;  // (out, in)
   const std::uint8_t* dead;           ///< (in)
   index_t step;                       ///< row r of `out` is row r * step of the weights
-  /// A power of two.
-  double unit;
-  MatrixView<T> out;  // (checked, in)
+  const double* unit;                 ///< (1), a power of two
+  MatrixView<T> out;                  // (checked, in)
 
   /// Writes one element.
   PARE_HOST_DEVICE void operator()(index_t r, index_t j) const {
     const double w = dead[j] != 0 ? 0.0 : double(before(r * step, j));
-    out(r, j) = T(unit * (w - double(after(r * step, j))));
+    out(r, j) = T(*unit * (w - double(after(r * step, j))));
   }
 };
 
@@ -116,22 +138,21 @@ struct ClosedLoss {
   bool identity;                            ///< H is the identity
   const double* factor;                     ///< (in), U_jj by input
   index_t step;                             ///< row r is row r * step of the weights
-  /// A power of two.
-  double unit;
-  double scale, added;     ///< H = scale G, damping
-  MatrixView<double> out;  // (3, checked): loss, noise of the weights, noise of H
+  const double* unit;                       ///< (1), a power of two
+  double scale, added;                      ///< H = scale G, damping
+  MatrixView<double> out;  // (4, checked): loss, noise of the weights, noise of H, unit
 
   /// See RowReduction.
   PARE_HOST_DEVICE index_t columns() const { return difference.cols; }
   /// Adds one weight.
   PARE_HOST_DEVICE void add(index_t r, index_t j, partial& sums) const {
     const double epsilon = double(std::numeric_limits<T>::epsilon());
-    const double tiny = unit * double(std::numeric_limits<T>::denorm_min());
+    const double tiny = *unit * double(std::numeric_limits<T>::denorm_min());
     const double n = double(difference.cols);
     const double diagonal = added + (identity || dead[j] != 0 ? 1.0 : 0.0);
     const double h = scale * double(gram(j, j)) + diagonal;  // H_jj and damping
     const double d = difference(r, j);
-    const double w = epsilon * unit * (dead[j] != 0 ? 0.0 : double(before(r * step, j)));
+    const double w = epsilon * *unit * (dead[j] != 0 ? 0.0 : double(before(r * step, j)));
     sums[0] += 0.5 * d * (scale * double(product(r, j)) + diagonal * d);
     // A weight takes part in up to `in` updates, each rounded to epsilon |w|, up or down, or to a
     // multiple of the smallest number, often the same way. So is its error e, which is (w - q) in
@@ -148,6 +169,7 @@ struct ClosedLoss {
     out(1, r) = sums[1];
     // Sums of `in` rounded terms: epsilon each, and they are as often too large as too small.
     out(2, r) = 8 * epsilon * std::sqrt(n) * sums[2];
+    out(3, r) = *unit;
   }
 };
 

@@ -26,23 +26,6 @@ typename B::template matrix<U> to_backend(const std::vector<U>& values) {
   return B::from_host(MatrixView<const U>(values.data(), 1, index_t(values.size())));
 }
 
-/// What start_to_host() returns where a copy is made at once.
-template <class U>
-struct HostCopy {
-  Matrix<U> copy;
-  Matrix<U>& get() { return copy; }
-};
-
-/// Begins a copy to host memory: get() of the result is the Matrix<U>, once it is there. What is queued
-/// on the backend in between does not hold it up.
-template <class B, class U>
-auto start_to_host(MatrixView<const U> v) {
-  if constexpr (requires { B::start_to_host(v); })
-    return B::start_to_host(v);
-  else
-    return HostCopy<U>{B::to_host(v)};
-}
-
 /// Moments over rows of each column of A, (3, cols): mean |a|, mean a, sum of squared deviations.
 template <class B, class T>
 Matrix<double> column_moments(MatrixView<const T> A) {

@@ -104,10 +104,12 @@ double rounding_loss(MatrixView<const T> W, const Calibration<B, T>& calibration
     return closed_loss<B, T>(W, compressed.weights.view(), calibration, factor, added, checked,
                              step, around);
   };
-  const index_t checked = std::min(W.rows, verified_rows), step = W.rows / checked;
+  const VerifiedRows verified(W.rows);
   double solved = 0;
-  for (index_t r = 0; r < checked; ++r) solved += compressed.row_loss[std::size_t(r * step)];
-  if (form(checked, step, solved).agrees(solved, scalar_traits<T>::tolerance)) return 0;
+  for (index_t r = 0; r < verified.count; ++r)
+    solved += compressed.row_loss[std::size_t(r * verified.step)];
+  if (form(verified.count, verified.step, solved).agrees(solved, scalar_traits<T>::tolerance))
+    return 0;
   return form(W.rows, 1, compressed.loss).value() - compressed.loss;
 }
 

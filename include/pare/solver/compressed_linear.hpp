@@ -49,7 +49,7 @@ struct CompressedLinear {
   std::vector<double> row_loss;       ///< the same per row, (out)
   double damping = 0;                 ///< share of mean(diag H) in force
   int damping_retries = 0;            ///< how often it was raised
-  double seconds = 0;                 ///< wall time of the solve
+  double seconds = 0;                 ///< wall time of solve(), with the factor unless it was given
 
   /// Whether weights were rounded to grids.
   bool quantized() const { return !bits.empty(); }

@@ -4,9 +4,11 @@
 #include <concepts>
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "pare/calibration/factor.hpp"
 #include "pare/core/matrix_argument.hpp"
+#include "pare/core/scalar.hpp"
 
 namespace pare::inline PARE_TARGET {
 
@@ -137,6 +139,26 @@ WidthsArgument<Assigned> no_widths() {
                 "them; write solve({.weights = W, .calibration = calibration, .bits = bits}) with "
                 "one width per channel");
   return WidthsArgument<Assigned>::none();
+}
+
+/// Throws shape_error or argument_error unless there is a width within 2..8 for every channel.
+inline void require_widths(std::span<const std::uint8_t> bits, index_t channels) {
+  if (index_t(bits.size()) != channels)
+    throw shape_error("bits: expected one width for each of " + std::to_string(channels) +
+                      " channels, got " + std::to_string(bits.size()));
+  for (std::size_t c = 0; c < bits.size(); ++c)
+    if (bits[c] < min_bits || bits[c] > max_bits)
+      throw argument_error("bits: expected widths within 2..8, got " + std::to_string(bits[c]) +
+                           " for channel " + std::to_string(c));
+}
+
+/// Throws shape_error, argument_error for a mask that cannot be one of W (out, in). An empty one
+/// is accepted.
+template <class T>
+void require_mask(MatrixView<const std::uint8_t> zero, MatrixView<const T> W) {
+  if (zero.rows == 0 && zero.cols == 0) return;
+  require_view("mask (out, in)", zero);
+  require_shape("mask (out, in)", {W.rows, W.cols}, {zero.rows, zero.cols});
 }
 
 }  // namespace detail

@@ -49,11 +49,12 @@ requires Config::searches class SparseGPTSolver<Config, B, T> {
       throw argument_error(
           "mask: without a pattern only a mask that is given leaves weights to refine, got none; "
           "give solve() one, or leave refine unset");
-    if (inputs.factor.get() == nullptr) {
-      const Factor<B, T> factor = prepare(inputs.calibration);
-      return solve_all(inputs, factor);
-    }
-    return solve_all(inputs, *inputs.factor.get());
+    const auto start = std::chrono::steady_clock::now();
+    const Factor<B, T>* const factor = inputs.factor.get();
+    Compressed kept = factor != nullptr ? solve_all(inputs, *factor)
+                                        : solve_all(inputs, prepare(inputs.calibration));
+    kept.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return kept;
   }
 
   /// Compresses one linear: solve({.weights = W, .calibration = calibration}).
@@ -83,7 +84,6 @@ requires Config::searches class SparseGPTSolver<Config, B, T> {
   }
 
   Compressed solve_all(const Inputs& given, const Factor<B, T>& factor) {
-    const auto start = std::chrono::steady_clock::now();
     Inputs inputs = given;
     inputs.factor = factor;
     Compressed greedy = greedy_.solve(inputs);
@@ -95,7 +95,6 @@ requires Config::searches class SparseGPTSolver<Config, B, T> {
     if (better)
       verify_linear<B, T>(inputs.weights, inputs.calibration.get(), factor, found,
                           Config::quantizes, inputs.mask.get());
-    kept.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return std::move(kept);
   }
 

@@ -106,16 +106,19 @@ class SparseGPTSolver {
                                                                     : kernels::MaskSource::none;
 
   /// Solves what require_inputs() has let through.
-  /// @param bits  the widths with MixedPrecision<Assigned>, otherwise empty
-  /// @param zero  (out, in), 1 where a weight must be zero; may be empty
+  /// @param prepared  the factor, of which U and the damping are there when finish() has returned
+  /// @param finish    called as finish() before U or the damping is read
+  /// @param bits      the widths with MixedPrecision<Assigned>, otherwise empty
+  /// @param zero      (out, in), 1 where a weight must be zero; may be empty
+  template <class Finish>
   Compressed solve_all(MatrixView<const T> W, const Calibration<B, T>& calibration,
-                       const Factor<B, T>& prepared, std::span<const std::uint8_t> bits,
-                       MatrixView<const std::uint8_t> zero) {
-    const auto start = std::chrono::steady_clock::now();
+                       const Factor<B, T>& prepared, const Finish& finish,
+                       std::span<const std::uint8_t> bits, MatrixView<const std::uint8_t> zero) {
     require_shape("factor (in, in)", {W.cols, W.cols},
                   {prepared.upper.rows(), prepared.upper.cols()});
-    if constexpr (Config::assigned) require_widths(bits, input_channels() ? W.cols : W.rows);
-    require_mask(zero, W);
+    if constexpr (Config::assigned)
+      detail::require_widths(bits, input_channels() ? W.cols : W.rows);
+    detail::require_mask(zero, W);
     if constexpr (custom_pattern)
       if (zero.rows > 0) detail::require_reachable<UserPattern, B>(zero, options_);
     Compressed linear = blank(W);
@@ -123,6 +126,7 @@ class SparseGPTSolver {
     linear.custom_pattern = custom_pattern;
     // What is solved; W as given is what the result is held against.
     const MatrixView<const T> live = detail::live_weights<B, T>(W, prepared, live_);
+    if constexpr (Config::mixed && !Config::assigned) finish();
     if constexpr (Config::assigned)
       linear.bits.assign(bits.begin(), bits.end());
     else if constexpr (Config::quantizes)
@@ -138,9 +142,6 @@ class SparseGPTSolver {
       factor = &reordered;
     }
     linear.order = factor->order;
-    linear.damping = factor->damping;
-    linear.damping_retries = factor->retries;
-
     const auto order = detail::to_backend<B>(factor->order);
     const bool natural = std::is_sorted(factor->order.begin(), factor->order.end());
     if constexpr (Config::quantizes) fit_grids(linear, live);
@@ -152,7 +153,10 @@ class SparseGPTSolver {
     else
       B::for_each_element(W.rows, W.cols,
                           kernels::GatherColumns<T>{live, current_.view(), order.view().data});
-    auto row_loss = run_blocks(linear, *factor, zero, order.view().data);
+    const auto row_loss = run_blocks(linear, *factor, finish, zero, order.view().data);
+    linear.damping = factor->damping;
+    linear.damping_retries = factor->retries;
+    auto losses = detail::start_to_host<B>(row_loss.view());
 
     if (natural) {
       linear.weights = std::exchange(current_, {});
@@ -174,19 +178,24 @@ class SparseGPTSolver {
         check();
     };
     std::optional<detail::Verification<B, T>> verification;
-    checked(
-        [&] { verification.emplace(*factor, linear, W.rows, W.cols, Config::quantizes, zero); });
-    take_losses(linear, row_loss.get());
     checked([&] {
-      verification->finish(W, calibration);
+      verification.emplace(W, calibration, *factor, linear, Config::quantizes, zero,
+                           row_loss.view());
+    });
+    take_losses(linear, losses.get());
+    checked([&] {
+      verification->finish();
       if constexpr (custom_grids) detail::verify_custom_grids<UserQuantizer>(linear);
       if constexpr (custom_pattern)
         detail::verify_pattern<UserPattern, B>(linear.mask.view(), linear.order, options_);
     });
-    linear.seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return linear;
   }
+
+  /// Begins the factor of prepare().
+  /// @param diagonal  that of H, (in)
+  detail::StartedFactor<B, T> start_factor(const Calibration<B, T>& calibration,
+                                           std::vector<double> diagonal) const;
 
   bool input_channels() const { return detail::has_input_channels<Config>(options_); }
 
@@ -209,6 +218,7 @@ class SparseGPTSolver {
     }
   }
 
+  /// Throws what solve() throws for weights of a wrong shape or that cannot be read.
   void require_inputs(MatrixView<const T> W, index_t in_features) const {
     if (W.rows < 1 || W.cols < 1)
       throw shape_error("weights (out, in): expected at least one row and column, got shape " +
@@ -216,24 +226,7 @@ class SparseGPTSolver {
     require_shape("weights (out, in) against calibration (in)", {W.rows, in_features},
                   {W.rows, W.cols});
     kept_together(W.cols);
-    require_finite<B, T>("weights (out, in)", W);
-  }
-
-  static void require_widths(std::span<const std::uint8_t> bits, index_t channels) {
-    if (index_t(bits.size()) != channels)
-      throw shape_error("bits: expected one width for each of " + std::to_string(channels) +
-                        " channels, got " + std::to_string(bits.size()));
-    for (std::size_t c = 0; c < bits.size(); ++c)
-      if (bits[c] < min_bits || bits[c] > max_bits)
-        throw argument_error("bits: expected widths within 2..8, got " + std::to_string(bits[c]) +
-                             " for channel " + std::to_string(c));
-  }
-
-  /// Throws shape_error, argument_error for a mask that cannot be read; none is good.
-  static void require_mask(MatrixView<const std::uint8_t> zero, MatrixView<const T> W) {
-    if (zero.rows == 0 && zero.cols == 0) return;
-    require_view("mask (out, in)", zero);
-    require_shape("mask (out, in)", {W.rows, W.cols}, {zero.rows, zero.cols});
+    require_view("weights (out, in)", W);
   }
 
   Compressed blank(MatrixView<const T> W) const {
@@ -346,11 +339,13 @@ class SparseGPTSolver {
   }
 
   /// The block loop over current_, which holds W in visit order and ends as Q. Returns the losses of
-  /// the rows, (1, out), on their way to the host.
-  /// @param zero   (out, in), not 0 where a weight must be zero; may be empty
-  /// @param order  input visited at each position, (in), in the backend's memory
-  auto run_blocks(Compressed& linear, const Factor<B, T>& factor,
-                  MatrixView<const std::uint8_t> zero, const index_t* order) {
+  /// the rows, (1, out).
+  /// @param finish  called as finish() before U is read
+  /// @param zero    (out, in), not 0 where a weight must be zero; may be empty
+  /// @param order   input visited at each position, (in), in the backend's memory
+  template <class Finish>
+  Owner<double> run_blocks(Compressed& linear, const Factor<B, T>& factor, const Finish& finish,
+                           MatrixView<const std::uint8_t> zero, const index_t* order) {
     const bool given = zero.rows > 0;
     std::vector<index_t> forced;  // weights of every block that must be zero
     const index_t rows = current_.rows(), cols = current_.cols();
@@ -371,6 +366,7 @@ class SparseGPTSolver {
         detail::to_backend<B>(fits_groups ? linear.bits : std::vector<std::uint8_t>{});
     // A group that is fitted when the sweep reaches it needs all its columns up to date.
     updates_.start(rows, cols, width, !fits_groups);
+    finish();
     std::vector<T> diagonal(factor.upper_diagonal.begin(), factor.upper_diagonal.end());
     const auto u = detail::to_backend<B>(diagonal);
 
@@ -404,7 +400,7 @@ class SparseGPTSolver {
         at += size;
       }
     }
-    return detail::start_to_host<B>(detail::as_const(row_loss.view()));
+    return row_loss;
   }
 
   /// Throws non_finite_error for the first row whose loss overflowed.
@@ -468,26 +464,47 @@ class SparseGPTSolver {
 // Not in the class, where they would be inline: an extern template spares no file an inline
 // function.
 template <class Config, class B, class T>
-Factor<B, T> SparseGPTSolver<Config, B, T>::prepare(detail::CalibrationArgument<B, T> given) const {
-  const Calibration<B, T>& calibration = given.get();
+detail::StartedFactor<B, T> SparseGPTSolver<Config, B, T>::start_factor(
+    const Calibration<B, T>& calibration, std::vector<double> diagonal) const {
   FactorOptions options{.damping = options_.damping, .order = {}};
   if constexpr (orders_inputs)
-    options.order = UserPattern::visit_order(calibration.hessian_diagonal(), options_);
+    options.order = UserPattern::visit_order(std::as_const(diagonal), options_);
   else if (options_.act_order && !input_channels())
-    options.order = visit_order(calibration.hessian_diagonal(), {}, true,
-                                kept_together(calibration.in_features()));
-  return factorize(calibration, options);
+    options.order = visit_order(diagonal, {}, true, kept_together(calibration.in_features()));
+  return {calibration, options, std::move(diagonal)};
+}
+
+template <class Config, class B, class T>
+Factor<B, T> SparseGPTSolver<Config, B, T>::prepare(detail::CalibrationArgument<B, T> given) const {
+  return start_factor(given.get(), given.get().hessian_diagonal()).take();
 }
 
 template <class Config, class B, class T>
 CompressedLinear<B, T> SparseGPTSolver<Config, B, T>::solve(
     const SolveInputs<B, T, Config::assigned>& inputs) {
+  const auto start = std::chrono::steady_clock::now();
   const MatrixView<const T> W = inputs.weights;
   const Calibration<B, T>& calibration = inputs.calibration.get();
   require_inputs(W, calibration.in_features());
-  if (const Factor<B, T>* factor = inputs.factor.get())
-    return solve_all(W, calibration, *factor, inputs.bits.get(), inputs.mask.get());
-  return solve_all(W, calibration, prepare(calibration), inputs.bits.get(), inputs.mask.get());
+  auto non_finite = detail::start_find_non_finite<B>(W);
+  const auto require_weights = [&] {
+    detail::require_none_at(non_finite.get(), "weights (out, in)", W);
+  };
+  const auto solved = [&](const Factor<B, T>& factor, const auto& finish) {
+    return solve_all(W, calibration, factor, finish, inputs.bits.get(), inputs.mask.get());
+  };
+  Compressed linear;
+  if (const Factor<B, T>* factor = inputs.factor.get()) {
+    require_weights();
+    linear = solved(*factor, [] {});
+  } else {
+    std::vector<double> diagonal = calibration.hessian_diagonal();  // comes after the check of W
+    require_weights();
+    auto started = start_factor(calibration, std::move(diagonal));
+    linear = solved(started.so_far(), [&] { started.finish(); });
+  }
+  linear.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return linear;
 }
 
 }  // namespace pare

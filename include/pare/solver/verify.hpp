@@ -226,21 +226,18 @@ struct LossForm {
   double value() const { return loss / unit / unit; }
 };
 
-/// The closed form of the loss of rows 0, step, 2 step, ...
-/// @param W        the dense weights (out, in)
-/// @param Q        the compressed ones
-/// @param factor   of calibration's H; U, dead inputs
-/// @param added    damping added to the diagonal
-/// @param checked  how many rows
-/// @param around   about the loss that is expected
+/// Begins the closed form of the loss of rows 0, step, 2 step, ...
+/// @param W         the dense weights (out, in)
+/// @param Q         the compressed ones
+/// @param factor    of calibration's H; U, dead inputs
+/// @param added     damping added to the diagonal
+/// @param checked   how many rows
+/// @param unit      kernels::loss_unit() of about their loss, (1), in the backend's memory
+/// @return what loss_form() takes, (4, checked), on its way to the host
 template <class B, class T>
-LossForm closed_loss(MatrixView<const T> W, MatrixView<const T> Q,
-                     const Calibration<B, T>& calibration, const Factor<B, T>& factor, double added,
-                     index_t checked, index_t step, double around) {
-  LossForm form;
-  // In units in which the loss is about one; otherwise D G leaves the scalar type's range where
-  // the loss does not. A power of two rounds nothing.
-  form.unit = std::isnormal(around) ? std::exp2(std::round(-0.5 * std::log2(around))) : 1;
+auto start_closed_loss(MatrixView<const T> W, MatrixView<const T> Q,
+                       const Calibration<B, T>& calibration, const Factor<B, T>& factor,
+                       double added, index_t checked, index_t step, const double* unit) {
   const auto dead = to_backend<B>(factor.dead);
   std::vector<double> by_input(factor.order.size());
   for (std::size_t p = 0; p < by_input.size(); ++p)
@@ -248,57 +245,92 @@ LossForm closed_loss(MatrixView<const T> W, MatrixView<const T> Q,
   const auto upper_diagonal = to_backend<B>(by_input);
   typename B::template matrix<T> difference(checked, W.cols), product(checked, W.cols);
   B::for_each_element(checked, W.cols,
-                      kernels::Difference<T>{W, Q, dead.view().data, step, form.unit,
+                      kernels::Difference<T>{W, Q, dead.view().data, step, unit,
                                              difference.view()});
   B::multiply(product.view(), as_const(difference.view()), calibration.gram());
-  typename B::template matrix<double> forms(3, checked);
+  typename B::template matrix<double> forms(4, checked);
   B::reduce_rows(checked,
                  kernels::ClosedLoss<T>{W, difference.view(), product.view(), calibration.gram(),
                                         dead.view().data, factor.identity,
-                                        upper_diagonal.view().data, step, form.unit,
+                                        upper_diagonal.view().data, step, unit,
                                         calibration.hessian_scale(), added, forms.view()});
-  const auto host = B::to_host(as_const(forms.view()));
-  for (index_t r = 0; r < checked; ++r) {
-    form.loss += host(0, r);
-    form.noise += host(1, r);
-    form.spread += host(2, r);
+  return start_to_host<B>(as_const(forms.view()));
+}
+
+/// The sum over the rows of start_closed_loss().
+inline LossForm loss_form(const Matrix<double>& forms) {
+  LossForm form;
+  form.unit = forms(3, 0);
+  for (index_t r = 0; r < forms.cols(); ++r) {
+    form.loss += forms(0, r);
+    form.noise += forms(1, r);
+    form.spread += forms(2, r);
   }
   form.noise = std::min(form.noise, std::numeric_limits<double>::max());  // 0 * inf is no limit
   return form;
 }
 
-/// Condition 6 on up to verified_rows evenly spaced rows.
+/// The closed form of the loss of rows 0, step, 2 step, ...; see start_closed_loss().
+/// @param around  about the loss that is expected
 template <class B, class T>
-void verify_loss(MatrixView<const T> W, const Calibration<B, T>& calibration,
-                 const Factor<B, T>& factor, const CompressedLinear<B, T>& linear) {
-  const index_t rows = W.rows;
+LossForm closed_loss(MatrixView<const T> W, MatrixView<const T> Q,
+                     const Calibration<B, T>& calibration, const Factor<B, T>& factor, double added,
+                     index_t checked, index_t step, double around) {
+  const auto unit = to_backend<B>(std::vector<double>{kernels::loss_unit(around)});
+  auto forms =
+      start_closed_loss<B, T>(W, Q, calibration, factor, added, checked, step, unit.view().data);
+  return loss_form(forms.get());
+}
+
+/// Rows whose loss is compared with its closed form: 0, step, ...
+struct VerifiedRows {
+  index_t count, step;
+  explicit VerifiedRows(index_t rows) : count(std::min(rows, verified_rows)), step(rows / count) {}
+};
+
+/// The part of condition 6 that needs no product: the loss is the sum of the rows' losses.
+template <class B, class T>
+void verify_sum(const CompressedLinear<B, T>& linear, index_t rows) {
   const double sum = std::accumulate(linear.row_loss.begin(), linear.row_loss.end(), 0.0);
   if (index_t(linear.row_loss.size()) != rows || !(std::abs(linear.loss - sum) <= 1e-9 * sum))
     throw invariant_error(6, "the loss " + number_text(linear.loss) + " is not the sum of " +
                                  std::to_string(rows) + " rows' losses");
-  const index_t checked = std::min(rows, verified_rows);
-  const index_t step = rows / checked;
+}
+
+/// Condition 6.
+/// @param form  of the VerifiedRows
+template <class B, class T>
+void verify_loss(const CompressedLinear<B, T>& linear, const LossForm& form) {
+  const index_t rows = linear.weights.rows();
+  verify_sum(linear, rows);
+  const VerifiedRows verified(rows);
   double reported = 0;
-  for (index_t r = 0; r < checked; ++r) reported += linear.row_loss[std::size_t(r * step)];
-  const LossForm form = closed_loss<B, T>(W, linear.weights.view(), calibration, factor,
-                                          factor.added, checked, step, reported);
+  for (index_t r = 0; r < verified.count; ++r)
+    reported += linear.row_loss[std::size_t(r * verified.step)];
   if (!form.agrees(reported, scalar_traits<T>::tolerance))
-    throw invariant_error(6, "the loss of " + std::to_string(checked) + " rows is " +
+    throw invariant_error(6, "the loss of " + std::to_string(verified.count) + " rows is " +
                                  number_text(reported) + ", recomputed " +
                                  number_text(form.value()) + "; H may be too ill-conditioned for " +
                                  std::string(scalar_traits<T>::name) + ": raise the damping");
 }
 
-/// verify_linear() in two steps. The constructor begins what conditions 3 to 5 count, for which losses need
-/// not be known; finish() waits for it, checks it, and then checks the loss. Keeps references to its
-/// arguments.
+/// verify_linear() in two steps. The constructor begins what conditions 3 to 6 need; finish() waits for it
+/// and checks it. Between the two the losses of the rows may be put into the linear. Keeps
+/// references to the linear and to the given mask.
 template <class B, class T>
 class Verification {
  public:
+  /// @param W            the dense weights (out, in)
+  /// @param calibration  of its inputs (in)
+  /// @param row_loss     (1, out), in the backend's memory
   /// @throws shape_error, and invariant_error where condition 2, or 3 for the shapes, does not hold
-  Verification(const Factor<B, T>& factor, const CompressedLinear<B, T>& linear, index_t rows,
-               index_t cols, bool quantized, MatrixView<const std::uint8_t> given)
-      : factor_(factor), linear_(linear), given_(given), faults_(start(rows, cols, quantized)) {
+  Verification(MatrixView<const T> W, const Calibration<B, T>& calibration,
+               const Factor<B, T>& factor, const CompressedLinear<B, T>& linear, bool quantized,
+               MatrixView<const std::uint8_t> given, MatrixView<const double> row_loss)
+      : linear_(linear),
+        given_(given),
+        faults_(start_faults(W, quantized)),
+        forms_(start_forms(W, calibration, factor, row_loss)) {
     // Only a pattern of one's own can count what it marks.
     if (linear.pattern.kind == PatternKind::n_of_m || linear.custom_pattern ||
         linear.mask_region != MaskRegion::block)
@@ -309,34 +341,42 @@ class Verification {
         marked_.push_back(start_marked<B, T>(mask, order.view().data, linear.block_size));
   }
 
-  /// @param W            the dense weights (out, in)
-  /// @param calibration  of its inputs (in)
   /// @throws invariant_error
-  void finish(MatrixView<const T> W, const Calibration<B, T>& calibration) {
+  void finish() {
     verify_rows(linear_, faults_.get(), given_);
     if (!marked_.empty()) {
-      const auto found = marked_in_blocks(marked_[0].get(), W.rows);
+      const auto found = marked_in_blocks(marked_[0].get(), linear_.mask.rows());
       verify_blocks(linear_, found,
-                    marked_.size() > 1 ? marked_in_blocks(marked_[1].get(), W.rows)
+                    marked_.size() > 1 ? marked_in_blocks(marked_[1].get(), linear_.mask.rows())
                                        : std::vector<index_t>(found.size(), 0));
     } else if (linear_.pattern.kind != PatternKind::n_of_m && !linear_.custom_pattern) {
       verify_region(linear_, given_);
     }
-    verify_loss(W, calibration, factor_, linear_);
+    verify_loss(linear_, loss_form(forms_.get()));
   }
 
  private:
-  auto start(index_t rows, index_t cols, bool quantized) const {
-    const auto shape = std::pair{rows, cols};
+  auto start_faults(MatrixView<const T> W, bool quantized) const {
+    const auto shape = std::pair{W.rows, W.cols};
     require_shape("compressed weights", shape, {linear_.weights.rows(), linear_.weights.cols()});
     require_shape("mask", shape, {linear_.mask.rows(), linear_.mask.cols()});
-    return start_rows(linear_, verify_grids(linear_, rows, cols, quantized), given_);
+    return start_rows(linear_, verify_grids(linear_, W.rows, W.cols, quantized), given_);
   }
 
-  const Factor<B, T>& factor_;
+  auto start_forms(MatrixView<const T> W, const Calibration<B, T>& calibration,
+                   const Factor<B, T>& factor, MatrixView<const double> row_loss) const {
+    const VerifiedRows verified(W.rows);
+    typename B::template matrix<double> unit(1, 1);
+    B::for_each_row(1,
+                    kernels::LossUnit{row_loss, verified.count, verified.step, unit.view().data});
+    return start_closed_loss<B, T>(W, linear_.weights.view(), calibration, factor, factor.added,
+                                   verified.count, verified.step, unit.view().data);
+  }
+
   const CompressedLinear<B, T>& linear_;
   MatrixView<const std::uint8_t> given_;
   decltype(start_to_host<B>(MatrixView<const std::int32_t>())) faults_;
+  decltype(start_to_host<B>(MatrixView<const double>())) forms_;
   std::vector<decltype(start_to_host<B>(MatrixView<const double>()))> marked_;
 };
 
@@ -368,8 +408,11 @@ template <class B, class T>
 void verify_linear(MatrixView<const T> W, const Calibration<B, T>& calibration,
                    const Factor<B, T>& factor, const CompressedLinear<B, T>& linear, bool quantized,
                    MatrixView<const std::uint8_t> given = {}) {
-  detail::Verification<B, T>(factor, linear, W.rows, W.cols, quantized, given)
-      .finish(W, calibration);
+  detail::verify_sum(linear, W.rows);  // as many are read
+  const auto row_loss = detail::to_backend<B>(linear.row_loss);
+  detail::Verification<B, T>(W, calibration, factor, linear, quantized, given,
+                             detail::as_const(row_loss.view()))
+      .finish();
 }
 
 }  // namespace pare

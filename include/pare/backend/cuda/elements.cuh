@@ -108,6 +108,13 @@ struct FinishMoments {
   }
 };
 
+/// What first_non_finite() found, on its way to the host.
+struct FirstNonFinite {
+  Download<unsigned long long> first;
+  /// Waits for the copy. @return a flat row-major index, -1 where all numbers are finite
+  index_t get() { return index_t(first.get()(0, 0)); }
+};
+
 /// The loops of a Backend.
 struct Elements {
   template <class F>
@@ -137,17 +144,20 @@ struct Elements {
   }
 
   template <class T>
-  static index_t find_non_finite(MatrixView<const T> A) {
-    if (A.size() == 0) return -1;
+  static FirstNonFinite start_find_non_finite(MatrixView<const T> A) {
     DeviceMatrix<unsigned long long> first(1, 1);
     check(cudaMemsetAsync(first.data(), 0xff, sizeof(unsigned long long), stream()),
           "cudaMemsetAsync");
     const index_t blocks =
-        std::min<index_t>(8 * Context::get().multiprocessors,
-                          (A.size() + 16 * finite_threads - 1) / (16 * finite_threads));
+        std::clamp<index_t>((A.size() + 16 * finite_threads - 1) / (16 * finite_threads), 1,
+                            8 * Context::get().multiprocessors);
     first_non_finite<<<unsigned(blocks), finite_threads, 0, stream()>>>(native(A), first.data());
     check_launch("first_non_finite");
-    return index_t(DeviceMemory::to_host(MatrixView<const unsigned long long>(first.view()))(0, 0));
+    return {Download<unsigned long long>(first.view())};
+  }
+  template <class T>
+  static index_t find_non_finite(MatrixView<const T> A) {
+    return start_find_non_finite(A).get();
   }
 
   template <class T>

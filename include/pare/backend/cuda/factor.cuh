@@ -258,14 +258,21 @@ inline void factor_by_panels(MatrixView<float> A, index_t panel, int* info) {
   join_inverses(A, MatrixView<const float>(A), panel);
 }
 
-/// Overwrites the symmetric A with the upper triangular U of inv(A) = U^T U, zeros below.
+/// Whether a factorisation succeeded, on its way to the host.
+struct Factored {
+  Download<int> info;  // (1, 1), not 0 where the matrix is not positive definite
+  /// Waits for the copy.
+  bool get() { return info.get()(0, 0) == 0; }
+};
+
+/// Begins to overwrite the symmetric A, of at least one row, with the upper triangular U of
+/// inv(A) = U^T U, zeros below.
 /// @param panel  columns of the panels by which a float matrix is factored, which needs directs() and shared
 ///               memory for factor_tiles(); 0: by cuSOLVER
-/// @return false when A is not positive definite
+/// @return get() gives false when A is not positive definite
 template <class T>
-bool inverse_factor(MatrixView<T> A, index_t panel) {
+Factored start_inverse_factor(MatrixView<T> A, index_t panel) {
   const index_t n = A.rows;
-  if (n == 0) return true;
   const bool balanced = std::is_same_v<T, float> && directs();
   const unsigned wide = unsigned((n + 255) / 256);
   // Halves of 16 bits have little range: the diagonal is brought near 1 and the factor is scaled back,
@@ -296,13 +303,19 @@ bool inverse_factor(MatrixView<T> A, index_t panel) {
   flip_upper<<<dim3(tiles, tiles), dim3(transposed_tile, 8), 0, stream()>>>(
       A, std::as_const(scale).data(), info.data());
   check_launch("flip_upper");
-  return DeviceMemory::to_host(MatrixView<const int>(info.view()))(0, 0) == 0;
+  return {Download<int>(info.view())};
+}
+
+/// The same, but waits for the outcome: false when A is not positive definite.
+template <class T>
+bool inverse_factor(MatrixView<T> A, index_t panel) {
+  return A.rows == 0 || start_inverse_factor(A, panel).get();
 }
 
 /// The factorisation of a Backend.
 struct Factorization {
   template <class T>
-  static bool inverse_factor(MatrixView<T> A) {
+  static Factored start_inverse_factor(MatrixView<T> A) {
     const Context& context = Context::get();
     index_t panel = 0;
     // One block of threads of a launch factors, the others update.
@@ -310,7 +323,11 @@ struct Factorization {
         context.multiprocessors > 1)
       with_tuning(context.compute_capability,
                   [&]<class Tuning>(Tuning) { panel = Tuning::factor_panel; });
-    return cuda::inverse_factor(A, panel);
+    return cuda::start_inverse_factor(A, panel);
+  }
+  template <class T>
+  static bool inverse_factor(MatrixView<T> A) {
+    return A.rows == 0 || start_inverse_factor(A).get();
   }
 };
 
