@@ -94,6 +94,14 @@ def page(file):
         same = {True: "yes", False: "NO", None: ""}[m.get("same_bytes_twice")]
         print(f"| {m['shape']} | {m['type']} | {settings[m.get('setting', '')]} | {m['seconds']:.2f} | {m['limit_seconds']:g} "
               f"| {m['peak_gib']:.2f} | {same} |")
+    print("\nRates in these runs, TFLOP/s. Of attention the causal half is counted, of H the half that is "
+          "computed.\n")
+    print("| shape | stored as | compressed to | linears | attention | H |")
+    print("|---|---|---|---|---|---|")
+    for m in run["models"]:
+        rates = m["tflop_per_s"]
+        print(f"| {m['shape']} | {m['type']} | {settings[m.get('setting', '')]} "
+              f"| {rates['linear']:.0f} | {rates['attention']:.0f} | {rates['gram']:.0f} |")
 
 
 def compressor(run):

@@ -62,11 +62,11 @@ if ! runs sanitizer; then
   :
 elif command -v compute-sanitizer >/dev/null; then
   rm -f "$out/sanitizer.log"
-  kernels=the_tuned_sweep*,selection*,products*,the_grid_fit*,rows_and*,rows_are*,copies*
+  kernels=the_grid_fit*,rows_and*,rows_are*,copies*,columns*,faults*
   memcheck=(compute-sanitizer --tool memcheck --error-exitcode 9)
   # Of our kernels: those of the libraries take minutes.
   racecheck=(compute-sanitizer --tool racecheck --error-exitcode 9 --kernel-name kns=pare)
-  start memcheck_kernels 150 "${memcheck[@]}" "$bin/cuda_test" --run_test="$kernels"
+  start memcheck_kernels 150 "${memcheck[@]}" "$bin/cuda_test" --run_test="the_tuned_sweep*,selection*,products*,$kernels"
   parts='errors*,zeros*,gram*,several*,matrices*'
   start memcheck_products 150 "${memcheck[@]}" "$bin/cuda_split_product_test" --run_test="$parts"
   # Racecheck fails on cuBLAS's products of halves; these tests have none.
@@ -80,7 +80,9 @@ elif command -v compute-sanitizer >/dev/null; then
     --run_test='mixed_widths*,nothing_left*,every_group'
   start memcheck_forward 150 "${memcheck[@]}" "$bin/cuda_forward_test" \
     --run_test='layer_norms*,attention*,cross_entropies*,taps*'
-  start racecheck_kernels 150 "${racecheck[@]}" "$bin/cuda_test" --run_test="$kernels"
+  start racecheck_sweep 300 "${racecheck[@]}" "$bin/cuda_test" --run_test='the_tuned_sweep*'
+  start racecheck_selection 300 "${racecheck[@]}" "$bin/cuda_test" --run_test='selection*'
+  start racecheck_kernels 300 "${racecheck[@]}" "$bin/cuda_test" --run_test="$kernels"
   start racecheck_packed 150 "${racecheck[@]}" "$bin/cuda_packed_product_test" \
     --run_test='mixed_widths*,nothing_left*'
   start racecheck_solver 150 "${racecheck[@]}" "$bin/cuda_solver_behaviour_test" \
@@ -92,8 +94,8 @@ elif command -v compute-sanitizer >/dev/null; then
     "$bin/cuda_storage_types_test" --run_test='products*,attention*'
   wait
   report sanitizer.log memcheck_kernels memcheck_products racecheck_parts memcheck_solver memcheck_model memcheck_packed \
-    memcheck_forward racecheck_kernels racecheck_packed racecheck_solver racecheck_model \
-    racecheck_products
+    memcheck_forward racecheck_sweep racecheck_selection racecheck_kernels racecheck_packed \
+    racecheck_solver racecheck_model racecheck_products
 else
   echo "skipped: no compute-sanitizer"
 fi
