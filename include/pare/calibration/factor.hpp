@@ -118,7 +118,7 @@ class StartedFactor {
   /// @param diagonal  that of H, (in)
   /// @throws argument_error for a bad damping or order, non_finite_error when H overflowed
   StartedFactor(const Calibration<B, T>& calibration, const FactorOptions& options,
-                std::vector<double> diagonal)
+                std::vector<double>&& diagonal)
       : calibration_(calibration), asked_(options.damping) {
     if (!(options.damping >= 0 && options.damping <= 1))
       throw argument_error("damping: expected a number within 0..1, got " +
