@@ -67,9 +67,19 @@ inline void syrk(MatrixView<double> G, MatrixView<const double> X) {
 /// in float, and sums are in float. There is no syrk for these. Squares beside the diagonal, each size
 /// twice the last, cover what is above it; only those on the diagonal, the smallest, compute numbers that
 /// the mirror overwrites. Squares of one size go in one call.
+///
+/// The tensor cores cut off what they add to a large sum. Of a small G cuBLAS sums some squares in one
+/// piece and others in several, so that they would lose unequal parts: where the inputs' means are large,
+/// G would not stay positive definite. So its sums are begun anew every few tokens.
 template <class S>
   requires is_storage_only<S>
 void syrk(MatrixView<float> G, MatrixView<const S> X) {
+  constexpr index_t small = 4096, most_tokens = 2048;  // a small G's triangle stays in the cache
+  if (G.rows <= small && X.rows > most_tokens) {
+    for (index_t t = 0; t < X.rows; t += most_tokens)
+      syrk(G, X.block(t, 0, std::min(most_tokens, X.rows - t), X.cols));
+    return;
+  }
   using Type = DeviceScalar<S>;
   const float one = 1;
   // G(r, c) of every `step`-th r and c, (height, width) each, += what it is the sum of.
