@@ -61,16 +61,16 @@ struct LtChoices {
 /// Adds bias and addend to sums in float, applies relu and rounds.
 template <class N>
 struct RoundSums {
-  MatrixView<N> Y;  // (tokens, out)
-  MatrixView<const float> sums;
-  MatrixView<const N> bias;    // (1, out) or no rows
-  MatrixView<const N> addend;  // (tokens, out) or no rows
+  MatrixView<N> Y;               // (tokens, out)
+  MatrixView<const float> sums;  // (tokens, out)
+  MatrixView<const N> bias;      // (1, out) or no rows
+  MatrixView<const N> addend;    // (tokens, out) or no rows
   bool relu;
   __device__ void operator()(index_t t, index_t j) const {
     float y = sums(t, j);
     if (bias.rows > 0) y += widen(bias(0, j));
     if (addend.rows > 0) y += widen(addend(t, j));
-    Y(t, j) = narrow<N>(relu ? fmaxf(y, 0.0f) : y);
+    Y(t, j) = narrow<N>(relu && y < 0 ? 0.0f : y);  // keeps a NaN
   }
 };
 
