@@ -66,7 +66,8 @@ elif command -v compute-sanitizer >/dev/null; then
   memcheck=(compute-sanitizer --tool memcheck --error-exitcode 9)
   # Of our kernels: those of the libraries take minutes.
   racecheck=(compute-sanitizer --tool racecheck --error-exitcode 9 --kernel-name kns=pare)
-  start memcheck_kernels 150 "${memcheck[@]}" "$bin/cuda_test" --run_test="the_tuned_sweep*,selection*,products*,$kernels"
+  start memcheck_kernels 150 "${memcheck[@]}" "$bin/cuda_test" \
+    --run_test="the_tuned_sweep*,selection*,products*,$kernels"
   parts='errors*,zeros*,gram*,several*,matrices*'
   start memcheck_products 150 "${memcheck[@]}" "$bin/cuda_split_product_test" --run_test="$parts"
   # Racecheck fails on cuBLAS's products of halves; these tests have none.

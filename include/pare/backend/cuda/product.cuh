@@ -68,9 +68,9 @@ inline void syrk(MatrixView<double> G, MatrixView<const double> X) {
 /// twice the last, cover what is above it; only those on the diagonal, the smallest, compute numbers that
 /// the mirror overwrites. Squares of one size go in one call.
 ///
-/// The tensor cores cut off what they add to a large sum. Of a small G cuBLAS sums some squares in one
-/// piece and others in several, so that they would lose unequal parts: where the inputs' means are large,
-/// G would not stay positive definite. So its sums are begun anew every few tokens.
+/// The tensor cores cut off what they add to a large sum. Of a small G cuBLAS may sum some squares in one
+/// piece and others in several, which then lose unequal parts: where the inputs' means are large, G does
+/// not stay positive definite. So the sums of a small G are begun anew every most_tokens tokens.
 template <class S>
   requires is_storage_only<S>
 void syrk(MatrixView<float> G, MatrixView<const S> X) {
