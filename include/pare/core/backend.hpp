@@ -3,6 +3,7 @@
 
 #include <concepts>
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 #include "pare/core/matrix.hpp"
@@ -28,6 +29,12 @@ template <class T, MaskSource Mask, bool Quantize, class Grids = GridView<const 
 struct RowSweep;
 template <class T>
 struct GridFit;
+
+/// Neighbouring rows of a matrix, of which some weights are selected.
+struct RowRun {
+  index_t begin, rows;  ///< the first, and how many
+  index_t selected;     ///< weights, within 0 .. rows times columns
+};
 
 }  // namespace kernels
 
@@ -98,7 +105,14 @@ concept HoldsMatrices = std::default_initializable<typename B::template matrix<U
 /// A backend may have `start_to_host(view)`, `start_find_non_finite(A)` and `start_inverse_factor(A)`: as
 /// `to_host`, `find_non_finite` and `inverse_factor`, but they may return before the result is known. They
 /// return a movable object whose `get()` waits for the result and gives it. start_inverse_factor is called
-/// with at least one row. A backend that derives from one that has them overrides both forms or none.
+/// with at least one row. Before a result is asked for, further operations are called: with weights that
+/// may be NaN, or with a U that is of no use because A was not positive definite. They have to end and to stay
+/// within their matrices; what they compute is dropped.
+///
+/// A backend may have `select_smallest_of(W, d, runs, mask)`: select_smallest of each of several runs of
+/// rows of W, given as a std::span<const kernels::RowRun>.
+///
+/// A backend that derives from one that has one of these overrides both forms of an operation or none.
 ///
 /// A backend may have `rough_multiply(C, A, B)`: C = A B in fewer digits, where it is faster. A
 /// search for a mask takes it, which only ranks weights by the result.
@@ -199,6 +213,12 @@ struct Known {
   R& get() { return result; }
 };
 
+/// Whether a result is known when the operation returns.
+template <class R>
+inline constexpr bool is_known = false;
+template <class R>
+inline constexpr bool is_known<Known<R>> = true;
+
 /// Begins a copy to host memory: get() of the result is the Matrix<U>, once it is there. What is queued
 /// on the backend in between does not hold it up.
 template <class B, class U>
@@ -225,6 +245,21 @@ auto start_inverse_factor(MatrixView<T> A) {
     return B::start_inverse_factor(A);
   else
     return Known<bool>{B::inverse_factor(A)};
+}
+
+/// Marks the smallest |w_ij| / d_j in each of some runs of rows; see Backend.
+/// @param W     (out, block)
+/// @param d     (1, block)
+/// @param mask  (out, block), written in the rows of the runs
+template <class B, class T>
+void select_smallest_of(MatrixView<const T> W, MatrixView<const T> d,
+                        std::span<const kernels::RowRun> runs, MatrixView<std::uint8_t> mask) {
+  if constexpr (requires { B::select_smallest_of(W, d, runs, mask); }) {
+    if (runs.size() > 1) return B::select_smallest_of(W, d, runs, mask);
+  }
+  for (const kernels::RowRun& run : runs)
+    B::select_smallest(W.block(run.begin, 0, run.rows, W.cols), d, run.selected,
+                       mask.block(run.begin, 0, run.rows, W.cols));
 }
 
 /// Throws non_finite_error naming `what`, the row and the column, unless `at` is -1.

@@ -221,6 +221,36 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(selection_is_that_of_a_stable_sort, T, Scalars) {
   }
 }
 
+BOOST_AUTO_TEST_CASE_TEMPLATE(runs_of_rows_are_selected_by_themselves, T, Scalars) {
+  const index_t rows = 4000;
+  for (const index_t cols : {33, 128}) {
+    const Matrix<T> W = random_normal<T>(rows, cols, 6);
+    Matrix<T> d(1, cols), few = W;
+    for (index_t j = 0; j < cols; ++j) d(0, j) = T(1 + j % 3);
+    for (index_t i = 0; i < few.size(); ++i)  // many ties
+      few.data()[i] = std::nearbyint(few.data()[i] * T(2)) / T(2);
+    // Of very different lengths, more than a launch takes; rows 700 to 899 are in none.
+    std::vector<kernels::RowRun> runs{{0, 700, 350 * cols}, {900, 1, cols / 2},
+                                      {901, 299, 0},        {1200, 800, 800 * cols},
+                                      {2000, 3, 1},         {2003, 1500, 100 * cols}};
+    for (index_t begin = 3503; begin < rows; begin += 71)
+      runs.push_back({begin, 71, 71 * cols / 3});
+    for (const Matrix<T>* weights : {&W, static_cast<const Matrix<T>*>(&few)}) {
+      const auto on = [&]<class B>(std::type_identity<B>) {
+        const auto w = upload<B>(*weights), s = upload<B>(d);
+        Matrix<std::uint8_t> poison(rows, cols);
+        poison.fill(7);
+        auto mask = upload<B>(poison);
+        detail::select_smallest_of<B>(detail::as_const(w.view()), detail::as_const(s.view()),
+                                      std::span<const kernels::RowRun>(runs), mask.view());
+        return download<B>(mask);
+      };
+      BOOST_TEST((same_bytes(on(std::type_identity<Cuda>{}), on(std::type_identity<Host>{}))),
+                 cols << " columns");
+    }
+  }
+}
+
 BOOST_AUTO_TEST_CASE_TEMPLATE(the_factor_inverts_large_matrices, T, Scalars) {
   for (const index_t n : {1, 2, 63, 64, 65, 127, 192, 320, 1000, 2304}) {
     // I + a a^T with a known inverse: (I + a a^T)^-1 = I - a a^T / (1 + a^T a).

@@ -3,8 +3,11 @@
 
 #include <algorithm>
 #include <cub/block/block_scan.cuh>
+#include <span>
+#include <vector>
 
 #include "pare/backend/cuda/tuning.cuh"
+#include "pare/core/backend.hpp"
 
 namespace pare::inline PARE_TARGET::backend::cuda {
 
@@ -20,7 +23,16 @@ struct SelectScratch {
   unsigned arrived;                                    ///< its highest bit flips at every meeting
 };
 
-/// Waits until all blocks of threads of a cooperative launch have come here, and sees what they wrote.
+/// Most runs of rows of one launch.
+inline constexpr int select_max_runs = 8;
+
+/// Runs of rows that are selected by themselves, each by the blocks of threads with its blockIdx.y.
+struct SelectRuns {
+  kernels::RowRun of[select_max_runs];
+};
+
+/// Waits until all blocks of threads of a cooperative launch with this blockIdx.y have come here, and sees
+/// what they wrote.
 __device__ inline void meet(unsigned* arrived) {
   __syncthreads();
   if (threadIdx.x == 0) {
@@ -47,18 +59,20 @@ struct alignas(sizeof(T) * Width) SelectChunk {
   T of[Width];
 };
 
-/// Marks the k smallest |w_ij| / d_j of W, k >= 1; ties go to the lower row-major index.
+/// Marks the smallest |w_ij| / d_j of some runs of rows of W, one at least of each; ties go to the lower
+/// row-major index.
 ///
 /// The k-th smallest key is found digit by digit: every block of threads counts its rows' keys, the
 /// counts meet in `scratch`, and every block finds the digit for itself. Needs a cooperative launch.
-/// @tparam Cut    a SelectCut
-/// @tparam Width  neighbouring columns that a thread takes, a divisor of their number
-/// @param cached  whether the keys of a block's rows fit its dynamic shared memory; otherwise they are
+/// @tparam Cut     a SelectCut
+/// @tparam Width   neighbouring columns that a thread takes, a divisor of their number
+/// @param scratch  (runs)
+/// @param cached   whether the keys of a block's rows fit its dynamic shared memory; otherwise they are
 ///                computed anew in every pass
 template <class Cut, int Width, class T>
 __global__ void __launch_bounds__(Cut::threads)
-    select_kernel(MatrixView<const T> W, const T* d, unsigned long long k,
-                  MatrixView<std::uint8_t> mask, SelectScratch* scratch, bool cached) {
+    select_kernel(MatrixView<const T> all, const T* d, const __grid_constant__ SelectRuns runs,
+                  MatrixView<std::uint8_t> all_marks, SelectScratch* scratch, bool cached) {
   using Key = decltype(select_key(T{}));
   using Keys = SelectChunk<Key, Width>;
   using Numbers = SelectChunk<T, Width>;
@@ -74,6 +88,10 @@ __global__ void __launch_bounds__(Cut::threads)
   extern __shared__ __align__(16) unsigned char memory[];
   Keys* const cache = reinterpret_cast<Keys*>(memory);
 
+  const kernels::RowRun run = runs.of[blockIdx.y];
+  const MatrixView<const T> W = all.block(run.begin, 0, run.rows, all.cols);
+  const MatrixView<std::uint8_t> mask = all_marks.block(run.begin, 0, run.rows, all.cols);
+  scratch += blockIdx.y;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   // Consecutive rows, so that ties of lower blocks come first.
   const index_t height = (W.rows + gridDim.x - 1) / gridDim.x;
@@ -110,9 +128,9 @@ __global__ void __launch_bounds__(Cut::threads)
 
   for (int b = threadIdx.x; b < select_buckets; b += select_threads) local[0][b] = 0;
   __syncthreads();
-  Key prefix = 0;                 // leading digits of the k-th smallest key
-  unsigned long long wanted = k;  // how many of the keys with that prefix are still to be taken
-  unsigned long long equal = 0;   // how many keys have that prefix
+  Key prefix = 0;                            // leading digits of the k-th smallest key
+  unsigned long long wanted = run.selected;  // of the keys with that prefix, still to be taken
+  unsigned long long equal = 0;              // how many keys have that prefix
 #pragma unroll
   for (int pass = 0; pass < passes; ++pass) {
     const int above = key_bits - pass * select_digit_bits,
@@ -209,57 +227,79 @@ struct Selection {
   template <class T>
   static void select_smallest(MatrixView<const T> W, MatrixView<const T> d, index_t k,
                               MatrixView<std::uint8_t> mask) {
-    if (k == 0) {
-      check(cudaMemset2DAsync(mask.data, std::size_t(mask.stride), 0, std::size_t(mask.cols),
-                              std::size_t(mask.rows), stream()),
-            "cudaMemset2DAsync");
-      return;
-    }
+    const kernels::RowRun run{0, W.rows, k};
+    select_smallest_of(W, d, std::span(&run, 1), mask);
+  }
+
+  template <class T>
+  static void select_smallest_of(MatrixView<const T> W, MatrixView<const T> d,
+                                 std::span<const kernels::RowRun> runs,
+                                 MatrixView<std::uint8_t> mask) {
+    std::vector<kernels::RowRun> some;  // with something to select
+    for (const kernels::RowRun& run : runs)
+      if (run.selected > 0)
+        some.push_back(run);
+      else
+        check(cudaMemset2DAsync(mask.row(run.begin), std::size_t(mask.stride), 0,
+                                std::size_t(mask.cols), std::size_t(run.rows), stream()),
+              "cudaMemset2DAsync");
     with_tuning(Context::get().compute_capability, [&]<class Tuning>(Tuning) {
-      launch<typename Tuning::select>(W, d.data, static_cast<unsigned long long>(k), mask);
+      const std::size_t most =
+          std::size_t(std::min(select_max_runs, Context::get().multiprocessors));
+      for (std::size_t first = 0; first < some.size(); first += most)
+        launch<typename Tuning::select>(
+            W, d.data, std::span(some).subspan(first, std::min(most, some.size() - first)), mask);
     });
   }
 
  private:
+  using Runs = std::span<const kernels::RowRun>;
+
   template <class Cut, class T>
-  static void launch(MatrixView<const T> W, const T* d, unsigned long long k,
-                     MatrixView<std::uint8_t> mask) {
+  static void launch(MatrixView<const T> W, const T* d, Runs runs, MatrixView<std::uint8_t> mask) {
     constexpr int wide = int(16 / sizeof(T));
     const auto lies_at = [](const void* data, index_t stride, std::size_t bytes) {
       return reinterpret_cast<std::uintptr_t>(data) % bytes == 0 && stride % wide == 0;
     };
     if (W.cols % wide == 0 && lies_at(W.data, W.stride, 16) && lies_at(d, 0, 16) &&
         lies_at(mask.data, mask.stride, wide))
-      launch<Cut, wide>(W, d, k, mask);
+      launch<Cut, wide>(W, d, runs, mask);
     else
-      launch<Cut, 1>(W, d, k, mask);
+      launch<Cut, 1>(W, d, runs, mask);
   }
 
   template <class Cut, int Width, class T>
-  static void launch(MatrixView<const T> W, const T* d, unsigned long long k,
-                     MatrixView<std::uint8_t> mask) {
+  static void launch(MatrixView<const T> W, const T* d, Runs given, MatrixView<std::uint8_t> mask) {
     constexpr index_t keys = Cut::keys * Cut::threads;  // of a block
+    SelectRuns runs;
+    std::copy(given.begin(), given.end(), runs.of);
+    index_t rows = 0;  // of the longest run
+    for (const kernels::RowRun& run : given) rows = std::max(rows, run.rows);
+    // All blocks of a cooperative launch are on the GPU at the same time.
     const Context& context = Context::get();
-    const index_t blocks = std::min({(W.size() + keys - 1) / keys, W.rows,
-                                     index_t(context.multiprocessors), index_t(select_max_blocks)});
+    const index_t share = std::max<index_t>(1, context.multiprocessors / index_t(given.size()));
+    const index_t blocks =
+        std::min({(rows * W.cols + keys - 1) / keys, rows, share, index_t(select_max_blocks)});
     const auto kernel = select_kernel<Cut, Width, T>;
     constexpr index_t most = Cut::key_bytes;
-    index_t bytes = (W.rows + blocks - 1) / blocks * W.cols * index_t(sizeof(T));
+    index_t bytes = (rows + blocks - 1) / blocks * W.cols * index_t(sizeof(T));
     bool cached = bytes <= most;
     if (!cached) bytes = 0;
     if (cached) allow_shared(kernel, int(most));
     SelectScratch* scratch = per_device<Scratch>().memory.data();
-    void* arguments[] = {&W, &d, &k, &mask, &scratch, &cached};
-    check(cudaLaunchCooperativeKernel(reinterpret_cast<const void*>(kernel), dim3(unsigned(blocks)),
+    void* arguments[] = {&W, &d, &runs, &mask, &scratch, &cached};
+    check(cudaLaunchCooperativeKernel(reinterpret_cast<const void*>(kernel),
+                                      dim3(unsigned(blocks), unsigned(given.size())),
                                       dim3(Cut::threads), arguments, std::size_t(bytes), stream()),
           "select_kernel");
   }
 
   /// One per device, zero at first.
   struct Scratch {
-    DeviceMatrix<SelectScratch> memory{1, 1};
+    DeviceMatrix<SelectScratch> memory{1, select_max_runs};
     Scratch() {
-      check(cudaMemsetAsync(memory.data(), 0, sizeof(SelectScratch), stream()), "cudaMemsetAsync");
+      check(cudaMemsetAsync(memory.data(), 0, select_max_runs * sizeof(SelectScratch), stream()),
+            "cudaMemsetAsync");
     }
   };
 };
