@@ -50,6 +50,34 @@ struct Data {
   }
 };
 
+/// A backend whose factorisation and check of weights are known only when they are asked for.
+template <class Base>
+struct Defers : Base {
+  template <class R>
+  struct Awaited {
+    R result;
+    auto get() { return result.get(); }
+  };
+  template <class T>
+  static auto start_find_non_finite(MatrixView<const T> A) {
+    return Awaited<decltype(detail::start_find_non_finite<Base>(A))>{
+        detail::start_find_non_finite<Base>(A)};
+  }
+  template <class T>
+  static index_t find_non_finite(MatrixView<const T> A) {
+    return start_find_non_finite(A).get();
+  }
+  template <class T>
+  static auto start_inverse_factor(MatrixView<T> A) {
+    return Awaited<decltype(detail::start_inverse_factor<Base>(A))>{
+        detail::start_inverse_factor<Base>(A)};
+  }
+  template <class T>
+  static bool inverse_factor(MatrixView<T> A) {
+    return start_inverse_factor(A).get();
+  }
+};
+
 template <class B, class T>
 std::string layer_bytes(const CompressedLinear<B, T>& linear) {
   std::string bytes;

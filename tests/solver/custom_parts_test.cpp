@@ -197,6 +197,87 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_pattern_of_ones_own_says_what_goes, C, Cases) {
                       "as asked for"));
 }
 
+namespace {
+
+/// The same, but fails where it is shown numbers that are not finite, or a U that is none.
+struct SeesFinite : EverySecond {
+  template <class B, class T>
+  static void mark(const MaskBlock<T>& block, const SolverOptions& options,
+                   MatrixView<std::uint8_t> mask) {
+    BOOST_TEST(B::find_non_finite(block.weights) == -1);
+    const Matrix<T> u = B::to_host(block.diagonal);
+    for (index_t j = 0; j < u.cols(); ++j) BOOST_TEST((u(0, j) > 0 && std::isfinite(u(0, j))));
+    EverySecond::mark<B, T>(block, options, mask);
+  }
+};
+
+/// The same, but cannot.
+struct Throws : EverySecond {
+  template <class B, class T>
+  static void mark(const MaskBlock<T>& block, const SolverOptions&, MatrixView<std::uint8_t>) {
+    if (block.weights.rows == 3) throw argument_error("three rows");
+  }
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_pattern_of_ones_own_sees_weights_and_u_that_are_known_to_be_good, C,
+                              Cases) {
+  using B = Defers<typename C::backend>;
+  using T = typename C::scalar;
+  Matrix<T> H(8, 8);
+  H.fill(T(4));  // is factored with damping only
+  const auto hessian = upload<B>(H);
+  const auto calibration = Calibration<B, T>::from_hessian(hessian.view());
+  Matrix<T> W = random_normal<T>(3, 8, 5);
+  const auto good = upload<B>(W);
+  W(1, 2) = std::numeric_limits<T>::infinity();
+  const auto bad = upload<B>(W);
+  SparseGPTSolver<Compression<SeesFinite, BaseQuantizer>, B, T> solver({.bits = 4, .damping = 0});
+  BOOST_TEST(solver.solve(good.view(), calibration).damping_retries == 1);
+  const auto factor = solver.prepare(calibration);
+  BOOST_CHECK_THROW(solver.solve(
+                        {.weights = bad.view(), .calibration = calibration, .factor = factor}),
+                    non_finite_error);
+  SparseGPTSolver<Compression<SeesFinite, BaseQuantizer>, B, T> half(
+      {.bits = 4, .grid = {.half_scale = true}});
+  const auto large = upload<B>(random_normal<T>(3, 8, 6, 1e7));
+  BOOST_TEST(contains(message_of<argument_error>([&] { half.solve(large.view(), calibration); }),
+                      "grid.half_scale: row 0"));
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(parts_of_ones_own_treat_linears_together_as_alone, C, Cases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  const Data<B, T> data(Problem{7, 44});
+  const auto other = upload<B>(random_normal<T>(3, 44, 8));
+  const auto check = [&]<class Config>(std::type_identity<Config>, const SolverOptions& options) {
+    using Solver = SparseGPTSolver<Config, B, T>;
+    Solver solver(options);
+    const std::vector<typename Solver::Inputs> inputs{
+        {.weights = data.weights.view(), .calibration = data.calibration},
+        {.weights = other.view(), .calibration = data.calibration, .name = "v"}};
+    const auto together = solver.solve_together(inputs);
+    for (std::size_t i = 0; i < 2; ++i) {
+      const auto alone = solver.solve(inputs[i]);
+      BOOST_TEST(relative_difference(together[i].loss, alone.loss) <= 5 * tolerance<T>);
+      BOOST_TEST(together[i].grids.custom_bits == alone.grids.custom_bits);
+      BOOST_TEST(together[i].custom_pattern == alone.custom_pattern);
+      BOOST_TEST(same_bytes(download<B>(together[i].mask), download<B>(alone.mask)));
+      BOOST_TEST((together[i].order == alone.order));
+    }
+  };
+  check(std::type_identity<Compression<EverySecond, Again>>{}, {.bits = 3, .block_size = 10});
+  check(std::type_identity<Compression<Backwards>>{}, {.block_size = 10});
+  check(std::type_identity<Compression<Unstructured, Again>>{}, {.sparsity = 0.5, .bits = 4});
+  using Throwing = SparseGPTSolver<Compression<Throws>, B, T>;
+  const std::vector<typename Throwing::Inputs> inputs{
+      {.weights = data.weights.view(), .calibration = data.calibration, .name = "q"},
+      {.weights = other.view(), .calibration = data.calibration, .name = "v"}};
+  BOOST_TEST(message_of<argument_error>(
+                 [&] { Throwing(SolverOptions{}).solve_together(inputs); }) == "v: three rows");
+}
+
 BOOST_AUTO_TEST_CASE_TEMPLATE(a_mask_that_contradicts_a_pattern_is_refused, C, Cases) {
   using B = typename C::backend;
   using T = typename C::scalar;

@@ -189,6 +189,183 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_shared_factor_gives_the_same_bytes, C, Cases) {
   });
 }
 
+BOOST_AUTO_TEST_CASE_TEMPLATE(linears_that_are_solved_together_are_as_if_alone, C, Cases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  const Data<B, T> data(Problem{20, 136, {3}, 55});
+  const Matrix<T> small = random_normal<T>(7, 136, 56), large = random_normal<T>(41, 136, 57, 10);
+  const auto second = upload<B>(small), third = upload<B>(large);
+  Matrix<std::uint8_t> marks(7, 136);
+  for (index_t i = 0; i < marks.size(); ++i) marks.data()[i] = i % 136 < 30 || i % 5 == 0;
+  const auto zero = upload<B>(marks);
+  for_each_config([&]<class Config>(std::type_identity<Config>, const SolverOptions& options) {
+    using Solver = SparseGPTSolver<Config, B, T>;
+    using Inputs = typename Solver::Inputs;
+    Solver solver(options);
+    const auto factor = solver.prepare(data.calibration);
+    for (const bool masked : {false, true})
+      for (const bool prepared : {false, true}) {
+        std::vector<Inputs> inputs;
+        for (const MatrixView<const T> W :
+             {MatrixView<const T>(data.weights.view()), MatrixView<const T>(second.view()),
+              MatrixView<const T>(third.view())}) {
+          inputs.push_back({.weights = W, .calibration = data.calibration});
+          if (prepared) inputs.back().factor = factor;
+          if (masked && inputs.size() == 2) inputs.back().mask = zero.view();
+        }
+        const auto together = solver.solve_together(inputs);
+        const auto again = Solver(options).solve_together(inputs);
+        BOOST_REQUIRE_EQUAL(together.size(), 3u);
+        for (std::size_t i = 0; i < 3; ++i) {
+          const auto& linear = together[i];
+          const auto alone = solver.solve(inputs[i]);
+          BOOST_TEST((layer_bytes<B, T>(linear) == layer_bytes<B, T>(again[i])));
+          BOOST_TEST(relative_difference(linear.loss, alone.loss) <= 5 * tolerance<T>);
+          BOOST_TEST((linear.bits == alone.bits && linear.order == alone.order));
+          BOOST_TEST(linear.given_mask == alone.given_mask);
+          BOOST_TEST(linear.damping == alone.damping);
+          BOOST_TEST(linear.seconds > 0);
+          const std::vector<double> p = doubles(download<B>(linear.mask)),
+                                    q = doubles(download<B>(alone.mask));
+          BOOST_REQUIRE_EQUAL(p.size(), q.size());
+          std::size_t differing = 0;
+          for (std::size_t k = 0; k < p.size(); ++k) differing += p[k] != q[k];
+          BOOST_TEST(double(differing) <= 0.005 * double(p.size()));
+        }
+      }
+  });
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(what_does_not_fit_together_is_an_error_that_names_it, C, Cases) {
+  using B = typename C::backend;
+  using T = typename C::scalar;
+  using Solver = SparseGPTSolver<Joint, B, T>;
+  using Inputs = typename Solver::Inputs;
+  const Data<B, T> data(Problem{20, 40, {3}, 55}), other(Problem{20, 40, {3}, 56});
+  Solver solver({.sparsity = 0.5, .bits = 4});
+  const auto factor = solver.prepare(data.calibration);
+  const Inputs first{.weights = data.weights.view(), .calibration = data.calibration};
+  const auto message = [&]<class Error>(std::type_identity<Error>, const Inputs& second) {
+    const std::vector<Inputs> both{first, second};
+    return message_of<Error>([&] { solver.solve_together(both); });
+  };
+  const std::type_identity<argument_error> argument;
+  BOOST_TEST(message_of<argument_error>([&] { solver.solve_together({}); }) ==
+             "linears: expected at least one, got none");
+  const std::string expected =
+      "v: linears: expected the calibration and the factor of the first, got others";
+  BOOST_TEST(message(argument, {.weights = other.weights.view(),
+                                .calibration = other.calibration,
+                                .name = "v"}) == expected);
+  BOOST_TEST(message(argument, {.weights = other.weights.view(),
+                                .calibration = data.calibration,
+                                .factor = factor,
+                                .name = "v"}) == expected);
+  Matrix<T> broken = data.W;
+  broken(2, 5) = std::numeric_limits<T>::quiet_NaN();
+  const auto weights = upload<B>(broken);
+  const Inputs nan{.weights = weights.view(), .calibration = data.calibration, .name = "v"};
+  const std::string found =
+      "v: weights (out, in): expected finite numbers, got NaN or infinity at (2, 5) of shape (20, "
+      "40)";
+  BOOST_TEST(message(std::type_identity<non_finite_error>{}, nan) == found);
+  Inputs with_factor = nan;  // the weights are looked at later then
+  with_factor.factor = factor;
+  BOOST_TEST(message_of<non_finite_error>([&] { solver.solve(with_factor); }) == found);
+
+  // Of two linears the scales of the second are too large.
+  Solver half({.sparsity = 0.5, .bits = 4, .grid = {.half_scale = true}});
+  const auto large = upload<B>(random_normal<T>(9, 40, 57, 1e6));
+  const std::vector<Inputs> both{
+      first, {.weights = large.view(), .calibration = data.calibration, .name = "v"}};
+  BOOST_TEST(contains(message_of<argument_error>([&] { half.solve_together(both); }),
+                      "v: grid.half_scale: row 0 of the weights needs a scale beyond 65504"));
+}
+
+namespace {
+
+/// A backend that notes how much had been begun when its first result was waited for.
+template <class Base>
+struct NotesWaits : Base {
+  static inline int begun = 0, before_wait = -1;
+
+  template <class R>
+  struct Awaited {
+    R result;
+    auto& get() {
+      if (before_wait < 0) before_wait = begun;
+      return result.get();
+    }
+  };
+  template <class U>
+  static auto start_to_host(MatrixView<const U> v) {
+    return Awaited<decltype(detail::start_to_host<Base>(v))>{detail::start_to_host<Base>(v)};
+  }
+  template <class U>
+  static Matrix<U> to_host(MatrixView<const U> v) {
+    auto started = start_to_host(v);
+    return std::move(started.get());
+  }
+  template <class T>
+  static auto start_find_non_finite(MatrixView<const T> A) {
+    using Found = decltype(detail::start_find_non_finite<Base>(A));
+    return Finding<Found>{detail::start_find_non_finite<Base>(A)};
+  }
+  template <class R>
+  struct Finding {
+    R result;
+    index_t get() {
+      if (before_wait < 0) before_wait = begun;
+      return result.get();
+    }
+  };
+  template <class T>
+  static index_t find_non_finite(MatrixView<const T> A) {
+    return start_find_non_finite(A).get();
+  }
+  template <class F>
+  static void for_each_row(index_t n, const F& f) {
+    ++begun;
+    Base::for_each_row(n, f);
+  }
+  template <class F>
+  static void for_each_element(index_t rows, index_t cols, const F& f) {
+    ++begun;
+    Base::for_each_element(rows, cols, f);
+  }
+  template <class R>
+  static void reduce_rows(index_t n, const R& reduction) {
+    ++begun;
+    Base::reduce_rows(n, reduction);
+  }
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_solve_waits_when_everything_has_been_begun, C, Cases) {
+  using B = NotesWaits<typename C::backend>;
+  using T = typename C::scalar;
+  const Data<B, T> data(Problem{20, 136, {3}, 55});
+  const auto second = upload<B>(random_normal<T>(7, 136, 56));
+  const auto check = [&]<class Config>(std::type_identity<Config>, const SolverOptions& options) {
+    SparseGPTSolver<Config, B, T> solver(options);
+    const auto factor = solver.prepare(data.calibration);
+    using Inputs = typename SparseGPTSolver<Config, B, T>::Inputs;
+    const std::vector<Inputs> inputs{
+        {.weights = data.weights.view(), .calibration = data.calibration, .factor = factor},
+        {.weights = second.view(), .calibration = data.calibration, .factor = factor}};
+    B::begun = 0;
+    B::before_wait = -1;
+    solver.solve_together(inputs);
+    BOOST_TEST(B::begun > 0);
+    BOOST_TEST(B::before_wait == B::begun);
+  };
+  check(std::type_identity<Prune>{}, {.sparsity = 0.5});
+  check(std::type_identity<PruneGroups>{}, {.zeros = 2, .of = 4, .act_order = true});
+  check(std::type_identity<Joint>{},
+        {.sparsity = 0.5, .bits = 3, .grid = {.half_scale = true}, .group_size = 32});
+}
+
 BOOST_AUTO_TEST_CASE_TEMPLATE(the_input_weights_are_not_changed, C, Cases) {
   using B = typename C::backend;
   using T = typename C::scalar;
@@ -441,20 +618,33 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(weights_that_are_pruned_already_stay_as_they_are, 
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(raised_damping_is_in_the_result, C, Cases) {
-  using B = typename C::backend;
   using T = typename C::scalar;
-  Matrix<T> H(6, 6);
-  H.fill(T(4));
-  const auto device = upload<B>(H), weights = upload<B>(random_normal<T>(3, 6, 66));
-  const auto calibration = Calibration<B, T>::from_hessian(device.view());
-  SparseGPTSolver<Prune, B, T> solver({.sparsity = 0.5, .damping = 0});
-  const auto linear = solver.solve(weights.view(), calibration);
-  BOOST_TEST(linear.damping_retries == 1);
-  BOOST_TEST(linear.damping == 0.001);
-  H(0, 5) = H(5, 0) = T(1000);
-  const auto hopeless = upload<B>(H);
-  const auto bad = Calibration<B, T>::from_hessian(hopeless.view());
-  BOOST_CHECK_THROW(solver.solve(weights.view(), bad), factorization_error);
+  const auto check = [&]<class B>(std::type_identity<B>) {
+    Matrix<T> H(6, 6);
+    H.fill(T(4));
+    const auto device = upload<B>(H), weights = upload<B>(random_normal<T>(3, 6, 66));
+    const auto calibration = Calibration<B, T>::from_hessian(device.view());
+    SparseGPTSolver<Prune, B, T> solver({.sparsity = 0.5, .damping = 0});
+    const auto linear = solver.solve(weights.view(), calibration);
+    BOOST_TEST(linear.damping_retries == 1);
+    BOOST_TEST(linear.damping == 0.001);
+    // Nothing of what was solved before the failure was known is in the result.
+    const auto factor = solver.prepare(calibration);
+    BOOST_TEST(factor.retries == 1);
+    BOOST_TEST((layer_bytes<B, T>(linear) ==
+                layer_bytes<B, T>(solver.solve(
+                    {.weights = weights.view(), .calibration = calibration, .factor = factor}))));
+    H(0, 5) = H(5, 0) = T(1000);
+    const auto hopeless = upload<B>(H);
+    const auto bad = Calibration<B, T>::from_hessian(hopeless.view());
+    BOOST_TEST(contains(message_of<factorization_error>([&] {
+                          solver.solve(
+                              {.weights = weights.view(), .calibration = bad, .name = "q"});
+                        }),
+                        "q: Hessian (6, 6): not positive definite"));
+  };
+  check(std::type_identity<typename C::backend>{});
+  check(std::type_identity<Defers<typename C::backend>>{});
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(options_of_no_use_are_errors, C, Cases) {

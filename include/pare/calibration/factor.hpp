@@ -97,13 +97,19 @@ inline void require_permutation(const std::vector<index_t>& order, index_t n) {
   if (!good) throw argument_error("order: expected a permutation of 0.." + std::to_string(n - 1));
 }
 
+/// Whether any input counts as dead.
+template <class B, class T>
+bool has_dead_inputs(const Factor<B, T>& factor) {
+  return std::find(factor.dead.begin(), factor.dead.end(), 1) != factor.dead.end();
+}
+
 /// What is left of W (out, in) where inputs are dead: their weights are zero. So they take no part
 /// in a grid, which holds zero anyway, nor in a score. W itself where none is dead.
 /// @param room  where the result lies then
 template <class B, class T>
 MatrixView<const T> live_weights(MatrixView<const T> W, const Factor<B, T>& factor,
                                  typename B::template matrix<T>& room) {
-  if (std::count(factor.dead.begin(), factor.dead.end(), 0) == W.cols) return W;
+  if (!has_dead_inputs(factor)) return W;
   room.resize(W.rows, W.cols);
   const auto dead = to_backend<B>(factor.dead);
   B::for_each_element(W.rows, W.cols, kernels::LiveWeights<T>{W, room.view(), dead.view().data});
@@ -113,6 +119,8 @@ MatrixView<const T> live_weights(MatrixView<const T> W, const Factor<B, T>& fact
 /// A factor that is still being computed; see factorize(). Keeps a reference to the calibration.
 template <class B, class T>
 class StartedFactor {
+  using Succeeded = decltype(start_inverse_factor<B, T>(MatrixView<T>()));
+
  public:
   /// Starts the factorisation.
   /// @param diagonal  that of H, (in)
@@ -133,16 +141,20 @@ class StartedFactor {
     diagonal_ = to_backend<B>(factor_.hessian_diagonal);
     factor_.damping = options.damping;
     start();
+    if constexpr (is_known<Succeeded>) finish();
   }
 
-  /// The factor. U, damping, added and retries are final when finish() has returned.
+  /// The factor. U, damping, added and retries are final when finish() has returned, and only then
+  /// upper_diagonal is there.
   const Factor<B, T>& so_far() const { return factor_; }
 
   /// Waits for the factor; when it failed, computes it again with more damping. Does nothing when called
   /// again.
+  /// @return whether U is another one than before the call
   /// @throws factorization_error when the ladder ends
-  void finish() {
-    if (!succeeded_) return;
+  bool finish() {
+    if (!succeeded_) return false;
+    const int retries = factor_.retries;
     while (!succeeded_->get()) {
       if (factor_.damping >= 1)
         throw factorization_error(
@@ -156,6 +168,7 @@ class StartedFactor {
     const Matrix<double>& u = upper_diagonal_->get();
     factor_.upper_diagonal.assign(u.data(), u.data() + u.size());
     succeeded_.reset();
+    return factor_.retries > retries;
   }
 
   /// The factor, finished.
@@ -207,7 +220,7 @@ class StartedFactor {
   Factor<B, T> factor_;
   typename B::template matrix<index_t> order_;
   typename B::template matrix<double> diagonal_;
-  std::optional<decltype(start_inverse_factor<B, T>(MatrixView<T>()))> succeeded_;
+  std::optional<Succeeded> succeeded_;
   std::optional<decltype(start_to_host<B>(MatrixView<const double>()))> upper_diagonal_;
 };
 

@@ -9,17 +9,19 @@
 
 namespace pare::inline PARE_TARGET::kernels {
 
-/// diagonal(0, j) = scale * matrix(j, j).
-template <class T>
+/// diagonal(0, order[j]) = scale * matrix(j, j).
+template <class T, class U = double>
 struct TakeDiagonal {
-  MatrixView<const T> matrix;   // (n, n)
-  MatrixView<double> diagonal;  // (1, n)
+  MatrixView<const T> matrix;  // (n, n)
+  MatrixView<U> diagonal;      // (1, n)
   /// The factor.
   double scale = 1;
+  /// Where each element goes, (n); null: as they come.
+  const index_t* order = nullptr;
 
   /// Writes one element.
   PARE_HOST_DEVICE void operator()(index_t j) const {
-    diagonal(0, j) = scale * double(matrix(j, j));
+    diagonal(0, order != nullptr ? order[j] : j) = U(scale * double(matrix(j, j)));
   }
 };
 

@@ -49,7 +49,9 @@ struct CompressedLinear {
   std::vector<double> row_loss;       ///< the same per row, (out)
   double damping = 0;                 ///< share of mean(diag H) in force
   int damping_retries = 0;            ///< how often it was raised
-  double seconds = 0;                 ///< wall time of solve(), with the factor unless it was given
+  /// Wall time of solve(), with the factor unless it was given; of linears that are solved together,
+  /// shared out by rows.
+  double seconds = 0;
 
   /// Whether weights were rounded to grids.
   bool quantized() const { return !bits.empty(); }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "pare/calibration/factor.hpp"
 #include "pare/core/matrix_argument.hpp"
@@ -178,6 +179,8 @@ struct SolveInputs {
   detail::WidthsArgument<Assigned> bits = detail::no_widths<Assigned>();
   /// (out, in), 1 where a weight must be zero, in the backend's memory; none: anywhere.
   detail::MaskArgument mask = {};
+  /// Put in front of the messages of what is thrown; none: nothing is.
+  std::string_view name = {};
 };
 
 }  // namespace pare

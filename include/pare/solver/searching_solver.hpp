@@ -5,6 +5,7 @@
 #include <memory>
 #include <numeric>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -28,6 +29,8 @@ requires Config::searches class SparseGPTSolver<Config, B, T> {
  public:
   /// What solve() returns.
   using Compressed = CompressedLinear<B, T>;
+  /// What solve() reads.
+  using Inputs = SolveInputs<B, T, Config::assigned>;
 
   /// @throws argument_error or unattainable_error naming the option that does not fit
   explicit SparseGPTSolver(SolverOptions options)
@@ -43,7 +46,59 @@ requires Config::searches class SparseGPTSolver<Config, B, T> {
   }
 
   /// See SparseGPTSolver::solve. With `refine` a pattern or a mask is needed.
-  Compressed solve(const SolveInputs<B, T, Config::assigned>& inputs) {
+  Compressed solve(const Inputs& given) {
+    Inputs inputs = given;
+    inputs.name = {};
+    const auto solved = [&] { return solve_named(inputs); };
+    return given.name.empty() ? solved() : in_context(given.name, solved);
+  }
+
+  /// Compresses one linear: solve({.weights = W, .calibration = calibration}).
+  Compressed solve(MatrixArgument<T> W, detail::CalibrationArgument<B, T> calibration) {
+    return solve({.weights = W, .calibration = calibration});
+  }
+
+  /// See SparseGPTSolver::solve_together. Where masks are searched for or weights refined, the linears are
+  /// solved one after the other.
+  std::vector<Compressed> solve_together(std::span<const Inputs> linears) {
+    if (!searching()) return greedy_.solve_together(linears);
+    const auto parts = detail::stacked(linears);
+    Factor<B, T> shared;
+    if (linears[0].factor.get() == nullptr)
+      shared = parts.front().named([&] { return prepare(linears[0].calibration); });
+    std::vector<Compressed> solved;
+    for (Inputs inputs : linears) {
+      if (inputs.factor.get() == nullptr) inputs.factor = shared;
+      solved.push_back(solve(inputs));
+    }
+    return solved;
+  }
+
+  /// Whether solve_together() solves linears side by side.
+  bool solves_together() const { return !searching() && greedy_.solves_together(); }
+
+  /// The options given, static values filled in.
+  const SolverOptions& options() const { return options_; }
+
+ private:
+  template <class U>
+  using Owner = typename B::template matrix<U>;
+  using Greedy = SparseGPTSolver<detail::WithoutSearch<Config>, B, T>;
+  using Rounding =
+      SparseGPTSolver<std::conditional_t<Config::quantizes, detail::RoundingOnly<Config>,
+                                         Compression<Dense, BaseQuantizer>>,
+                      B, T>;
+
+  bool searching() const { return alternating() || options_.refine; }
+  bool alternating() const { return options_.mask_search == MaskSearch::alternating; }
+
+  SolverOptions greedy_options() const {
+    SolverOptions options = without_search(options_);
+    if constexpr (!Config::prunes && !Config::quantizes) options.sparsity = 0.0;
+    return options;
+  }
+
+  Compressed solve_named(const Inputs& inputs) {
     const MatrixView<const std::uint8_t> zero = inputs.mask.get();
     if (!Config::prunes && options_.refine && zero.rows == 0)
       throw argument_error(
@@ -57,37 +112,11 @@ requires Config::searches class SparseGPTSolver<Config, B, T> {
     return kept;
   }
 
-  /// Compresses one linear: solve({.weights = W, .calibration = calibration}).
-  Compressed solve(MatrixArgument<T> W, detail::CalibrationArgument<B, T> calibration) {
-    return solve({.weights = W, .calibration = calibration});
-  }
-
-  /// The options given, static values filled in.
-  const SolverOptions& options() const { return options_; }
-
- private:
-  template <class U>
-  using Owner = typename B::template matrix<U>;
-  using Inputs = SolveInputs<B, T, Config::assigned>;
-  using Greedy = SparseGPTSolver<detail::WithoutSearch<Config>, B, T>;
-  using Rounding =
-      SparseGPTSolver<std::conditional_t<Config::quantizes, detail::RoundingOnly<Config>,
-                                         Compression<Dense, BaseQuantizer>>,
-                      B, T>;
-
-  bool alternating() const { return options_.mask_search == MaskSearch::alternating; }
-
-  SolverOptions greedy_options() const {
-    SolverOptions options = without_search(options_);
-    if constexpr (!Config::prunes && !Config::quantizes) options.sparsity = 0.0;
-    return options;
-  }
-
   Compressed solve_all(const Inputs& given, const Factor<B, T>& factor) {
     Inputs inputs = given;
     inputs.factor = factor;
     Compressed greedy = greedy_.solve(inputs);
-    if (!alternating() && !options_.refine) return greedy;
+    if (!searching()) return greedy;
     Compressed found = search(inputs, factor, greedy);
     const bool better = found.loss < greedy.loss;
     greedy.greedy_loss = found.greedy_loss = greedy.loss;

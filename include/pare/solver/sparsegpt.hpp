@@ -8,23 +8,19 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "pare/core/channel.hpp"
-#include "pare/kernels/custom_grids.hpp"
-#include "pare/kernels/fit.hpp"
-#include "pare/kernels/masks.hpp"
-#include "pare/kernels/sweep.hpp"
-#include "pare/quantization/grid_map.hpp"
+#include "pare/solver/block_loop.hpp"
 #include "pare/solver/choose_bits.hpp"
 #include "pare/solver/compressed_linear.hpp"
 #include "pare/solver/custom_parts.hpp"
+#include "pare/solver/fit_grids.hpp"
 #include "pare/solver/inputs.hpp"
 #include "pare/solver/options.hpp"
 #include "pare/solver/order.hpp"
-#include "pare/solver/updates.hpp"
+#include "pare/solver/stack.hpp"
 #include "pare/solver/verify.hpp"
 
 namespace pare::inline PARE_TARGET {
@@ -47,6 +43,8 @@ class SparseGPTSolver {
  public:
   /// What solve() returns.
   using Compressed = CompressedLinear<B, T>;
+  /// What solve() reads.
+  using Inputs = SolveInputs<B, T, Config::assigned>;
 
   /// @throws argument_error or unattainable_error naming the option that does not fit
   explicit SparseGPTSolver(SolverOptions options)
@@ -66,16 +64,30 @@ class SparseGPTSolver {
   Factor<B, T> prepare(detail::CalibrationArgument<B, T> given) const;
 
   /// Compresses one linear.
-  /// @param inputs  {.weights, .calibration, .factor, .bits, .mask}; see SolveInputs
+  /// @param inputs  {.weights, .calibration, .factor, .bits, .mask, .name}; see SolveInputs
   /// @throws shape_error, non_finite_error (also when W times the inputs overflows T),
   ///         argument_error (inputs not divisible by m, a channel's width that is none),
   ///         factorization_error, invariant_error
-  Compressed solve(const SolveInputs<B, T, Config::assigned>& inputs);
+  Compressed solve(const Inputs& inputs) {
+    return std::move(solve_together(std::span(&inputs, 1)).front());
+  }
 
   /// Compresses one linear: solve({.weights = W, .calibration = calibration}).
   Compressed solve(MatrixArgument<T> W, detail::CalibrationArgument<B, T> calibration) {
     return solve({.weights = W, .calibration = calibration});
   }
+
+  /// Compresses linears that read the same inputs side by side: the rows of all go through one sweep. Each
+  /// linear has a mask, widths, grids and losses of its own, as if it were solved alone; only the
+  /// rounding of products may differ. With input channels every linear has its own order, so that
+  /// they are solved one after the other.
+  /// @param linears  one at least, with the same calibration, and the same factor or none
+  /// @return         the results in their order; the wall time is shared out by rows
+  /// @throws what solve() throws; argument_error for no linear, or another calibration or factor
+  std::vector<Compressed> solve_together(std::span<const Inputs> linears);
+
+  /// Whether solve_together() solves linears side by side.
+  bool solves_together() const { return !input_channels(); }
 
   /// The options given, static values filled in.
   const SolverOptions& options() const { return options_; }
@@ -83,113 +95,127 @@ class SparseGPTSolver {
  private:
   template <class U>
   using Owner = typename B::template matrix<U>;
+  using Part = detail::StackedLinear<B, T, Config::assigned>;
+  using Parts = std::span<const Part>;
 
   using UserPattern = typename Config::pattern;
-  using UserQuantizer = typename Config::quantizer;
   /// Whether pattern and grids are the caller's own.
   static constexpr bool custom_pattern = is_custom_pattern<UserPattern>;
   static constexpr bool orders_inputs = detail::OrdersInputs<UserPattern>;
-  static constexpr bool custom_grids = Config::quantizes && !detail::is_uniform<UserQuantizer>;
-
-  using OwnGrids =
-      kernels::CustomGrids<std::conditional_t<custom_grids, UserQuantizer, BaseQuantizer>, T>;
-
-  static constexpr PatternKind pattern_kind = [] {
-    if constexpr (custom_pattern)
-      return PatternKind::dense;
-    else
-      return Pattern(UserPattern{}).kind;
-  }();
-  static constexpr kernels::MaskSource mask_source =
-      pattern_kind == PatternKind::n_of_m                           ? kernels::MaskSource::n_of_m
-      : pattern_kind == PatternKind::unstructured || custom_pattern ? kernels::MaskSource::given
-                                                                    : kernels::MaskSource::none;
+  static constexpr bool custom_grids = detail::has_custom_grids<Config>;
+  static constexpr PatternKind pattern_kind = detail::pattern_kind<Config>;
 
   /// Solves what require_inputs() has let through.
-  /// @param prepared  the factor, of which U and the damping are there when finish() has returned
-  /// @param finish    called as finish() before U or the damping is read
-  /// @param bits      the widths with MixedPrecision<Assigned>, otherwise empty
-  /// @param zero      (out, in), 1 where a weight must be zero; may be empty
-  template <class Finish>
-  Compressed solve_all(MatrixView<const T> W, const Calibration<B, T>& calibration,
-                       const Factor<B, T>& prepared, const Finish& finish,
-                       std::span<const std::uint8_t> bits, MatrixView<const std::uint8_t> zero) {
-    require_shape("factor (in, in)", {W.cols, W.cols},
-                  {prepared.upper.rows(), prepared.upper.cols()});
-    if constexpr (Config::assigned)
-      detail::require_widths(bits, input_channels() ? W.cols : W.rows);
-    detail::require_mask(zero, W);
-    if constexpr (custom_pattern)
-      if (zero.rows > 0) detail::require_reachable<UserPattern, B>(zero, options_);
-    Compressed linear = blank(W);
-    linear.given_mask = zero.rows > 0;
-    linear.custom_pattern = custom_pattern;
-    // What is solved; W as given is what the result is held against.
-    const MatrixView<const T> live = detail::live_weights<B, T>(W, prepared, live_);
-    if constexpr (Config::mixed && !Config::assigned) finish();
-    if constexpr (Config::assigned)
-      linear.bits.assign(bits.begin(), bits.end());
-    else if constexpr (Config::quantizes)
-      detail::choose_bits<Config>(options_, {live, calibration, prepared}, zero, linear);
+  /// @param parts     the linears; with input channels one
+  /// @param prepared  the factor
+  /// @param confirm   called as confirm() before anything is concluded from what the weights and U hold:
+  ///                  throws where they cannot be used, true when U has been computed anew
+  /// @return          none when that happened after U had been used
+  template <class Confirm>
+  std::optional<std::vector<Compressed>> solve_all(Parts parts,
+                                                   const Calibration<B, T>& calibration,
+                                                   const Factor<B, T>& prepared,
+                                                   const Confirm& confirm) {
+    const index_t rows = parts.back().end(), cols = calibration.in_features();
+    live_ = {};  // what an exception left must not become a result
+    parts.front().named([&] {
+      require_shape("factor (in, in)", {cols, cols},
+                    {prepared.upper.rows(), prepared.upper.cols()});
+    });
+    // Scores need all of U; parts of one's own are shown finite numbers.
+    if (custom_pattern || custom_grids || (Config::mixed && !Config::assigned) || input_channels())
+      confirm();
+    // What is solved; the weights as given are what the results are held against.
+    const MatrixView<const T> live = detail::stacked_weights(parts, prepared, live_);
+    Compressed all = blank(cols);  // the rows of all linears
+    std::vector<Compressed> linears;
+    for (const Part& part : parts)
+      part.named([&] {
+        Compressed linear = blank(cols);
+        linear.given_mask = part.zero().rows > 0;
+        if constexpr (Config::assigned) {
+          const std::span<const std::uint8_t> bits = part.inputs->bits.get();
+          linear.bits.assign(bits.begin(), bits.end());
+        } else if constexpr (Config::quantizes) {
+          detail::choose_bits<Config>(options_, {part.rows_of(live), calibration, prepared},
+                                      part.zero(), linear);
+        }
+        if constexpr (custom_grids)
+          linear.grids.custom_bits =
+              detail::GridFitter<Config, B, T>::own_grid_bits(linear, part.rows(), cols);
+        all.given_mask = all.given_mask || linear.given_mask;
+        all.bits.insert(all.bits.end(), linear.bits.begin(), linear.bits.end());
+        linears.push_back(std::move(linear));
+      });
 
     Factor<B, T> reordered;
     const Factor<B, T>* factor = &prepared;
     if (input_channels()) {
-      reordered =
-          factorize(calibration, {.damping = options_.damping,
-                                  .order = visit_order(calibration.hessian_diagonal(), linear.bits,
-                                                       options_.act_order, kept_together(W.cols))});
+      reordered = parts.front().named([&] {
+        return factorize(calibration,
+                         {.damping = options_.damping,
+                          .order = visit_order(calibration.hessian_diagonal(), all.bits,
+                                               options_.act_order, kept_together(cols))});
+      });
       factor = &reordered;
     }
-    linear.order = factor->order;
     const auto order = detail::to_backend<B>(factor->order);
     const bool natural = std::is_sorted(factor->order.begin(), factor->order.end());
-    if constexpr (Config::quantizes) fit_grids(linear, live);
-    if (natural) current_ = {}, mask_ = {};  // become the result, whose memory must not be larger
-    current_.resize(W.rows, W.cols);
-    mask_.resize(W.rows, W.cols);
-    if (natural)
-      B::copy(live, current_.view());
-    else
-      B::for_each_element(W.rows, W.cols,
-                          kernels::GatherColumns<T>{live, current_.view(), order.view().data});
-    const auto row_loss = run_blocks(linear, *factor, finish, zero, order.view().data);
-    linear.damping = factor->damping;
-    linear.damping_retries = factor->retries;
-    auto losses = detail::start_to_host<B>(row_loss.view());
-
-    if (natural) {
-      linear.weights = std::exchange(current_, {});
-      linear.mask = std::exchange(mask_, {});
-    } else {
-      linear.weights = Owner<T>(W.rows, W.cols);
-      linear.mask = Owner<std::uint8_t>(W.rows, W.cols);
-      B::for_each_element(W.rows, W.cols,
-                          kernels::ScatterColumns<T>{current_.view(), linear.weights.view(),
-                                                     order.view().data});
-      B::for_each_element(W.rows, W.cols,
-                          kernels::ScatterColumns<std::uint8_t>{mask_.view(), linear.mask.view(),
-                                                                order.view().data});
-    }
-    const auto checked = [](const auto& check) {
-      if constexpr (Config::mixed)
-        in_context(detail::class_name<typename Config::policy>(), check);
-      else
-        check();
+    const detail::GridFitter<Config, B, T> fitter(options_);
+    const auto require_scales = [&](auto scales) {
+      if (scales) detail::require_half_scales(parts, scales->get(), rows);
     };
-    std::optional<detail::Verification<B, T>> verification;
-    checked([&] {
-      verification.emplace(W, calibration, *factor, linear, Config::quantizes, zero,
-                           row_loss.view());
-    });
-    take_losses(linear, losses.get());
-    checked([&] {
-      verification->finish();
-      if constexpr (custom_grids) detail::verify_custom_grids<UserQuantizer>(linear);
-      if constexpr (custom_pattern)
-        detail::verify_pattern<UserPattern, B>(linear.mask.view(), linear.order, options_);
-    });
-    return linear;
+    if constexpr (Config::quantizes)
+      parts.front().named([&] { fitter.fit_all(all, live, loop_.weights); });
+    const index_t grids = all.grids.scale.rows();
+    if constexpr (custom_pattern)
+      if (options_.group_fit == GroupFit::dense) require_scales(fitter.start_check(all, 0, grids));
+    arrange(live, order.view().data, natural);
+    const auto row_loss = loop_.run(options_, parts, all, *factor, order.view().data);
+    auto losses = detail::start_to_host<B>(row_loss.view());
+    auto scales = fitter.start_check(all, 0, grids);
+
+    std::vector<detail::Verification<B, T>> verifications;
+    verifications.reserve(parts.size());
+    for (std::size_t i = 0; i < parts.size(); ++i)
+      parts[i].named([&] {
+        Compressed& linear = linears[i];
+        linear.order = factor->order;
+        take_result(parts[i], parts.size() == 1, all, natural, order.view().data, linear);
+        checked([&] {
+          verifications.emplace_back(parts[i].weights(), calibration, *factor, linear,
+                                     Config::quantizes, parts[i].zero(),
+                                     detail::as_const(parts[i].columns_of(row_loss.view())));
+        });
+      });
+    if (parts.size() > 1) loop_.weights = {}, loop_.marks = {};  // as large as all results
+    if (confirm()) return std::nullopt;
+    require_scales(std::move(scales));
+    const MatrixView<const double> known_losses = losses.get().view();
+    for (std::size_t i = 0; i < parts.size(); ++i)
+      parts[i].named([&] {
+        Compressed& linear = linears[i];
+        linear.damping = factor->damping;
+        linear.damping_retries = factor->retries;
+        take_losses(linear, parts[i].columns_of(known_losses));
+        checked([&] {
+          verifications[i].finish();
+          if constexpr (custom_grids)
+            detail::verify_custom_grids<typename Config::quantizer>(linear);
+          if constexpr (custom_pattern)
+            detail::verify_pattern<UserPattern, B>(linear.mask.view(), linear.order, options_);
+        });
+      });
+    return linears;
+  }
+
+  /// Calls a check of a result, with the policy's name in front of what is thrown.
+  template <class Check>
+  static void checked(const Check& check) {
+    if constexpr (Config::mixed)
+      in_context(detail::class_name<typename Config::policy>(), check);
+    else
+      check();
   }
 
   /// Begins the factor of prepare().
@@ -218,8 +244,9 @@ class SparseGPTSolver {
     }
   }
 
-  /// Throws what solve() throws for weights of a wrong shape or that cannot be read.
-  void require_inputs(MatrixView<const T> W, index_t in_features) const {
+  /// Throws what solve() throws for inputs of a wrong shape or that cannot be read.
+  void require_inputs(const Inputs& inputs, index_t in_features) const {
+    const MatrixView<const T> W = inputs.weights;
     if (W.rows < 1 || W.cols < 1)
       throw shape_error("weights (out, in): expected at least one row and column, got shape " +
                         shape_text(W.rows, W.cols));
@@ -227,188 +254,86 @@ class SparseGPTSolver {
                   {W.rows, W.cols});
     kept_together(W.cols);
     require_view("weights (out, in)", W);
+    if constexpr (Config::assigned)
+      detail::require_widths(inputs.bits.get(), input_channels() ? W.cols : W.rows);
+    const MatrixView<const std::uint8_t> zero = inputs.mask.get();
+    detail::require_mask(zero, W);
+    if constexpr (custom_pattern)
+      if (zero.rows > 0) detail::require_reachable<UserPattern, B>(zero, options_);
   }
 
-  Compressed blank(MatrixView<const T> W) const {
+  Compressed blank(index_t cols) const {
     Compressed linear;
     linear.axis = options_.axis;
-    linear.group_size = resolved_group_size(options_.group_size, W.cols);
+    linear.group_size = resolved_group_size(options_.group_size, cols);
     linear.mixed_widths = Config::mixed;
-    const index_t of = kept_together(W.cols);
+    const index_t of = kept_together(cols);
     // Neighbours of n:m must not straddle two blocks; for n:m the block size changes no result.
     linear.block_size = std::max(of, options_.block_size - options_.block_size % of);
     linear.pattern = pattern_of(options_);
     if (options_.sparsity == 0.0) linear.pattern = {};  // no mask is to be stored
+    linear.custom_pattern = custom_pattern;
     if constexpr (custom_pattern) linear.pattern = {};  // what it prunes is in the mask alone
     return linear;
   }
 
-  /// Makes room for the grids and, unless the sweep does it, fits them to the dense weights, those
-  /// of dead inputs zero.
-  void fit_grids(Compressed& linear, MatrixView<const T> W) {
-    const GridMap map = grid_map(linear.axis, linear.bits, W.cols, linear.group_size);
-    if constexpr (custom_grids) {
-      linear.grids.custom = Owner<T>(map.grids() * OwnGrids::numbers, W.rows);
-      linear.grids.custom_bits = own_grid_bits(map, linear.bits, W.rows);
+  /// Puts the weights into the loop, in visit order, and makes room in loop_.marks. In natural order both become
+  /// the result, whose memory must not be larger than it.
+  /// @param live   (rows, in); may lie in live_, which is given up then
+  /// @param order  input visited at each position, (in), in the backend's memory
+  void arrange(MatrixView<const T> live, const index_t* order, bool natural) {
+    const bool in_live = live.data == detail::as_const(live_.view()).data;
+    if (natural) loop_.weights = {}, loop_.marks = {};
+    if (natural && in_live) {
+      loop_.weights = std::exchange(live_, {});
     } else {
-      for (auto* m : {&linear.grids.scale, &linear.grids.zero, &linear.grids.top})
-        *m = Owner<T>(map.grids(), W.rows);
+      loop_.weights.resize(live.rows, live.cols);
+      if (natural)
+        B::copy(live, loop_.weights.view());
+      else
+        B::for_each_element(live.rows, live.cols,
+                            kernels::GatherColumns<T>{live, loop_.weights.view(), order});
+      if (in_live) live_ = {};
     }
-    linear.grids.of_column = map.of_column;
-    if (options_.group_fit == GroupFit::compensated) return;
-    MatrixView<const T> by_grid = W;
-    if (!map.natural_order()) {
-      const auto gather = detail::to_backend<B>(map.columns);
-      current_.resize(W.rows, W.cols);
-      B::for_each_element(W.rows, W.cols,
-                          kernels::GatherColumns<T>{W, current_.view(), gather.view().data});
-      by_grid = current_.view();
-    }
-    const auto begin = detail::to_backend<B>(map.begin);
-    const auto widths = detail::to_backend<B>(map.by_row() ? linear.bits : map.width);
-    fit_part(linear, by_grid, begin.view().data, widths.view().data, map.by_row(), 0, map.grids());
+    loop_.marks.resize(live.rows, live.cols);
   }
 
-  /// Fits grid g of every row to some columns of current_, its group as compensated so far.
-  /// @param widths  of every row, (out), in the backend's memory
-  void fit_group(Compressed& linear, index_t g, index_t begin, index_t count,
-                 const std::uint8_t* widths) const {
-    fit_part(linear, current_.view().columns(begin, count), nullptr, widths, true, g, 1);
-  }
-
-  /// Fits some of the grids by the quantizer's own rule, or by the backend's for uniform ones.
-  /// @param begin   where the columns of each grid begin in weights, (count + 1), in the backend's
-  ///                memory; null: one grid, all columns
-  /// @param widths  of every row, (out), or of every grid, (count), in the backend's memory
-  /// @param first   of the linear's grids
-  void fit_part(Compressed& linear, MatrixView<const T> weights, const index_t* begin,
-                const std::uint8_t* widths, bool by_row, index_t first, index_t count) const {
-    if constexpr (custom_grids) {
-      B::for_each_element(weights.rows, count,
-                          kernels::CustomFit<UserQuantizer, T>{
-                              weights, begin, widths, by_row ? 0 : 1, by_row ? 1 : 0, options_.grid,
-                              linear.grids.custom.view().block(first * OwnGrids::numbers, 0,
-                                                               count * OwnGrids::numbers,
-                                                               weights.rows)});
+  /// Gives a linear its weights, mask and grids.
+  /// @param alone  nothing else is solved with it
+  /// @param all    has the grids of all linears
+  /// @param order  input visited at each position, (in), in the backend's memory
+  void take_result(const Part& part, bool alone, Compressed& all, bool natural,
+                   const index_t* order, Compressed& linear) {
+    if (alone) {
+      all.grids.custom_bits = linear.grids.custom_bits;
+      linear.grids = std::move(all.grids);
     } else {
-      const auto part = [&](Owner<T>& m) { return m.view().block(first, 0, count, m.cols()); };
-      B::fit_grids(kernels::GridFit<T>{.weights = weights,
-                                       .begin = begin,
-                                       .bits = widths,
-                                       .per_grid = by_row ? 0 : 1,
-                                       .per_row = by_row ? 1 : 0,
-                                       .options = options_.grid,
-                                       .clip_steps = detail::clip_steps_for(linear.group_size),
-                                       .grids = {part(linear.grids.scale), part(linear.grids.zero),
-                                                 part(linear.grids.top)}});
-      require_half_scales(linear, first, count);
+      detail::take_grids<Config>(part, all, linear);
     }
-  }
-
-  /// What a file needs for all grids of a quantizer of one's own, in bits.
-  static double own_grid_bits(const GridMap& map, const std::vector<std::uint8_t>& bits,
-                              index_t rows) requires(custom_grids) {
-    double sum = 0;
-    for (const std::uint8_t width : map.by_row() ? bits : map.width)
-      sum += double(map.by_row() ? map.grids() : rows) *
-             double(UserQuantizer::template grid_bits<T>(int(width)));
-    return sum;
-  }
-
-  /// Throws argument_error naming the first row with a scale that float16 cannot hold, in some grids.
-  void require_half_scales(const Compressed& linear, index_t first, index_t count) const {
-    if (!options_.grid.half_scale) return;
-    const MatrixView<const T> scale = linear.grids.scale.view();
-    const index_t at = B::find_non_finite(scale.block(first, 0, count, scale.cols));
-    if (at < 0) return;
-    throw argument_error("grid.half_scale: row " + std::to_string(at % scale.cols) +
-                         " of the weights needs a scale beyond 65504, the largest float16; scale "
-                         "the weights down, or leave it unset");
-  }
-
-  /// Adds the k smallest of a block to its mask, in which the first are marked.
-  void select_beside(MatrixView<const T> block, MatrixView<const T> divisor, index_t k,
-                     MatrixView<std::uint8_t> mask) const {
-    Owner<T> hidden(block.rows, block.cols);
-    Owner<std::uint8_t> chosen(block.rows, block.cols);
-    B::for_each_element(block.rows, block.cols,
-                        kernels::HideMarked<T>{block, detail::as_const(mask), hidden.view()});
-    B::select_smallest(detail::as_const(hidden.view()), divisor, k, chosen.view());
-    B::for_each_element(block.rows, block.cols,
-                        kernels::AddMarks{detail::as_const(chosen.view()), mask});
-  }
-
-  /// The block loop over current_, which holds W in visit order and ends as Q. Returns the losses of
-  /// the rows, (1, out).
-  /// @param finish  called as finish() before U is read
-  /// @param zero    (out, in), not 0 where a weight must be zero; may be empty
-  /// @param order   input visited at each position, (in), in the backend's memory
-  template <class Finish>
-  Owner<double> run_blocks(Compressed& linear, const Factor<B, T>& factor, const Finish& finish,
-                           MatrixView<const std::uint8_t> zero, const index_t* order) {
-    const bool given = zero.rows > 0;
-    std::vector<index_t> forced;  // weights of every block that must be zero
-    const index_t rows = current_.rows(), cols = current_.cols();
-    const index_t width = std::min(linear.block_size, cols);
-    if (given) {
-      forced = detail::marked_in_blocks(detail::start_marked<B, T>(zero, order, width).get(), rows);
-      B::for_each_element(rows, cols, kernels::GatherMarks{zero, mask_.view(), order});
-    } else if constexpr (custom_pattern || mask_source == kernels::MaskSource::none) {
-      B::for_each_element(rows, cols, kernels::SetZero<std::uint8_t>{mask_.view()});
+    if (alone && natural) {
+      linear.weights = std::exchange(loop_.weights, {});
+      linear.mask = std::exchange(loop_.marks, {});
+      return;
     }
-    auto row_loss = detail::zeros<B, double>(1, rows);
-    std::vector<std::int32_t> visited_grid(linear.grids.of_column.size());
-    for (std::size_t p = 0; p < visited_grid.size(); ++p)
-      visited_grid[p] = linear.grids.of_column[std::size_t(factor.order[p])];
-    const auto column_grid = detail::to_backend<B>(visited_grid);
-    const bool fits_groups = Config::quantizes && options_.group_fit == GroupFit::compensated;
-    const auto widths =
-        detail::to_backend<B>(fits_groups ? linear.bits : std::vector<std::uint8_t>{});
-    // A group that is fitted when the sweep reaches it needs all its columns up to date.
-    updates_.start(rows, cols, width, !fits_groups);
-    finish();
-    std::vector<T> diagonal(factor.upper_diagonal.begin(), factor.upper_diagonal.end());
-    const auto u = detail::to_backend<B>(diagonal);
-
-    for (index_t begin = 0; begin < cols; begin += width) {
-      const index_t count = std::min(width, cols - begin);
-      const MatrixView<T> block = current_.view().columns(begin, count);
-      const MatrixView<std::uint8_t> block_mask = mask_.view().columns(begin, count);
-      if constexpr (custom_pattern) {
-        UserPattern::template mark<B, T>(
-            {detail::as_const(block), detail::as_const(u.view()).columns(begin, count),
-             std::span(factor.order).subspan(std::size_t(begin), std::size_t(count)), cols},
-            options_, block_mask);
-      } else if constexpr (mask_source == kernels::MaskSource::given) {
-        const auto divisor = detail::as_const(u.view()).columns(begin, count);
-        const index_t k = pruned_count(linear.pattern.sparsity, rows * count);
-        if (!given)
-          B::select_smallest(detail::as_const(block), divisor, k, block_mask);
-        else if (const index_t more = k - forced[std::size_t(begin / width)]; more > 0)
-          select_beside(detail::as_const(block), divisor, more, block_mask);
-      }
-      // In one piece, or, where a group is fitted to what the columns before it leave, up to there.
-      for (index_t at = begin; at < begin + count;) {
-        index_t size = begin + count - at;
-        if (fits_groups) {
-          const index_t group = linear.group_size, in_group = at % group;
-          if (in_group == 0)
-            fit_group(linear, at / group, at, std::min(group, cols - at), widths.view().data);
-          size = std::min(size, group - in_group);
-        }
-        sweep_columns(linear, factor, at, size, column_grid.view().data, row_loss.view().data);
-        at += size;
-      }
-    }
-    return row_loss;
+    const auto take = [&]<class U>(const Owner<U>& from, Owner<U>& to) {
+      const MatrixView<const U> rows = part.rows_of(from.view());
+      to = Owner<U>(rows.rows, rows.cols);
+      if (natural)
+        B::copy(rows, to.view());
+      else
+        B::for_each_element(rows.rows, rows.cols,
+                            kernels::ScatterColumns<U>{rows, to.view(), order});
+    };
+    take(loop_.weights, linear.weights);
+    take(loop_.marks, linear.mask);
   }
 
   /// Throws non_finite_error for the first row whose loss overflowed.
   /// @param row_loss  (1, out)
-  static void take_losses(Compressed& linear, const Matrix<double>& row_loss) {
-    linear.row_loss.assign(row_loss.data(), row_loss.data() + row_loss.size());
+  static void take_losses(Compressed& linear, MatrixView<const double> row_loss) {
+    linear.row_loss.assign(row_loss.data, row_loss.data + row_loss.cols);
     linear.loss = 0;
-    for (index_t i = 0; i < row_loss.size(); ++i) {
+    for (index_t i = 0; i < row_loss.cols; ++i) {
       linear.loss += linear.row_loss[std::size_t(i)];
       // Whatever overflows on the way, a weight or an error, ends in its row's loss.
       if (!std::isfinite(linear.loss))
@@ -420,45 +345,9 @@ class SparseGPTSolver {
     }
   }
 
-  /// Sweeps neighbouring columns of current_ and feeds their errors to all columns after them.
-  /// @param grid  of each column of current_, (in), in the backend's memory
-  void sweep_columns(const Compressed& linear, const Factor<B, T>& factor, index_t begin,
-                     index_t count, const std::int32_t* grid, double* row_loss) {
-    const MatrixView<T> errors = updates_.errors(begin, count);
-    const MatrixView<const T> upper = factor.upper.view();
-    const auto sweep = [&]<kernels::MaskSource Mask>() {
-      const auto with = [&]<class Grids>(const Grids& grids) {
-        return kernels::RowSweep<T, Mask, Config::quantizes, Grids>{
-            current_.view().columns(begin, count),
-            errors,
-            mask_.view().columns(begin, count),
-            upper.block(begin, begin, count, count),
-            grids,
-            Config::quantizes ? grid + begin : nullptr,
-            row_loss,
-            linear.pattern.zeros,
-            linear.pattern.of};
-      };
-      if constexpr (custom_grids)
-        B::for_each_row(current_.rows(), with(OwnGrids{linear.grids.custom.view()}));
-      else
-        B::row_sweep(with(GridView<const T>{linear.grids.scale.view(), linear.grids.zero.view(),
-                                            linear.grids.top.view()}));
-    };
-    if (!linear.given_mask)
-      sweep.template operator()<mask_source>();
-    else if constexpr (mask_source == kernels::MaskSource::n_of_m)
-      sweep.template operator()<kernels::MaskSource::n_of_m_beside>();
-    else
-      sweep.template operator()<kernels::MaskSource::given>();
-    updates_.feed(current_.view(), upper, begin, count);
-  }
-
   SolverOptions options_;
-  Owner<T> current_;  // (out, in); kept from solve to solve
-  detail::Updates<B, T> updates_;
-  Owner<T> live_;             // (out, in), empty unless inputs are dead
-  Owner<std::uint8_t> mask_;  // (out, in), in visit order
+  detail::BlockLoop<Config, B, T> loop_;  // its memory is kept from solve to solve
+  Owner<T> live_;  // (rows of all linears, in), empty unless inputs are dead or linears are stacked
 };
 
 // Not in the class, where they would be inline: an extern template spares no file an inline
@@ -480,31 +369,57 @@ Factor<B, T> SparseGPTSolver<Config, B, T>::prepare(detail::CalibrationArgument<
 }
 
 template <class Config, class B, class T>
-CompressedLinear<B, T> SparseGPTSolver<Config, B, T>::solve(
-    const SolveInputs<B, T, Config::assigned>& inputs) {
+std::vector<CompressedLinear<B, T>> SparseGPTSolver<Config, B, T>::solve_together(
+    std::span<const Inputs> linears) {
   const auto start = std::chrono::steady_clock::now();
-  const MatrixView<const T> W = inputs.weights;
-  const Calibration<B, T>& calibration = inputs.calibration.get();
-  require_inputs(W, calibration.in_features());
-  auto non_finite = detail::start_find_non_finite<B>(W);
-  const auto require_weights = [&] {
-    detail::require_none_at(non_finite.get(), "weights (out, in)", W);
-  };
-  const auto solved = [&](const Factor<B, T>& factor, const auto& finish) {
-    return solve_all(W, calibration, factor, finish, inputs.bits.get(), inputs.mask.get());
-  };
-  Compressed linear;
-  if (const Factor<B, T>* factor = inputs.factor.get()) {
-    require_weights();
-    linear = solved(*factor, [] {});
-  } else {
-    std::vector<double> diagonal = calibration.hessian_diagonal();  // comes after the check of W
-    require_weights();
-    auto started = start_factor(calibration, std::move(diagonal));
-    linear = solved(started.so_far(), [&] { started.finish(); });
+  const std::vector<Part> parts = detail::stacked(linears);
+  const Part& first = parts.front();  // speaks for all
+  const Calibration<B, T>& calibration = linears[0].calibration.get();
+  const Factor<B, T>* const given = linears[0].factor.get();
+  std::vector<Compressed> solved;
+  if (!solves_together() && linears.size() > 1) {
+    Factor<B, T> shared;
+    if (given == nullptr) shared = first.named([&] { return prepare(calibration); });
+    for (Inputs inputs : linears) {
+      if (given == nullptr) inputs.factor = shared;
+      solved.push_back(solve(inputs));
+    }
+    return solved;
   }
-  linear.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  return linear;
+  for (const Part& part : parts)
+    part.named([&] { require_inputs(*part.inputs, calibration.in_features()); });
+
+  using Found = decltype(detail::start_find_non_finite<B>(MatrixView<const T>()));
+  std::vector<Found> non_finite;  // one for each linear, until they are looked at
+  for (const Part& part : parts)
+    non_finite.push_back(detail::start_find_non_finite<B>(part.weights()));
+  const auto require_weights = [&] {
+    for (std::size_t i = 0; i < non_finite.size(); ++i)
+      parts[i].named([&] {
+        detail::require_none_at(non_finite[i].get(), "weights (out, in)", parts[i].weights());
+      });
+    non_finite.clear();
+  };
+  if constexpr (detail::is_known<Found>) require_weights();
+  std::optional<detail::StartedFactor<B, T>> started;
+  if (given == nullptr) {
+    std::vector<double> diagonal = first.named([&] { return calibration.hessian_diagonal(); });
+    require_weights();  // they came before
+    first.named([&] { started.emplace(start_factor(calibration, std::move(diagonal))); });
+  }
+  const Factor<B, T>& factor = given != nullptr ? *given : started->so_far();
+  const auto confirm = [&] {
+    require_weights();
+    return started && first.named([&] { return started->finish(); });
+  };
+  auto result = solve_all(parts, calibration, factor, confirm);
+  if (!result) result = solve_all(parts, calibration, factor, confirm);
+  solved = std::move(*result);
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  for (std::size_t i = 0; i < parts.size(); ++i)
+    solved[i].seconds = seconds * double(parts[i].rows()) / double(parts.back().end());
+  return solved;
 }
 
 }  // namespace pare

@@ -239,10 +239,11 @@ auto start_closed_loss(MatrixView<const T> W, MatrixView<const T> Q,
                        const Calibration<B, T>& calibration, const Factor<B, T>& factor,
                        double added, index_t checked, index_t step, const double* unit) {
   const auto dead = to_backend<B>(factor.dead);
-  std::vector<double> by_input(factor.order.size());
-  for (std::size_t p = 0; p < by_input.size(); ++p)
-    by_input[std::size_t(factor.order[p])] = factor.upper_diagonal[p];
-  const auto upper_diagonal = to_backend<B>(by_input);
+  const auto order = to_backend<B>(factor.order);
+  typename B::template matrix<double> upper_diagonal(1, W.cols);  // by input
+  B::for_each_row(W.cols, kernels::TakeDiagonal<T>{.matrix = factor.upper.view(),
+                                                   .diagonal = upper_diagonal.view(),
+                                                   .order = order.view().data});
   typename B::template matrix<T> difference(checked, W.cols), product(checked, W.cols);
   B::for_each_element(checked, W.cols,
                       kernels::Difference<T>{W, Q, dead.view().data, step, unit,
