@@ -80,6 +80,13 @@ struct CompressionProgress {
 
 namespace detail {
 
+/// Where the weights of a linear lie that are not solved as they are.
+template <class B, class T>
+struct WeightsToSolve {
+  typename B::template matrix<T> converted, turned, corrected;  // (out, in), each may be empty
+  typename B::template matrix<std::uint8_t> zero;               // the same
+};
+
 /// Compresses the linears of a model layer by layer; see compress_model. `work` solves them.
 template <class M>
 Statistics compress_layers(
@@ -138,8 +145,6 @@ Statistics compress_layers(
   const std::span<const std::int32_t> ids(windows.ids.data(), std::size_t(count * seqlen));
   Walk<M> walk(model, ids, seqlen, batch_tokens);
   Walk<M> dense_walk(model, ids, seqlen, batch_tokens);  // of the dense model, when asymmetric
-  typename B::template matrix<T> converted;              // (out, in) of the linear at work
-  typename B::template matrix<T> turned_weights;         // the same, times R^T
   if (stream.first == 0) {
     if (count > 0) walk.embed_all();
     if (asymmetric) dense_walk.states() = walk.states();
@@ -224,63 +229,89 @@ Statistics compress_layers(
             last);
       });
 
+      const auto shared_by = [&](const Linear<B, S>& linear) {
+        return std::pair{read_by(linear), work.pattern(linear.name)};
+      };
+      std::vector<Linear<B, S>*> to_compress;
+      for (Linear<B, S>* linear : linears)
+        if (stage.holds(linear->input) && selected(i, *linear)) to_compress.push_back(linear);
       Factor<B, T> factor;
       std::optional<std::pair<Input, Pattern>> factored;  // what the factor is of
-      for (Linear<B, S>* const at : linears) {
-        Linear<B, S>& linear = *at;
-        if (!stage.holds(linear.input) || !selected(i, linear)) continue;
-        const Input read = read_by(linear);
+      for (std::size_t first = 0, end = 0; first < to_compress.size(); first = end) {
+        const auto shared = shared_by(*to_compress[first]);
+        // Neighbours that share a factor are solved together.
+        do ++end;
+        while (work.together && end < to_compress.size() && shared_by(*to_compress[end]) == shared);
+        const std::span group = std::span(to_compress).subspan(first, end - first);
+        const Input read = shared.first;
         const Calibration<B, T>& calibration = *calibrations[read];
         std::optional<kernels::HadamardRotation> rotation;  // of the inputs
-        if (rotated(linear)) rotation = options.rotation;
-        in_context(linear.name, [&] {
-          const std::pair needed_factor{read, work.pattern(linear.name)};
-          if (factored != needed_factor) factor = work.prepare(linear.name, calibration);
-          factored = needed_factor;
-          MatrixView<const T> weights = dense_weights(linear, converted);
-          if (rotation) weights = turned_rows<B, T, T>(weights, *rotation, turned_weights);
-          typename B::template matrix<std::uint8_t> zero;  // (out, in), or empty
-          if (options.keep_zeros) zero = zero_mask<B>(weights);
-          typename B::template matrix<T> corrected;  // (out, in)
-          if (asymmetric) {
-            corrected = corrected_weights<B, T>(weights, *drifts[read], calibration, factor,
-                                                options.asymmetric);
-            weights = corrected.view();
-          }
-          auto solved =
-              work.solve(linear.name, weights, calibration, factor, as_const(zero.view()));
-          std::optional<PackedLinear> packed;
-          if (progress.linear_packed) {
-            // What was only pruned is packed in the checkpoint's type: it is turned back from there.
-            if (rotation && !solved.quantized()) round_stored(linear, solved);
-            packed = pack_linear(solved, linear.dtype);
-            packed->transposed = linear.transposed;
-            packed->rotation = rotation;
-          }
-          const int dense_bits = 8 * dtype_bytes(linear.dtype);
-          if (rotation) {
-            // Grids and masks are counted where they lie, rounding happens to what is stored.
-            statistics.linears.push_back(linear_statistics(linear.name, solved, dense_bits));
-            turn_weights<B, T>(solved.weights, *rotation, Turn::back);
-          }
-          round_stored(linear, solved);
-          if (!rotation)
-            statistics.linears.push_back(linear_statistics(linear.name, solved, dense_bits));
-          if (!solved.row_loss.empty() && (is_storage_only<S> || dtype_bytes(linear.dtype) == 2)) {
-            LinearStatistics& entry = statistics.linears.back();
-            typename B::template matrix<T> stored;
+        if (rotated(*group[0])) rotation = options.rotation;
+        if (factored != shared)
+          factor =
+              in_context(group[0]->name, [&] { return work.prepare(group[0]->name, calibration); });
+        factored = shared;
+        std::vector<WeightsToSolve<B, T>> weights(group.size());
+        std::vector<LinearToSolve<T>> to_solve;
+        for (std::size_t k = 0; k < group.size(); ++k)
+          in_context(group[k]->name, [&] {
+            WeightsToSolve<B, T>& room = weights[k];
+            MatrixView<const T> W = dense_weights(*group[k], room.converted);
             if (rotation) {
-              stored = solved.weights;
-              turn_weights<B, T>(solved.weights, *rotation, Turn::forth);
+              W = turned_rows<B, T, T>(W, *rotation, room.turned);
+              room.converted = {};
             }
-            entry.rounding_loss = rounding_loss<B, T>(weights, calibration, factor, solved);
-            entry.loss += entry.rounding_loss;
-            if (rotation) solved.weights = std::move(stored);
-          }
-          replace_weights(linear, std::move(solved));
-          if (packed) progress.linear_packed(linear.tensor, std::move(*packed));
-        });
-        if (progress.linear_done) progress.linear_done(statistics.linears.back());
+            if (options.keep_zeros) room.zero = zero_mask<B>(W);
+            if (asymmetric) {
+              room.corrected = corrected_weights<B, T>(W, *drifts[read], calibration, factor,
+                                                       options.asymmetric);
+              W = room.corrected.view();
+              room.converted = room.turned = {};
+            }
+            to_solve.push_back({group[k]->name, W, as_const(room.zero.view())});
+          });
+        auto results = work.solve(to_solve, calibration, factor);
+        for (std::size_t k = 0; k < group.size(); ++k) {
+          in_context(group[k]->name, [&] {
+            Linear<B, S>& linear = *group[k];
+            auto& solved = results[k];
+            std::optional<PackedLinear> packed;
+            if (progress.linear_packed) {
+              // What was only pruned is packed in the checkpoint's type: it is turned back from there.
+              if (rotation && !solved.quantized()) round_stored(linear, solved);
+              packed = pack_linear(solved, linear.dtype);
+              packed->transposed = linear.transposed;
+              packed->rotation = rotation;
+            }
+            const int dense_bits = 8 * dtype_bytes(linear.dtype);
+            if (rotation) {
+              // Grids and masks are counted where they lie, rounding happens to what is stored.
+              statistics.linears.push_back(linear_statistics(linear.name, solved, dense_bits));
+              turn_weights<B, T>(solved.weights, *rotation, Turn::back);
+            }
+            round_stored(linear, solved);
+            if (!rotation)
+              statistics.linears.push_back(linear_statistics(linear.name, solved, dense_bits));
+            if (!solved.row_loss.empty() &&
+                (is_storage_only<S> || dtype_bytes(linear.dtype) == 2)) {
+              LinearStatistics& entry = statistics.linears.back();
+              typename B::template matrix<T> stored;
+              if (rotation) {
+                stored = solved.weights;
+                turn_weights<B, T>(solved.weights, *rotation, Turn::forth);
+              }
+              entry.rounding_loss =
+                  rounding_loss<B, T>(to_solve[k].weights, calibration, factor, solved);
+              entry.loss += entry.rounding_loss;
+              if (rotation) solved.weights = std::move(stored);
+            }
+            replace_weights(linear, std::move(solved));
+            if (packed) progress.linear_packed(linear.tensor, std::move(*packed));
+          });
+          results[k] = {};
+          weights[k] = {};
+          if (progress.linear_done) progress.linear_done(statistics.linears.back());
+        }
       }
     }
     // The last layer's output calibrates nothing.

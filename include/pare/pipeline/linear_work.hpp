@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "pare/calibration/calibration.hpp"
 #include "pare/core/scalar.hpp"
@@ -120,6 +122,14 @@ Calibration<B, T> identity_calibration(index_t n) {
   return Calibration<B, T>::from_hessian(I.view());
 }
 
+/// A linear as it is to be solved.
+template <class T>
+struct LinearToSolve {
+  std::string name;
+  MatrixView<const T> weights;          // (out, in)
+  MatrixView<const std::uint8_t> zero;  // (out, in), 1 where a weight must be zero; may be empty
+};
+
 /// Who solves the linears that compress_layers brings. Not a template parameter of it: a program
 /// that knows a dozen configurations would compile the loop over layers as often.
 template <class B, class T>
@@ -128,9 +138,13 @@ struct LinearWork {
   std::function<Pattern(const std::string& name)> pattern;
   std::function<Factor<B, T>(const std::string& name, const Calibration<B, T>& calibration)>
       prepare;
-  std::function<CompressedLinear<B, T>(
-      const std::string& name, MatrixView<const T> W, const Calibration<B, T>& calibration,
-      const Factor<B, T>& factor, MatrixView<const std::uint8_t> zero)>
+  /// Whether linears are solved side by side; otherwise `solve` is called with one at a time, whose
+  /// copies take less memory.
+  bool together = false;
+  /// Solves linears that share a factor; names each in what is thrown.
+  std::function<std::vector<CompressedLinear<B, T>>(std::span<const LinearToSolve<T>> linears,
+                                                    const Calibration<B, T>& calibration,
+                                                    const Factor<B, T>& factor)>
       solve;
   /// Whether the inputs of a linear are turned, where there is a rotation; none: all are.
   std::function<bool(const std::string& name)> rotated = {};
@@ -139,8 +153,11 @@ struct LinearWork {
 /// The same of an object that has these functions and outlives it.
 template <class B, class T, class Work>
 LinearWork<B, T> linear_work(Work& work) {
+  bool together = false;
+  if constexpr (requires { work.solver.solves_together(); })
+    together = work.solver.solves_together();
   return {[&](const auto&... given) { return work.pattern(given...); },
-          [&](const auto&... given) { return work.prepare(given...); },
+          [&](const auto&... given) { return work.prepare(given...); }, together,
           [&](const auto&... given) { return work.solve(given...); },
           [&](const std::string& name) {
             if constexpr (requires { work.rotated(name); })
@@ -159,10 +176,17 @@ struct ConfiguredWork {
   Factor<B, T> prepare(const std::string&, const Calibration<B, T>& calibration) const {
     return solver.prepare(calibration);
   }
-  CompressedLinear<B, T> solve(const std::string&, MatrixView<const T> W,
-                               const Calibration<B, T>& calibration, const Factor<B, T>& factor,
-                               MatrixView<const std::uint8_t> zero) {
-    return solver.solve({.weights = W, .calibration = calibration, .factor = factor, .mask = zero});
+  std::vector<CompressedLinear<B, T>> solve(std::span<const LinearToSolve<T>> linears,
+                                            const Calibration<B, T>& calibration,
+                                            const Factor<B, T>& factor) {
+    std::vector<SolveInputs<B, T, Config::assigned>> inputs;
+    for (const LinearToSolve<T>& linear : linears)
+      inputs.push_back({.weights = linear.weights,
+                        .calibration = calibration,
+                        .factor = factor,
+                        .mask = linear.zero,
+                        .name = linear.name});
+    return solver.solve_together(inputs);
   }
 };
 

@@ -4,7 +4,10 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "pare/pipeline/compress.hpp"
 #include "pare/pipeline/plan.hpp"
@@ -30,15 +33,25 @@ struct PlannedWork {
   Factor<B, T> prepare(const std::string& name, const Calibration<B, T>& calibration) const {
     return solver.prepare(of(name).pattern, calibration);
   }
-  CompressedLinear<B, T> solve(const std::string& name, MatrixView<const T> W,
-                               const Calibration<B, T>& calibration, const Factor<B, T>& factor,
-                               MatrixView<const std::uint8_t> zero) const {
-    return solver.solve(of(name).pattern, of(name).group_size,
-                        {.weights = W,
-                         .calibration = calibration,
-                         .factor = factor,
-                         .bits = of(name).bits,
-                         .mask = zero});
+  std::vector<CompressedLinear<B, T>> solve(std::span<const LinearToSolve<T>> asked,
+                                            const Calibration<B, T>& calibration,
+                                            const Factor<B, T>& factor) const {
+    std::vector<CompressedLinear<B, T>> solved;
+    std::vector<SolveInputs<B, T, true>> inputs;  // neighbours with one group size
+    for (std::size_t i = 0; i < asked.size(); ++i) {
+      const LinearPlan& plan = of(asked[i].name);
+      inputs.push_back({.weights = asked[i].weights,
+                        .calibration = calibration,
+                        .factor = factor,
+                        .bits = plan.bits,
+                        .mask = asked[i].zero,
+                        .name = asked[i].name});
+      if (i + 1 < asked.size() && of(asked[i + 1].name).group_size == plan.group_size) continue;
+      for (auto& linear : solver.solve_together(plan.pattern, plan.group_size, inputs))
+        solved.push_back(std::move(linear));
+      inputs.clear();
+    }
+    return solved;
   }
 };
 

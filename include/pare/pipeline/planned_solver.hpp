@@ -1,7 +1,11 @@
 // The solver of linears whose pattern, group size and widths are data.
 #pragma once
 
+#include <algorithm>
+#include <span>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "pare/solver/sparsegpt.hpp"
 
@@ -33,8 +37,28 @@ class PlannedSolver {
   /// See SparseGPTSolver::solve. Where nothing is pruned, `refine` needs a mask that is given.
   CompressedLinear<B, T> solve(const Pattern& pattern, index_t group_size,
                                const SolveInputs<B, T, true>& inputs) const {
-    const bool masked = inputs.mask.get().rows > 0;
-    return with(pattern, group_size, masked, [&](auto solver) { return solver.solve(inputs); });
+    return std::move(solve_together(pattern, group_size, std::span(&inputs, 1)).front());
+  }
+
+  /// See SparseGPTSolver::solve_together; masks are given to all linears or to none.
+  std::vector<CompressedLinear<B, T>> solve_together(
+      const Pattern& pattern, index_t group_size,
+      std::span<const SolveInputs<B, T, true>> linears) const {
+    const auto masked = [](const SolveInputs<B, T, true>& inputs) {
+      return inputs.mask.get().rows > 0;
+    };
+    const std::ptrdiff_t masks = std::count_if(linears.begin(), linears.end(), masked);
+    if (masks != 0 && masks != std::ssize(linears))
+      throw argument_error("mask: expected one for all linears or for none, got " +
+                           std::to_string(masks) + " for " + std::to_string(linears.size()));
+    return with(pattern, group_size, masks > 0,
+                [&](auto solver) { return solver.solve_together(linears); });
+  }
+
+  /// Whether solve_together() solves linears side by side.
+  bool solves_together() const {
+    return options_.axis == ChannelAxis::output && options_.mask_search == MaskSearch::greedy &&
+           !options_.refine;
   }
 
   /// The options given.

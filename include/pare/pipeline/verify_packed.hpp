@@ -98,9 +98,20 @@ struct RecomputeWork {
   Factor<B, T> prepare(const std::string&, const Calibration<B, T>& calibration) const {
     return factorize(calibration, {.damping = damping, .order = {}});
   }
-  CompressedLinear<B, T> solve(const std::string& name, MatrixView<const T> W,
-                               const Calibration<B, T>& calibration, const Factor<B, T>& factor,
-                               MatrixView<const std::uint8_t>) {
+  std::vector<CompressedLinear<B, T>> solve(std::span<const LinearToSolve<T>> linears,
+                                            const Calibration<B, T>& calibration,
+                                            const Factor<B, T>& factor) {
+    std::vector<CompressedLinear<B, T>> restored;
+    for (const LinearToSolve<T>& linear : linears)
+      restored.push_back(in_context(linear.name, [&] {
+        return restore(linear.name, linear.weights, calibration, factor);
+      }));
+    return restored;
+  }
+
+ private:
+  CompressedLinear<B, T> restore(const std::string& name, MatrixView<const T> W,
+                                 const Calibration<B, T>& calibration, const Factor<B, T>& factor) {
     const PackedLinear packed = read(name);
     require_shape("packed weights", {W.rows, W.cols}, {packed.layout.rows, packed.layout.columns});
     CompressedLinear<B, T> linear = restored_linear<B, T>(packed);
