@@ -69,6 +69,9 @@ def page(file):
               f"| {'%.0f' % (other / s['solve_ms']) if other else ''} "
               f"| {s['peak_of_allowed']:.2f} |")
     print("\nMemory allowed: four copies of W and three of H.")
+    if "together" in solver:
+        together(solver["together"])
+        queue(solver["queue"])
     if "llm_compressor" in run:
         compressor(run["llm_compressor"])
     print("\n## Where the time goes, ms\n")
@@ -102,6 +105,26 @@ def page(file):
         rates = m["tflop_per_s"]
         print(f"| {m['shape']} | {m['type']} | {settings[m.get('setting', '')]} "
               f"| {rates['linear']:.0f} | {rates['attention']:.0f} | {rates['gram']:.0f} |")
+
+
+def together(results):
+    print("\n## Linears that share their inputs\n")
+    print("50 % + 4 bit, with the factor: solved together, and one after the other with one factor.\n")
+    print("| linears | out x in | together, ms | one after the other, ms | ratio |")
+    print("|---|---|---|---|---|")
+    for r in results:
+        print(f"| {r['linears']} | {r['out']} x {r['in']} | {r['together_ms']:.2f} "
+              f"| {r['apart_ms']:.2f} | {r['apart_ms'] / r['together_ms']:.2f} |")
+
+
+def queue(results):
+    print("\n## When the host is done\n")
+    print("50 % + 4 bit with a factor that is given, wall time: until all launches of the solve have been "
+          "queued, and until it has ended.\n")
+    print("| out x in | queued after, ms | ended after, ms |")
+    print("|---|---|---|")
+    for r in results:
+        print(f"| {r['out']} x {r['in']} | {r['queued_ms']:.2f} | {r['ended_ms']:.2f} |")
 
 
 def compressor(run):

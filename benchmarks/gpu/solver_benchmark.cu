@@ -182,6 +182,41 @@ void measure_gram(index_t tokens, index_t in, bool first) {
       long(tokens), long(in), add, accumulate, syrk, moments, full, share);
 }
 
+/// The CUDA backend, noting when the first result is waited for: with a factor given, all has been queued
+/// then.
+struct Queued : Cuda {
+  static inline std::chrono::steady_clock::time_point at;
+
+  struct Found {
+    gpu::FirstNonFinite found;
+    index_t get() {
+      at = std::chrono::steady_clock::now();
+      return found.get();
+    }
+  };
+  template <class S>
+  static Found start_find_non_finite(MatrixView<const S> A) {
+    return {Cuda::start_find_non_finite(A)};
+  }
+};
+
+/// Wall time until a solve with a factor has been queued, and until it has ended; median, ms.
+std::pair<double, double> queue_ms(const Problem<Queued>& p, const pare::SolverOptions& options) {
+  pare::SparseGPTSolver<Joint, Queued, T> solver(options);
+  const auto factor = solver.prepare(p.calibration);
+  std::vector<double> queued, ended;
+  for (int run = 0; run < 18; ++run) {
+    gpu::synchronize();
+    const auto start = std::chrono::steady_clock::now();
+    solver.solve({.weights = p.W.view(), .calibration = p.calibration, .factor = factor});
+    const auto end = std::chrono::steady_clock::now();
+    if (run < 3) continue;
+    queued.push_back(std::chrono::duration<double, std::milli>(Queued::at - start).count());
+    ended.push_back(std::chrono::duration<double, std::milli>(end - start).count());
+  }
+  return {median(queued), median(ended)};
+}
+
 std::uint64_t peak_bytes(const std::function<void()>& f) {
   cudaMemPool_t pool;
   gpu::check(cudaDeviceGetDefaultMemPool(&pool, 0), "cudaDeviceGetDefaultMemPool");
@@ -261,6 +296,38 @@ void measure_solve(const char* config, const Problem<Cuda>& p, const Problem<Tim
   print_line(text, first);
 }
 
+/// Linears of one shape that share their inputs, factor included: solved together, and one after the other
+/// with the factor shared.
+void measure_together(index_t count, index_t out, index_t in, bool first) {
+  const Problem<Cuda> p(out, in);
+  std::vector<gpu::DeviceMatrix<T>> others;
+  for (index_t i = 1; i < count; ++i) {
+    gpu::DeviceMatrix<T>& W = others.emplace_back(out, in);
+    Cuda::for_each_element(out, in, FillWeights{W.view(), Noise{std::uint64_t(100 + i)}});
+  }
+  using Solver = pare::SparseGPTSolver<Joint, Cuda, T>;
+  Solver solver({.sparsity = 0.5, .bits = 4});
+  std::vector<Solver::Inputs> linears{{.weights = p.W.view(), .calibration = p.calibration}};
+  for (const auto& W : others)
+    linears.push_back({.weights = W.view(), .calibration = p.calibration});
+  const double together = time_ms([&] { solver.solve_together(linears); }, [] {}, 15);
+  const double apart = time_ms(
+      [&] {
+        const auto factor = solver.prepare(p.calibration);
+        for (auto inputs : linears) {
+          inputs.factor = factor;
+          solver.solve(inputs);
+        }
+      },
+      [] {}, 15);
+  print_line("{\"linears\": " + std::to_string(count) + ", \"out\": " + std::to_string(out) +
+                 ", \"in\": " + std::to_string(in) + ", \"together_ms\": " + number(together) +
+                 ", \"apart_ms\": " + number(apart) + "}",
+             first);
+  std::printf("%ld of %ldx%ld   together %.3f   one after the other %.3f ms\n", long(count),
+              long(out), long(in), together, apart);
+}
+
 void run() {
   cudaDeviceProp device;
   gpu::check(cudaGetDeviceProperties(&device, 0), "cudaGetDeviceProperties");
@@ -312,6 +379,21 @@ void run() {
       measure_solve<Mixed>("mixed 4.0", p, q, roofline, mixed, 7, false);
     }
   }
+  std::fprintf(json, "\n  ],\n  \"queue\": [");
+  first = true;
+  for (const index_t n : {768, 4096}) {
+    const auto [queued, ended] = queue_ms(Problem<Queued>(n, n), joint);
+    print_line("{\"out\": " + std::to_string(n) + ", \"in\": " + std::to_string(n) +
+                   ", \"queued_ms\": " + number(queued) + ", \"ended_ms\": " + number(ended) + "}",
+               first);
+    std::printf("%ldx%ld with a factor   queued after %.3f, ended after %.3f ms\n", long(n),
+                long(n), queued, ended);
+    first = false;
+  }
+  std::fprintf(json, "\n  ],\n  \"together\": [");
+  measure_together(3, 768, 768, true);
+  measure_together(3, 4096, 4096, false);
+  measure_together(2, 14336, 4096, false);
   std::fprintf(json, "\n  ],\n  \"triangular_inverse\": [");
   first = true;
   for (const index_t n : {768, 4096, 11008}) {

@@ -246,6 +246,13 @@ struct Timed : Cuda {
     const Stages::Scope scope("select");
     Cuda::select_smallest(W, d, k, mask);
   }
+  template <class T>
+  static void select_smallest_of(MatrixView<const T> W, MatrixView<const T> d,
+                                 std::span<const pare::kernels::RowRun> runs,
+                                 MatrixView<std::uint8_t> mask) {
+    const Stages::Scope scope("select");
+    Cuda::select_smallest_of(W, d, runs, mask);
+  }
   template <class Sweep>
   static void row_sweep(const Sweep& sweep) {
     const Stages::Scope scope("sweep");
