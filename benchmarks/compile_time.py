@@ -34,7 +34,7 @@ PROGRAMS = [("core.cpp", "-O0"), ("core.cpp", "-O3"), ("eigen.cpp", "-O0"), ("ei
 COMMANDS = ["bash tests/run.sh", "bash examples/demo.sh"]
 # Of pare.hpp, preprocessed. The library's own part is the same everywhere; the rest is the standard
 # library's, with room for larger ones than GCC 12's.
-BUDGET = {"header": "pare/pare.hpp", "own_lines": 6400, "lines": 100000, "kilobytes": 3700}
+BUDGET = {"header": "pare/pare.hpp", "own_lines": 6700, "lines": 100000, "kilobytes": 3700}
 
 
 def compiler():

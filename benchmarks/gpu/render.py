@@ -118,13 +118,18 @@ def together(results):
 
 
 def queue(results):
-    print("\n## When the host is done\n")
+    print("\n## Launches\n")
     print("50 % + 4 bit with a factor that is given, wall time: until all launches of the solve have been "
-          "queued, and until it has ended.\n")
-    print("| out x in | queued after, ms | ended after, ms |")
-    print("|---|---|---|")
+          "queued, and until it has ended. Beside it the loop over blocks alone (selection, sweep, update): "
+          "launched one by one and as one CUDA graph, between events; and what the host takes to launch it, "
+          "or to capture it, to update the graph and to launch that.\n")
+    print("| out x in | queued after, ms | ended after, ms | loop, ms | as a graph, ms "
+          "| host: launches, ms | host: graph, ms |")
+    print("|---|---|---|---|---|---|---|")
     for r in results:
-        print(f"| {r['out']} x {r['in']} | {r['queued_ms']:.2f} | {r['ended_ms']:.2f} |")
+        print(f"| {r['out']} x {r['in']} | {r['queued_ms']:.3f} | {r['ended_ms']:.3f} "
+              f"| {r['loop_ms']:.3f} | {r['graph_ms']:.3f} "
+              f"| {r['launching_ms']:.3f} | {r['making_ms']:.3f} |")
 
 
 def compressor(run):

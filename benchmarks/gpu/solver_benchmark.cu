@@ -217,6 +217,95 @@ std::pair<double, double> queue_ms(const Problem<Queued>& p, const pare::SolverO
   return {median(queued), median(ended)};
 }
 
+/// The selections, sweeps and updates of a square linear, ms.
+struct LoopTimes {
+  double launched, graph;  ///< between events: launched one by one, and as a CUDA graph
+  /// Wall time of the host: to launch them, and to make the graph again and launch that, as every solve
+  /// must because its matrices lie elsewhere.
+  double launching, making;
+};
+
+LoopTimes loop_ms(index_t n) {
+  using namespace pare::kernels;
+  const index_t width = 128;
+  const Problem<Cuda> p(n, n);
+  const auto factor =
+      pare::SparseGPTSolver<Joint, Cuda, T>({.sparsity = 0.5, .bits = 4}).prepare(p.calibration);
+  const MatrixView<const T> upper = factor.upper.view();
+  gpu::DeviceMatrix<T> W = p.W, u(1, n), scale(1, n), zero(1, n), top(1, n);
+  gpu::DeviceMatrix<std::uint8_t> marks(n, n);
+  gpu::DeviceMatrix<double> row_loss(1, n);
+  Cuda::for_each_row(n, TakeDiagonal<T, T>{upper, u.view()});
+  Cuda::for_each_element(1, n, SetZero<double>{row_loss.view()});
+  const auto bits = pare::detail::to_backend<Cuda>(std::vector<std::uint8_t>(std::size_t(n), 4));
+  const auto begin = pare::detail::to_backend<Cuda>(std::vector<index_t>{0, n});
+  const auto grid = pare::detail::to_backend<Cuda>(std::vector<std::int32_t>(std::size_t(n), 0));
+  Cuda::fit_grids(GridFit<T>{.weights = p.W.view(),
+                             .begin = begin.view().data,
+                             .bits = bits.view().data,
+                             .per_grid = 0,
+                             .per_row = 1,
+                             .options = {},
+                             .clip_steps = 1,
+                             .grids = {scale.view(), zero.view(), top.view()}});
+  pare::detail::Updates<Cuda, T> updates;
+  updates.start(n, n, width, true);
+  const pare::GridView<const T> grids{std::as_const(scale).view(), std::as_const(zero).view(),
+                                      std::as_const(top).view()};
+  const auto loop = [&] {
+    for (index_t first = 0; first < n; first += width) {
+      const MatrixView<T> block = W.view().columns(first, width);
+      const MatrixView<std::uint8_t> mask = marks.view().columns(first, width);
+      Cuda::select_smallest(MatrixView<const T>(block),
+                            MatrixView<const T>(u.view()).columns(first, width), n * width / 2,
+                            mask);
+      Cuda::row_sweep(RowSweep<T, MaskSource::given, true>{
+          block, updates.errors(first, width), mask, upper.block(first, first, width, width), grids,
+          grid.view().data + first, row_loss.view().data, 0, 0});
+      updates.feed(W.view(), upper, first, width);
+    }
+  };
+  // Weights that are pruned already would take other ways.
+  const auto restore = [&] { Cuda::copy(p.W.view(), W.view()); };
+  const double launched = time_ms(loop, restore);
+  const auto capture = [&] {
+    cudaGraph_t graph;
+    gpu::check(cudaStreamBeginCapture(gpu::stream(), cudaStreamCaptureModeThreadLocal),
+               "cudaStreamBeginCapture");
+    loop();
+    gpu::check(cudaStreamEndCapture(gpu::stream(), &graph), "cudaStreamEndCapture");
+    return graph;
+  };
+  cudaGraph_t graph = capture();
+  cudaGraphExec_t runnable;
+  gpu::check(cudaGraphInstantiate(&runnable, graph, 0), "cudaGraphInstantiate");
+  gpu::check(cudaGraphDestroy(graph), "cudaGraphDestroy");
+  const double replayed =
+      time_ms([&] { gpu::check(cudaGraphLaunch(runnable, gpu::stream()), "cudaGraphLaunch"); },
+              restore);
+  const auto host_ms = [](const auto& f) {
+    std::vector<double> times;
+    for (int run = 0; run < 15; ++run) {
+      gpu::synchronize();
+      const auto start = std::chrono::steady_clock::now();
+      f();
+      const auto end = std::chrono::steady_clock::now();
+      times.push_back(std::chrono::duration<double, std::milli>(end - start).count());
+    }
+    return median(times);
+  };
+  const double launching = host_ms(loop);
+  const double making = host_ms([&] {
+    graph = capture();
+    cudaGraphExecUpdateResultInfo info;
+    gpu::check(cudaGraphExecUpdate(runnable, graph, &info), "cudaGraphExecUpdate");
+    gpu::check(cudaGraphLaunch(runnable, gpu::stream()), "cudaGraphLaunch");
+    gpu::check(cudaGraphDestroy(graph), "cudaGraphDestroy");
+  });
+  gpu::check(cudaGraphExecDestroy(runnable), "cudaGraphExecDestroy");
+  return {launched, replayed, launching, making};
+}
+
 std::uint64_t peak_bytes(const std::function<void()>& f) {
   cudaMemPool_t pool;
   gpu::check(cudaDeviceGetDefaultMemPool(&pool, 0), "cudaDeviceGetDefaultMemPool");
@@ -383,11 +472,18 @@ void run() {
   first = true;
   for (const index_t n : {768, 4096}) {
     const auto [queued, ended] = queue_ms(Problem<Queued>(n, n), joint);
+    const LoopTimes loop = loop_ms(n);
     print_line("{\"out\": " + std::to_string(n) + ", \"in\": " + std::to_string(n) +
-                   ", \"queued_ms\": " + number(queued) + ", \"ended_ms\": " + number(ended) + "}",
+                   ", \"queued_ms\": " + number(queued) + ", \"ended_ms\": " + number(ended) +
+                   ", \"loop_ms\": " + number(loop.launched) + ", \"graph_ms\": " +
+                   number(loop.graph) + ", \"launching_ms\": " + number(loop.launching) +
+                   ", \"making_ms\": " + number(loop.making) + "}",
                first);
-    std::printf("%ldx%ld with a factor   queued after %.3f, ended after %.3f ms\n", long(n),
-                long(n), queued, ended);
+    std::printf(
+        "%ldx%ld with a factor   queued after %.3f, ended after %.3f ms; loop %.3f, graph %.3f; "
+        "host "
+        "%.3f, %.3f\n",
+        long(n), long(n), queued, ended, loop.launched, loop.graph, loop.launching, loop.making);
     first = false;
   }
   std::fprintf(json, "\n  ],\n  \"together\": [");

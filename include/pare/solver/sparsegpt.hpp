@@ -185,7 +185,8 @@ class SparseGPTSolver {
         checked([&] {
           verifications.emplace_back(parts[i].weights(), calibration, *factor, linear,
                                      Config::quantizes, parts[i].zero(),
-                                     detail::as_const(parts[i].columns_of(row_loss.view())));
+                                     detail::as_const(parts[i].columns_of(row_loss.view())),
+                                     order.view().data);
         });
       });
     if (parts.size() > 1) loop_.weights = {}, loop_.marks = {};  // as large as all results

@@ -233,17 +233,18 @@ struct LossForm {
 /// @param added     damping added to the diagonal
 /// @param checked   how many rows
 /// @param unit      kernels::loss_unit() of about their loss, (1), in the backend's memory
+/// @param order     input visited at each position, (in), in the backend's memory
 /// @return what loss_form() takes, (4, checked), on its way to the host
 template <class B, class T>
 auto start_closed_loss(MatrixView<const T> W, MatrixView<const T> Q,
                        const Calibration<B, T>& calibration, const Factor<B, T>& factor,
-                       double added, index_t checked, index_t step, const double* unit) {
+                       double added, index_t checked, index_t step, const double* unit,
+                       const index_t* order) {
   const auto dead = to_backend<B>(factor.dead);
-  const auto order = to_backend<B>(factor.order);
   typename B::template matrix<double> upper_diagonal(1, W.cols);  // by input
   B::for_each_row(W.cols, kernels::TakeDiagonal<T>{.matrix = factor.upper.view(),
                                                    .diagonal = upper_diagonal.view(),
-                                                   .order = order.view().data});
+                                                   .order = order});
   typename B::template matrix<T> difference(checked, W.cols), product(checked, W.cols);
   B::for_each_element(checked, W.cols,
                       kernels::Difference<T>{W, Q, dead.view().data, step, unit,
@@ -278,8 +279,9 @@ LossForm closed_loss(MatrixView<const T> W, MatrixView<const T> Q,
                      const Calibration<B, T>& calibration, const Factor<B, T>& factor, double added,
                      index_t checked, index_t step, double around) {
   const auto unit = to_backend<B>(std::vector<double>{kernels::loss_unit(around)});
-  auto forms =
-      start_closed_loss<B, T>(W, Q, calibration, factor, added, checked, step, unit.view().data);
+  const auto order = to_backend<B>(factor.order);
+  auto forms = start_closed_loss<B, T>(W, Q, calibration, factor, added, checked, step,
+                                       unit.view().data, order.view().data);
   return loss_form(forms.get());
 }
 
@@ -324,22 +326,22 @@ class Verification {
   /// @param W            the dense weights (out, in)
   /// @param calibration  of its inputs (in)
   /// @param row_loss     (1, out), in the backend's memory
+  /// @param order        input visited at each position, (in), in the backend's memory
   /// @throws shape_error, and invariant_error where condition 2, or 3 for the shapes, does not hold
   Verification(MatrixView<const T> W, const Calibration<B, T>& calibration,
                const Factor<B, T>& factor, const CompressedLinear<B, T>& linear, bool quantized,
-               MatrixView<const std::uint8_t> given, MatrixView<const double> row_loss)
+               MatrixView<const std::uint8_t> given, MatrixView<const double> row_loss,
+               const index_t* order)
       : linear_(linear),
         given_(given),
         faults_(start_faults(W, quantized)),
-        forms_(start_forms(W, calibration, factor, row_loss)) {
+        forms_(start_forms(W, calibration, factor, row_loss, order)) {
     // Only a pattern of one's own can count what it marks.
     if (linear.pattern.kind == PatternKind::n_of_m || linear.custom_pattern ||
         linear.mask_region != MaskRegion::block)
       return;
-    const auto order = to_backend<B>(factor.order);
     for (const auto& mask : {MatrixView<const std::uint8_t>(linear.mask.view()), given})
-      if (mask.rows > 0)
-        marked_.push_back(start_marked<B, T>(mask, order.view().data, linear.block_size));
+      if (mask.rows > 0) marked_.push_back(start_marked<B, T>(mask, order, linear.block_size));
   }
 
   /// @throws invariant_error
@@ -365,13 +367,14 @@ class Verification {
   }
 
   auto start_forms(MatrixView<const T> W, const Calibration<B, T>& calibration,
-                   const Factor<B, T>& factor, MatrixView<const double> row_loss) const {
+                   const Factor<B, T>& factor, MatrixView<const double> row_loss,
+                   const index_t* order) const {
     const VerifiedRows verified(W.rows);
     typename B::template matrix<double> unit(1, 1);
     B::for_each_row(1,
                     kernels::LossUnit{row_loss, verified.count, verified.step, unit.view().data});
     return start_closed_loss<B, T>(W, linear_.weights.view(), calibration, factor, factor.added,
-                                   verified.count, verified.step, unit.view().data);
+                                   verified.count, verified.step, unit.view().data, order);
   }
 
   const CompressedLinear<B, T>& linear_;
@@ -411,8 +414,9 @@ void verify_linear(MatrixView<const T> W, const Calibration<B, T>& calibration,
                    MatrixView<const std::uint8_t> given = {}) {
   detail::verify_sum(linear, W.rows);  // as many are read
   const auto row_loss = detail::to_backend<B>(linear.row_loss);
+  const auto order = detail::to_backend<B>(factor.order);
   detail::Verification<B, T>(W, calibration, factor, linear, quantized, given,
-                             detail::as_const(row_loss.view()))
+                             detail::as_const(row_loss.view()), order.view().data)
       .finish();
 }
 
