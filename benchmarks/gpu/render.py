@@ -122,7 +122,8 @@ def queue(results):
     print("50 % + 4 bit with a factor that is given, wall time: until all launches of the solve have been "
           "queued, and until it has ended. Beside it the loop over blocks alone (selection, sweep, update): "
           "launched one by one and as one CUDA graph, between events; and what the host takes to launch it, "
-          "or to capture it, to update the graph and to launch that.\n")
+          "or to capture it, to update the graph (to make a new one where that is refused) and to launch that."
+          "\n")
     print("| out x in | queued after, ms | ended after, ms | loop, ms | as a graph, ms "
           "| host: launches, ms | host: graph, ms |")
     print("|---|---|---|---|---|---|---|")
