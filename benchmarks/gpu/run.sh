@@ -67,7 +67,7 @@ elif command -v compute-sanitizer >/dev/null; then
   # Of our kernels: those of the libraries take minutes.
   racecheck=(compute-sanitizer --tool racecheck --error-exitcode 9 --kernel-name kns=pare)
   start memcheck_kernels 150 "${memcheck[@]}" "$bin/cuda_test" \
-    --run_test="the_tuned_sweep*,selection*,products*,$kernels"
+    --run_test="the_tuned_sweep*,selection*,runs_of*,products*,$kernels"
   parts='errors*,zeros*,gram*,several*,matrices*'
   start memcheck_products 150 "${memcheck[@]}" "$bin/cuda_split_product_test" --run_test="$parts"
   # Racecheck fails on cuBLAS's products of halves; these tests have none.
@@ -82,7 +82,7 @@ elif command -v compute-sanitizer >/dev/null; then
   start memcheck_forward 150 "${memcheck[@]}" "$bin/cuda_forward_test" \
     --run_test='layer_norms*,attention*,cross_entropies*,taps*'
   start racecheck_sweep 300 "${racecheck[@]}" "$bin/cuda_test" --run_test='the_tuned_sweep*'
-  start racecheck_selection 300 "${racecheck[@]}" "$bin/cuda_test" --run_test='selection*'
+  start racecheck_selection 300 "${racecheck[@]}" "$bin/cuda_test" --run_test='selection*,runs_of*'
   start racecheck_kernels 300 "${racecheck[@]}" "$bin/cuda_test" --run_test="$kernels"
   start racecheck_packed 150 "${racecheck[@]}" "$bin/cuda_packed_product_test" \
     --run_test='mixed_widths*,nothing_left*'
