@@ -47,9 +47,9 @@ class BlockLoop {
   Owner<std::uint8_t> marks;  // the same, 1 = pruned
 
   /// Prunes and rounds `weights`, and writes `marks`, which has their shape.
-  /// @param all      has the widths and grids of all linears; gets grids that are fitted on the way
-  /// @param order    input visited at each position, (in), in the backend's memory
-  /// @return         the losses of the rows, (1, rows)
+  /// @param all    has the widths and grids of all linears; gets grids that are fitted on the way
+  /// @param order  input visited at each position, (in), in the backend's memory
+  /// @return       the losses of the rows, (1, rows)
   Owner<double> run(const SolverOptions& options, Parts parts, Linear& all,
                     const Factor<B, T>& factor, const index_t* order) {
     const index_t rows = weights.rows(), cols = weights.cols();
