@@ -7,7 +7,9 @@
 #include <vector>
 
 #include "pare/kernels/custom_grids.hpp"
+#include "pare/kernels/elements.hpp"
 #include "pare/kernels/fit.hpp"
+#include "pare/kernels/matrices.hpp"
 #include "pare/quantization/grid_map.hpp"
 #include "pare/solver/compressed_linear.hpp"
 #include "pare/solver/options.hpp"
