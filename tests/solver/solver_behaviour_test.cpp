@@ -292,7 +292,7 @@ struct NotesWaits : Base {
   template <class R>
   struct Awaited {
     R result;
-    auto& get() {
+    decltype(auto) get() {
       if (before_wait < 0) before_wait = begun;
       return result.get();
     }
@@ -308,17 +308,9 @@ struct NotesWaits : Base {
   }
   template <class T>
   static auto start_find_non_finite(MatrixView<const T> A) {
-    using Found = decltype(detail::start_find_non_finite<Base>(A));
-    return Finding<Found>{detail::start_find_non_finite<Base>(A)};
+    return Awaited<decltype(detail::start_find_non_finite<Base>(A))>{
+        detail::start_find_non_finite<Base>(A)};
   }
-  template <class R>
-  struct Finding {
-    R result;
-    index_t get() {
-      if (before_wait < 0) before_wait = begun;
-      return result.get();
-    }
-  };
   template <class T>
   static index_t find_non_finite(MatrixView<const T> A) {
     return start_find_non_finite(A).get();

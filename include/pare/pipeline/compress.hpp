@@ -87,6 +87,49 @@ struct WeightsToSolve {
   typename B::template matrix<std::uint8_t> zero;               // the same
 };
 
+/// Puts a solved linear into the model as it is stored, and packs it where that is asked for.
+/// @param solved    weights in the turned basis where there is a rotation
+/// @param weights   what was solved (out, in)
+/// @param rotation  of the linear's inputs
+/// @return          its statistics
+template <class B, class S, class T>
+LinearStatistics replace_linear(Linear<B, S>& linear, CompressedLinear<B, T>&& solved,
+                                MatrixView<const T> weights, const Calibration<B, T>& calibration,
+                                const Factor<B, T>& factor,
+                                const std::optional<kernels::HadamardRotation>& rotation,
+                                const CompressionProgress& progress) {
+  std::optional<PackedLinear> packed;
+  if (progress.linear_packed) {
+    // What was only pruned is packed in the checkpoint's type: it is turned back from there.
+    if (rotation && !solved.quantized()) round_stored(linear, solved);
+    packed = pack_linear(solved, linear.dtype);
+    packed->transposed = linear.transposed;
+    packed->rotation = rotation;
+  }
+  const int dense_bits = 8 * dtype_bytes(linear.dtype);
+  LinearStatistics statistics;
+  if (rotation) {
+    // Grids and masks are counted where they lie, rounding happens to what is stored.
+    statistics = linear_statistics(linear.name, solved, dense_bits);
+    turn_weights<B, T>(solved.weights, *rotation, Turn::back);
+  }
+  round_stored(linear, solved);
+  if (!rotation) statistics = linear_statistics(linear.name, solved, dense_bits);
+  if (!solved.row_loss.empty() && (is_storage_only<S> || dtype_bytes(linear.dtype) == 2)) {
+    typename B::template matrix<T> stored;
+    if (rotation) {
+      stored = solved.weights;
+      turn_weights<B, T>(solved.weights, *rotation, Turn::forth);
+    }
+    statistics.rounding_loss = rounding_loss<B, T>(weights, calibration, factor, solved);
+    statistics.loss += statistics.rounding_loss;
+    if (rotation) solved.weights = std::move(stored);
+  }
+  replace_weights(linear, std::move(solved));
+  if (packed) progress.linear_packed(linear.tensor, std::move(*packed));
+  return statistics;
+}
+
 /// Compresses the linears of a model layer by layer; see compress_model. `work` solves them.
 template <class M>
 Statistics compress_layers(
@@ -272,42 +315,10 @@ Statistics compress_layers(
           });
         auto results = work.solve(to_solve, calibration, factor);
         for (std::size_t k = 0; k < group.size(); ++k) {
-          in_context(group[k]->name, [&] {
-            Linear<B, S>& linear = *group[k];
-            auto& solved = results[k];
-            std::optional<PackedLinear> packed;
-            if (progress.linear_packed) {
-              // What was only pruned is packed in the checkpoint's type: it is turned back from there.
-              if (rotation && !solved.quantized()) round_stored(linear, solved);
-              packed = pack_linear(solved, linear.dtype);
-              packed->transposed = linear.transposed;
-              packed->rotation = rotation;
-            }
-            const int dense_bits = 8 * dtype_bytes(linear.dtype);
-            if (rotation) {
-              // Grids and masks are counted where they lie, rounding happens to what is stored.
-              statistics.linears.push_back(linear_statistics(linear.name, solved, dense_bits));
-              turn_weights<B, T>(solved.weights, *rotation, Turn::back);
-            }
-            round_stored(linear, solved);
-            if (!rotation)
-              statistics.linears.push_back(linear_statistics(linear.name, solved, dense_bits));
-            if (!solved.row_loss.empty() &&
-                (is_storage_only<S> || dtype_bytes(linear.dtype) == 2)) {
-              LinearStatistics& entry = statistics.linears.back();
-              typename B::template matrix<T> stored;
-              if (rotation) {
-                stored = solved.weights;
-                turn_weights<B, T>(solved.weights, *rotation, Turn::forth);
-              }
-              entry.rounding_loss =
-                  rounding_loss<B, T>(to_solve[k].weights, calibration, factor, solved);
-              entry.loss += entry.rounding_loss;
-              if (rotation) solved.weights = std::move(stored);
-            }
-            replace_weights(linear, std::move(solved));
-            if (packed) progress.linear_packed(linear.tensor, std::move(*packed));
-          });
+          statistics.linears.push_back(in_context(group[k]->name, [&] {
+            return replace_linear(*group[k], std::move(results[k]), to_solve[k].weights,
+                                  calibration, factor, rotation, progress);
+          }));
           results[k] = {};
           weights[k] = {};
           if (progress.linear_done) progress.linear_done(statistics.linears.back());

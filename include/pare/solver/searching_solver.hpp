@@ -49,8 +49,7 @@ requires Config::searches class SparseGPTSolver<Config, B, T> {
   Compressed solve(const Inputs& given) {
     Inputs inputs = given;
     inputs.name = {};
-    const auto solved = [&] { return solve_named(inputs); };
-    return given.name.empty() ? solved() : in_context(given.name, solved);
+    return detail::in_linear(given.name, [&] { return solve_named(inputs); });
   }
 
   /// Compresses one linear: solve({.weights = W, .calibration = calibration}).
@@ -61,17 +60,7 @@ requires Config::searches class SparseGPTSolver<Config, B, T> {
   /// See SparseGPTSolver::solve_together. Where masks are searched for or weights refined, the linears are
   /// solved one after the other.
   std::vector<Compressed> solve_together(std::span<const Inputs> linears) {
-    if (!searching()) return greedy_.solve_together(linears);
-    const auto parts = detail::stacked(linears);
-    Factor<B, T> shared;
-    if (linears[0].factor.get() == nullptr)
-      shared = parts.front().named([&] { return prepare(linears[0].calibration); });
-    std::vector<Compressed> solved;
-    for (Inputs inputs : linears) {
-      if (inputs.factor.get() == nullptr) inputs.factor = shared;
-      solved.push_back(solve(inputs));
-    }
-    return solved;
+    return searching() ? detail::solve_in_turn(*this, linears) : greedy_.solve_together(linears);
   }
 
   /// Whether solve_together() solves linears side by side.

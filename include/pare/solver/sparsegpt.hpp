@@ -278,7 +278,7 @@ class SparseGPTSolver {
     return linear;
   }
 
-  /// Puts the weights into the loop, in visit order, and makes room in loop_.marks. In natural order both become
+  /// Puts the weights into the loop, in visit order, and makes room for the masks. In natural order both become
   /// the result, whose memory must not be larger than it.
   /// @param live   (rows, in); may lie in live_, which is given up then
   /// @param order  input visited at each position, (in), in the backend's memory
@@ -372,21 +372,12 @@ Factor<B, T> SparseGPTSolver<Config, B, T>::prepare(detail::CalibrationArgument<
 template <class Config, class B, class T>
 std::vector<CompressedLinear<B, T>> SparseGPTSolver<Config, B, T>::solve_together(
     std::span<const Inputs> linears) {
+  if (!solves_together() && linears.size() > 1) return detail::solve_in_turn(*this, linears);
   const auto start = std::chrono::steady_clock::now();
   const std::vector<Part> parts = detail::stacked(linears);
   const Part& first = parts.front();  // speaks for all
   const Calibration<B, T>& calibration = linears[0].calibration.get();
   const Factor<B, T>* const given = linears[0].factor.get();
-  std::vector<Compressed> solved;
-  if (!solves_together() && linears.size() > 1) {
-    Factor<B, T> shared;
-    if (given == nullptr) shared = first.named([&] { return prepare(calibration); });
-    for (Inputs inputs : linears) {
-      if (given == nullptr) inputs.factor = shared;
-      solved.push_back(solve(inputs));
-    }
-    return solved;
-  }
   for (const Part& part : parts)
     part.named([&] { require_inputs(*part.inputs, calibration.in_features()); });
 
@@ -415,7 +406,7 @@ std::vector<CompressedLinear<B, T>> SparseGPTSolver<Config, B, T>::solve_togethe
   };
   auto result = solve_all(parts, calibration, factor, confirm);
   if (!result) result = solve_all(parts, calibration, factor, confirm);
-  solved = std::move(*result);
+  std::vector<Compressed> solved = std::move(*result);
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   for (std::size_t i = 0; i < parts.size(); ++i)

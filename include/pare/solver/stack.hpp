@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "pare/calibration/factor.hpp"
@@ -12,6 +13,12 @@
 #include "pare/solver/inputs.hpp"
 
 namespace pare::inline PARE_TARGET::detail {
+
+/// Calls f(), with a linear's name in front of what is thrown, if it has one.
+template <class F>
+auto in_linear(std::string_view name, const F& f) {
+  return name.empty() ? f() : in_context(name, f);
+}
 
 /// One of them, and where its rows begin. Refers to its inputs.
 template <class B, class T, bool Assigned>
@@ -37,7 +44,7 @@ struct StackedLinear {
   /// Calls f(), with the linear's name in front of what is thrown.
   template <class F>
   auto named(const F& f) const {
-    return inputs->name.empty() ? f() : in_context(inputs->name, f);
+    return in_linear(inputs->name, f);
   }
 };
 
@@ -58,6 +65,24 @@ std::vector<StackedLinear<B, T, Assigned>> stacked(
     });
   }
   return stack;
+}
+
+/// Solves linears one after the other, with one factor.
+/// @param solver  its prepare() makes the factor where none is given
+/// @throws what stacked() and its solve() throw
+template <class Solver>
+std::vector<typename Solver::Compressed> solve_in_turn(
+    Solver& solver, std::span<const typename Solver::Inputs> linears) {
+  const auto first = stacked(linears).front();
+  decltype(solver.prepare(first.inputs->calibration)) shared;
+  const bool given = first.inputs->factor.get() != nullptr;
+  if (!given) shared = first.named([&] { return solver.prepare(first.inputs->calibration); });
+  std::vector<typename Solver::Compressed> solved;
+  for (typename Solver::Inputs inputs : linears) {
+    if (!given) inputs.factor = shared;
+    solved.push_back(solver.solve(inputs));
+  }
+  return solved;
 }
 
 /// Throws argument_error naming the first row with a scale that float16 cannot hold.
